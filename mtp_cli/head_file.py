@@ -1,0 +1,141 @@
+"""The head file's own metadata: key names, vocabulary maps and the trunk's fingerprint.
+
+A head file is a GGUF that holds one multi-token-prediction block and nothing of its trunk. What
+llama.cpp needs to load it stands under llama.cpp's own keys; what ties it to a trunk stands under
+the keys here. This module is the file format: the writers (`convert`, `train`) and the reader
+(`mtp_cli.engine`) share it, and it knows nothing of llama.cpp, of PyTorch or of either side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.errors import MtpError
+
+VERSION = 1
+TYPE = "mtp-head"
+
+KEY_TYPE = "general.type"
+KEY_VERSION = "mtp.version"
+KEY_TRUNK_NAME = "mtp.trunk.name"
+KEY_FINGERPRINT = "mtp.trunk.fingerprint"
+KEY_N_EMBD = "mtp.trunk.embedding_length"
+KEY_N_VOCAB = "mtp.trunk.vocab_size"
+KEY_HIDDEN = "mtp.hidden"
+KEY_DRAFT_IDS = "mtp.draft_ids"
+KEY_SURROGATES = "mtp.surrogates"
+
+HiddenRow = Literal["pre_norm", "post_norm"]
+Ids = npt.NDArray[np.int32]
+
+_TRUNK_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
+
+
+@dataclass(frozen=True)
+class DraftVocabulary:
+    """The ids a head drafts in, and how they map to the trunk's.
+
+    draft_ids:  (n_draft,) int32, draft id -> trunk id, strictly increasing
+    surrogates: (n_vocab,) int32, trunk id -> draft id; for an id outside the draft vocabulary,
+                the draft id that stands in for it on the way into the head
+    """
+
+    draft_ids: Ids
+    surrogates: Ids
+
+    def __post_init__(self) -> None:
+        n_draft, n_vocab = len(self.draft_ids), len(self.surrogates)
+        if n_draft == 0 or np.any(np.diff(self.draft_ids) <= 0):
+            raise MtpError(f"{KEY_DRAFT_IDS}: expected strictly increasing ids, at least one")
+        if self.draft_ids[0] < 0 or self.draft_ids[-1] >= n_vocab:
+            raise MtpError(f"{KEY_DRAFT_IDS}: ids outside the trunk's vocabulary of {n_vocab}")
+        if np.any(self.surrogates < 0) or np.any(self.surrogates >= n_draft):
+            raise MtpError(f"{KEY_SURROGATES}: ids outside the draft vocabulary of {n_draft}")
+        if np.any(self.surrogates[self.draft_ids] != np.arange(n_draft)):
+            raise MtpError(f"{KEY_SURROGATES}: an id of the draft vocabulary is not its own")
+
+
+@dataclass(frozen=True)
+class HeadInfo:
+    """What a head file says of the trunk it was made for."""
+
+    trunk_name: str
+    fingerprint: str
+    n_embd: int
+    n_vocab: int
+    hidden: HiddenRow
+    vocabulary: DraftVocabulary | None
+
+    def metadata(self) -> dict[str, Any]:
+        """The key-value pairs to write, in file order; arrays as int32."""
+        pairs: dict[str, Any] = {
+            KEY_VERSION: VERSION,
+            KEY_TRUNK_NAME: self.trunk_name,
+            KEY_FINGERPRINT: self.fingerprint,
+            KEY_N_EMBD: self.n_embd,
+            KEY_N_VOCAB: self.n_vocab,
+            KEY_HIDDEN: self.hidden,
+        }
+        if self.vocabulary is not None:
+            pairs[KEY_DRAFT_IDS] = self.vocabulary.draft_ids
+            pairs[KEY_SURROGATES] = self.vocabulary.surrogates
+        return pairs
+
+    @classmethod
+    def from_metadata(cls, pairs: Mapping[str, Any]) -> HeadInfo:
+        """Read and validate the pairs of a head file; raises MtpError on what is missing or off."""
+        for key in (KEY_VERSION, KEY_FINGERPRINT, KEY_N_EMBD, KEY_N_VOCAB, KEY_HIDDEN):
+            if key not in pairs:
+                raise MtpError(f"not a head file of this project: {key} is missing")
+        if pairs[KEY_VERSION] != VERSION:
+            raise MtpError(f"{KEY_VERSION}: expected {VERSION}, found {pairs[KEY_VERSION]}")
+        hidden = pairs[KEY_HIDDEN]
+        if hidden not in ("pre_norm", "post_norm"):
+            raise MtpError(f"{KEY_HIDDEN}: expected pre_norm or post_norm, found {hidden!r}")
+        if (KEY_DRAFT_IDS in pairs) != (KEY_SURROGATES in pairs):
+            raise MtpError(f"expected both {KEY_DRAFT_IDS} and {KEY_SURROGATES}, or neither")
+        vocabulary = None
+        if KEY_DRAFT_IDS in pairs:
+            vocabulary = DraftVocabulary(
+                np.asarray(pairs[KEY_DRAFT_IDS], np.int32),
+                np.asarray(pairs[KEY_SURROGATES], np.int32),
+            )
+            if len(vocabulary.surrogates) != pairs[KEY_N_VOCAB]:
+                raise MtpError(
+                    f"{KEY_SURROGATES}: expected {pairs[KEY_N_VOCAB]} ids, "
+                    f"found {len(vocabulary.surrogates)}"
+                )
+        return cls(
+            trunk_name=str(pairs.get(KEY_TRUNK_NAME, "")),
+            fingerprint=str(pairs[KEY_FINGERPRINT]),
+            n_embd=int(pairs[KEY_N_EMBD]),
+            n_vocab=int(pairs[KEY_N_VOCAB]),
+            hidden=hidden,
+            vocabulary=vocabulary,
+        )
+
+
+def is_fingerprinted(name: str, n_trunk_layers: int) -> bool:
+    """Whether the tensor called `name` takes part in the trunk's fingerprint."""
+    match = _TRUNK_NORM.match(name)
+    return bool(match) and (match[2] is None or int(match[2]) < n_trunk_layers)
+
+
+def fingerprint(norms: Iterable[tuple[str, npt.NDArray[np.float32]]]) -> str:
+    """sha256 (hex) over a trunk's norm tensors, sorted by name, as little-endian float32.
+
+    Every quantization of one model keeps its norms in float32, so all of them share a
+    fingerprint, while a fine-tune has its own. Pass the tensors `is_fingerprinted` chooses.
+    """
+    digest = hashlib.sha256()
+    for name, values in sorted(norms, key=lambda pair: pair[0]):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values, "<f4").tobytes())
+    return digest.hexdigest()
