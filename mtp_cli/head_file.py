@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,11 @@ KEY_HIDDEN = "mtp.hidden"
 KEY_DRAFT_IDS = "mtp.draft_ids"
 KEY_SURROGATES = "mtp.surrogates"
 
-HiddenRow = Literal["pre_norm", "post_norm"]
+# Which row of the trunk a head reads:
+#   pre_norm   the residual stream before the trunk's output_norm, up to a positive scale per row
+#   post_norm  the row after output_norm, which llama.cpp calls the embedding
+#   nextn      whatever an MTP-aware architecture of llama.cpp hands its own heads
+HiddenRow = Literal["pre_norm", "post_norm", "nextn"]
 Ids = npt.NDArray[np.int32]
 
 _TRUNK_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
@@ -97,8 +101,9 @@ class HeadInfo:
         if pairs[KEY_VERSION] != VERSION:
             raise MtpError(f"{KEY_VERSION}: expected {VERSION}, found {pairs[KEY_VERSION]}")
         hidden = pairs[KEY_HIDDEN]
-        if hidden not in ("pre_norm", "post_norm"):
-            raise MtpError(f"{KEY_HIDDEN}: expected pre_norm or post_norm, found {hidden!r}")
+        if hidden not in get_args(HiddenRow):
+            expected = ", ".join(get_args(HiddenRow))
+            raise MtpError(f"{KEY_HIDDEN}: expected one of {expected}, found {hidden!r}")
         if (KEY_DRAFT_IDS in pairs) != (KEY_SURROGATES in pairs):
             raise MtpError(f"expected both {KEY_DRAFT_IDS} and {KEY_SURROGATES}, or neither")
         vocabulary = None
@@ -125,7 +130,7 @@ class HeadInfo:
 def is_fingerprinted(name: str, n_trunk_layers: int) -> bool:
     """Whether the tensor called `name` takes part in the trunk's fingerprint."""
     match = _TRUNK_NORM.match(name)
-    return bool(match) and (match[2] is None or int(match[2]) < n_trunk_layers)
+    return match is not None and (match[2] is None or int(match[2]) < n_trunk_layers)
 
 
 def fingerprint(norms: Iterable[tuple[str, npt.NDArray[np.float32]]]) -> str:

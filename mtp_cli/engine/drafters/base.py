@@ -1,0 +1,61 @@
+"""The interface of every drafter, and the one that never drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mtp_cli.engine.llama import Floats
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Proposed ids, and for each the drafter's own probability for it."""
+
+    ids: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+
+
+class Drafter(Protocol):
+    """Follows the target's timeline and proposes what comes next.
+
+    max_depth: the most ids one draft can have; 0 for a drafter that never drafts
+    n_window:  how many trailing rows of a prompt it wants to see, 0 to N_OUTPUTS
+    """
+
+    max_depth: int
+    n_window: int
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        """The target has decoded `ids` at `position` and after.
+
+        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
+        """
+
+    def draft(self, newest: int, depth: int) -> Draft:
+        """At most `depth` ids to follow `newest`, which the target has not decoded yet."""
+
+    def truncate(self, n_past: int) -> None:
+        """Forget everything at positions from `n_past` on."""
+
+    def close(self) -> None: ...
+
+
+class NoDrafter:
+    """Plain decoding."""
+
+    max_depth = 0
+    n_window = 0
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        pass
+
+    def draft(self, newest: int, depth: int) -> Draft:
+        return Draft()
+
+    def truncate(self, n_past: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

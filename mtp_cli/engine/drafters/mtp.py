@@ -1,0 +1,187 @@
+"""Drafts with multi-token prediction heads: in the model's file or beside it, reused or chained.
+
+Owns the head's context and the rows it still has to read. Knows nothing of verification.
+
+The head at position p reads the token x_p and the target's hidden row of position p - 1, and
+predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things follow.
+
+- Catch-up: accepted tokens must be in the head's KV with the target's rows, not with the rows the
+  head made up while drafting. Those cells are dropped, and the true rows go in together with the
+  next draft's first step: one pass, logits on its last row only.
+- Draft step k > 1 reads the token just drafted and the head's own output row.
+- The head's KV need not begin where the target's does: of a prompt it reads the last rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.llama import Context, Floats
+from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
+from mtp_cli.head_file import DraftVocabulary
+
+N_WAITING = 256  # rows kept while nothing is drafted
+N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
+
+
+class _Waiting:
+    """Rows the head has not read yet: consecutive positions, each a token and a hidden row."""
+
+    def __init__(self, n_embd: int) -> None:
+        self._hidden = np.empty((N_BATCH, n_embd), np.float32)
+        self.tokens: list[int] = []
+        self.position = 0
+
+    @property
+    def end(self) -> int:
+        return self.position + len(self.tokens)
+
+    @property
+    def hidden(self) -> Floats:
+        return self._hidden[: len(self.tokens)]
+
+    def restart(self, position: int) -> None:
+        self.tokens = []
+        self.position = position
+
+    def append(self, token: int, hidden: Floats) -> None:
+        if len(self.tokens) == len(self._hidden):
+            self._forget_oldest(len(self.tokens) - N_WAITING // 2)
+        self._hidden[len(self.tokens)] = hidden
+        self.tokens.append(token)
+
+    def _forget_oldest(self, n: int) -> None:
+        self._hidden[: len(self.tokens) - n] = self._hidden[n : len(self.tokens)].copy()
+        del self.tokens[:n]
+        self.position += n
+
+    def keep_before(self, position: int) -> None:
+        del self.tokens[max(0, position - self.position) :]
+        self.position = min(self.position, position)
+
+
+class MtpDrafter:
+    """Heads of one model, run in an MTP context of their own.
+
+    vocabulary: the head's trimmed vocabulary, None when it is the target's
+    scale:      (n_embd,) float32 that every target row is multiplied with to become the row the
+                head was trained on, None for as it is
+    n_chained:  1 for one head reused at every step, else the number of heads, one per step
+    owns_model: whether the context's model is the heads' own, to be closed with them
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        vocabulary: DraftVocabulary | None = None,
+        scale: Floats | None = None,
+        n_chained: int = 1,
+        owns_model: bool = False,
+    ) -> None:
+        self._context = context
+        self._owns_model = owns_model
+        self._scale = scale
+        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids.tolist()
+        self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
+        self._is_chained = n_chained > 1
+        self.max_depth = n_chained if self._is_chained else MAX_DEPTH
+        self.n_window = N_OUTPUTS
+        self._n_heads = n_chained
+        self._waiting = _Waiting(context.model.n_embd)
+        self._carry: Floats | None = None  # the target's row of the position before the next one
+        self._next = 0  # the next position the target will be seen to decode
+        self._n_read = 0  # the head's KV holds true rows before this position
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is None or not len(ids):
+            return
+        if position != self._next:  # rows were left out, as in a long prompt
+            self._carry = None
+        for token, row in zip(ids, hidden, strict=True):
+            if self._carry is None:
+                self._waiting.restart(position + 1)
+            elif position >= max(self._n_read, self._waiting.end):
+                self._waiting.append(self._surrogate(token), self._carry)
+            self._carry = row.copy() if self._scale is None else row * self._scale
+            position += 1
+        self._next = position
+
+    def draft(self, newest: int, depth: int) -> Draft:
+        depth = min(depth, self.max_depth, self._room())
+        if depth <= 0 or self._carry is None:
+            return Draft()
+        self._waiting.append(self._surrogate(newest), self._carry)
+        tokens, hidden = self._waiting.tokens, self._waiting.hidden
+        start = self._waiting.position
+        self._drop_from(min(start, self._n_read))  # the rows of the last draft were the head's own
+        self._n_read = self._waiting.end
+        draft = Draft()
+        run = self._chained_steps if self._is_chained else self._reused_steps
+        run(tokens, hidden, start, depth, draft)
+        self._waiting.restart(self._n_read)
+        return draft
+
+    def _room(self) -> int:
+        return self._context.n_ctx - self._next - 1
+
+    def _surrogate(self, token: int) -> int:
+        return token if self._surrogates is None else self._surrogates[token]
+
+    def _reused_steps(
+        self, tokens: list[int], hidden: Floats, start: int, depth: int, draft: Draft
+    ) -> None:
+        """One head: each step adds one row after the rows before it."""
+        self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
+        token = self._take(draft)
+        for position in range(self._n_read, self._n_read + depth - 1):
+            self._context.decode([token], position, hidden=self._context.hidden())
+            token = self._take(draft)
+
+    def _chained_steps(
+        self, tokens: list[int], hidden: Floats, start: int, depth: int, draft: Draft
+    ) -> None:
+        """One head per step: head k has its own layer of KV and reads all rows again.
+
+        Heads beyond `depth` read the true rows too, or theirs would be missing in the next draft.
+        """
+        tokens = list(tokens)
+        for head in range(self._n_heads):
+            self._drop_from(start)
+            self._context.use_head(head)
+            self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
+            if head < depth:
+                token = self._take(draft)
+                row = self._context.hidden()
+                if head + 1 < depth and row is not None:
+                    tokens.append(token)
+                    hidden = np.concatenate([hidden, row])
+
+    def _drop_from(self, position: int) -> None:
+        if not self._context.remove_from(position):
+            self._context.clear()  # the head only loses what it remembers of the text
+
+    def _take(self, draft: Draft) -> int:
+        """Add the head's best token to the draft; returns its id in the head's vocabulary."""
+        logits = self._context.logits()[0]
+        best = int(logits.argmax())
+        draft.ids.append(best if self._draft_ids is None else self._draft_ids[best])
+        draft.probs.append(float(1 / np.exp(logits - logits[best]).sum()))
+        return best
+
+    def truncate(self, n_past: int) -> None:
+        if n_past < self._next:
+            self._carry = None
+            self._next = n_past
+        self._waiting.keep_before(n_past)
+        if n_past < self._n_read:
+            self._drop_from(n_past)
+            self._n_read = n_past
+
+    def close(self) -> None:
+        self._context.close()
+        if self._owns_model:
+            self._context.model.close()

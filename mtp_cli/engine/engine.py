@@ -1,0 +1,194 @@
+"""One loaded model with its drafter, and the one timeline they share.
+
+Owns how trunk, heads and contexts are put together, and closes them. Token ids in, token ids out:
+knows nothing of conversations or terminals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import psutil
+
+from mtp_cli.engine import gguf_header
+from mtp_cli.engine.depth import FixedDepth
+from mtp_cli.engine.drafters import Drafter, NoDrafter
+from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
+from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.llama import Context, HiddenSource, Model, supports_gpu
+from mtp_cli.engine.pairing import Pairing, pair
+from mtp_cli.engine.preflight import preflight
+from mtp_cli.engine.sampling import Sampler, Sampling
+from mtp_cli.engine.target import MAX_DEPTH, Target
+from mtp_cli.errors import MtpError
+
+N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
+AUTO_DEPTH = 3
+Depth = int | Literal["auto"]
+
+
+class Engine:
+    """A trunk, what drafts for it, and what they have read so far.
+
+    n_ctx:    tokens that prompt and answer can have together
+    n_vocab:  the trunk's
+    drafter:  what drafts, for people; None when nothing does
+    metadata: the GGUF's scalar keys, as llama.cpp prints their values
+    """
+
+    def __init__(self, trunk: Model, target: Target, drafter: Drafter, drafts: str | None) -> None:
+        self._trunk = trunk
+        self._target = target
+        self._drafter = drafter
+        self.drafter = drafts
+        self.n_ctx = target.n_ctx
+        self.n_vocab = trunk.n_vocab
+        self.metadata: Mapping[str, str] = trunk.metadata()
+        self.sampling_defaults = Sampling.from_metadata(self.metadata)
+
+    @classmethod
+    def open(
+        cls,
+        model: Path,
+        heads: Path | None = None,
+        *,
+        n_ctx: int | None = None,
+        n_threads: int | None = None,
+        n_gpu_layers: int | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Engine:
+        """Load a model, and the heads in its own file or in `heads`.
+
+        n_ctx:        tokens; default 8192, or less if the model was trained with less
+        n_threads:    default: the physical cores this process may use
+        n_gpu_layers: default: all, or as many as the device's memory takes
+        on_progress:  called with the fraction of the trunk that is loaded
+
+        Raises MtpError for everything that can be wrong with the files, or too large.
+        """
+        preflight(model)
+        shards = gguf_header.read_shards(model)
+        if gguf_header.is_head_file(shards[0]):
+            raise MtpError(f"{model}: these are heads without a trunk; pass them with --heads")
+        if heads is not None:
+            preflight(heads)
+        pairing = pair(shards, heads)
+        n_threads = n_threads or physical_cores()
+
+        def load(n_layers: int) -> Engine:
+            trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
+            size = n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
+            hidden = HiddenSource.NONE if pairing is None else pairing.hidden
+            target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
+            if pairing is None:
+                return cls(trunk, target, NoDrafter(), None)
+            drafter = _open_drafter(trunk, pairing, size, n_threads, n_layers)
+            return cls(trunk, target, drafter, pairing.describe())
+
+        return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return self._trunk.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """A token's bytes; they may end inside a UTF-8 character."""
+        return self._trunk.piece(token, special=special)
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation (llama.cpp's EOG: EOS, EOT and their like)."""
+        return self._trunk.is_eog(token)
+
+    def special_text(self, name: Literal["bos", "eos"]) -> str:
+        return self._trunk.special_text(name)
+
+    @property
+    def cached(self) -> Sequence[int]:
+        """The ids the timeline holds now; a prompt that begins with them decodes only its rest."""
+        return self._target.ids
+
+    def generate(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        max_tokens: int,
+        depth: Depth = "auto",
+    ) -> Generation:
+        """Continue `prompt`. At most one generation is under way at a time.
+
+        depth: how many ids to draft each round, 0 to 8; 0 is plain decoding
+        """
+        drafter = self._drafter if depth != 0 else NoDrafter()
+        return Generation(
+            self._target,
+            drafter,
+            Sampler(sampling, self.n_vocab),
+            FixedDepth(AUTO_DEPTH if depth == "auto" else min(depth, MAX_DEPTH)),
+            prompt,
+            max_tokens=max_tokens,
+            is_end=self.is_eog,
+        )
+
+    def close(self) -> None:
+        self._drafter.close()
+        self._target.close()
+        self._trunk.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def physical_cores() -> int:
+    """Cores this process may use, without hyper-threads: those slow llama.cpp down."""
+    logical = psutil.cpu_count() or 1
+    physical = psutil.cpu_count(logical=False) or logical
+    try:
+        usable = len(psutil.Process().cpu_affinity() or [])
+    except (AttributeError, psutil.Error):  # macOS has no affinity
+        usable = logical
+    return max(1, min(physical, usable))
+
+
+def _open_drafter(
+    trunk: Model, pairing: Pairing, n_ctx: int, n_threads: int, n_gpu_layers: int
+) -> MtpDrafter:
+    is_beside = pairing.path is not None
+    model = Model(pairing.path, n_gpu_layers=n_gpu_layers) if pairing.path else trunk
+    context = Context(
+        model,
+        n_ctx=n_ctx,
+        n_batch=min(N_BATCH, n_ctx),
+        n_outputs=1,
+        n_threads=n_threads,
+        hidden=HiddenSource.NEXTN,
+        mtp=True,
+    )
+    return MtpDrafter(
+        context,
+        vocabulary=pairing.vocabulary,
+        scale=pairing.scale,
+        n_chained=pairing.n_heads,
+        owns_model=is_beside,
+    )
+
+
+def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:
+    """Load with the layers asked for, or with as many as fit: all, then ever an eighth fewer."""
+    if n_gpu_layers is not None or not supports_gpu():
+        return load(-1 if n_gpu_layers is None else n_gpu_layers)
+    for tried in (-1, *range(n_layers - 1, 0, -max(1, n_layers // 8))):
+        with contextlib.suppress(MtpError):
+            return load(tried)
+    return load(0)

@@ -1,0 +1,204 @@
+"""The loop: draft, verify, accept, emit.
+
+Owns the order of events in one answer, and its statistics. Knows nothing of text, of llama.cpp or
+of how a drafter drafts: tests run it on scripted targets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mtp_cli.engine.depth import DepthPolicy
+from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.verify import verify
+from mtp_cli.errors import MtpError
+
+FinishReason = Literal["stop", "length", "interrupted"]
+
+
+class RowsLike(Protocol):
+    """logits: (n_rows, n_vocab) float32; hidden: (n_rows, n_embd) float32 or None."""
+
+    @property
+    def logits(self) -> Floats: ...
+    @property
+    def hidden(self) -> Floats | None: ...
+
+
+class TargetLike(Protocol):
+    """What the loop needs of a target; `mtp_cli.engine.target.Target` is the real one."""
+
+    ids: list[int]
+    n_ctx: int
+
+    def prefill(self, tokens: Sequence[int], n_hidden: int) -> RowsLike: ...
+    def verify(self, tokens: Sequence[int]) -> RowsLike: ...
+    def truncate(self, n_past: int) -> int: ...
+
+
+class SamplerLike(Protocol):
+    def choose(self, logits: Floats) -> int: ...
+
+
+@dataclass
+class Stats:
+    """What one answer cost.
+
+    drafted, accepted: how often each draft position was drafted, and accepted
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    rounds: int = 0
+    drafted: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+
+    @property
+    def time_to_first_token_s(self) -> float:
+        """The first token comes out of the prompt's own pass."""
+        return self.prefill_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding alone: the prompt's pass and the token it gives are left out."""
+        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
+
+    @property
+    def tokens_per_round(self) -> float:
+        return (self.completion_tokens - 1) / self.rounds if self.rounds else 0.0
+
+    def count_round(self, n_drafted: int, n_accepted: int) -> None:
+        self.rounds += 1
+        for counts, n in ((self.drafted, n_drafted), (self.accepted, n_accepted)):
+            counts.extend([0] * (n_drafted - len(counts)))
+            for position in range(n):
+                counts[position] += 1
+
+
+class Generation:
+    """One answer, as an iterator over its rounds; each item is the ids a round made final.
+
+    It ends after a token that `is_end` knows (counted in `tokens`, last in the last round), after
+    `max_tokens`, when the context is full, or after `stop()`. The target then holds the prompt and
+    the answer but its last token, whatever the reason.
+    """
+
+    def __init__(
+        self,
+        target: TargetLike,
+        drafter: Drafter,
+        sampler: SamplerLike,
+        policy: DepthPolicy,
+        prompt: Sequence[int],
+        *,
+        max_tokens: int,
+        is_end: Callable[[int], bool],
+    ) -> None:
+        self.tokens: list[int] = []
+        self.stats = Stats(prompt_tokens=len(prompt))
+        self.finish_reason: FinishReason = "interrupted"
+        self._target = target
+        self._drafter = drafter
+        self._sampler = sampler
+        self._policy = policy
+        self._prompt = list(prompt)
+        self._max_tokens = max_tokens
+        self._is_end = is_end
+        self._is_stopped = False
+        self._rounds = self._run()
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return self._rounds
+
+    def __next__(self) -> tuple[int, ...]:
+        return next(self._rounds)
+
+    def stop(self) -> None:
+        """End after the round in progress; safe to call from a signal handler."""
+        self._is_stopped = True
+
+    def _run(self) -> Iterator[tuple[int, ...]]:
+        yield self._emit([self._prefill()])
+        while not self._is_over():
+            started = time.perf_counter()
+            chosen = self._round()
+            self.stats.decode_s += time.perf_counter() - started
+            yield self._emit(chosen)
+
+    def _prefill(self) -> int:
+        """Decode what of the prompt is not in the timeline yet; returns the first token."""
+        started = time.perf_counter()
+        if not self._prompt:
+            raise MtpError("the prompt is empty")
+        if len(self._prompt) >= self._target.n_ctx:
+            raise MtpError(
+                f"the prompt has {len(self._prompt)} tokens and the context {self._target.n_ctx}: "
+                f"no room for an answer"
+            )
+        n_past = self._reuse_prefix()
+        new = self._prompt[n_past:]
+        n_window = min(len(new), self._drafter.n_window)
+        rows = self._target.prefill(new, n_window)
+        if n_window > 0:
+            self._drafter.observe(new[-n_window:], len(self._prompt) - n_window, rows.hidden)
+        first = self._sampler.choose(rows.logits[-1])
+        self.stats.cached_tokens = n_past
+        self.stats.prefill_s = time.perf_counter() - started
+        return first
+
+    def _reuse_prefix(self) -> int:
+        """Keep the common prefix of timeline and prompt; the last row is always decoded anew."""
+        ids, prompt = self._target.ids, self._prompt
+        n_common = 0
+        for old, new in zip(ids, prompt[:-1], strict=False):
+            if old != new:
+                break
+            n_common += 1
+        n_past = self._target.truncate(n_common)
+        self._drafter.truncate(n_past)
+        return n_past
+
+    def _round(self) -> list[int]:
+        newest, n_past = self.tokens[-1], len(self._target.ids)
+        draft = self._drafter.draft(newest, min(self._policy.next_depth(), self._room()))
+        rows = self._target.verify([newest, *draft.ids])
+        chosen = verify(draft.ids, list(rows.logits), self._sampler.choose, self._is_end)
+        n_accepted = len(chosen) - 1
+        hidden = None if rows.hidden is None else rows.hidden[: n_accepted + 1]
+        self._drafter.observe([newest, *chosen[:-1]], n_past, hidden)
+        if self._target.truncate(n_past + 1 + n_accepted) == 0:
+            raise MtpError("the model's memory could not drop a rejected draft")
+        self._policy.observe(len(draft.ids), n_accepted)
+        self.stats.count_round(len(draft.ids), n_accepted)
+        return chosen
+
+    def _room(self) -> int:
+        """How many ids can be drafted before the answer or the context is full."""
+        in_answer = self._max_tokens - len(self.tokens) - 1
+        in_context = self._target.n_ctx - len(self._target.ids) - 1
+        return max(0, min(in_answer, in_context))
+
+    def _emit(self, chosen: list[int]) -> tuple[int, ...]:
+        """Make a round's tokens final."""
+        if self._is_end(chosen[-1]):
+            self.finish_reason = "stop"
+            self._is_stopped = True
+        self.tokens.extend(chosen)
+        self.stats.completion_tokens = len(self.tokens)
+        return tuple(chosen)
+
+    def _is_over(self) -> bool:
+        if self._is_stopped:
+            return True
+        is_full = len(self._target.ids) >= self._target.n_ctx
+        if is_full or len(self.tokens) >= self._max_tokens:
+            self.finish_reason = "length"
+            return True
+        return False

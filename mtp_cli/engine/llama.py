@@ -1,0 +1,374 @@
+"""The only module that imports llama_cpp: models, contexts and batches, with errors, not aborts.
+
+Owns every native handle and turns each null or non-zero return into an `MtpError`. Knows nothing
+of drafting, sampling or text beyond the vocabulary. The calls that MTP needs are private to
+llama.cpp and bound under mangled C++ names by `llama_cpp.llama_cpp_ext`; they may change with any
+release, which is why the version is pinned and the symbols are probed at import.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.errors import MtpError
+
+PINNED = "0.3.36"
+
+try:
+    import llama_cpp as lib
+    from llama_cpp import llama_cpp_ext as ext
+    from llama_cpp._ctypes_extensions import load_shared_library
+except (ImportError, AttributeError, OSError) as error:
+    raise MtpError(
+        f"llama-cpp-python {PINNED} with its MTP extensions is needed, and it did not load: {error}"
+    ) from error
+
+Floats = npt.NDArray[np.float32]
+
+__all__ = ["PINNED", "Context", "Floats", "HiddenSource", "Model", "ggml_base", "lib"]
+
+SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
+_ERROR_LEVEL = 3
+_last_errors: collections.deque[str] = collections.deque(maxlen=8)
+
+
+def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    if level >= _ERROR_LEVEL and text.strip():
+        _last_errors.append(text.decode(errors="replace").strip())
+
+
+def _probe() -> None:
+    """Fail at import, in a line a user can act on, when another release is installed."""
+    needed = (
+        (lib, "llama_model_n_layer_nextn", "llama_context_params", "llama_n_rs_seq"),
+        (ext, "llama_set_embeddings_nextn", "llama_get_embeddings_nextn"),
+        (ext, "llama_set_nextn_layer_offset", "llama_get_ctx_other"),
+    )
+    missing = [name for module, *names in needed for name in names if not hasattr(module, name)]
+    fields = {name for name, *_ in lib.llama_model_params._fields_}
+    missing += [f"llama_model_params.{name}" for name in {"load_mtp", "no_alloc"} - fields]
+    if missing:
+        raise MtpError(
+            f"llama-cpp-python {lib.__version__} lacks {', '.join(missing)}; "
+            f"install llama-cpp-python=={PINNED}"
+        )
+
+
+_probe()
+_log_callback = lib.llama_log_callback(_on_log)  # kept: llama.cpp holds only a bare pointer
+lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
+lib.llama_backend_init()
+
+
+def ggml_base() -> ctypes.CDLL:
+    """ggml's own library, which reads GGUF headers and quantizes rows."""
+    library: ctypes.CDLL = load_shared_library("ggml-base", Path(lib.__file__).parent / "lib")
+    return library
+
+
+def supports_gpu() -> bool:
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def _why(what: str) -> MtpError:
+    """The error for a native failure, with llama.cpp's own last word on it."""
+    reason = _last_errors[-1] if _last_errors else "llama.cpp gave no reason"
+    return MtpError(f"{what}: {reason}")
+
+
+def _reporter(on_progress: Callable[[float], None]) -> Callable[[float, Any], bool]:
+    def report(fraction: float, _user_data: Any) -> bool:
+        on_progress(fraction)
+        return True
+
+    return report
+
+
+class HiddenSource(Enum):
+    """Where a context's hidden rows come from.
+
+    NONE:  it gives none
+    EMBD:  the row after the final norm; every architecture gives it, but only for a decode whose
+           rows are all outputs
+    NEXTN: the row an MTP-aware architecture hands its own heads, for output rows
+    """
+
+    NONE = "none"
+    EMBD = "embd"
+    NEXTN = "nextn"
+
+
+class Model:
+    """A loaded GGUF.
+
+    n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        no_alloc: bool = False,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        params = lib.llama_model_default_params()
+        params.load_mtp = True
+        params.no_alloc = no_alloc
+        params.n_gpu_layers = n_gpu_layers
+        if no_alloc:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE  # llama.cpp refuses a mapping here
+        if on_progress is not None:
+            params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
+        _last_errors.clear()
+        self.path = path
+        self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise _why(f"{path}: llama.cpp could not load this model")
+        self.vocab = lib.llama_model_get_vocab(self.handle)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.n_embd = int(lib.llama_model_n_embd_out(self.handle))
+        self.n_layer_nextn = int(lib.llama_model_n_layer_nextn(self.handle))
+        self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.handle))
+        self.is_recurrent = bool(
+            lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
+        )
+        self.n_swa = int(lib.llama_model_n_swa(self.handle))
+
+    def metadata(self) -> dict[str, str]:
+        """Every scalar key of the file, as llama.cpp prints its value."""
+        pairs = {}
+        for index in range(lib.llama_model_meta_count(self.handle)):
+            key = self._string(lib.llama_model_meta_key_by_index, index)
+            pairs[key] = self._string(lib.llama_model_meta_val_str_by_index, index)
+        return pairs
+
+    def _string(self, read: Callable[..., int], index: int) -> str:
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            needed = read(self.handle, index, buffer, size)
+            if needed < size:
+                return buffer.value.decode(errors="replace")
+            size = needed + 1
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        raw = text.encode()
+        size = len(raw) + 8
+        while True:
+            ids = (lib.llama_token * size)()
+            n = lib.llama_tokenize(self.vocab, raw, len(raw), ids, size, add_special, parse_special)
+            if n >= 0:
+                return list(ids[:n])
+            if -n <= size:
+                raise _why("llama.cpp could not tokenize the text")
+            size = -n
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes of one token; they may end inside a UTF-8 character."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+
+    def is_eog(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+    def special_text(self, name: str) -> str:
+        """The text of the "bos" or "eos" token, empty when the vocabulary has none."""
+        token = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}[name](self.vocab)
+        return "" if token < 0 else self.piece(token, special=True).decode(errors="replace")
+
+    def close(self) -> None:
+        if self.handle:
+            lib.llama_model_free(self.handle)
+            self.handle = None
+
+
+class Context:
+    """A native context over sequence 0: decode rows, read logits and hidden rows, drop a suffix.
+
+    n_outputs: the most rows of one decode that may ask for outputs
+    hidden:    which hidden rows it gives
+    mtp:       a context that runs the model's MTP block instead of its trunk; its rows carry a
+               hidden row (n_embd floats) beside the token id
+    n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_batch: int,
+        n_outputs: int,
+        n_threads: int,
+        hidden: HiddenSource,
+        mtp: bool = False,
+        n_rs_seq: int = 0,
+    ) -> None:
+        params = lib.llama_context_default_params()
+        params.n_ctx = n_ctx
+        params.n_batch = n_batch
+        params.n_ubatch = min(n_batch, 512)
+        params.n_outputs_max = n_outputs
+        params.n_threads = params.n_threads_batch = n_threads
+        params.n_rs_seq = n_rs_seq
+        params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
+        params.embeddings = hidden is HiddenSource.EMBD
+        params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
+        params.no_perf = True
+        _last_errors.clear()
+        self.model = model
+        self.handle = lib.llama_init_from_model(model.handle, params)
+        if not self.handle:
+            raise _why(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
+        if hidden is HiddenSource.NEXTN:
+            ext.llama_set_embeddings_nextn(self.handle, True, True)
+        self._memory = lib.llama_get_memory(self.handle)
+        self._hidden = hidden
+        self._n_outputs_max = n_outputs
+        self._has_hidden = False
+        self._batch = _Batch(n_batch, model.n_embd if mtp else 0)
+        self.n_batch = n_batch
+        self.n_ctx = int(lib.llama_n_ctx(self.handle))
+        self.n_rs_seq = int(lib.llama_n_rs_seq(self.handle))
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        first_output: int = 0,
+        hidden: Floats | None = None,
+    ) -> None:
+        """Run rows at `position`, `position + 1`, ...; rows from `first_output` on give outputs.
+
+        hidden: (n_rows, n_embd) float32, for MTP contexts.
+        """
+        self.n_outputs = len(tokens) - first_output
+        if self.n_outputs > self._n_outputs_max:
+            raise ValueError(f"{self.n_outputs} output rows, {self._n_outputs_max} were reserved")
+        self._batch.fill(tokens, position, first_output, hidden)
+        self._has_hidden = self._hidden is not HiddenSource.NONE
+        if self._hidden is HiddenSource.EMBD:
+            self._has_hidden = first_output == 0
+            lib.llama_set_embeddings(self.handle, self._has_hidden)
+        code = lib.llama_decode(self.handle, self._batch.native)
+        if code == 1:
+            raise MtpError(f"the context of {self.n_ctx} tokens is full")
+        if code != 0:
+            raise _why(f"llama.cpp could not decode {len(tokens)} rows (code {code})")
+
+    def logits(self) -> Floats:
+        """(n_outputs, n_vocab) float32, a view that the next decode overwrites."""
+        return self._view(lib.llama_get_logits(self.handle), self.model.n_vocab)
+
+    def hidden(self) -> Floats | None:
+        """(n_outputs, n_embd) float32, a view that the next decode overwrites; None without."""
+        if not self._has_hidden:
+            return None
+        read = (
+            lib.llama_get_embeddings
+            if self._hidden is HiddenSource.EMBD
+            else ext.llama_get_embeddings_nextn
+        )
+        return self._view(read(self.handle), self.model.n_embd)
+
+    def _view(self, pointer: Any, width: int) -> Floats:
+        if not pointer:
+            raise _why("llama.cpp returned no output rows")
+        array = (ctypes.c_float * (self.n_outputs * width)).from_address(
+            ctypes.addressof(pointer.contents)
+        )
+        return np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
+
+    def remove_from(self, position: int) -> bool:
+        """Drop every cell at `position` and after; False where the memory cannot."""
+        return bool(lib.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1))
+
+    def clear(self) -> None:
+        lib.llama_memory_clear(self._memory, True)
+
+    def first_position(self) -> int:
+        """The lowest position every layer still holds, -1 when the memory is empty."""
+        return int(lib.llama_memory_seq_pos_min(self._memory, SEQUENCE))
+
+    def use_head(self, index: int) -> None:
+        """Choose which of a model's chained heads an MTP context runs."""
+        ext.llama_set_nextn_layer_offset(self.handle, index)
+
+    def save_partial(self) -> bytes:
+        """The recurrent and sliding-window state, the part that cannot drop a suffix."""
+        flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        size = lib.llama_state_seq_get_size_ext(self.handle, SEQUENCE, flags)
+        buffer = (ctypes.c_uint8 * size)()
+        if lib.llama_state_seq_get_data_ext(self.handle, buffer, size, SEQUENCE, flags) != size:
+            raise _why("llama.cpp could not save the recurrent state")
+        return bytes(buffer)
+
+    def restore_partial(self, state: bytes) -> None:
+        flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not lib.llama_state_seq_set_data_ext(self.handle, buffer, len(state), SEQUENCE, flags):
+            raise _why("llama.cpp could not restore the recurrent state")
+
+    def close(self) -> None:
+        if self.handle:
+            lib.llama_free(self.handle)
+            self.handle = None
+
+
+class _Batch:
+    """The rows of one decode in memory of our own.
+
+    llama.cpp's own batches hold token ids or embeddings; an MTP row has both.
+    """
+
+    def __init__(self, capacity: int, n_embd: int) -> None:
+        self._token = np.zeros(capacity, np.int32)
+        self._pos = np.zeros(capacity, np.int32)
+        self._outputs = np.zeros(capacity, np.int8)
+        self._embd = np.zeros((capacity, n_embd), np.float32)
+        self._n_seq_id = np.ones(capacity, np.int32)
+        self._seq_id = ctypes.c_int32(SEQUENCE)
+        seq_ids = (ctypes.POINTER(ctypes.c_int32) * capacity)(
+            *[ctypes.pointer(self._seq_id)] * capacity
+        )
+        self._seq_ids = seq_ids
+        self.native = lib.llama_batch(
+            n_tokens=0,
+            token=_pointer(self._token, ctypes.c_int32),
+            embd=_pointer(self._embd, ctypes.c_float) if n_embd else None,
+            pos=_pointer(self._pos, ctypes.c_int32),
+            n_seq_id=_pointer(self._n_seq_id, ctypes.c_int32),
+            seq_id=ctypes.cast(seq_ids, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=_pointer(self._outputs, ctypes.c_int8),
+        )
+
+    def fill(
+        self, tokens: Sequence[int], position: int, first_output: int, hidden: Floats | None
+    ) -> None:
+        n = len(tokens)
+        self._token[:n] = tokens
+        self._pos[:n] = np.arange(position, position + n)
+        self._outputs[:first_output] = 0
+        self._outputs[first_output:n] = 1
+        if hidden is not None:
+            self._embd[:n] = hidden
+        self.native.n_tokens = n
+
+
+def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctype))

@@ -1,0 +1,126 @@
+"""Examines a GGUF in a child process before this one loads it.
+
+llama.cpp aborts the whole process on some malformed or unusual files. A child reads the header,
+builds the model and its contexts without allocating or reading a single weight, and either
+survives, which is remembered per file, or its last words become one line. Knows nothing of what
+the file is wanted for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from mtp_cli.errors import MtpError
+
+_ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
+_N_REMEMBERED = 256
+
+
+def preflight(path: Path) -> None:
+    """Raise MtpError, naming the file, when llama.cpp cannot load it."""
+    key = _identity(path)
+    if key is not None and key in _remembered():
+        return
+    _examine_in_child(path)
+    if key is not None:
+        _remember(key)
+
+
+def _examine_in_child(path: Path) -> None:
+    environment = {
+        **os.environ,
+        "GGML_NO_BACKTRACE": "1",
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", __name__, str(path)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if child.returncode == 0:
+        return
+    if child.returncode == 1 and child.stdout:
+        raise MtpError(child.stdout.strip())
+    last_words = _ASSERT.findall(child.stderr) or child.stderr.strip().splitlines()[-1:]
+    reason = last_words[-1].strip() if last_words else f"it died with {child.returncode}"
+    raise MtpError(f"{path}: llama.cpp cannot run this file: {reason}")
+
+
+def examine(path: Path) -> None:
+    """What the child does: load everything but the weights. Raises MtpError, or aborts."""
+    from mtp_cli.engine import gguf_header
+    from mtp_cli.engine.llama import Context, HiddenSource, Model
+
+    shards = gguf_header.read_shards(path)
+    model = Model(path, no_alloc=True)
+    is_head = gguf_header.is_head_file(shards[0])
+    kinds = [] if is_head else [False]
+    if is_head or gguf_header.has_heads(shards):
+        kinds.append(True)
+    for mtp in kinds:
+        hidden = HiddenSource.NEXTN if mtp else HiddenSource.EMBD
+        Context(
+            model, n_ctx=256, n_batch=64, n_outputs=16, n_threads=1, hidden=hidden, mtp=mtp
+        ).close()
+    model.close()
+
+
+def _identity(path: Path) -> str | None:
+    """What tells this version of this file from any other; None when it cannot be seen."""
+    from mtp_cli.engine.llama import PINNED
+
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    facts = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino, PINNED)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _memory() -> Path:
+    return Path(platformdirs.user_cache_dir("mtp-cli")) / "preflight.json"
+
+
+def _remembered() -> list[str]:
+    try:
+        keys = json.loads(_memory().read_text())
+    except (OSError, ValueError):
+        return []
+    return keys if isinstance(keys, list) else []
+
+
+def _remember(key: str) -> None:
+    """Best effort: without a cache the next start examines the file again."""
+    keys = [*_remembered(), key][-_N_REMEMBERED:]
+    with contextlib.suppress(OSError):
+        _memory().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=_memory().parent, delete=False) as file:
+            json.dump(keys, file)
+        os.replace(file.name, _memory())
+
+
+def main() -> int:
+    try:
+        examine(Path(sys.argv[1]))
+    except MtpError as error:
+        print(error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

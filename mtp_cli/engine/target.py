@@ -1,0 +1,144 @@
+"""The target: the trunk's context and its one timeline of ids.
+
+Owns what has been decoded (`ids`), the chunking of prompts and every rollback of the trunk's
+memory. Knows nothing of drafts, sampling or text.
+
+Rollback differs by memory, and `truncate` is its one owner:
+
+    plain KV                 any suffix can go
+    sliding window           a suffix can go while the window before it is still held
+    recurrent, hybrid        `n_rs_seq` snapshots, valid for the rows of the last decode only
+    recurrent, no snapshots  a saved state is put back and the accepted rows are decoded again
+                             (llama.cpp does not roll these back; Qwen3-Next is one)
+
+Where nothing can be dropped the memory is cleared, and the caller decodes the prefix again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.errors import MtpError
+
+MAX_DEPTH = 8
+N_BATCH = 512
+N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The target's outputs for consecutive positions; views that the next decode overwrites.
+
+    logits: (n_rows, n_vocab) float32
+    hidden: (n_rows, n_embd) float32, None when the context gives none
+    """
+
+    logits: Floats
+    hidden: Floats | None
+
+
+class Target:
+    """One timeline over a model's trunk."""
+
+    def __init__(self, model: Model, *, n_ctx: int, n_threads: int, hidden: HiddenSource) -> None:
+        self.model = model
+        self._context = Context(
+            model,
+            n_ctx=n_ctx,
+            n_batch=min(N_BATCH, n_ctx),
+            n_outputs=N_OUTPUTS,
+            n_threads=n_threads,
+            hidden=hidden,
+            n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
+        )
+        self._hidden = hidden
+        self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
+        self._checkpoint: tuple[int, bytes] | None = None
+        self._n_last_decode = 0
+        self.ids: list[int] = []
+        self.n_ctx = n_ctx
+
+    def prefill(self, tokens: Sequence[int], n_hidden: int) -> Rows:
+        """Append a prompt, however long; outputs for its last `n_hidden` rows, at least for one.
+
+        Without `n_hidden` the last row has logits but may have no hidden row.
+        """
+        n_rows = max(n_hidden, 1)
+        n_before = len(tokens) - n_rows
+        is_apart = n_hidden > 0 and self._hidden is HiddenSource.EMBD
+        n_batch = 0 if is_apart else self._context.n_batch
+        start = 0
+        while len(tokens) - start > max(n_batch, n_rows):
+            n_chunk = min(self._context.n_batch, n_before - start)
+            self._append(tokens[start : start + n_chunk], first_output=n_chunk)
+            start += n_chunk
+        self._append(tokens[start:], first_output=n_before - start)
+        return self._rows()
+
+    def verify(self, tokens: Sequence[int]) -> Rows:
+        """Append the newest id and a draft; outputs for every row."""
+        if self._needs_replay and len(tokens) > 1:
+            self._checkpoint = (len(self.ids), self._context.save_partial())
+        self._append(tokens, first_output=0)
+        return self._rows()
+
+    def _append(self, tokens: Sequence[int], *, first_output: int) -> None:
+        if len(self.ids) + len(tokens) > self.n_ctx:
+            raise MtpError(f"the context of {self.n_ctx} tokens is full")
+        try:
+            self._context.decode(tokens, len(self.ids), first_output=first_output)
+            self.ids.extend(tokens)
+        except BaseException:  # an interrupt too: how much of the batch is in memory is unknown
+            self.clear()
+            raise
+        self._n_last_decode = len(tokens)
+
+    def _rows(self) -> Rows:
+        return Rows(self._context.logits(), self._context.hidden())
+
+    def truncate(self, n_past: int) -> int:
+        """Keep the first `n_past` ids, or none where the memory cannot; returns how many."""
+        n_dropped = len(self.ids) - n_past
+        if n_dropped <= 0:
+            return len(self.ids)
+        if self._can_drop(n_past, n_dropped) and self._context.remove_from(n_past):
+            del self.ids[n_past:]
+            self._n_last_decode = 0
+            return n_past
+        if self._checkpoint is not None and self._checkpoint[0] <= n_past:
+            self._replay(n_past)
+            return n_past
+        self.clear()
+        return 0
+
+    def _can_drop(self, n_past: int, n_dropped: int) -> bool:
+        if self.model.is_recurrent:
+            # A snapshot further back than the last decode's rows is stale, and llama.cpp would
+            # hand it out all the same.
+            return n_dropped < self._n_last_decode and n_dropped <= self._context.n_rs_seq
+        if self.model.n_swa == 0:
+            return True
+        return self._context.first_position() <= max(0, n_past - self.model.n_swa)
+
+    def _replay(self, n_past: int) -> None:
+        assert self._checkpoint is not None
+        n_saved, state = self._checkpoint
+        replayed = self.ids[n_saved:n_past]
+        self._context.restore_partial(state)
+        if not self._context.remove_from(n_saved):
+            raise MtpError("llama.cpp could not return to a saved recurrent state")
+        del self.ids[n_saved:]
+        self._checkpoint = None
+        if replayed:
+            self._append(replayed, first_output=len(replayed))
+
+    def clear(self) -> None:
+        self._context.clear()
+        self._checkpoint = None
+        self._n_last_decode = 0
+        self.ids.clear()
+
+    def close(self) -> None:
+        self._context.close()
