@@ -66,7 +66,10 @@ class ScriptedGeneration:
 
 
 class ScriptedEngine:
-    """prompts: the ids each answer was asked with; cached: how many of them were in the timeline."""
+    """The engine's interface, answering from a script.
+
+    prompts: the ids each answer was asked with; cached: how many of them the timeline held
+    """
 
     def __init__(
         self,

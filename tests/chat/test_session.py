@@ -216,8 +216,10 @@ def test_text_comes_in_whole_characters_however_rounds_split_it(
     session = Session(ScriptedEngine([ids for ids in rounds if ids], n_ctx=10_000))
     chunks = list(session.ask("Hi", SETTINGS))
     assert "".join(chunks) == text
-    assert all(chunk and "\ufffd" not in chunk.replace("\ufffd", "", text.count("\ufffd"))
-               for chunk in chunks)
+    assert all(
+        chunk and "\ufffd" not in chunk.replace("\ufffd", "", text.count("\ufffd"))
+        for chunk in chunks
+    )
 
 
 @given(st.binary(max_size=30))

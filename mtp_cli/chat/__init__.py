@@ -1,0 +1,1 @@
+"""`mtp-chat`: a conversation in the terminal, or one answer in a pipe."""

@@ -1,0 +1,69 @@
+"""The chat that the loop and the slash commands share: a session, its settings, what it showed.
+
+Knows how an answer is shown. Knows nothing of how lines are typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from mtp_cli.chat import report
+from mtp_cli.chat.terminal import AnswerStream, dim, fold, interruptible, one_line, silent_keys
+from mtp_cli.models import ModelFiles
+from mtp_cli.session import Answer, Session, Settings
+
+if TYPE_CHECKING:
+    from mtp_cli.engine import Stats
+
+
+@dataclass
+class Chat:
+    """out: where answers go, alone; err: everything else.
+
+    history: the statistics of every answer shown, newest last.
+    """
+
+    session: Session
+    settings: Settings
+    files: ModelFiles
+    n_ctx: int
+    out: TextIO
+    err: TextIO
+    quiet: bool = False
+    history: list[Stats] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """One dim line beside the conversation, unless all should be quiet."""
+        if not self.quiet:
+            print(dim(one_line(text), self.err), file=self.err)
+
+    def show(self, answer: Answer) -> None:
+        """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
+        stream = AnswerStream(self.out)
+        try:
+            listen(answer, stream.write)
+        finally:
+            stream.end()
+            self.history.append(answer.stats)
+        self._note_ending(answer)
+        if not self.quiet:
+            parts = report.parts(answer.stats, self.n_ctx)
+            print(dim(fold(parts, self.err), self.err), file=self.err)
+
+    def _note_ending(self, answer: Answer) -> None:
+        """Say why an answer ended where its text does not show it."""
+        if answer.finish_reason == "interrupted":
+            self.note("stopped" if answer.text else "stopped before the first word: not kept")
+        elif answer.finish_reason == "length" and self.settings.max_tokens != len(answer.tokens):
+            self.note("the context is full")
+        elif answer.finish_reason == "length":
+            self.note(f"cut at {len(answer.tokens)} tokens")
+
+
+def listen(answer: Answer, hear: Callable[[str], None]) -> None:
+    """Pass an answer on as it comes. Ctrl-C ends it; a second one is a KeyboardInterrupt."""
+    with silent_keys(), interruptible(answer.stop):
+        for chunk in answer:
+            hear(chunk)

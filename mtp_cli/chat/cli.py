@@ -1,0 +1,210 @@
+"""`mtp-chat`: its options, and the one place where expected errors end.
+
+Heavy imports wait until they are needed: `--help` and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtp_cli.errors import MtpError
+
+_MAX_DEPTH = 8
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _depth(text: str) -> str:
+    if text == "auto" or (text.isascii() and text.isdecimal() and int(text) <= _MAX_DEPTH):
+        return text
+    raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number from 0 to {_MAX_DEPTH}.")
+
+
+def _text(text: str | None) -> str | None:
+    if text is not None and any("\ud800" <= char <= "\udfff" for char in text):
+        raise typer.BadParameter("not UTF-8 text.")
+    return text
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a number to sample with.")
+    return value
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mtp-chat {version('mtp-cli')}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  mtp-chat                                      a conversation
+  mtp-chat "Write a haiku about rain"           one answer
+  git diff | mtp-chat "Write a commit message"  one answer about stdin
+  mtp-chat -m big.gguf --heads big-mtp.gguf     your own model and heads
+
+\b
+The answer goes to stdout, everything else to stderr. Control characters in an
+answer are shown as symbols, in pipes too; --json has the text unchanged.
+Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
+)
+def chat(
+    request: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REQUEST",
+            show_default=False,
+            callback=_text,
+            help="Answer this and exit. Text on stdin follows it, after a blank line.",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+    ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(
+            "--heads",
+            metavar="PATH",
+            help="Head-only GGUF that drafts for the model. [default: those inside the model, or "
+            "the built-in model's own]",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None,
+        typer.Option("--system", "-s", metavar="TEXT", callback=_text, help="System prompt."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            "-n",
+            metavar="N",
+            min=1,
+            help="Tokens in an answer, at most. [default: what the context holds]",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            "--temperature",
+            "-t",
+            metavar="X",
+            min=0,
+            callback=_finite,
+            help="0 always takes the likeliest token. [default for all sampling: what the GGUF "
+            "recommends, else llama.cpp's 0.8, 40, 0.95, 0.05]",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Sample from the N likeliest tokens; 0 for all."),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", min=0, max=1, callback=_finite, help="Sample from this much probability."
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            min=0,
+            max=1,
+            callback=_finite,
+            help="Leave out tokens less likely than X times the likeliest.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Same seed, same answer. [default: random]"),
+    ] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Context in tokens: prompt and answer. [default: the model's own, within reason]",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: all cores]")
+    ] = None,
+    gpu_layers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+    ] = None,
+    depth: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|0..8",
+            callback=_depth,
+            help="Tokens drafted per round; 0 is plain decoding. The answer is the same.",
+        ),
+    ] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object: text, token counts, timings.")
+    ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="No chat template: the model continues the text as it is."),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Talk to a local model that drafts with multi-token prediction heads.
+
+    With a REQUEST, or with text on stdin, it answers once on stdout. Otherwise it opens a
+    conversation; /help lists its commands.
+    """
+    from mtp_cli.chat.start import Options, start
+
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+    }
+    options = Options(
+        request=request,
+        model=model,
+        heads=heads,
+        system=system,
+        max_tokens=max_tokens,
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        n_ctx=ctx,
+        n_threads=threads,
+        n_gpu_layers=gpu_layers,
+        depth="auto" if depth == "auto" else int(depth),
+        json=as_json,
+        raw=raw,
+        quiet=quiet,
+    )
+    raise typer.Exit(start(options))
+
+
+def main() -> None:
+    """The entry point; the only place that catches MtpError."""
+    try:
+        app(prog_name="mtp-chat")
+    except MtpError as error:
+        from mtp_cli.chat.terminal import error_line
+
+        print(error_line(error), file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,170 @@
+"""The slash commands: one table, one function each.
+
+Knows the chat. Knows nothing of how lines are typed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtp_cli.chat import report, saved
+from mtp_cli.chat.chat import Chat
+from mtp_cli.chat.terminal import dim, visible
+from mtp_cli.errors import MtpError
+
+_KEYS = (
+    ("Enter", "send"),
+    ("Alt-Enter", "new line; so does \\ at the end of a line, and pasting keeps lines"),
+    ("Up, Ctrl-R", "earlier messages"),
+    ("Ctrl-C", "stop an answer and keep what was said; at the prompt, clear the line"),
+    ("Ctrl-D", "leave"),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """name: with its slash; argument: as shown in the help; run: raises EOFError to leave."""
+
+    name: str
+    argument: str
+    summary: str
+    run: Callable[[Chat, str], None]
+
+
+def dispatch(chat: Chat, line: str) -> bool:
+    """Run `line` if it is a command; False when it is a message.
+
+    A slash inside the first word makes it a path, and so a message.
+    """
+    name, _, argument = line.partition(" ")
+    if not name.startswith("/") or "/" in name[1:] or "\n" in name:
+        return False
+    command = _BY_NAME.get(name.lower())
+    if command is None:
+        raise MtpError(f"no command {name}; /help lists them, a space before it makes it a message")
+    command.run(chat, argument.strip())
+    return True
+
+
+def _help(chat: Chat, _argument: str) -> None:
+    lines = [(f"{c.name} {c.argument}".strip(), c.summary) for c in COMMANDS]
+    width = max(shutil.get_terminal_size().columns - 17, 20)
+    for left, right in (*lines, ("", ""), *_KEYS):
+        first, *rest = textwrap.wrap(right, width) or [""]
+        print(f"{left:15} {dim(first, chat.err)}".rstrip(), file=chat.err)
+        for line in rest:
+            print(f"{'':15} {dim(line, chat.err)}", file=chat.err)
+
+
+def _exit(_chat: Chat, _argument: str) -> None:
+    raise EOFError
+
+
+def _clear(chat: Chat, _argument: str) -> None:
+    chat.session.messages.clear()
+    chat.note("a new conversation")
+
+
+def _undo(chat: Chat, _argument: str) -> None:
+    asked = chat.session.undo()
+    if asked is None:
+        raise MtpError("there is nothing to undo")
+    chat.note(f"took back: {_shortened(asked)}")
+
+
+def _regen(chat: Chat, argument: str) -> None:
+    sampling = chat.settings.sampling
+    if argument:
+        sampling = dataclasses.replace(sampling, temperature=_temperature(argument))
+    if sampling.seed is not None:  # the same seed would only give the same answer
+        sampling = dataclasses.replace(sampling, seed=sampling.seed + len(chat.history))
+    answer = chat.session.regenerate(dataclasses.replace(chat.settings, sampling=sampling))
+    if sampling.temperature == 0:
+        chat.note("at temperature 0 an answer repeats itself; /regen 0.8 varies it")
+    chat.show(answer)
+
+
+def _system(chat: Chat, argument: str) -> None:
+    if not argument:
+        system = chat.session.system
+        print(
+            dim("no system prompt", chat.err) if system is None else visible(system), file=chat.err
+        )
+        return
+    if chat.session.raw:
+        raise MtpError("a system prompt needs the chat template, and this conversation is raw")
+    chat.session.system = None if argument == "off" else argument
+    chat.note("no system prompt from now on" if argument == "off" else "system prompt set")
+
+
+def _save(chat: Chat, argument: str) -> None:
+    path = _path(argument, "/save")
+    saved.save(
+        path,
+        saved.Conversation(
+            system=chat.session.system,
+            messages=chat.session.messages,
+            model=chat.files.name,
+            sampling=dataclasses.asdict(chat.settings.sampling),
+        ),
+    )
+    chat.note(f"saved {len(chat.session.messages)} messages to {path}")
+
+
+def _load(chat: Chat, argument: str) -> None:
+    path = _path(argument, "/load")
+    conversation = saved.load(path)
+    chat.session.system = conversation.system
+    chat.session.messages = list(conversation.messages)
+    chat.note(f"loaded {len(conversation.messages)} messages from {path}")
+    if conversation.model and conversation.model != chat.files.name:
+        chat.note(f"they were said to {conversation.model}")
+    if conversation.messages:
+        chat.note(f"the last answer: {_shortened(conversation.messages[-1]['content'])}")
+
+
+def _stats(chat: Chat, _argument: str) -> None:
+    if not chat.history:
+        raise MtpError("there are no statistics before the first answer")
+    report.show_table(chat.history, chat.err)
+
+
+def _path(argument: str, command: str) -> Path:
+    if not argument:
+        raise MtpError(f"{command} needs a file name")
+    return Path(argument)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise MtpError(f"{text}: expected a temperature of 0 or more")
+    return value
+
+
+def _shortened(text: str, width: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+COMMANDS = (
+    Command("/help", "", "this list", _help),
+    Command("/exit", "", "leave, as Ctrl-D does", _exit),
+    Command("/clear", "", "begin a new conversation", _clear),
+    Command("/undo", "", "take back the last question and its answer", _undo),
+    Command("/regen", "[T]", "answer again, at temperature T", _regen),
+    Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
+    Command("/save", "FILE", "write the conversation to FILE as JSON", _save),
+    Command("/load", "FILE", "go on from a saved conversation", _load),
+    Command("/stats", "", "what the answers so far cost", _stats),
+)
+_BY_NAME = {**{c.name: c for c in COMMANDS}, "/quit": COMMANDS[1]}

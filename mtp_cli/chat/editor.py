@@ -1,0 +1,152 @@
+"""The line editor: prompt_toolkit, set up for messages of one or many lines.
+
+Knows keys, history and completion. Knows nothing of models, and of commands only their names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import platformdirs
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output
+from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
+
+_STYLE = Style.from_dict(
+    {
+        "prompt": "bold",
+        "placeholder": "fg:ansibrightblack",
+        "completion-menu": "bg:default fg:default",
+        "completion-menu.completion": "bg:default fg:default",
+        "completion-menu.completion.current": "bg:default fg:default bold reverse",
+        "completion-menu.meta.completion": "bg:default fg:ansibrightblack",
+        "completion-menu.meta.completion.current": "bg:default fg:ansibrightblack reverse",
+    }
+)
+
+
+class Editor:
+    """Reads messages from the terminal behind `screen`.
+
+    commands: (name, summary) of each slash command, to complete
+    """
+
+    def __init__(self, commands: Sequence[tuple[str, str]], screen: TextIO) -> None:
+        self._hint = "Ask anything"
+        self._prompt: PromptSession[str] = PromptSession(
+            [("class:prompt", "> ")],
+            output=_output(screen),
+            history=open_history(),
+            multiline=True,
+            prompt_continuation="  ",
+            placeholder=lambda: [("class:placeholder", self._hint)],
+            completer=_CommandCompleter(commands),
+            complete_while_typing=_typing_a_command,
+            reserve_space_for_menu=len(commands),
+            key_bindings=self._bindings(),
+            enable_open_in_editor=True,
+            style=_STYLE,
+        )
+
+    def read(self) -> str:
+        """The next message, stripped; EOFError when the user leaves."""
+        while True:
+            try:
+                text = self._prompt.prompt()
+            except KeyboardInterrupt:  # a signal from outside; the key has its own binding
+                continue
+            self._hint = ""
+            # A terminal may send bytes that are not UTF-8; they arrive as lone surrogates.
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
+
+    def _bindings(self) -> KeyBindings:
+        bindings = KeyBindings()
+
+        @bindings.add("enter")
+        @bindings.add("c-j")
+        def _(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if buffer.complete_state and buffer.complete_state.current_completion:
+                buffer.complete_state = None
+            elif buffer.document.current_line_before_cursor.endswith("\\"):
+                buffer.delete_before_cursor()
+                buffer.newline(copy_margin=False)
+            elif buffer.text.strip():
+                buffer.validate_and_handle()
+
+        @bindings.add("escape", "enter")
+        @bindings.add("escape", "c-j")
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.newline(copy_margin=False)
+
+        @bindings.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            self._hint = "" if event.current_buffer.text else "Ctrl-D leaves"
+            event.current_buffer.reset()
+
+        return bindings
+
+
+@Condition
+def _typing_a_command() -> bool:
+    document = get_app().current_buffer.document
+    return document.text.startswith("/") and " " not in document.text_before_cursor
+
+
+class _CommandCompleter(Completer):
+    def __init__(self, commands: Sequence[tuple[str, str]]) -> None:
+        self._commands = commands
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterable[Completion]:
+        typed = document.text
+        if not typed.startswith("/"):
+            return
+        for name, summary in self._commands:
+            if name.startswith(typed):
+                yield Completion(name, start_position=-len(typed), display_meta=summary)
+
+
+def history_path() -> Path:
+    """Where history lives: XDG_STATE_HOME or the platform's own place for such files."""
+    return platformdirs.user_state_path("mtp-chat", appauthor=False) / "history"
+
+
+def open_history() -> History:
+    """The history of earlier runs, for this user's eyes only; in memory where none can be kept."""
+    path = history_path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        path.chmod(0o600)
+    except OSError:
+        return InMemoryHistory()
+    return _FileHistory(path)
+
+
+class _FileHistory(FileHistory):
+    def store_string(self, string: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk must not cost the message
+            super().store_string(string)
+
+
+def _output(screen: TextIO) -> Output:
+    output = create_output(screen)
+    # Asking the terminal for the cursor's place buys nothing here, and a terminal that does not
+    # answer would be told so in the middle of the conversation.
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False
+    return output

@@ -1,0 +1,86 @@
+"""One answer: a request from the command line, its material from stdin, the answer on stdout.
+
+Knows streams. stdin and stdout are UTF-8 here whatever the locale says, so that a pipe carries the
+same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TextIO
+
+from mtp_cli.chat import report
+from mtp_cli.chat.chat import Chat, listen
+from mtp_cli.chat.terminal import is_terminal
+from mtp_cli.errors import MtpError
+
+EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+
+
+def read_request(argument: str | None, stdin: TextIO | None, *, raw: bool) -> str:
+    """The argument, a blank line, what stdin holds: whichever of the two are there.
+
+    raw keeps the text as it is, but for the newline that ends stdin.
+    """
+    material = "" if stdin is None or is_terminal(stdin) else _read(stdin)
+    material = material.removesuffix("\n") if raw else material.strip()
+    parts = [part for part in (argument, material) if part and not part.isspace()]
+    if not parts:
+        raise MtpError("nothing to answer: no REQUEST was given and stdin is empty")
+    return "\n\n".join(parts)
+
+
+def _read(stdin: TextIO) -> str:
+    try:
+        return stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise MtpError(
+            f"stdin is not UTF-8 text: byte 0x{byte:02x} at offset {error.start}"
+        ) from error
+    except OSError as error:
+        raise MtpError(f"cannot read stdin: {error.strerror}") from error
+
+
+def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -> int:
+    """Answer `request` on the chat's `out`; returns the exit status.
+
+    A reader that leaves early (`| head -1`) has what it wanted: that is no error.
+    """
+    try:
+        answer = chat.session.ask(request, chat.settings)
+        if as_json:
+            listen(answer, lambda _chunk: None)
+            chat.out.write(report.as_json(answer, chat.files, heads) + "\n")
+            chat.out.flush()
+        else:
+            chat.show(answer)
+    except BrokenPipeError:
+        _discard(chat.out)
+        return 0
+    except OSError as error:
+        _discard(chat.out)
+        raise MtpError(f"cannot write the answer: {error.strerror}") from error
+    return EXIT_INTERRUPTED if answer.finish_reason == "interrupted" else 0
+
+
+def utf8_stdout() -> TextIO:
+    """stdout for answers: UTF-8 in a pipe or file; on a terminal, what the terminal speaks."""
+    out = sys.stdout
+    if out is None:
+        raise MtpError("stdout is closed, and there is nowhere to answer")
+    if isinstance(out, io.TextIOWrapper):
+        if is_terminal(out):
+            out.reconfigure(errors="replace")
+        else:
+            out.reconfigure(encoding="utf-8", errors="replace")
+    return out
+
+
+def _discard(out: TextIO) -> None:
+    """Point a broken stream at nothing, so that the interpreter's last flush does not fail too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, out.fileno())
+    os.close(nowhere)

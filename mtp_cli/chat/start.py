@@ -1,0 +1,97 @@
+"""From checked options to a running chat: reads what there is to read, loads, then answers.
+
+Knows which way of answering fits where stdin, stdout and stderr lead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import typer
+
+from mtp_cli import models
+from mtp_cli.chat import pipe
+from mtp_cli.chat.chat import Chat
+from mtp_cli.chat.loading import progress_bar
+from mtp_cli.chat.terminal import is_terminal
+from mtp_cli.session import Depth, Session, Settings
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. sampling holds only what the user set; None is the default everywhere."""
+
+    request: str | None
+    model: Path | None
+    heads: Path | None
+    system: str | None
+    max_tokens: int | None
+    sampling: Mapping[str, Any]
+    n_ctx: int | None
+    n_threads: int | None
+    n_gpu_layers: int | None
+    depth: Depth
+    json: bool
+    raw: bool
+    quiet: bool
+
+
+def start(options: Options) -> int:
+    """Answer once, or converse; returns the exit status. Bad input shows before a model loads."""
+    if options.raw and options.system is not None:
+        raise typer.BadParameter("--system needs the chat template, and --raw does without.")
+    request = None
+    if options.request is not None or not is_terminal(sys.stdin):
+        request = pipe.read_request(options.request, sys.stdin, raw=options.raw)
+    elif options.json:
+        raise typer.BadParameter("--json needs a REQUEST, or text on stdin.")
+    elif not is_terminal(_screen()):
+        raise typer.BadParameter("a conversation needs a terminal; give a REQUEST.")
+    out = pipe.utf8_stdout()
+    files = models.find(options.model, options.heads)
+
+    from mtp_cli.engine import Engine  # loads llama.cpp
+
+    with progress_bar(files.name, sys.stderr, quiet=options.quiet) as report:
+        engine = Engine.open(
+            files.model,
+            files.heads,
+            n_ctx=options.n_ctx,
+            n_threads=options.n_threads,
+            n_gpu_layers=options.n_gpu_layers,
+            on_progress=report,
+        )
+    with engine:
+        session = Session(engine, system=options.system, raw=options.raw)
+        sampling = dataclasses.replace(engine.sampling_defaults, **options.sampling)
+        settings = Settings(sampling, options.max_tokens, options.depth)
+        chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
+        return _talk(chat, options, engine.drafter, request)
+
+
+def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None) -> int:
+    name = chat.files.name
+    if drafter is None and options.depth != 0:
+        chat.note(f"{name} has no MTP heads: plain decoding (mtp-convert and mtp-train add heads)")
+    if chat.session.raw and not options.raw:
+        chat.note(f"{name} has no chat template: it continues your text, as with --raw")
+    if request is not None:
+        heads = None if drafter is None else str(chat.files.heads or chat.files.model)
+        return pipe.answer_once(chat, request, as_json=options.json, heads=heads)
+
+    from mtp_cli.chat.repl import converse  # loads prompt_toolkit
+
+    chat.note(name if drafter is None else f"{name}, drafting with {drafter}")
+    chat.note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
+    converse(chat, _screen())
+    return 0
+
+
+def _screen() -> TextIO:
+    """Where a conversation shows its prompt: stderr, since stdout is for answers alone."""
+    return sys.stderr if is_terminal(sys.stderr) else sys.stdout

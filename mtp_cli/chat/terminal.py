@@ -1,0 +1,120 @@
+"""What reaches the terminal, and how: safe text, dim notes, the answer as it streams, Ctrl-C.
+
+Knows streams and signals. Knows nothing of models or conversations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TextIO
+
+# Controls become their visible pictures; what has none, and what reorders text to deceive the
+# reader, becomes U+FFFD. A carriage return would let a line overwrite itself: it is dropped, so
+# that CRLF text still reads well. Newline and tab stay.
+_C0_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+_C1 = range(0x80, 0xA0)
+_BIDI_OVERRIDES = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE: dict[int, int | None] = {
+    **_C0_PICTURES,
+    0x0D: None,
+    0x7F: 0x2421,
+    **dict.fromkeys((*_C1, *_BIDI_OVERRIDES), 0xFFFD),
+}
+
+
+def visible(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey, character by character."""
+    return text.translate(_VISIBLE)
+
+
+def one_line(text: str) -> str:
+    """`text` safe for a terminal and on one line."""
+    return visible(" ".join(text.split()))
+
+
+def error_line(error: Exception) -> str:
+    return f"error: {one_line(str(error))}"
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def dim(text: str, stream: TextIO) -> str:
+    """`text`, dimmed where the stream is a terminal that shows it."""
+    plain = not is_terminal(stream) or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else f"\x1b[2m{text}\x1b[0m"
+
+
+def fold(parts: list[str], stream: TextIO) -> str:
+    """`parts` joined by dots, broken between parts where a terminal is too narrow for them all."""
+    columns = shutil.get_terminal_size().columns if is_terminal(stream) else sys.maxsize
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 3 + len(part) < columns:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return "\n".join(lines)
+
+
+class AnswerStream:
+    """Writes an answer as it comes, made safe, and ends it with exactly one newline."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._n_held = 0  # newlines that are written only once something follows them
+
+    def write(self, chunk: str) -> None:
+        safe = visible(chunk)
+        body = safe.rstrip("\n")
+        if body:
+            self._out.write("\n" * self._n_held + body)
+            self._out.flush()
+            self._n_held = 0
+        self._n_held += len(safe) - len(body)
+
+    def end(self) -> None:
+        self._out.write("\n")
+        self._out.flush()
+
+
+@contextlib.contextmanager
+def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """Within it the first Ctrl-C calls `stop`; the second is a KeyboardInterrupt."""
+
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def silent_keys() -> Iterator[None]:
+    """Within it typed keys wait unseen for the next prompt instead of garbling the answer."""
+    try:
+        import termios
+
+        fd = sys.stdin.fileno()
+        before = termios.tcgetattr(fd)
+    except (ImportError, OSError, ValueError, termios.error):
+        yield  # not a terminal that can: keys show as they are typed
+        return
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(fd, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSANOW, before)

@@ -1,0 +1,1 @@
+"""The tests: a folder for each part, beside what it shares."""

@@ -1,0 +1,216 @@
+"""The slash commands, on a chat with a scripted engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+
+from mtp_cli.chat.chat import Chat
+from mtp_cli.chat.commands import COMMANDS, dispatch
+from mtp_cli.chat.saved import load
+from mtp_cli.engine import Sampling
+from mtp_cli.errors import MtpError
+from mtp_cli.models import ModelFiles
+from mtp_cli.session import Session, Settings
+from tests.chat.scripted import ScriptedEngine, said
+
+
+def chat_with(engine: ScriptedEngine) -> Chat:
+    return Chat(
+        session=Session(engine),
+        settings=Settings(Sampling(temperature=0.0)),
+        files=ModelFiles(Path("/models/tiny.gguf"), None),
+        n_ctx=engine.n_ctx,
+        out=io.StringIO(),
+        err=io.StringIO(),
+    )
+
+
+def shown(chat: Chat) -> str:
+    assert isinstance(chat.err, io.StringIO)
+    return chat.err.getvalue()
+
+
+def ask(chat: Chat, text: str) -> None:
+    chat.show(chat.session.ask(text, chat.settings))
+
+
+def contents(chat: Chat) -> list[str]:
+    return [message["content"] for message in chat.session.messages]
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "/etc/passwd is a file", " /help", "/usr/bin", "a /help"]
+)
+def test_what_is_no_command_is_a_message(line: str) -> None:
+    assert dispatch(chat_with(ScriptedEngine()), line) is False
+
+
+def test_an_unknown_command_is_one_clear_line() -> None:
+    with pytest.raises(MtpError, match="no command /hepl; /help lists them"):
+        dispatch(chat_with(ScriptedEngine()), "/hepl me")
+
+
+def test_help_lists_every_command() -> None:
+    chat = chat_with(ScriptedEngine())
+    dispatch(chat, "/help")
+    assert all(f"{c.name} {c.argument}".strip() in shown(chat) for c in COMMANDS)
+    assert "\x1b" not in shown(chat)
+
+
+@pytest.mark.parametrize("line", ["/exit", "/quit", "/EXIT"])
+def test_exit_leaves(line: str) -> None:
+    with pytest.raises(EOFError):
+        dispatch(chat_with(ScriptedEngine()), line)
+
+
+def test_clear_begins_anew_and_keeps_the_system_prompt() -> None:
+    chat = chat_with(ScriptedEngine(said("Hello")))
+    dispatch(chat, "/system Be brief.")
+    ask(chat, "Hi")
+    dispatch(chat, "/clear")
+    assert contents(chat) == []
+    assert chat.session.system == "Be brief."
+
+
+def test_undo_takes_back_one_exchange() -> None:
+    chat = chat_with(ScriptedEngine(said("one"), said("two")))
+    ask(chat, "first")
+    ask(chat, "second\nline")
+    dispatch(chat, "/undo")
+    assert contents(chat) == ["first", "one"]
+    assert "took back: second line" in shown(chat)
+    dispatch(chat, "/undo")
+    with pytest.raises(MtpError, match="nothing to undo"):
+        dispatch(chat, "/undo")
+
+
+def test_regen_answers_again_with_another_seed_and_temperature() -> None:
+    engine = ScriptedEngine(said("one"), said("two"), said("three"))
+    chat = chat_with(engine)
+    chat.settings = Settings(Sampling(temperature=0.7, seed=5))
+    ask(chat, "first")
+    dispatch(chat, "/regen")
+    dispatch(chat, "/regen 1.5")
+    assert contents(chat) == ["first", "three"]
+    asked = [sampling for sampling, *_ in engine.asked]
+    assert [sampling.temperature for sampling in asked] == [0.7, 0.7, 1.5]
+    assert len({sampling.seed for sampling in asked}) == 3
+
+
+def test_regen_says_that_greedy_answers_repeat() -> None:
+    chat = chat_with(ScriptedEngine(said("one"), said("one")))
+    ask(chat, "first")
+    dispatch(chat, "/regen")
+    assert "/regen 0.8 varies it" in shown(chat)
+
+
+@pytest.mark.parametrize("text", ["-1", "hot", "nan", "inf"])
+def test_regen_refuses_what_is_no_temperature(text: str) -> None:
+    chat = chat_with(ScriptedEngine(said("one")))
+    ask(chat, "first")
+    with pytest.raises(MtpError, match="expected a temperature"):
+        dispatch(chat, f"/regen {text}")
+    assert contents(chat) == ["first", "one"]
+
+
+def test_a_stopped_regen_keeps_the_old_answer_when_nothing_was_said() -> None:
+    chat = chat_with(ScriptedEngine(said("one"), [(), *said("two")]))
+    ask(chat, "first")
+    answer = chat.session.regenerate(chat.settings)
+    answer.stop()
+    chat.show(answer)
+    assert contents(chat) == ["first", "one"]
+    assert "not kept" in shown(chat)
+
+
+def test_system_shows_sets_and_drops() -> None:
+    chat = chat_with(ScriptedEngine())
+    dispatch(chat, "/system")
+    assert "no system prompt" in shown(chat)
+    dispatch(chat, "/system You are\na cat.")
+    dispatch(chat, "/system")
+    assert "You are\na cat.\n" in shown(chat)
+    dispatch(chat, "/system off")
+    assert chat.session.system is None
+
+
+def test_a_raw_conversation_has_no_system_prompt() -> None:
+    chat = chat_with(ScriptedEngine(template=None))
+    with pytest.raises(MtpError, match="raw"):
+        dispatch(chat, "/system Be brief.")
+
+
+def test_save_and_load_give_the_conversation_back(tmp_path: Path) -> None:
+    chat = chat_with(ScriptedEngine(said("one"), said("two")))
+    dispatch(chat, "/system Be brief.")
+    ask(chat, "first")
+    dispatch(chat, f"/save {tmp_path}/my talk.json")
+    saved = load(tmp_path / "my talk.json")
+    assert saved.model == "tiny"
+    assert saved.sampling == dataclasses.asdict(Sampling(temperature=0.0))
+
+    later = chat_with(ScriptedEngine(said("two")))
+    later.files = ModelFiles(Path("/models/other.gguf"), None)
+    dispatch(later, f"/load {tmp_path}/my talk.json")
+    assert contents(later) == ["first", "one"]
+    assert later.session.system == "Be brief."
+    assert "they were said to tiny" in shown(later)
+    assert "the last answer: one" in shown(later)
+    ask(later, "second")
+    assert contents(later) == ["first", "one", "second", "two"]
+
+
+@pytest.mark.parametrize("line", ["/save", "/load", "/save /no/such/place", "/load /no/such/file"])
+def test_a_bad_file_loses_nothing(line: str) -> None:
+    chat = chat_with(ScriptedEngine(said("one")))
+    ask(chat, "first")
+    with pytest.raises(MtpError):
+        dispatch(chat, line)
+    assert contents(chat) == ["first", "one"]
+
+
+def test_stats_show_the_last_answer_beside_all() -> None:
+    chat = chat_with(ScriptedEngine(said("one"), [(1, 2), *said("two")]))
+    with pytest.raises(MtpError, match="before the first answer"):
+        dispatch(chat, "/stats")
+    ask(chat, "first")
+    ask(chat, "second")
+    dispatch(chat, "/stats")
+    rows = {
+        line[:18].strip(): line[18:].split() for line in shown(chat).splitlines() if len(line) > 18
+    }
+    assert rows["rounds"] == ["5", "9"]
+    assert rows["answer tokens"] == ["6", "10"]
+    assert rows["accepted at 1"] == ["1/5", "20%", "1/9", "11%"]
+    assert rows["accepted at 2"] == ["0/5", "0%", "0/9", "0%"]
+
+
+def test_an_answer_goes_to_out_and_what_it_cost_to_err() -> None:
+    chat = chat_with(ScriptedEngine(said("One \x1b[2Jday.\n\n")))
+    ask(chat, "first")
+    assert isinstance(chat.out, io.StringIO)
+    assert chat.out.getvalue() == "One ␛[2Jday.\n"
+    for part in ("tok/s", "first token 250 ms", "0 cached", "tokens/round", "accepted 0% 0%"):
+        assert part in shown(chat)
+
+
+def test_a_quiet_chat_says_nothing_beside_the_answer() -> None:
+    chat = chat_with(ScriptedEngine(said("x" * 9, end=False)))
+    chat.quiet = True
+    chat.settings = Settings(Sampling(temperature=0.0), max_tokens=3)
+    ask(chat, "first")
+    assert shown(chat) == ""
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "said_"), [(3, "cut at 3 tokens"), (None, "context is full")]
+)
+def test_an_answer_cut_short_says_why(max_tokens: int | None, said_: str) -> None:
+    chat = chat_with(ScriptedEngine(said("x" * 99, end=False), n_ctx=100))
+    chat.settings = Settings(Sampling(temperature=0.0), max_tokens=max_tokens)
+    ask(chat, "first")
+    assert said_ in shown(chat)

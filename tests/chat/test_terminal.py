@@ -1,0 +1,78 @@
+"""What may reach a terminal: nothing that it would obey, and one newline at the end."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtp_cli.chat.terminal import AnswerStream, fold, interruptible, one_line, visible
+
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+        ("\x1b]0;title\x07", "␛]0;title␇"),
+        ("\x9b31m", "\ufffd31m"),
+        ("a\rb\r\n", "ab\n"),
+        ("tab\tstays\n", "tab\tstays\n"),
+        ("\x7f\x00\x08", "␡␀␈"),
+        ("\u202eevil\u2066", "\ufffdevil\ufffd"),
+        ("ünïcödé 🌧 עברית \u200f", "ünïcödé 🌧 עברית \u200f"),
+    ],
+)
+def test_controls_are_shown_not_obeyed(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_nothing_obeyed_is_left_and_nothing_else_is_touched(text: str) -> None:
+    assert not _OBEYED.search(visible(text))
+    harmless = "".join(c for c in text if c in "\n\t" or unicodedata.category(c)[0] in "LNPZ")
+    assert visible(harmless) == harmless
+
+
+@given(st.lists(st.text(alphabet="a\n\x1b[é\r", max_size=4), max_size=12))
+def test_an_answer_ends_with_one_newline_however_it_is_cut(chunks: list[str]) -> None:
+    out = io.StringIO()
+    stream = AnswerStream(out)
+    for chunk in chunks:
+        stream.write(chunk)
+    stream.end()
+    assert out.getvalue() == visible("".join(chunks)).rstrip("\n") + "\n"
+
+
+def test_an_answer_is_flushed_as_it_comes() -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8")
+    AnswerStream(out).write("first")
+    assert raw.getvalue() == b"first"
+
+
+def test_an_error_is_one_safe_line() -> None:
+    assert one_line("bad\n  file \x1b[2J") == "bad file ␛[2J"
+
+
+def test_statistics_stay_on_one_line_where_there_is_no_terminal() -> None:
+    assert fold(["x" * 80, "y" * 80], io.StringIO()) == f"{'x' * 80} · {'y' * 80}"
+
+
+def test_the_first_ctrl_c_stops_and_the_second_insists() -> None:
+    stops: list[bool] = []
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible(lambda: stops.append(True)):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stops == [True]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stops == [True]
+    assert signal.getsignal(signal.SIGINT) is before
