@@ -1,0 +1,331 @@
+"""A checkpoint and its family into a plan. Reads no tensor data, except norms for a fingerprint.
+
+Owns matching names to rules, checking shapes, choosing formats and assembling metadata. Knows
+nothing of any one family, nor of writing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gguf import GGUFWriter, Metadata
+from gguf.utility import size_label
+
+from convert import formats
+from convert.checkpoint import Checkpoint
+from convert.families import family_of
+from convert.families.rules import Config, Dims, Family, Rule
+from convert.formats import Type
+from convert.metadata import pairs
+from convert.plan import Plan, PlannedTensor, encoded
+from convert.shard import TensorEntry
+from convert.sources import Fp8, Read, Source, load
+from convert.tokenizer import tokenizer_metadata
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+
+Part = Literal["all", "heads", "trunk"]
+
+# Small or sensitive tensors that llama.cpp keeps in float32.
+_KEEP_F32 = re.compile(r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d|indexer\.proj)\.weight$")
+_SCALE_SUFFIXES = ("_scale_inv", "_scale")
+_DERIVED = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+_FLOATS = ("F32", "F16", "BF16", "F64")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    part: Part = "all"
+    outtype: str = "bf16"
+    head_outtype: str | None = None
+    pre: str | None = None
+    name: str | None = None
+
+    @property
+    def head_type(self) -> str:
+        """Heads of a model below eight bits stay at eight: they are small and decide the gain."""
+        if self.head_outtype:
+            return self.head_outtype
+        kind = formats.outtype(self.outtype)
+        coarse = formats.is_quantized(kind) and kind != Type.Q8_0
+        return "q8_0" if coarse else self.outtype
+
+
+def kind_for(name: str, shape: tuple[int, ...], wanted: Type, tied: bool = False) -> Type:
+    """The format of one tensor: what was asked for, where llama.cpp can use it."""
+    if len(shape) == 1 or _KEEP_F32.search(name) or not name.endswith(".weight"):
+        return Type.F32
+    is_output = name == "output.weight" or (tied and name == "token_embd.weight")
+    if is_output and formats.is_quantized(wanted) and wanted != Type.Q8_0:
+        return Type.Q6_K
+    return wanted
+
+
+@dataclass
+class Resolver:
+    """Matches the tensors of a checkpoint with the rules of its family."""
+
+    checkpoint: Checkpoint
+    family: Family
+    config: Config
+    names: dict[str, str] = field(init=False)  # name as the family knows it -> name in the file
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.names = {self.family.rename(name): name for name in self.checkpoint.tensors}
+        self.n_layers = self.config.count("num_hidden_layers")
+        if not 1 <= self.n_layers <= 1024:
+            raise MtpError(f"{self.config.where}: num_hidden_layers: {self.n_layers}")
+
+    def source(self, name: str) -> Source:
+        """A tensor of the checkpoint, dequantized when it is FP8."""
+        entry = self.entry(name)
+        if entry.dtype in _FLOATS:
+            return Read(entry)
+        if entry.dtype != "F8_E4M3":
+            raise MtpError(
+                f"{entry.file}: {entry.name}: cannot convert number format {entry.dtype}"
+            )
+        scale = next((name + s for s in _SCALE_SUFFIXES if name + s in self.names), None)
+        if scale is None:
+            raise MtpError(f"{entry.file}: {entry.name}: FP8 without {name}_scale_inv beside it")
+        return self.scaled(entry, Read(self.entry(scale)))
+
+    def entry(self, name: str) -> TensorEntry:
+        self.used.add(name)
+        return self.checkpoint.tensors[self.names[name]]
+
+    def scaled(self, entry: TensorEntry, scale: Read) -> Source:
+        """FP8 with block scales (DeepSeek's) or one scale for each row."""
+        if len(entry.shape) != 2 or scale.entry.dtype not in _FLOATS or len(scale.shape) != 2:
+            raise MtpError(f"{entry.file}: {entry.name}: FP8 and its scales must be matrices")
+        found = self.config.find("quantization_config", default={}).get("weight_block_size")
+        rows, cols = found or (1, entry.shape[1])
+        if scale.shape[1] != -(-entry.shape[1] // cols) or scale.shape[0] < -(
+            -entry.shape[0] // rows
+        ):
+            raise MtpError(
+                f"{entry.file}: {scale.entry.name}: {scale.shape} scales for "
+                f"{entry.shape} in blocks of {(rows, cols)}"
+            )
+        return Fp8(entry, scale, (rows, cols))
+
+    def n_heads(self) -> int:
+        """How many heads the tensors hold, whatever config.json announces."""
+        if self.family.heads is None:
+            return 0
+        prefix = self.family.heads.prefix
+        count = 0
+        while any(n.startswith(self.head_prefix(prefix, count) + ".") for n in self.names):
+            count += 1
+        return count
+
+    def head_prefix(self, prefix: str, head: int) -> str:
+        return prefix.format(h=head, i=self.n_layers + head)
+
+    def apply(self, rules: tuple[Rule, ...], i: int, prefix: str) -> Iterator[tuple[str, Source]]:
+        """The rules of one layer (or of the whole): GGUF name and source of each tensor."""
+        kinds, dims = self.family.kinds(self.config, i), self.family.dims(self.config, i)
+        done: set[str] = set()
+        for rule in rules:
+            to = rule.to.format(i=i)
+            if to in done or (rule.when and rule.when not in kinds):
+                continue
+            names = [p.replace("{L}", prefix).replace("{i}", str(i)) for p in rule.patterns]
+            if all(name.replace("{e}", "0") in self.names for name in names):
+                done.add(to)
+                yield to, self.made(rule, to, names, dims)
+            elif not rule.maybe and not self.has_alternative(rule, rules, kinds, prefix, i):
+                missing = next(n for n in names if n.replace("{e}", "0") not in self.names)
+                raise MtpError(
+                    f"{self.checkpoint.folder}: {missing.replace('{e}', '0')} is missing "
+                    f"({self.family.name} needs it for {to})"
+                )
+
+    def has_alternative(
+        self, rule: Rule, rules: tuple[Rule, ...], kinds: frozenset[str], prefix: str, i: int
+    ) -> bool:
+        """Whether another rule makes the same tensor, or the fused one it is part of."""
+        for other in rules:
+            if other is rule or other.to != rule.to or (other.when and other.when not in kinds):
+                continue
+            names = [p.replace("{L}", prefix).replace("{i}", str(i)) for p in other.patterns]
+            if all(name.replace("{e}", "0") in self.names for name in names):
+                return True
+        return False
+
+    def made(self, rule: Rule, to: str, names: list[str], dims: Dims) -> Source:
+        sources = []
+        for name in names:
+            for expert in range(dims["experts"]) if "{e}" in name else (0,):
+                one = name.replace("{e}", str(expert))
+                if one not in self.names:
+                    raise MtpError(f"{self.checkpoint.folder}: {one} is missing (for {to})")
+                sources.append(self.source(one))
+        try:
+            source = rule.how(sources, dims)
+        except MtpError as error:
+            raise MtpError(f"{to}: {error}") from error
+        expected = tuple(dims[name] for name in rule.shape.split(","))
+        if source.shape != expected:
+            raise MtpError(
+                f"{self.checkpoint.folder}: {to} from {names[0]}: expected {expected} by "
+                f"config.json, found {source.shape}"
+            )
+        return source
+
+    def trunk(self) -> Iterator[tuple[str, Source]]:
+        yield from self.shared()
+        yield from self.family.extra(self.config).items()
+        for i in range(self.n_layers):
+            yield from self.apply(self.family.layer_rules, i, self.family.layer_prefix.format(i=i))
+
+    def shared(self) -> Iterator[tuple[str, Source]]:
+        """Embedding, final norm and output: heads need them too."""
+        yield from self.apply(self.family.rules, 0, "")
+
+    def heads(self, n_heads: int) -> Iterator[tuple[str, Source]]:
+        heads = self.family.heads
+        for head in range(n_heads if heads else 0):
+            assert heads is not None
+            prefix = self.head_prefix(heads.prefix, head)
+            rules = (*self.family.layer_rules, *heads.rules)
+            yield from self.apply(rules, self.n_layers + head, prefix)
+
+    def check_leftovers(self, n_heads: int) -> None:
+        """Every tensor is used, or known to be of no use: refuse rather than drop one."""
+        for name, original in self.names.items():
+            if name in self.used or name.endswith(_DERIVED) or self.is_ignored(name, original):
+                continue
+            if name.removesuffix("_inv").removesuffix("_scale") in self.used:
+                continue
+            if not self.is_of_head(name, n_heads):
+                entry = self.checkpoint.tensors[original]
+                raise MtpError(
+                    f"{entry.file}: {original}: no tensor that {self.family.name} is known to have"
+                )
+
+    def is_ignored(self, name: str, original: str) -> bool:
+        return any(part in name or part in original for part in self.family.ignored)
+
+    def is_of_head(self, name: str, n_heads: int) -> bool:
+        heads = self.family.heads
+        if heads is None:
+            return False
+        fixed = {p for rule in heads.rules for p in rule.patterns if "{" not in p}
+        prefixes = [self.head_prefix(heads.prefix, head) for head in range(n_heads)]
+        return name in fixed or any(name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
+    """The plan that converts a checkpoint; everything is validated before it is returned."""
+    config = Config(checkpoint.config, str(checkpoint.folder / "config.json"))
+    family = family_of(config)
+    resolver = Resolver(checkpoint, family, config)
+    found = resolver.n_heads()
+    n_heads, notes = _usable_heads(family, config, found, options.part)
+    trunk = list(resolver.trunk()) if options.part != "heads" else list(resolver.shared())
+    heads = list(resolver.heads(n_heads))
+    if options.part != "heads":
+        resolver.check_leftovers(found)
+    tensors = [*_encode(trunk, options.outtype), *_encode(heads, options.head_type)]
+    metadata = {
+        **_general(checkpoint, family, tensors, options),
+        **_keyed(family.arch, family.metadata(config, n_heads)),
+        **tokenizer_metadata(checkpoint.folder, config.count("vocab_size"), family, options.pre),
+    }
+    if metadata["tokenizer.ggml.model"] == "no_vocab":
+        metadata[f"{family.arch}.vocab_size"] = config.count("vocab_size")
+        notes.append("no tokenizer in the folder: the file will know ids only")
+    if options.part == "heads":
+        metadata |= _pairing(resolver, metadata)
+    return Plan(pairs(metadata), tuple(tensors), tuple(notes))
+
+
+def _usable_heads(family: Family, config: Config, found: int, part: Part) -> tuple[int, list[str]]:
+    """How many heads to convert, and what people should know of the others."""
+    announced = config.find(*family.heads.count, default=0) if family.heads else 0
+    notes: list[str] = []
+    if part == "trunk":
+        return 0, [f"{found} head(s) left out, as asked"] if found else []
+    if part == "heads" and not found:
+        raise MtpError(f"{config.where}: {family.name}: the checkpoint holds no MTP heads")
+    if announced and not found:
+        notes.append(f"config.json announces {announced} head(s), the shards hold none")
+    elif found and announced != found:
+        notes.append(f"{found} head(s) found; config.json announces {announced or 'none'}")
+    if family.heads and family.heads.single and found > 1:
+        notes.append(f"llama.cpp runs one head of {family.name}: the first of {found} is taken")
+        found = 1
+    return found, notes
+
+
+def _encode(tensors: list[tuple[str, Source]], outtype: str) -> Iterator[PlannedTensor]:
+    wanted = formats.outtype(outtype)
+    tied = not any(name == "output.weight" for name, _ in tensors)
+    for name, source in tensors:
+        yield encoded(name, source, kind_for(name, source.shape, wanted, tied))
+
+
+def _keyed(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("{arch}", arch): value for key, value in values.items()}
+
+
+def _general(
+    checkpoint: Checkpoint, family: Family, tensors: list[PlannedTensor], options: Options
+) -> dict[str, Any]:
+    """general.*: gguf-py reads the names and the model card, as llama.cpp's converter does."""
+    total, shared, experts, n_experts = parameter_counts(tensors)
+    found = Metadata.load(None, checkpoint.folder, options.name, total)
+    found.name = found.name or checkpoint.folder.resolve().name
+    found.size_label = found.size_label or size_label(total, shared, experts, n_experts)
+    sink = GGUFWriter(None, family.arch)  # never written: it names the keys
+    sink.add_type("model")
+    found.set_gguf_meta_model(sink)
+    outtype = options.head_type if options.part == "heads" else options.outtype
+    return {
+        **{key: value.value for key, value in sink.kv_data[0].items()},
+        "general.file_type": int(formats.OUTTYPES[outtype][1]),
+        "general.quantization_version": 2,
+    }
+
+
+def parameter_counts(tensors: list[PlannedTensor]) -> tuple[int, int, int, int]:
+    """Total, shared and per-expert parameters and the number of experts, for the size label."""
+    total = shared = experts = n_experts = n_stacks = 0
+    for tensor in tensors:
+        size = 1
+        for n in tensor.shape:
+            size *= n
+        total += size
+        if "_exps." in tensor.name:
+            experts += size // tensor.shape[-3]
+            n_experts, n_stacks = n_experts + tensor.shape[-3], n_stacks + 1
+        else:
+            shared += size
+    return total, shared, experts, n_experts // n_stacks if n_stacks else 0
+
+
+def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What ties a head file to its trunk; the norms are small enough to read now."""
+    heads, dims = resolver.family.heads, resolver.family.dims(resolver.config, 0)
+    assert heads is not None
+    norms = [
+        (name, load(source))
+        for name, source in resolver.trunk()
+        if head_file.is_fingerprinted(name, resolver.n_layers)
+    ]
+    info = head_file.HeadInfo(
+        trunk_name=str(metadata["general.name"]),
+        fingerprint=head_file.fingerprint(norms),
+        n_embd=dims["embd"],
+        n_vocab=dims["vocab"],
+        hidden=heads.hidden,
+        vocabulary=None,
+    )
+    return {head_file.KEY_TYPE: head_file.TYPE, **info.metadata()}

@@ -1,0 +1,108 @@
+"""A checkpoint folder: config.json, the index, the shards. Lazy: headers only, data on demand.
+
+Owns the folder's layout and its validation. Knows nothing of model families or of GGUF.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convert.shard import TensorEntry, read_header
+from mtp_cli.errors import MtpError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+MAX_JSON_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A validated folder: `config` as written, `tensors` by name, none of them read yet."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(entry.n_bytes for entry in self.tensors.values())
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """One JSON object from a file, or MtpError."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise MtpError(f"{file}: larger than {MAX_JSON_BYTES} bytes")
+        found = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise MtpError(f"{file}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise MtpError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise MtpError(f"{file}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def open_checkpoint(folder: Path, wanted: Callable[[str], bool] | None = None) -> Checkpoint:
+    """Validate a folder and return it; `wanted` limits which shards are opened at all.
+
+    With `wanted`, only the shards that the index names for a wanted tensor are opened (what
+    `graft` needs); without an index there is one shard, and it is opened.
+    """
+    if not folder.is_dir():
+        raise MtpError(f"{folder}: expected a checkpoint folder")
+    config = read_json(folder / "config.json")
+    if (folder / INDEX).exists():
+        tensors = _sharded(folder, wanted)
+    elif (folder / SINGLE).exists():
+        tensors = read_header(folder / SINGLE)
+    else:
+        raise MtpError(f"{folder}: holds neither {INDEX} nor {SINGLE}")
+    if wanted is not None:
+        tensors = {name: entry for name, entry in tensors.items() if wanted(name)}
+    return Checkpoint(folder, config, tensors)
+
+
+def _sharded(folder: Path, wanted: Callable[[str], bool] | None) -> dict[str, TensorEntry]:
+    weight_map = _weight_map(folder)
+    files = sorted({file for name, file in weight_map.items() if not wanted or wanted(name)})
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0]}")
+    if wanted is None:
+        extra = sorted({path.name for path in folder.glob("model-*.safetensors")} - {*files})
+        if extra:
+            raise MtpError(f"{folder / extra[0]}: a shard that {INDEX} does not name")
+    tensors: dict[str, TensorEntry] = {}
+    for file in files:
+        tensors.update(_one_shard(folder, file, weight_map))
+    absent = [n for n, file in weight_map.items() if file in files and n not in tensors]
+    if absent:
+        raise MtpError(
+            f"{folder / weight_map[absent[0]]}: {absent[0]}: named by {INDEX}, not in the shard"
+        )
+    return tensors
+
+
+def _one_shard(folder: Path, file: str, weight_map: Mapping[str, str]) -> dict[str, TensorEntry]:
+    entries = read_header(folder / file)
+    for name in entries:
+        if weight_map.get(name) != file:
+            place = weight_map.get(name, "nowhere")
+            raise MtpError(f"{folder / file}: {name}: {INDEX} puts it in {place}")
+    return entries
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise MtpError(f"{folder / INDEX}: weight_map is missing or empty")
+    for name, file in weight_map.items():
+        # A shard lies in the folder itself: an index must not reach outside it.
+        if not isinstance(file, str) or Path(file).name != file:
+            raise MtpError(f"{folder / INDEX}: {name}: {str(file)[:60]!r} is not a file name")
+    return weight_map

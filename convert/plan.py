@@ -1,0 +1,108 @@
+"""The frozen plan of one GGUF file: what will be written, to the byte, before anything is.
+
+Owns the plan and its checks (duplicate names, room on the disk). `write.py` executes it and can
+change nothing in it. Knows nothing of where a plan comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from convert import formats
+from convert.formats import Type
+from convert.gguf_file import ALIGNMENT, KEY_ALIGNMENT, GgufFile, Pair
+from convert.metadata import encode_header
+from convert.sources import Source, n_rows
+from mtp_cli.errors import MtpError
+
+# A block of rows holds about this many values: 16 MB as float32.
+BLOCK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the output: `blocks()` yields exactly n_bytes, a block at a time."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Type
+    n_bytes: int
+    origin: str
+    blocks: Callable[[], Iterator[bytes | memoryview]]
+
+
+def encoded(name: str, source: Source, kind: Type, origin: str = "") -> PlannedTensor:
+    """A tensor computed from a source and encoded as `kind` (or what its row length allows)."""
+    fits = formats.fitting(kind, source.shape[-1])
+    n_bytes = n_rows(source) * formats.row_bytes(fits, source.shape[-1])
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        step = max(1, BLOCK_VALUES // source.shape[-1])
+        for begin in range(0, n_rows(source), step):
+            rows = source.rows(begin, min(begin + step, n_rows(source)))
+            try:
+                yield formats.encode(rows, source.dtype, fits)
+            except MtpError as error:
+                raise MtpError(f"{name}: {error}") from error
+
+    return PlannedTensor(name, source.shape, fits, n_bytes, origin, blocks)
+
+
+def copied(file: GgufFile, name: str, new_name: str | None = None) -> PlannedTensor:
+    """A tensor of an existing GGUF, byte for byte."""
+    tensor = file.tensors[name]
+    step = BLOCK_VALUES * 4
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        for begin in range(0, tensor.n_bytes, step):
+            yield file.read(name, begin, min(step, tensor.n_bytes - begin))
+
+    return PlannedTensor(
+        new_name or name, tensor.shape, tensor.kind, tensor.n_bytes, file.path.name, blocks
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Metadata and tensors in file order. `notes` are for people: what was left out, and why."""
+
+    metadata: Mapping[str, Pair]
+    tensors: tuple[PlannedTensor, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [tensor.name for tensor in self.tensors]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise MtpError(f"{twice}: planned twice")
+        for tensor in self.tensors:
+            if len(tensor.name.encode()) >= 64:  # ggml's GGML_MAX_NAME
+                raise MtpError(f"{tensor.name}: a name longer than 63 bytes")
+
+    @property
+    def alignment(self) -> int:
+        pair = self.metadata.get(KEY_ALIGNMENT)
+        return ALIGNMENT if pair is None else int(pair.value)
+
+    def offsets(self) -> list[int]:
+        """Each tensor's offset from the start of the data, then the data's length."""
+        found, position = [], 0
+        for tensor in self.tensors:
+            found.append(position)
+            position += -(-tensor.n_bytes // self.alignment) * self.alignment
+        return [*found, position]
+
+    def header(self) -> bytes:
+        placed = zip(self.tensors, self.offsets(), strict=False)
+        described = ((t.name, t.shape, t.kind, offset) for t, offset in placed)
+        return encode_header(self.metadata, described, self.alignment)
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.header()) + self.offsets()[-1]
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)

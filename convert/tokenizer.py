@@ -1,0 +1,187 @@
+"""A checkpoint's tokenizer into GGUF metadata: byte-level BPE and SentencePiece.
+
+Owns reading tokenizer.json and tokenizer.model, and naming the pre-tokenizer by its rules; special
+tokens, merges and the chat template are read by gguf-py. Knows nothing of tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFWriter, SpecialVocab, TokenType
+
+from convert.checkpoint import read_json
+from convert.families.rules import Family
+from convert.protobuf import Piece, read_pieces
+from mtp_cli.errors import MtpError
+
+# The splitting rules of tokenizer.json, in order, and llama.cpp's names for them. "ByteLevel" is
+# GPT-2's own rule; "digits" are single digits. The first name is used unless the family says.
+_GPT2 = "ByteLevel"
+_CASES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_START = r"[^\r\n\p{L}\p{N}]?"
+_PRE_TOKENIZERS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (_CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _REST,): ("llama-bpe", "glm4"),
+    (_CASES + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _REST,): ("qwen2",),
+    (
+        _CASES + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ): ("qwen35",),
+    (
+        r"\p{N}{1,3}",
+        "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+        "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    ): ("deepseek-v3",),
+    (
+        f"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*" + r"|\p{N}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ): ("tekken",),
+    ("digits", _GPT2): ("smollm",),
+    (_GPT2,): ("gpt-2",),
+}  # fmt: skip
+
+NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
+
+
+def tokenizer_metadata(
+    folder: Path, n_vocab: int, family: Family, pre: str | None = None
+) -> dict[str, Any]:
+    """The tokenizer.* pairs of a checkpoint; a folder without tokenizer gives "no_vocab"."""
+    if (folder / "tokenizer.json").is_file():
+        data = read_json(folder / "tokenizer.json")
+        model = data.get("model")
+        if not isinstance(model, dict) or model.get("type") not in ("BPE", None):
+            raise MtpError(f"{folder / 'tokenizer.json'}: expected a BPE model")
+        if "ByteLevel" in [kind for kind, _ in _steps(data.get("pre_tokenizer"))]:
+            return _byte_level(folder, data, n_vocab, family, pre)
+    if (folder / "tokenizer.model").is_file():
+        return _sentencepiece(folder, n_vocab, read_pieces(folder / "tokenizer.model"))
+    if (folder / "tokenizer.json").is_file():
+        raise MtpError(
+            f"{folder / 'tokenizer.json'}: neither byte-level BPE nor beside a tokenizer.model"
+        )
+    return dict(NO_VOCABULARY)
+
+
+def _byte_level(
+    folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family, pre: str | None
+) -> dict[str, Any]:
+    texts, kinds = _empty(n_vocab)
+    for text, i in data["model"].get("vocab", {}).items():
+        _place(folder, texts, kinds, i, text, TokenType.NORMAL)
+    for added in data.get("added_tokens") or []:
+        text = added["content"]
+        special = added.get("special") or _looks_special(text)
+        kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
+        text = text if special else text.replace("\u2581", " ")
+        _place(folder, texts, kinds, added["id"], text, kind)
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre or pre_tokenizer(folder, data, family),
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.token_type": kinds,
+        **_special(folder, texts, family, load_merges=True),
+    }
+
+
+def _sentencepiece(folder: Path, n_vocab: int, pieces: list[Piece]) -> dict[str, Any]:
+    texts, kinds = _empty(n_vocab)
+    scores = np.full(n_vocab, -10000.0, np.float32)
+    for i, piece in enumerate(pieces[:n_vocab]):
+        texts[i], kinds[i], scores[i] = piece.text, piece.kind, piece.score
+    for i, text, special in _added(folder):
+        if i < n_vocab:
+            control = special or _looks_special(text)
+            kinds[i] = TokenType.CONTROL if control else TokenType.USER_DEFINED
+            texts[i] = text if control else text.replace("\u2581", " ")
+            scores[i] = -1000.0
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.pre": "default",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": scores,
+        "tokenizer.ggml.token_type": kinds,
+        **_special(folder, texts, None, load_merges=False),
+    }
+
+
+def _added(folder: Path) -> Iterator[tuple[int, str, bool]]:
+    if (folder / "added_tokens.json").is_file():
+        for text, i in read_json(folder / "added_tokens.json").items():
+            yield int(i), text, False
+    if (folder / "tokenizer_config.json").is_file():
+        decoder = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder") or {}
+        for i, fields in decoder.items():
+            yield int(i), fields["content"], bool(fields.get("special"))
+
+
+def _empty(n_vocab: int) -> tuple[list[str], list[int]]:
+    """A vocabulary of padding: the embedding often has more rows than the tokenizer."""
+    return [f"[PAD{i}]" for i in range(n_vocab)], [int(TokenType.UNUSED)] * n_vocab
+
+
+def _place(
+    folder: Path, texts: list[str], kinds: list[int], i: int, text: str, kind: TokenType
+) -> None:
+    if not 0 <= i < len(texts):
+        raise MtpError(
+            f"{folder / 'tokenizer.json'}: token {text!r} has id {i}, config.json's vocab_size "
+            f"is {len(texts)}"
+        )
+    texts[i], kinds[i] = text, int(kind)
+
+
+def _looks_special(text: str) -> bool:
+    """Control tokens that their own files do not mark as such, as llama.cpp sees them."""
+    if text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]"):
+        return True
+    edges = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
+    return any(text.startswith(start) and text.endswith(end) for start, end in edges)
+
+
+def _special(
+    folder: Path, texts: list[str], family: Family | None, load_merges: bool
+) -> dict[str, Any]:
+    vocab = SpecialVocab(folder, load_merges=load_merges, n_vocab=len(texts))
+    for role, text in family.special_tokens if family else ():
+        if text in texts:
+            vocab.special_token_ids[role] = texts.index(text)
+    sink = GGUFWriter(None, "llama")  # never written: it names the keys
+    vocab.add_to_gguf(sink, quiet=True)
+    found = {key: value.value for key, value in sink.kv_data[0].items()}
+    return {key: found[key] for key in found if key.startswith("tokenizer.")}
+
+
+def _steps(node: Any) -> Iterator[tuple[str, Any]]:
+    """The flattened pre-tokenizer: (type, its fields)."""
+    if isinstance(node, dict) and node.get("type") == "Sequence":
+        for child in node.get("pretokenizers", []):
+            yield from _steps(child)
+    elif isinstance(node, dict):
+        yield str(node.get("type")), node
+
+
+def pre_tokenizer(folder: Path, data: Mapping[str, Any], family: Family) -> str:
+    """llama.cpp's name for the splitting rules of a tokenizer.json; MtpError if it is unknown."""
+    rules: list[str] = []
+    for kind, fields in _steps(data.get("pre_tokenizer")):
+        if kind == "Split":
+            pattern = fields.get("pattern")
+            rules.append(str(pattern.get("Regex")) if isinstance(pattern, dict) else str(pattern))
+        elif kind == "Digits":
+            rules.append("digits")
+        elif kind == "ByteLevel" and fields.get("use_regex", True):
+            rules.append(_GPT2)
+    names = _PRE_TOKENIZERS.get(tuple(rules))
+    if names is None:
+        raise MtpError(
+            f"{folder / 'tokenizer.json'}: a pre-tokenizer that mtp-convert does not know; name "
+            "it with --pre (llama.cpp's names)"
+        )
+    return family.pre_tokenizer if family.pre_tokenizer in names else names[0]

@@ -1,0 +1,64 @@
+"""Tiny converted models that several tests share. Each family is converted once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from convert.build import Options, plan_checkpoint
+from convert.checkpoint import open_checkpoint
+from convert.write import write
+from tests.convert import checkpoints, checkpoints_mtp
+from tests.convert.checkpoints import Tiny, write_checkpoint
+
+# builder -> (llama.cpp's architecture, heads)
+FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
+    "llama": (checkpoints.llama, "llama", 0),
+    "mistral": (checkpoints.mistral, "llama", 0),
+    "smollm": (checkpoints.smollm, "llama", 0),
+    "qwen2": (checkpoints.qwen2, "qwen2", 0),
+    "qwen3": (checkpoints.qwen3, "qwen3", 0),
+    "qwen35": (checkpoints_mtp.qwen35, "qwen35", 1),
+    "qwen35_vision": (checkpoints_mtp.qwen35_vision, "qwen35", 1),
+    "qwen35moe": (checkpoints_mtp.qwen35moe, "qwen35moe", 1),
+    "qwen3next": (checkpoints_mtp.qwen3next, "qwen3next", 1),
+    "glm4moe": (checkpoints_mtp.glm4moe, "glm4moe", 1),
+    "deepseek3": (checkpoints_mtp.deepseek3, "deepseek2", 1),
+    "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
+    "mimo2": (checkpoints_mtp.mimo2, "mimo2", 3),
+    "step35": (checkpoints_mtp.step35, "step35", 3),
+}
+WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]
+
+Convert = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a family's tiny checkpoint."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def make(family: str) -> Path:
+        folder = root / family
+        return folder if folder.exists() else write_checkpoint(folder, FAMILIES[family][0]())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def converted(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint: Callable[[str], Path]
+) -> Convert:
+    """The GGUF of a family, with options; converted once for each set of them."""
+    root = tmp_path_factory.mktemp("converted")
+
+    def make(family: str, options: Options | None = None) -> Path:
+        options = options or Options(outtype="f32")
+        out = root / f"{family}-{options.part}-{options.outtype}.gguf"
+        if not out.exists():
+            write(plan_checkpoint(open_checkpoint(checkpoint(family)), options), out)
+        return out
+
+    return make

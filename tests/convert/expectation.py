@@ -1,0 +1,188 @@
+"""What a converted file must hold, worked out without the converter.
+
+Names come from gguf-py's own table, values from naive whole-array numpy. Slow and simple on
+purpose; knows nothing of `convert`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, TensorNameMap, get_tensor_name_map
+
+from tests.convert.checkpoints import Tiny
+
+Floats = npt.NDArray[np.float32]
+
+_QWEN_HEAD = {
+    "mtp.fc": "eh_proj", "mtp.pre_fc_norm_embedding": "enorm", "mtp.pre_fc_norm_hidden": "hnorm",
+    "mtp.norm": "shared_head.norm",
+}  # fmt: skip
+
+
+# The released gguf-py lists these for few architectures; llama.cpp has them for all with heads.
+_NEXTN = {
+    "eh_proj.weight": "nextn.eh_proj.weight", "enorm.weight": "nextn.enorm.weight",
+    "hnorm.weight": "nextn.hnorm.weight", "embed_tokens.weight": "nextn.embed_tokens.weight",
+    "shared_head.head.weight": "nextn.shared_head_head.weight",
+    "shared_head.norm.weight": "nextn.shared_head_norm.weight",
+    "self_attn.qkv_proj.weight": "attn_qkv.weight",
+    "final_layernorm.weight": "layer_output_norm.weight",
+}  # fmt: skip
+
+
+def e4m3(code: int) -> float:
+    """One FP8 value from its bits, by the definition."""
+    sign = -1.0 if code & 0x80 else 1.0
+    exponent, mantissa = (code >> 3) & 0xF, code & 7
+    if exponent == 0:
+        return float(sign * mantissa / 8 * 2**-6)
+    return float(sign * (1 + mantissa / 8) * 2.0 ** (exponent - 7))
+
+
+def dequantized(tiny: Tiny) -> dict[str, Floats]:
+    """Every weight as float32; FP8 codes times their block's scale."""
+    config = tiny.config.get("quantization_config") or {}
+    found: dict[str, Floats] = {}
+    for name, values in tiny.tensors.items():
+        if name.endswith("_scale_inv") or "visual" in name:
+            continue
+        if tiny.formats[name] == "F8_E4M3":
+            rows, cols = config["weight_block_size"]
+            scale = np.kron(tiny.tensors[name + "_scale_inv"], np.ones((rows, cols), np.float32))
+            plain = np.vectorize(e4m3, otypes=[np.float32])(values)
+            found[name] = plain * scale[: values.shape[0], : values.shape[1]]
+        else:
+            found[name] = values.astype(np.float32)
+    return found
+
+
+def text_config(tiny: Tiny) -> dict[str, object]:
+    return {**tiny.config, **tiny.config.get("text_config", {})}
+
+
+def canonical(name: str, n_layer: int) -> str:
+    """Heads as layers behind the trunk's, the way gguf-py's table names them."""
+    name = name.replace("language_model.", "").replace("model.mtp.", "mtp.")
+    module, _, kind = name.rpartition(".")
+    if module in _QWEN_HEAD:
+        return f"model.layers.{n_layer}.{_QWEN_HEAD[module]}.{kind}"
+    name = re.sub(r"^mtp\.layers\.(\d+)", lambda m: f"model.layers.{n_layer + int(m[1])}", name)
+    name = name.replace(".transformer.shared_head.output.", ".shared_head.head.")
+    name = name.replace(".transformer.shared_head.norm.", ".shared_head.norm.")
+    return name.replace("pre_mlp_layernorm", "post_attention_layernorm")
+
+
+def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
+    """GGUF name -> values in numpy order."""
+    config = text_config(tiny)
+    n_layer = int(str(config["num_hidden_layers"]))
+    kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch)
+    table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
+    plain = {canonical(name, n_layer): values for name, values in dequantized(tiny).items()}
+    found: dict[str, Floats] = {}
+    for name, values in _split(_stack(plain), config, arch).items():
+        values = _changed(name, values, config, arch)
+        found[gguf_name(name, table)] = values
+    return found
+
+
+def gguf_name(name: str, table: TensorNameMap) -> str:
+    layer = re.match(r"model\.layers\.(\d+)\.(.*)", name)
+    if layer and layer[2] in _NEXTN:
+        return f"blk.{layer[1]}.{_NEXTN[layer[2]]}"
+    for old, new in (
+        (".dt_bias", ".dt_proj.bias"),
+        ("attention_sink_bias", "attention_sink_bias.weight"),
+        ("e_score_correction_bias", "e_score_correction.bias"),
+        ("moe.router_bias", "moe.router_bias.bias"),
+    ):
+        name = name.replace(old, new)
+    mapped: str | None = table.get_name(name, try_suffixes=(".weight", ".bias"))
+    assert mapped, f"gguf-py does not know {name}"
+    return mapped
+
+
+def _stack(plain: dict[str, Floats]) -> dict[str, Floats]:
+    """Experts one by one -> stacked; experts fused -> gate and up."""
+    found: dict[str, Floats] = {}
+    groups: dict[str, dict[int, Floats]] = defaultdict(dict)
+    for name, values in plain.items():
+        match = re.search(r"\.experts\.(\d+)\.", name)
+        if match:
+            groups[name.replace(match[0], ".experts.")][int(match[1])] = values
+        elif name.endswith("experts.gate_up_proj"):
+            half = values.shape[1] // 2
+            base = name.removesuffix("gate_up_proj")
+            found[base + "gate_proj.weight"] = values[:, :half]
+            found[base + "up_proj.weight"] = values[:, half:]
+        elif name.endswith("experts.down_proj"):
+            found[name + ".weight"] = values
+        else:
+            found[name] = values
+    for name, experts in groups.items():
+        found[name] = np.stack([experts[e] for e in range(len(experts))])
+    return found
+
+
+def _split(plain: dict[str, Floats], config: dict[str, object], arch: str) -> dict[str, Floats]:
+    """Tensors that become two, or several that become one."""
+    found = dict(plain)
+    for name, values in plain.items():
+        if name.endswith("kv_b_proj.weight"):
+            nope, v_dim = int(str(config["qk_nope_head_dim"])), int(str(config["v_head_dim"]))
+            heads = values.reshape(-1, nope + v_dim, values.shape[-1])
+            del found[name]
+            found[name.replace("kv_b", "k_b")] = np.swapaxes(heads[:, :nope], 1, 2)
+            found[name.replace("kv_b", "v_b")] = heads[:, nope:]
+        if name.endswith("in_proj_qkvz.weight"):
+            del found[name]
+            groups = values.reshape(2, 32 + 32 + 64 + 64, -1)
+            q, k, v, z = (groups[:, a:b] for a, b in ((0, 32), (32, 64), (64, 128), (128, 192)))
+            parts = [part.reshape(-1, values.shape[-1]) for part in (q, k, v)]
+            found[name.replace("qkvz", "qkv")] = np.concatenate(parts)
+            found[name.replace("qkvz", "z")] = z.reshape(-1, values.shape[-1])
+        is_head = re.match(r"model\.layers\.([3-9])\.", name)
+        if arch == "mimo2" and is_head and name.endswith("q_proj.weight"):
+            trio = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+            found[name.replace("q_proj", "qkv_proj")] = np.concatenate([plain[n] for n in trio])
+            for one in trio:
+                del found[one]
+    return found
+
+
+def _changed(name: str, values: Floats, config: dict[str, object], arch: str) -> Floats:
+    """The arithmetic and the re-orderings, one rule each."""
+    if arch == "llama" and re.search(r"\.(q|k)_proj\.weight$", name):
+        key = "num_attention_heads" if ".q_proj" in name else "num_key_value_heads"
+        n_head = int(str(config[key]))
+        pairs = values.reshape(n_head, 2, values.shape[0] // n_head // 2, values.shape[1])
+        return pairs.swapaxes(1, 2).reshape(values.shape)
+    if name.endswith("A_log"):
+        values = -np.exp(values)
+    if name.endswith("conv1d.weight"):
+        values = values[:, 0]
+    if arch in ("qwen35", "qwen35moe") and ".linear_attn." in name:
+        values = _tiled(name.rpartition("linear_attn.")[2], values)
+    centred = arch in ("qwen35", "qwen35moe", "qwen3next", "step35")
+    if centred and name.endswith("norm.weight") and "linear_attn" not in name:
+        values = values + 1
+    return values
+
+
+def _tiled(part: str, values: Floats) -> Floats:
+    """Two key heads with two value heads each: value heads 0 1 2 3 come to lie as 0 2 1 3."""
+    order = [0, 2, 1, 3]
+    if part in ("A_log", "dt_bias", "in_proj_a.weight", "in_proj_b.weight"):
+        return values[order]
+    if part == "in_proj_z.weight":
+        return values.reshape(4, 32, -1)[order].reshape(values.shape)
+    if part in ("in_proj_qkv.weight", "conv1d.weight"):
+        heads = values[128:].reshape(4, 32, -1)[order].reshape(128, -1)
+        return np.concatenate([values[:128], heads])
+    if part == "out_proj.weight":
+        return values.reshape(-1, 4, 32)[:, order].reshape(values.shape)
+    return values
