@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,15 +17,24 @@ class Draft:
     probs: list[float] = field(default_factory=list)
 
 
+def always(_draft: Draft) -> bool:
+    """Draft on, to the depth asked for."""
+    return True
+
+
 class Drafter(Protocol):
     """Follows the target's timeline and proposes what comes next.
 
     max_depth: the most ids one draft can have; 0 for a drafter that never drafts
     n_window:  how many trailing rows of a prompt it wants to see, 0 to N_OUTPUTS
+    n_waiting: rows it has been shown and has yet to read, at the cost of the next draft
     """
 
     max_depth: int
     n_window: int
+
+    @property
+    def n_waiting(self) -> int: ...
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         """The target has decoded `ids` at `position` and after.
@@ -33,8 +42,11 @@ class Drafter(Protocol):
         hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
         """
 
-    def draft(self, newest: int, depth: int) -> Draft:
-        """At most `depth` ids to follow `newest`, which the target has not decoded yet."""
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+        """At most `depth` ids to follow `newest`, which the target has not decoded yet.
+
+        keep_going: shown the draft so far before each further id is drafted; False ends it
+        """
 
     def truncate(self, n_past: int) -> None:
         """Forget everything at positions from `n_past` on."""
@@ -47,11 +59,12 @@ class NoDrafter:
 
     max_depth = 0
     n_window = 0
+    n_waiting = 0
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         pass
 
-    def draft(self, newest: int, depth: int) -> Draft:
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
         return Draft()
 
     def truncate(self, n_past: int) -> None:

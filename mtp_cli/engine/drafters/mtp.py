@@ -14,11 +14,11 @@ predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.llama import Context, Floats
 from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
@@ -110,7 +110,11 @@ class MtpDrafter:
             position += 1
         self._next = position
 
-    def draft(self, newest: int, depth: int) -> Draft:
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting.tokens)
+
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
         depth = min(depth, self.max_depth, self._room())
         if depth <= 0 or self._carry is None:
             return Draft()
@@ -121,7 +125,7 @@ class MtpDrafter:
         self._n_read = self._waiting.end
         draft = Draft()
         run = self._chained_steps if self._is_chained else self._reused_steps
-        run(tokens, hidden, start, depth, draft)
+        run(tokens, hidden, start, draft, lambda: len(draft.ids) < depth and keep_going(draft))
         self._waiting.restart(self._n_read)
         return draft
 
@@ -132,31 +136,46 @@ class MtpDrafter:
         return token if self._surrogates is None else self._surrogates[token]
 
     def _reused_steps(
-        self, tokens: list[int], hidden: Floats, start: int, depth: int, draft: Draft
+        self,
+        tokens: list[int],
+        hidden: Floats,
+        start: int,
+        draft: Draft,
+        is_wanted: Callable[[], bool],
     ) -> None:
         """One head: each step adds one row after the rows before it."""
         self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
         token = self._take(draft)
-        for position in range(self._n_read, self._n_read + depth - 1):
+        position = self._n_read
+        while is_wanted():
             self._context.decode([token], position, hidden=self._context.hidden())
             token = self._take(draft)
+            position += 1
 
     def _chained_steps(
-        self, tokens: list[int], hidden: Floats, start: int, depth: int, draft: Draft
+        self,
+        tokens: list[int],
+        hidden: Floats,
+        start: int,
+        draft: Draft,
+        is_wanted: Callable[[], bool],
     ) -> None:
         """One head per step: head k has its own layer of KV and reads all rows again.
 
-        Heads beyond `depth` read the true rows too, or theirs would be missing in the next draft.
+        Heads that draft nothing read the true rows too, or theirs would be missing in the next
+        draft.
         """
         tokens = list(tokens)
+        is_drafting = True
         for head in range(self._n_heads):
             self._drop_from(start)
             self._context.use_head(head)
             self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
-            if head < depth:
+            if is_drafting:
                 token = self._take(draft)
                 row = self._context.hidden()
-                if head + 1 < depth and row is not None:
+                is_drafting = row is not None and is_wanted()
+                if is_drafting:
                     tokens.append(token)
                     hidden = np.concatenate([hidden, row])
 
