@@ -35,7 +35,9 @@ class TargetLike(Protocol):
     ids: list[int]
     n_ctx: int
 
-    def prefill(self, tokens: Sequence[int], n_hidden: int) -> RowsLike: ...
+    def prefill(
+        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+    ) -> RowsLike | None: ...
     def verify(self, tokens: Sequence[int]) -> RowsLike: ...
     def truncate(self, n_past: int) -> int: ...
 
@@ -125,15 +127,18 @@ class Generation:
         self._is_stopped = True
 
     def _run(self) -> Iterator[tuple[int, ...]]:
-        yield self._emit([self._prefill()])
+        first = self._prefill()
+        if first is None:
+            return
+        yield self._emit([first])
         while not self._is_over():
             started = time.perf_counter()
             chosen = self._round()
             self.stats.decode_s += time.perf_counter() - started
             yield self._emit(chosen)
 
-    def _prefill(self) -> int:
-        """Decode what of the prompt is not in the timeline yet; returns the first token."""
+    def _prefill(self) -> int | None:
+        """Decode what of the prompt is not in the timeline yet; the first token, unless stopped."""
         started = time.perf_counter()
         if not self._prompt:
             raise MtpError("the prompt is empty")
@@ -145,7 +150,9 @@ class Generation:
         n_past = self._reuse_prefix()
         new = self._prompt[n_past:]
         n_window = min(len(new), self._drafter.n_window)
-        rows = self._target.prefill(new, n_window)
+        rows = self._target.prefill(new, n_window, lambda: self._is_stopped)
+        if rows is None:
+            return None
         if n_window > 0:
             self._drafter.observe(new[-n_window:], len(self._prompt) - n_window, rows.hidden)
         first = self._sampler.choose(rows.logits[-1])

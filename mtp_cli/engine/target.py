@@ -16,7 +16,8 @@ Where nothing can be dropped the memory is cleared, and the caller decodes the p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
@@ -24,6 +25,8 @@ from mtp_cli.errors import MtpError
 
 MAX_DEPTH = 8
 N_BATCH = 512
+N_CHUNK_MIN = 32
+CHUNK_S = 1.0
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
 
 
@@ -57,25 +60,27 @@ class Target:
         self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
         self._checkpoint: tuple[int, bytes] | None = None
         self._n_last_decode = 0
+        self._n_chunk = self._context.n_batch
         self.ids: list[int] = []
         self.n_ctx = n_ctx
 
     def prefill(self, tokens: Sequence[int], n_hidden: int) -> Rows:
         """Append a prompt, however long; outputs for its last `n_hidden` rows, at least for one.
 
-        Without `n_hidden` the last row has logits but may have no hidden row.
+        The last N_OUTPUTS rows are always a decode of their own: rows round differently in large
+        batches, and what a drafter wants to see must not change what the model says. Without
+        `n_hidden` the last row has logits but may have no hidden row.
         """
         n_rows = max(n_hidden, 1)
-        n_before = len(tokens) - n_rows
-        is_apart = n_hidden > 0 and self._hidden is HiddenSource.EMBD
-        n_batch = 0 if is_apart else self._context.n_batch
-        start = 0
-        while len(tokens) - start > max(n_batch, n_rows):
-            n_chunk = min(self._context.n_batch, n_before - start)
-            self._append(tokens[start : start + n_chunk], first_output=n_chunk)
-            start += n_chunk
-        self._append(tokens[start:], first_output=n_before - start)
-        return self._rows()
+        n_before = max(0, len(tokens) - N_OUTPUTS)
+        for start in range(0, n_before, self._context.n_batch):
+            chunk = tokens[start : min(start + self._context.n_batch, n_before)]
+            self._append(chunk, first_output=len(chunk))
+        last = tokens[n_before:]
+        is_whole = n_hidden > 0 and self._hidden is HiddenSource.EMBD
+        self._append(last, first_output=0 if is_whole else len(last) - n_rows)
+        rows = self._rows()
+        return Rows(rows.logits[-n_rows:], None if rows.hidden is None else rows.hidden[-n_rows:])
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""
