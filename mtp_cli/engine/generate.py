@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mtp_cli.engine.depth import DepthPolicy
+from mtp_cli.engine.depth import DepthPolicy, Seconds
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.verify import verify
 from mtp_cli.errors import MtpError
@@ -102,6 +103,8 @@ class Generation:
         *,
         max_tokens: int,
         is_end: Callable[[int], bool],
+        ngram: NgramDrafter | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
         self.stats = Stats(prompt_tokens=len(prompt))
@@ -113,6 +116,8 @@ class Generation:
         self._prompt = list(prompt)
         self._max_tokens = max_tokens
         self._is_end = is_end
+        self._ngram = NgramDrafter() if ngram is None else ngram
+        self._clock = clock
         self._is_stopped = False
         self._rounds = self._run()
 
@@ -132,14 +137,14 @@ class Generation:
             return
         yield self._emit([first])
         while not self._is_over():
-            started = time.perf_counter()
+            started = self._clock()
             chosen = self._round()
-            self.stats.decode_s += time.perf_counter() - started
+            self.stats.decode_s += self._clock() - started
             yield self._emit(chosen)
 
     def _prefill(self) -> int | None:
         """Decode what of the prompt is not in the timeline yet; the first token, unless stopped."""
-        started = time.perf_counter()
+        started = self._clock()
         if not self._prompt:
             raise MtpError("the prompt is empty")
         if len(self._prompt) >= self._target.n_ctx:
@@ -149,15 +154,16 @@ class Generation:
             )
         n_past = self._reuse_prefix()
         new = self._prompt[n_past:]
-        n_window = min(len(new), self._drafter.n_window)
-        rows = self._target.prefill(new, n_window, lambda: self._is_stopped)
+        rows = self._target.prefill(new, self._drafter.n_window, lambda: self._is_stopped)
         if rows is None:
             return None
-        if n_window > 0:
-            self._drafter.observe(new[-n_window:], len(self._prompt) - n_window, rows.hidden)
+        if rows.hidden is not None:
+            n_hidden = len(rows.hidden)
+            self._drafter.observe(new[-n_hidden:], len(self._prompt) - n_hidden, rows.hidden)
+        self._ngram.observe(self._prompt[self._ngram.n_past :])
         first = self._sampler.choose(rows.logits[-1])
         self.stats.cached_tokens = n_past
-        self.stats.prefill_s = time.perf_counter() - started
+        self.stats.prefill_s = self._clock() - started
         return first
 
     def _reuse_prefix(self) -> int:
@@ -170,21 +176,31 @@ class Generation:
             n_common += 1
         n_past = self._target.truncate(n_common)
         self._drafter.truncate(n_past)
+        self._ngram.truncate(n_past)
         return n_past
 
     def _round(self) -> list[int]:
-        newest, n_past = self.tokens[-1], len(self._target.ids)
-        draft = self._drafter.draft(newest, min(self._policy.next_depth(), self._room()))
-        rows = self._target.verify([newest, *draft.ids])
-        chosen = verify(draft.ids, list(rows.logits), self._sampler.choose, self._is_end)
-        n_accepted = len(chosen) - 1
-        hidden = None if rows.hidden is None else rows.hidden[: n_accepted + 1]
-        self._drafter.observe([newest, *chosen[:-1]], n_past, hidden)
-        if self._target.truncate(n_past + 1 + n_accepted) == 0:
-            raise MtpError("the model's memory could not drop a rejected draft")
-        self._policy.observe(len(draft.ids), n_accepted)
-        self.stats.count_round(len(draft.ids), n_accepted)
+        newest, n_past, room = self.tokens[-1], len(self._target.ids), self._room()
+        started = self._clock()
+        match = self._ngram.match(newest, room)
+        depth = self._policy.begin(room, n_past, self._drafter.n_waiting, match)
+        draft = self._drafter.draft(newest, depth, self._policy.keep_going)
+        verified = self._policy.choose(draft)
+        drafted = self._clock()
+        rows = self._target.verify([newest, *verified])
+        chosen = verify(verified, list(rows.logits), self._sampler.choose, self._is_end)
+        self._keep(n_past, [newest, *chosen[:-1]], rows)
+        self._policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
+        self.stats.count_round(len(verified), len(chosen) - 1)
         return chosen
+
+    def _keep(self, n_past: int, ids: list[int], rows: RowsLike) -> None:
+        """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""
+        hidden = None if rows.hidden is None else rows.hidden[: len(ids)]
+        self._drafter.observe(ids, n_past, hidden)
+        self._ngram.observe(ids)
+        if self._target.truncate(n_past + len(ids)) == 0:
+            raise MtpError("the model's memory could not drop a rejected draft")
 
     def _room(self) -> int:
         """How many ids can be drafted before the answer or the context is full."""

@@ -16,7 +16,6 @@ Where nothing can be dropped the memory is cleared, and the caller decodes the p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,8 +24,6 @@ from mtp_cli.errors import MtpError
 
 MAX_DEPTH = 8
 N_BATCH = 512
-N_CHUNK_MIN = 32
-CHUNK_S = 1.0
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
 
 
@@ -60,27 +57,30 @@ class Target:
         self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
         self._checkpoint: tuple[int, bytes] | None = None
         self._n_last_decode = 0
-        self._n_chunk = self._context.n_batch
         self.ids: list[int] = []
         self.n_ctx = n_ctx
 
-    def prefill(self, tokens: Sequence[int], n_hidden: int) -> Rows:
-        """Append a prompt, however long; outputs for its last `n_hidden` rows, at least for one.
+    def prefill(
+        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+    ) -> Rows | None:
+        """Append a prompt, however long; outputs for its last rows, at least for one.
 
-        The last N_OUTPUTS rows are always a decode of their own: rows round differently in large
-        batches, and what a drafter wants to see must not change what the model says. Without
-        `n_hidden` the last row has logits but may have no hidden row.
+        n_hidden:   how many hidden rows are wanted; there may be fewer. A context whose hidden
+                    rows cost their logits (EMBD) gives none for a prompt: the head can begin
+                    with the answer, and the prompt's rows must not depend on who drafts
+        is_stopped: asked after every N_BATCH rows; once it says so the rest is left out, and
+                    there are no rows
         """
-        n_rows = max(n_hidden, 1)
-        n_before = max(0, len(tokens) - N_OUTPUTS)
-        for start in range(0, n_before, self._context.n_batch):
-            chunk = tokens[start : min(start + self._context.n_batch, n_before)]
-            self._append(chunk, first_output=len(chunk))
+        n_batch = self._context.n_batch
+        n_before = (len(tokens) - 1) // n_batch * n_batch
+        for start in range(0, n_before, n_batch):
+            self._append(tokens[start : start + n_batch], first_output=n_batch)
+            if is_stopped():
+                return None
         last = tokens[n_before:]
-        is_whole = n_hidden > 0 and self._hidden is HiddenSource.EMBD
-        self._append(last, first_output=0 if is_whole else len(last) - n_rows)
-        rows = self._rows()
-        return Rows(rows.logits[-n_rows:], None if rows.hidden is None else rows.hidden[-n_rows:])
+        n_rows = n_hidden if self._hidden is HiddenSource.NEXTN else 1
+        self._append(last, first_output=len(last) - max(1, min(n_rows, len(last), N_OUTPUTS)))
+        return self._rows()
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""
