@@ -1,27 +1,263 @@
-"""How far to draft next. Pure: knows neither the drafter nor the target."""
+"""How far to draft, and how much of a draft to verify. Pure: knows no model and no clock.
+
+Every round takes what gives the most tokens for its time. Time has a price: the tokens that the
+policy earns per second elsewhere, so that a round is worth
+
+    expected tokens - price * seconds
+
+and the best average rate is the one where the best round is worth nothing (Dinkelbach 1967; the
+optimal stopping of a renewal process). The expected tokens of a verified draft are 1 plus the sum
+of its survival probabilities (`acceptance.py`), its seconds are `cost.py`'s.
+"""
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.engine.acceptance import HeadAcceptance, MatchAcceptance
+from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+
+Floats64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a round's two parts took."""
+
+    draft: float
+    verify: float
 
 
 class DepthPolicy(Protocol):
-    """Decides, before each round, how many ids to draft."""
+    """Decides one round at a time: begin, keep_going after each drafted id, choose, observe."""
 
-    def next_depth(self) -> int: ...
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        """How many ids the heads may draft, at most `room`.
 
-    def observe(self, n_drafted: int, n_accepted: int) -> None:
-        """What became of the round just verified."""
+        n_past:    tokens of context
+        n_waiting: rows the heads would have to catch up with
+        match:     what copying would propose
+        """
+
+    def keep_going(self, draft: Draft) -> bool:
+        """Whether another id is worth drafting."""
+
+    def choose(self, draft: Draft) -> list[int]:
+        """The ids to verify."""
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        """What the target chose: the accepted ids and one of its own."""
 
 
 class FixedDepth:
-    """Always the same depth; 0 is plain decoding."""
+    """Always the same depth, from the heads alone; 0 is plain decoding."""
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
 
-    def next_depth(self) -> int:
-        return self._depth
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        return min(self._depth, room)
 
-    def observe(self, n_drafted: int, n_accepted: int) -> None:
+    def keep_going(self, draft: Draft) -> bool:
+        return True
+
+    def choose(self, draft: Draft) -> list[int]:
+        return draft.ids
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         pass
+
+
+_N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
+_N_SEEN = 32  # recent survival probabilities remembered for each position
+_REFRESH = 8  # rounds between two samples of them
+_PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
+_FIRST_WAIT, _LONGEST_WAIT = 4, 256  # rounds without heads before they are tried again
+_TYPICAL = 0.6  # survival taken for granted at a position never drafted
+
+
+@dataclass
+class _Round:
+    """One round under way.
+
+    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens
+    copied:    survival of each id of the match, given the ones before it
+    drafted:   survival of each drafted id, likewise
+    agreement: of each drafted id with the match, see `HeadAcceptance`
+    """
+
+    n_past: int
+    n_waiting: int
+    match: Match
+    plain_s: float
+    price: float
+    costs: Floats64
+    copied: list[float]
+    draft: Draft = field(default_factory=Draft)
+    drafted: list[float] = field(default_factory=list)
+    agreement: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+    def price_of(self, seconds: float) -> float:
+        return self.price * seconds / self.plain_s
+
+    def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
+        """How much of a draft to verify: what the round is then worth, and how many ids."""
+        best, n_best, reached, tokens = 1.0 - self.costs[0], 0, 1.0, 1.0
+        for n, probability in enumerate(survival[: len(self.costs) - 1], start=1):
+            reached *= probability
+            tokens += reached
+            if tokens - self.costs[n] > best:
+                best, n_best = tokens - self.costs[n], n
+        return best, n_best
+
+    def agreement_at(self, k: int) -> int:
+        ids = self.match.ids
+        if k >= len(ids) or (k > 0 and self.agreement[k - 1] != 1):
+            return 0
+        return 1 if self.draft.ids[k] == ids[k] else -1
+
+    def copied_given_draft(self) -> list[float]:
+        """What the drafted ids say of the copied ones: the same one, or at most the rest."""
+        survival = list(self.copied)
+        for k, agreement in enumerate(self.agreement):
+            if agreement == 1:
+                survival[k] = self.drafted[k]
+            elif agreement == -1:
+                survival[k] = min(survival[k], 1 - self.drafted[k])
+        return survival
+
+
+class ExpectedValue:
+    """The automatic depth: the most expected tokens per second, round by round.
+
+    Time is counted in plain rounds, so that a machine that slows down changes no decision.
+    """
+
+    def __init__(self, cost: CostModel) -> None:
+        self._cost = cost
+        self._heads = HeadAcceptance()
+        self._matches = MatchAcceptance()
+        self._seen = [deque([_TYPICAL], maxlen=_N_SEEN) for _ in range(cost.n_max - 1)]
+        self._rng = np.random.default_rng(0)
+        self._n_rounds = 0
+        self._tokens = self._time = _PRICE_ROUNDS
+        self._wait, self._n_parked = _FIRST_WAIT, 0
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
+        rows_s = np.array([self._cost.verify_s(n, n_past) for n in range(1, n_rows + 1)])
+        price = max(1.0, self._tokens / self._time)
+        lengths = range(match.length, match.length + min(len(match.ids), n_rows - 1))
+        self._round = _Round(
+            n_past,
+            n_waiting,
+            match,
+            plain_s=rows_s[0],
+            price=price,
+            costs=rows_s * (price / rows_s[0]),
+            copied=[self._matches.predict(length) for length in lengths],
+        )
+        if self._n_rounds % _REFRESH == 0:
+            self._sample_futures()
+        self._n_rounds += 1
+        return n_rows - 1 if n_rows > 1 and self._wants_heads() else 0
+
+    def _wants_heads(self) -> bool:
+        """Whether drafting pays on average; now and then also where it did not, to find out."""
+        first_s = self._cost.first_s(0)  # rows that wait have to be read sooner or later
+        if not math.isfinite(first_s):
+            return False
+        worth, _ = self._round.best_part(self._round.copied)
+        if self._worth_of_more(worth, first_s) > worth:
+            self._wait, self._n_parked = _FIRST_WAIT, 0
+            return True
+        self._n_parked += 1
+        if self._n_parked < self._wait:
+            return False
+        self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
+        return True
+
+    def keep_going(self, draft: Draft) -> bool:
+        now = self._round
+        self._note(draft)
+        if len(now.drafted) >= len(now.costs) - 1:
+            return False
+        worth = max(now.best_part(s)[0] for s in (now.drafted, now.copied_given_draft()))
+        return self._worth_of_more(worth, self._cost.step_s()) > worth
+
+    def _note(self, draft: Draft) -> None:
+        """Take in what was drafted since the last look."""
+        now = self._round
+        now.draft = draft
+        for k in range(len(now.drafted), len(draft.ids)):
+            now.agreement.append(now.agreement_at(k))
+            now.drafted.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
+            self._seen[k].append(now.drafted[k])
+
+    def _worth_of_more(self, worth: float, next_s: float) -> float:
+        """What the round is worth if 1, 2, ... more ids are drafted and the best part verified.
+
+        The future is sampled from what was seen lately at these positions: a further id costs a
+        step whatever it turns out to be, and is only verified when it is a good one.
+        """
+        now = self._round
+        k = len(now.drafted)
+        reached = np.prod(now.drafted)
+        tokens = 1.0 + np.cumprod(now.drafted).sum()
+        futures = self._futures[:, k : len(now.costs) - 1]
+        values = tokens + (reached * futures.cumprod(axis=1)).cumsum(axis=1) - now.costs[k + 1 :]
+        best = np.maximum.accumulate(np.maximum(values, worth), axis=1).mean(axis=0)
+        steps_s = next_s + self._cost.step_s() * np.arange(len(best))
+        return float((best - now.price_of(1.0) * steps_s).max())
+
+    def _sample_futures(self) -> None:
+        """(_N_FUTURES, n_max - 1) survival of the id at each position."""
+        self._futures = np.stack(
+            [self._rng.choice(seen, _N_FUTURES) for seen in self._seen], axis=1
+        )
+
+    def choose(self, draft: Draft) -> list[int]:
+        now = self._round
+        self._note(draft)
+        worth, n_drafted = now.best_part(now.drafted)
+        worth_copied, n_copied = now.best_part(now.copied_given_draft())
+        if worth_copied > worth:
+            now.ids = now.match.ids[:n_copied]
+        else:
+            now.ids = draft.ids[:n_drafted]
+        return now.ids
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        now = self._round
+        n_rows = 1 + len(now.ids)
+        modelled_s = self._cost.verify_s(n_rows, now.n_past)
+        self._cost.observe_verify(n_rows, now.n_past, seconds.verify)
+        if now.draft.ids:
+            modelled_s += self._cost.draft_s(now.n_waiting, len(now.draft.ids))
+            self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
+        kept = 1 - 1 / _PRICE_ROUNDS
+        self._tokens = kept * self._tokens + len(chosen)
+        self._time = kept * self._time + modelled_s / now.plain_s
+        self._learn(chosen)
+
+    def _learn(self, chosen: Sequence[int]) -> None:
+        """Every proposal that what came can judge is judged, verified or not."""
+        now = self._round
+        for k, (drafted, came) in enumerate(zip(now.draft.ids, chosen, strict=False)):
+            self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
+            if drafted != came:
+                break
+        for k, (copied, came) in enumerate(zip(now.match.ids, chosen, strict=False)):
+            self._matches.learn(now.match.length + k, copied == came)
+            if copied != came:
+                break

@@ -1,0 +1,85 @@
+"""How likely a proposed token is to survive, learned from every round.
+
+Owns the calibration of a drafter's own confidence. Pure: knows neither the drafters nor costs.
+
+A proposal is described by a few features, and a logistic regression over them is updated online:
+an extended Kalman filter on the weights (as in Fahrmeir 1992), whose drift lets it follow a text
+that becomes easier or harder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_DRIFT = 0.003  # variance the weight of the constant feature gains with each label
+_LEAST, _MOST = 0.005, 0.995
+
+
+def log_odds(probability: float) -> float:
+    clipped = min(max(probability, 1e-4), 1 - 1e-4)
+    return math.log(clipped / (1 - clipped))
+
+
+class Logistic:
+    """P(survives | features), features[0] being 1.
+
+    weights, variances: the prior, independent for each feature
+    """
+
+    def __init__(self, weights: Sequence[float], variances: Sequence[float]) -> None:
+        self._weights = list(weights)
+        n = len(self._weights)
+        self._covariance = [[variances[i] if i == j else 0.0 for j in range(n)] for i in range(n)]
+
+    def predict(self, features: Sequence[float]) -> float:
+        total = sum(w * x for w, x in zip(self._weights, features, strict=True))
+        return min(max(1 / (1 + math.exp(-total)), _LEAST), _MOST)
+
+    def learn(self, features: Sequence[float], survived: bool) -> None:
+        predicted = self.predict(features)
+        curvature = predicted * (1 - predicted)
+        self._covariance[0][0] += _DRIFT
+        gain = [sum(c * x for c, x in zip(row, features, strict=True)) for row in self._covariance]
+        scale = 1 / (1 + curvature * sum(g * x for g, x in zip(gain, features, strict=True)))
+        for i, g in enumerate(gain):
+            self._weights[i] += scale * g * (survived - predicted)
+            row = self._covariance[i]
+            for j, h in enumerate(gain):
+                row[j] -= curvature * scale * g * h
+
+
+class HeadAcceptance:
+    """Survival of a head's tokens: by position, its probability, and an n-gram match beside it.
+
+    agreement: 1 when a match proposes the same token, -1 when another, 0 without a match
+    """
+
+    def __init__(self) -> None:
+        self._positions = [Logistic((0.0, 1.0, 0.5), (0.5, 0.1, 0.3)) for _ in range(4)]
+
+    def predict(self, position: int, probability: float, agreement: int) -> float:
+        return self._at(position).predict((1.0, log_odds(probability), agreement))
+
+    def learn(self, position: int, probability: float, agreement: int, survived: bool) -> None:
+        self._at(position).learn((1.0, log_odds(probability), agreement), survived)
+
+    def _at(self, position: int) -> Logistic:
+        return self._positions[min(position, len(self._positions) - 1)]
+
+
+class MatchAcceptance:
+    """Survival of copied tokens, by how many tokens before them match.
+
+    A copied token that survived lengthens the match for the next, so one function serves every
+    position of a draft.
+    """
+
+    def __init__(self) -> None:
+        self._logistic = Logistic((-1.6, 0.9), (0.5, 0.05))
+
+    def predict(self, length: int) -> float:
+        return self._logistic.predict((1.0, math.log2(length)))
+
+    def learn(self, length: int, survived: bool) -> None:
+        self._logistic.learn((1.0, math.log2(length)), survived)
