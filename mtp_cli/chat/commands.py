@@ -42,14 +42,25 @@ def dispatch(chat: Chat, line: str) -> bool:
 
     A slash inside the first word makes it a path, and so a message.
     """
-    name, _, argument = line.partition(" ")
-    if not name.startswith("/") or "/" in name[1:] or "\n" in name:
+    if not line.startswith("/"):
         return False
-    command = _BY_NAME.get(name.lower())
-    if command is None:
-        raise MtpError(f"no command {name}; /help lists them, a space before it makes it a message")
-    command.run(chat, argument.strip())
+    name, *argument = line.split(maxsplit=1)
+    if "/" in name[1:]:
+        return False
+    _named(name.lower()).run(chat, "".join(argument).strip())
     return True
+
+
+def _named(name: str) -> Command:
+    """The command called so, or the only one whose name begins so."""
+    meant = [c for c in COMMANDS if c.name == name] or [
+        c for c in COMMANDS if c.name.startswith(name)
+    ]
+    if len(meant) > 1:
+        raise MtpError(f"{name} could be {' or '.join(c.name for c in meant)}")
+    if not meant:
+        raise MtpError(f"no command {name}; /help lists them, a space before it makes it a message")
+    return meant[0]
 
 
 def _help(chat: Chat, _argument: str) -> None:
@@ -159,6 +170,7 @@ def _shortened(text: str, width: int = 60) -> str:
 COMMANDS = (
     Command("/help", "", "this list", _help),
     Command("/exit", "", "leave, as Ctrl-D does", _exit),
+    Command("/quit", "", "the same", _exit),
     Command("/clear", "", "begin a new conversation", _clear),
     Command("/undo", "", "take back the last question and its answer", _undo),
     Command("/regen", "[T]", "answer again, at temperature T", _regen),
@@ -167,4 +179,3 @@ COMMANDS = (
     Command("/load", "FILE", "go on from a saved conversation", _load),
     Command("/stats", "", "what the answers so far cost", _stats),
 )
-_BY_NAME = {**{c.name: c for c in COMMANDS}, "/quit": COMMANDS[1]}

@@ -61,7 +61,7 @@ class Editor:
         )
 
     def read(self) -> str:
-        """The next message, stripped; EOFError when the user leaves."""
+        """The next message, as typed; EOFError when the user leaves."""
         while True:
             try:
                 text = self._prompt.prompt()
@@ -69,7 +69,7 @@ class Editor:
                 continue
             self._hint = ""
             # A terminal may send bytes that are not UTF-8; they arrive as lone surrogates.
-            return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip()
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def _bindings(self) -> KeyBindings:
         bindings = KeyBindings()
@@ -78,9 +78,7 @@ class Editor:
         @bindings.add("c-j")
         def _(event: KeyPressEvent) -> None:
             buffer = event.current_buffer
-            if buffer.complete_state and buffer.complete_state.current_completion:
-                buffer.complete_state = None
-            elif buffer.document.current_line_before_cursor.endswith("\\"):
+            if buffer.document.current_line_before_cursor.endswith("\\"):
                 buffer.delete_before_cursor()
                 buffer.newline(copy_margin=False)
             elif buffer.text.strip():

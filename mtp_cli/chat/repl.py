@@ -23,7 +23,7 @@ def _turn(chat: Chat, editor: Editor) -> bool:
     try:
         line = editor.read()
         if not dispatch(chat, line):
-            chat.show(chat.session.ask(line, chat.settings))
+            chat.show(chat.session.ask(line.strip(), chat.settings))
             print(file=chat.err)
     except EOFError:
         return False

@@ -54,6 +54,14 @@ def test_an_unknown_command_is_one_clear_line() -> None:
         dispatch(chat_with(ScriptedEngine()), "/hepl me")
 
 
+def test_a_command_may_be_shortened_to_what_is_unique() -> None:
+    chat = chat_with(ScriptedEngine())
+    dispatch(chat, "/sys Be brief.")
+    assert chat.session.system == "Be brief."
+    with pytest.raises(MtpError, match="/s could be /system or /save or /stats"):
+        dispatch(chat, "/s")
+
+
 def test_help_lists_every_command() -> None:
     chat = chat_with(ScriptedEngine())
     dispatch(chat, "/help")
@@ -131,7 +139,7 @@ def test_system_shows_sets_and_drops() -> None:
     chat = chat_with(ScriptedEngine())
     dispatch(chat, "/system")
     assert "no system prompt" in shown(chat)
-    dispatch(chat, "/system You are\na cat.")
+    dispatch(chat, "/system\nYou are\na cat.")
     dispatch(chat, "/system")
     assert "You are\na cat.\n" in shown(chat)
     dispatch(chat, "/system off")

@@ -43,7 +43,7 @@ def read(keys: PipeInput, typed: str) -> str:
         (f"one{ALT_ENTER}two{ENTER}", "one\ntwo"),
         (f"one\\{ENTER}two{ENTER}", "one\ntwo"),
         (f"\x1b[200~one\ntwo\n\x1b[201~three{ENTER}", "one\ntwo\nthree"),
-        (f"{ENTER}  {ENTER}x{ENTER}", "x"),
+        (f"{ENTER}  {ENTER}x{ENTER}", "  x"),
         (f"forget this{CTRL_C}hello{ENTER}", "hello"),
         (f"{CTRL_C}{CTRL_C}hello{ENTER}", "hello"),
         (f"hxi\x1b[D{CTRL_D}\x1b[D{CTRL_D}e{ENTER}", "he"),

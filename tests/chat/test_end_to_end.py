@@ -1,0 +1,224 @@
+"""The real command with the built-in model: through pipes, and through a pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pexpect
+import pytest
+
+from mtp_cli import models
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "mtp_cli.chat"]
+GREEDY = ["-t", "0", "--ctx", "512"]
+KEYS = {
+    "text",
+    "tokens",
+    "finish_reason",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
+    "prefill_s",
+    "decode_s",
+    "tokens_per_s",
+    "rounds",
+    "drafted",
+    "accepted",
+    "model",
+    "heads",
+}
+
+
+def run(*args: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*COMMAND, *GREEDY, *args], input=stdin.encode(), capture_output=True, cwd=ROOT, timeout=120
+    )
+
+
+@pytest.fixture(scope="module")
+def plain() -> subprocess.CompletedProcess[bytes]:
+    return run("-n", "12", stdin="Write a haiku about rain\n")
+
+
+def test_stdout_holds_the_answer_and_nothing_else(
+    plain: subprocess.CompletedProcess[bytes],
+) -> None:
+    assert plain.returncode == 0
+    text = plain.stdout.decode()
+    assert text.strip()
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert b"\x1b" not in plain.stdout + plain.stderr
+    assert "tok/s" in plain.stderr.decode()
+
+
+def test_json_is_the_same_answer_with_its_numbers(
+    plain: subprocess.CompletedProcess[bytes],
+) -> None:
+    done = run("-n", "12", "--json", "--quiet", stdin="Write a haiku about rain\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(b"\n") == 1
+    said = json.loads(done.stdout)
+    assert set(said) == KEYS
+    assert said["text"].rstrip("\n") + "\n" == plain.stdout.decode()
+    assert said["finish_reason"] == "length"
+    assert said["completion_tokens"] == len(said["tokens"]) == 12
+    assert said["cached_tokens"] == 0 < said["prompt_tokens"]
+    assert said["tokens_per_s"] > 0
+    assert len(said["drafted"]) == len(said["accepted"])
+    assert said["model"] == str(models.built_in_model())
+    heads = models.built_in_heads()
+    assert said["heads"] == (str(heads) if heads else None)
+
+
+def test_an_argument_comes_before_its_material() -> None:
+    piped = run("-n", "1", "--json", "Name the animal.", stdin="The cat sat.\n")
+    whole = run("-n", "1", "--json", stdin="Name the animal.\n\nThe cat sat.")
+    tokens = [json.loads(done.stdout)["prompt_tokens"] for done in (piped, whole)]
+    assert tokens[0] == tokens[1]
+
+
+def test_depth_0_decodes_plainly_and_says_the_same(
+    plain: subprocess.CompletedProcess[bytes],
+) -> None:
+    done = run("-n", "12", "--json", "--depth", "0", stdin="Write a haiku about rain\n")
+    said = json.loads(done.stdout)
+    assert sum(said["drafted"]) == 0
+    assert said["rounds"] == 11  # the first token comes out of the prompt's own pass
+    assert said["text"].rstrip("\n") + "\n" == plain.stdout.decode()
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    script = f"{' '.join(COMMAND)} -t 0 'List ten animals, one a line.' | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{script}; exit ${{PIPESTATUS[0]}}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert done.stdout.count(b"\n") == 1
+    assert b"Traceback" not in done.stderr
+    assert b"rror" not in done.stderr
+
+
+def test_a_full_disk_is_one_clear_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "-n", "2", "Hi"],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            timeout=120,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == (
+        "error: cannot write the answer: No space left on device"
+    )
+
+
+def test_a_prompt_longer_than_the_context_names_both_numbers() -> None:
+    done = run("--quiet", stdin="word " * 2000)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert "tokens and the context holds 512" in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+
+
+def start(*args: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    process = subprocess.Popen(
+        [*COMMAND, "-t", "0", *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    return process, process.stdout
+
+
+def test_ctrl_c_keeps_what_was_said() -> None:
+    process, stdout = start("List one hundred animals, one a line.")
+    first = stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    rest, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (first + rest).endswith(b"\n")
+    assert b"stopped" in stderr
+    assert b"Traceback" not in stderr
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[pexpect.spawn]:
+    environment = {
+        **os.environ,
+        "XDG_STATE_HOME": str(tmp_path),
+        "TERM": "xterm-256color",
+        "COLUMNS": "100",
+        "LINES": "30",
+    }
+    child = pexpect.spawn(
+        COMMAND[0],
+        [*COMMAND[1:], "-t", "0", "--ctx", "2048"],
+        cwd=str(ROOT),
+        env=environment,
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(30, 100),
+    )
+    yield child
+    child.close(force=True)
+
+
+def test_a_conversation(terminal: pexpect.spawn, tmp_path: Path) -> None:
+    saved = tmp_path / "talk.json"
+    terminal.expect("SmolLM2-135M-Instruct")
+    terminal.expect("Ask anything")
+
+    terminal.send("List one hundred animals, one a line.\r")
+    terminal.expect_exact("one a line.")
+    terminal.expect("\r\n[^\x1b\r\n]*[a-z][^\x1b\r\n]*\r\n")  # a whole line of the answer
+    terminal.sendintr()
+    terminal.expect("stopped")
+    terminal.expect("prompt [0-9]+, 0 cached")
+
+    terminal.send("And what is your name?\r")
+    terminal.expect("tok/s")
+    terminal.expect("prompt ([0-9]+), ([0-9]+) cached")
+    prompt, cached = (int(group) for group in terminal.match.groups())
+    assert cached > 30  # the first exchange
+    assert prompt - cached < 30  # only what is new
+
+    terminal.send("/st")
+    terminal.expect("what the answers so far cost")  # the completion says what it is
+    terminal.send("\t\r")
+    terminal.expect("all 2")
+    terminal.expect("tokens/s")
+
+    terminal.send("/nonsense\r")
+    terminal.expect("error: no command /nonsense")
+    terminal.send("/save /no/such/place/x.json\r")
+    terminal.expect("error: cannot save to /no/such/place/x.json: No such file")
+    terminal.send(f"/save {saved}\r")
+    terminal.expect("saved 4 messages")
+
+    terminal.send("half a line\x03")  # Ctrl-C clears it
+    terminal.send("\x03")
+    terminal.expect("Ctrl-D leaves")
+    terminal.send("\x04")
+    terminal.expect(pexpect.EOF)
+    terminal.wait()
+    assert terminal.exitstatus == 0
+    roles = [message["role"] for message in json.loads(saved.read_text())["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+    assert "And what is your name?" in (tmp_path / "mtp-chat" / "history").read_text()
