@@ -15,19 +15,21 @@ from typing import Literal
 import psutil
 
 from mtp_cli.engine import gguf_header
-from mtp_cli.engine.depth import FixedDepth
+from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
+from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
+from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.llama import Context, HiddenSource, Model, supports_gpu
 from mtp_cli.engine.pairing import Pairing, pair
-from mtp_cli.engine.preflight import preflight
+from mtp_cli.engine.preflight import identity, preflight
 from mtp_cli.engine.sampling import Sampler, Sampling
 from mtp_cli.engine.target import MAX_DEPTH, Target
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
-AUTO_DEPTH = 3
 Depth = int | Literal["auto"]
 
 
@@ -40,10 +42,20 @@ class Engine:
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
     """
 
-    def __init__(self, trunk: Model, target: Target, drafter: Drafter, drafts: str | None) -> None:
+    def __init__(
+        self,
+        trunk: Model,
+        target: Target,
+        drafter: Drafter,
+        drafts: str | None,
+        cost_facts: Sequence[object],
+    ) -> None:
         self._trunk = trunk
         self._target = target
         self._drafter = drafter
+        self._ngram = NgramDrafter()
+        self._cost_facts = cost_facts
+        self._automatic: dict[bool, ExpectedValue] = {}  # greedy and sampled accept differently
         self.drafter = drafts
         self.n_ctx = target.n_ctx
         self.n_vocab = trunk.n_vocab
@@ -84,10 +96,12 @@ class Engine:
             size = n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
             hidden = HiddenSource.NONE if pairing is None else pairing.hidden
             target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
+            files = (identity(model), identity(heads) if heads else None)
+            cost_facts = (*files, n_threads, n_layers)
             if pairing is None:
-                return cls(trunk, target, NoDrafter(), None)
+                return cls(trunk, target, NoDrafter(), None, cost_facts)
             drafter = _open_drafter(trunk, pairing, size, n_threads, n_layers)
-            return cls(trunk, target, drafter, pairing.describe())
+            return cls(trunk, target, drafter, pairing.describe(), cost_facts)
 
         return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
 
@@ -116,22 +130,37 @@ class Engine:
         sampling: Sampling,
         *,
         max_tokens: int,
-        depth: Depth = "auto",
+        depth: Depth | DepthPolicy = "auto",
     ) -> Generation:
         """Continue `prompt`. At most one generation is under way at a time.
 
-        depth: how many ids to draft each round, 0 to 8; 0 is plain decoding
+        depth: how many ids to draft each round, 0 to 8, or who decides that; 0 is plain decoding.
+               "auto" decides by cost, and measures it (about a second) for the first time that
+               these files meet this machine
         """
-        drafter = self._drafter if depth != 0 else NoDrafter()
         return Generation(
             self._target,
-            drafter,
+            self._drafter if depth != 0 else NoDrafter(),
             Sampler(sampling, self.n_vocab),
-            FixedDepth(AUTO_DEPTH if depth == "auto" else min(depth, MAX_DEPTH)),
+            self._policy(depth, is_greedy=sampling.temperature <= 0),
             prompt,
             max_tokens=max_tokens,
             is_end=self.is_eog,
+            ngram=self._ngram,
         )
+
+    def _policy(self, depth: Depth | DepthPolicy, *, is_greedy: bool) -> DepthPolicy:
+        if isinstance(depth, int):
+            return FixedDepth(min(depth, MAX_DEPTH))
+        if depth != "auto":
+            return depth
+        if self.n_ctx < N_CTX_MIN:
+            return FixedDepth(0)
+        if not self._automatic:
+            table = cost_table(self._cost_facts, self._target, self._drafter, MAX_DEPTH + 1)
+            cost = CostModel(table)
+            self._automatic = {kind: ExpectedValue(cost) for kind in (True, False)}
+        return self._automatic[is_greedy]
 
     def close(self) -> None:
         self._drafter.close()

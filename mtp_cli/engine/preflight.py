@@ -28,7 +28,7 @@ _N_REMEMBERED = 256
 
 def preflight(path: Path) -> None:
     """Raise MtpError, naming the file, when llama.cpp cannot load it."""
-    key = _identity(path)
+    key = identity(path)
     if key is not None and key in _remembered():
         return
     _examine_in_child(path)
@@ -79,7 +79,7 @@ def examine(path: Path) -> None:
     model.close()
 
 
-def _identity(path: Path) -> str | None:
+def identity(path: Path) -> str | None:
     """What tells this version of this file from any other; None when it cannot be seen."""
     from mtp_cli.engine.llama import PINNED
 

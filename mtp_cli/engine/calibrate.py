@@ -1,0 +1,211 @@
+"""Measures what rounds cost on this machine, once, and remembers it.
+
+Owns the first measurement behind `cost.py` and the file that keeps it. It runs rows of any text
+through the target and the heads; knows nothing of what they say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from mtp_cli.engine.cost import CostTable
+from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.generate import TargetLike
+from mtp_cli.engine.llama import Floats
+
+_TARGET_S = 0.7  # for the row counts; three passes over them are made in any case
+_LONG_S = 2.5  # a longer context is left out where its rows, nine at a time, would take longer
+_N_SHORT, _N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
+_N_REMEMBERED = 64
+N_CTX_MIN = 64  # the least context that can be measured
+
+
+def cost_table(
+    facts: Sequence[object], target: TargetLike, drafter: Drafter, n_max: int
+) -> CostTable:
+    """What was measured under these very facts (files, threads), or is measured now."""
+    table = _remembered(facts)
+    if table is None or len(table.target_s) != n_max:
+        table = calibrate(target, drafter, n_max)
+        _remember(facts, table)
+    return table
+
+
+def calibrate(
+    target: TargetLike,
+    drafter: Drafter,
+    n_max: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> CostTable:
+    """Measure decodes of 1 to n_max rows and the drafter's steps. Both timelines end up empty."""
+    bench = _TargetBench(target, clock)
+    target_s, exact = bench.row_counts(n_max)
+    table = CostTable(target_s, bench.growth(target_s), exact=exact)
+    if drafter.max_depth > 0:
+        hidden = bench.hidden(n_max)
+        if hidden is not None:
+            table = _with_heads(table, drafter, hidden, clock)
+    target.truncate(0)
+    return table
+
+
+class _TargetBench:
+    """Decodes rows after a prefix, again and again."""
+
+    def __init__(self, target: TargetLike, clock: Callable[[], float]) -> None:
+        self._target = target
+        self._clock = clock
+        target.truncate(0)
+        self._prefix = _some_ids(_N_SHORT)
+        self._rewind()
+
+    def _rewind(self) -> None:
+        n_past = self._target.truncate(len(self._prefix))
+        if n_past < len(self._prefix):
+            self._target.prefill(self._prefix[n_past:], 0, lambda: False)
+
+    def _time(self, ids: Sequence[int]) -> tuple[float, Floats]:
+        """Seconds of decoding and choosing from rows of which only the first stands."""
+        started = self._clock()
+        rows = self._target.verify(ids)
+        for row in rows.logits:
+            row.argmax()
+        logits = rows.logits.copy()
+        self._target.truncate(len(self._prefix) + 1)
+        elapsed_s = self._clock() - started
+        self._rewind()
+        return elapsed_s, logits
+
+    def row_counts(self, n_max: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """Seconds for each row count, interleaved, and which give the logits of single rows."""
+        ids = _some_ids(n_max)
+        single = np.stack([self._target.verify([token]).logits[0].copy() for token in ids])
+        self._rewind()
+        started = self._clock()
+        counts = range(1, n_max + 1)
+        seconds: list[list[float]] = [[] for _ in counts]
+        exact = set(counts)
+        for n_passes in itertools.count():
+            if n_passes > 2 and self._clock() - started > _TARGET_S:
+                break
+            for n in counts:
+                elapsed_s, logits = self._time(ids[:n])
+                seconds[n - 1].append(elapsed_s)
+                if not np.array_equal(logits, single[:n]):
+                    exact.discard(n)
+        # The first pass also builds llama.cpp's graphs.
+        return tuple(statistics.median_low(s[1:]) for s in seconds), tuple(sorted(exact))
+
+    def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
+        """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
+        n_max, n_more = len(target_s), _N_LONG - _N_SHORT
+        is_affordable = n_more * target_s[-1] / n_max < _LONG_S
+        if not is_affordable or self._target.n_ctx < _N_LONG + n_max:
+            return (0.0,) * n_max
+        self._prefix = _some_ids(_N_LONG)
+        self._rewind()
+        ends = []
+        for n in (1, n_max):
+            long_s = statistics.median_low(self._time(_some_ids(n))[0] for _ in range(4))
+            ends.append(max(0.0, long_s - target_s[n - 1]) / n_more)
+        first, last = ends
+        return tuple(float(g) for g in np.linspace(first, max(first, last), n_max))
+
+    def hidden(self, n_rows: int) -> Floats | None:
+        rows = self._target.verify(_some_ids(n_rows))
+        return None if rows.hidden is None else rows.hidden.copy()
+
+
+def _with_heads(
+    table: CostTable, drafter: Drafter, hidden: Floats, clock: Callable[[], float]
+) -> CostTable:
+    """Add the drafter's first step, its catch-up rows and its further steps."""
+    drafter.truncate(0)
+    position = 0
+
+    def draft_s(n_rows: int, depth: int) -> tuple[int, float]:
+        """Show it n_rows more rows and draft; rows it caught up with, and seconds."""
+        nonlocal position
+        drafter.observe(_some_ids(n_rows), position, hidden[:n_rows])
+        position += n_rows
+        n_waiting = drafter.n_waiting
+        started = clock()
+        drafter.draft(1, depth)
+        return n_waiting, clock() - started
+
+    n_many, depth = len(hidden), min(4, drafter.max_depth)
+    shapes = ((1, 1), (n_many, 1), (1, depth))
+    seen = [[draft_s(*shape) for shape in shapes] for _ in range(9)][1:]
+    (few, few_s), (many, many_s), (_, deep_s) = (
+        (shape[0][0], statistics.median_low(s for _, s in shape))
+        for shape in zip(*seen, strict=True)
+    )
+    drafter.truncate(0)
+    row_s = max(0.0, many_s - few_s) / max(1, many - few)
+    return dataclasses.replace(
+        table,
+        first_s=max(few_s - few * row_s, 1e-6),
+        row_s=row_s,
+        step_s=max((deep_s - few_s) / max(1, depth - 1), 1e-6),
+    )
+
+
+def _some_ids(n: int) -> list[int]:
+    """Ordinary ids that every vocabulary has."""
+    return [7 * i % 61 + 1 for i in range(n)]
+
+
+def _remembered(facts: Sequence[object]) -> CostTable | None:
+    entry = _read().get(_key(facts))
+    try:
+        return None if entry is None else CostTable(**_tuples(entry))
+    except TypeError:
+        return None
+
+
+def _remember(facts: Sequence[object], table: CostTable) -> None:
+    """Best effort: without a cache the next start measures again."""
+    tables = {**_read(), _key(facts): dataclasses.asdict(table)}
+    kept = dict(list(tables.items())[-_N_REMEMBERED:])
+    path = _path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(kept, file)
+        os.replace(file.name, path)
+
+
+def _path() -> Path:
+    return Path(platformdirs.user_cache_dir("mtp-cli")) / "costs.json"
+
+
+def _key(facts: Sequence[object]) -> str:
+    machine = (platform.node(), platform.machine(), platform.processor(), os.cpu_count())
+    return hashlib.sha256(repr((*facts, machine)).encode()).hexdigest()
+
+
+def _read() -> dict[str, dict[str, Any]]:
+    try:
+        tables = json.loads(_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return tables if isinstance(tables, dict) else {}
+
+
+def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
