@@ -48,7 +48,7 @@ class _Waiting:
         self.position = position
 
     def append(self, token: int, hidden: Floats) -> None:
-        if len(self.tokens) == len(self._hidden):
+        if len(self.tokens) == N_WAITING:
             self._forget_oldest(len(self.tokens) - N_WAITING // 2)
         self._hidden[len(self.tokens)] = hidden
         self.tokens.append(token)
@@ -91,6 +91,7 @@ class MtpDrafter:
         self.max_depth = n_chained if self._is_chained else MAX_DEPTH
         self.n_window = N_OUTPUTS
         self._n_heads = n_chained
+        self._gives_last_row = _gives_last_row(context)
         self._waiting = _Waiting(context.model.n_embd)
         self._carry: Floats | None = None  # the target's row of the position before the next one
         self._next = 0  # the next position the target will be seen to decode
@@ -121,7 +122,9 @@ class MtpDrafter:
         self._waiting.append(self._surrogate(newest), self._carry)
         tokens, hidden = self._waiting.tokens, self._waiting.hidden
         start = self._waiting.position
-        self._drop_from(min(start, self._n_read))  # the rows of the last draft were the head's own
+        # The rows of the last draft were the head's own. After rows it was never shown it starts
+        # anew: llama.cpp takes no gap in the positions.
+        self._drop_from(start if start <= self._n_read else 0)
         self._n_read = self._waiting.end
         draft = Draft()
         run = self._chained_steps if self._is_chained else self._reused_steps
@@ -144,6 +147,10 @@ class MtpDrafter:
         is_wanted: Callable[[], bool],
     ) -> None:
         """One head: each step adds one row after the rows before it."""
+        if len(tokens) > 1 and not self._gives_last_row:
+            n_before = len(tokens) - 1
+            self._context.decode(tokens[:-1], start, first_output=n_before, hidden=hidden[:-1])
+            tokens, hidden, start = tokens[-1:], hidden[-1:], start + n_before
         self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
         token = self._take(draft)
         position = self._n_read
@@ -204,3 +211,21 @@ class MtpDrafter:
         self._context.close()
         if self._owns_model:
             self._context.model.close()
+
+
+def _gives_last_row(context: Context) -> bool:
+    """Whether the hidden row of a decode with one output is that output's.
+
+    Some of llama.cpp's MTP graphs (qwen35, glm4moe, deepseek2, ...) hand out the decode's first
+    rows, whichever were asked for; there, the newest row has to be a decode of its own.
+    """
+    rows = np.random.default_rng(0).standard_normal((2, context.model.n_embd)).astype(np.float32)
+    context.decode([0, 0], 0, first_output=1, hidden=rows)
+    given = context.hidden()
+    given = None if given is None else given.copy()
+    context.clear()
+    context.decode([0], 0, hidden=rows[:1])
+    first = context.hidden()
+    is_last = given is not None and first is not None and not np.allclose(given, first, atol=1e-2)
+    context.clear()
+    return is_last
