@@ -1,0 +1,182 @@
+"""The loop's neighbours, scripted: a target without llama.cpp, and drafters that know the answer.
+
+A scripted target keeps the same promises as the real one and logs what was asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mtp_cli.engine.depth import FixedDepth
+from mtp_cli.engine.drafters.base import Draft, Drafter, always
+from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
+from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.sampling import Sampler, Sampling
+from mtp_cli.engine.target import Rows
+
+N_VOCAB = 64
+GREEDY = Sampling(temperature=0)
+NextLogits = Callable[[Sequence[int]], Floats]
+
+
+def wander(ids: Sequence[int]) -> int:
+    """A text that depends on its last three ids and never ends by itself (no id 0)."""
+    return 1 + hash(tuple(ids[-3:])) % (N_VOCAB - 1)
+
+
+def certain(ids: Sequence[int]) -> Floats:
+    """Logits that leave no doubt of the id to which `wander` goes."""
+    row = np.zeros(N_VOCAB, np.float32)
+    row[wander(ids)] = 10
+    return row
+
+
+@dataclass
+class ScriptedTarget:
+    """A target whose logits are a function of the ids before them.
+
+    hidden rows are (position, id), so that a drafter's can be checked
+    can_drop: False for a memory that loses everything when asked to drop a suffix of a prompt
+    log:      what was asked: ("prefill" | "verify", ids) and ("truncate", n_past)
+    """
+
+    next_logits: NextLogits = certain
+    n_ctx: int = 256
+    can_drop: bool = True
+    n_batch: int = 8
+    ids: list[int] = field(default_factory=list)
+    log: list[tuple[str, list[int] | int]] = field(default_factory=list)
+
+    def prefill(
+        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool] = lambda: False
+    ) -> Rows | None:
+        self.log.append(("prefill", list(tokens)))
+        for start in range(0, len(tokens), self.n_batch):
+            rows = self._append(tokens[start : start + self.n_batch])
+            if start + self.n_batch < len(tokens) and is_stopped():
+                return None
+        n_rows = max(1, min(n_hidden, len(rows.logits)))
+        hidden = rows.hidden if n_hidden else None
+        return Rows(rows.logits[-n_rows:], None if hidden is None else hidden[-n_rows:])
+
+    def verify(self, tokens: Sequence[int]) -> Rows:
+        self.log.append(("verify", list(tokens)))
+        return self._append(tokens)
+
+    def _append(self, tokens: Sequence[int]) -> Rows:
+        assert tokens
+        assert len(self.ids) + len(tokens) <= self.n_ctx, "the loop ran over the context"
+        logits, hidden = [], []
+        for token in tokens:
+            hidden.append((len(self.ids), token))
+            self.ids.append(token)
+            logits.append(self.next_logits(self.ids))
+        return Rows(np.stack(logits), np.array(hidden, np.float32))
+
+    def truncate(self, n_past: int) -> int:
+        self.log.append(("truncate", n_past))
+        if n_past >= len(self.ids):
+            return len(self.ids)
+        if not self.can_drop:
+            self.ids.clear()
+            return 0
+        del self.ids[n_past:]
+        return n_past
+
+
+class ScriptedDrafter:
+    """Drafts from a text it was told, right or wrong as `is_right` says for each id.
+
+    seen: every row it was shown: position -> (id, hidden row); rows it was told to forget are gone
+    """
+
+    max_depth = 8
+    n_window = 8
+    n_waiting = 0
+
+    def __init__(
+        self, target: TargetLike, text: Sequence[int], is_right: Callable[[], bool]
+    ) -> None:
+        self._target = target
+        self._text = text
+        self._is_right = is_right
+        self.seen: dict[int, tuple[int, Floats | None]] = {}
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        assert hidden is None or len(hidden) == len(ids)
+        for index, token in enumerate(ids):
+            row = None if hidden is None else hidden[index].copy()
+            self.seen[position + index] = (token, row)
+
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+        start = len(self._target.ids)
+        assert self._text[start] == newest, "the loop drafts for another text"
+        draft = Draft()
+        for right in self._text[start + 1 : start + 1 + depth]:
+            draft.ids.append(right if self._is_right() else (right + 1) % N_VOCAB)
+            draft.probs.append(0.5)
+            if not keep_going(draft):
+                break
+        return draft
+
+    def truncate(self, n_past: int) -> None:
+        self.seen = {p: row for p, row in self.seen.items() if p < n_past}
+
+    def close(self) -> None:
+        pass
+
+
+class StubbornDrafter(ScriptedDrafter):
+    """Proposes the same ids whatever came before."""
+
+    def __init__(self, target: TargetLike, ids: Sequence[int]) -> None:
+        super().__init__(target, ids, lambda: True)
+
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+        ids = list(self._text[:depth])
+        return Draft(ids, [0.5] * len(ids))
+
+
+def coin(seed: int) -> Callable[[], bool]:
+    rng = np.random.default_rng(seed)
+    return lambda: bool(rng.random() < 0.6)
+
+
+# How right a scripted drafter is: always, never, or by chance.
+SKILLS: dict[str, Callable[[], Callable[[], bool]]] = {
+    "perfect": lambda: lambda: True,
+    "useless": lambda: lambda: False,
+    "random": lambda: coin(21),
+}
+
+
+def new_generation(
+    target: TargetLike,
+    drafter: Drafter,
+    prompt: Sequence[int],
+    *,
+    depth: int,
+    max_tokens: int = 48,
+    sampler: SamplerLike | None = None,
+    is_end: Callable[[int], bool] = lambda token: False,
+) -> Generation:
+    """The real loop, greedy and at a fixed depth unless told otherwise."""
+    return Generation(
+        target,
+        drafter,
+        sampler or Sampler(GREEDY, N_VOCAB),
+        FixedDepth(depth),
+        prompt,
+        max_tokens=max_tokens,
+        is_end=is_end,
+    )
+
+
+def finish(generation: Generation) -> list[int]:
+    """Run to the end; what was yielded must be what it says it generated."""
+    yielded = [token for new in generation for token in new]
+    assert yielded == generation.tokens
+    return yielded

