@@ -228,15 +228,15 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     family = family_of(config)
     resolver = Resolver(checkpoint, family, config)
     found = resolver.n_heads()
-    n_heads, notes = _usable_heads(family, config, found, options.part)
+    n_heads, notes = usable_heads(family, config, found, options.part)
     trunk = list(resolver.trunk()) if options.part != "heads" else list(resolver.shared())
     heads = list(resolver.heads(n_heads))
     if options.part != "heads":
         resolver.check_leftovers(found)
-    tensors = [*_encode(trunk, options.outtype), *_encode(heads, options.head_type)]
+    tensors = [*encode_all(trunk, options.outtype), *encode_all(heads, options.head_type)]
     metadata = {
         **_general(checkpoint, family, tensors, options),
-        **_keyed(family.arch, family.metadata(config, n_heads)),
+        **keyed(family.arch, family.metadata(config, n_heads)),
         **tokenizer_metadata(checkpoint.folder, config.count("vocab_size"), family, options.pre),
     }
     if metadata["tokenizer.ggml.model"] == "no_vocab":
@@ -247,7 +247,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     return Plan(pairs(metadata), tuple(tensors), tuple(notes))
 
 
-def _usable_heads(family: Family, config: Config, found: int, part: Part) -> tuple[int, list[str]]:
+def usable_heads(family: Family, config: Config, found: int, part: Part) -> tuple[int, list[str]]:
     """How many heads to convert, and what people should know of the others."""
     announced = config.find(*family.heads.count, default=0) if family.heads else 0
     notes: list[str] = []
@@ -265,14 +265,16 @@ def _usable_heads(family: Family, config: Config, found: int, part: Part) -> tup
     return found, notes
 
 
-def _encode(tensors: list[tuple[str, Source]], outtype: str) -> Iterator[PlannedTensor]:
+def encode_all(tensors: list[tuple[str, Source]], outtype: str) -> Iterator[PlannedTensor]:
+    """Choose each tensor's format."""
     wanted = formats.outtype(outtype)
     tied = not any(name == "output.weight" for name, _ in tensors)
     for name, source in tensors:
         yield encoded(name, source, kind_for(name, source.shape, wanted, tied))
 
 
-def _keyed(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def keyed(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A family's keys with the architecture filled in."""
     return {key.replace("{arch}", arch): value for key, value in values.items()}
 
 
@@ -313,8 +315,7 @@ def parameter_counts(tensors: list[PlannedTensor]) -> tuple[int, int, int, int]:
 
 def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What ties a head file to its trunk; the norms are small enough to read now."""
-    heads, dims = resolver.family.heads, resolver.family.dims(resolver.config, 0)
-    assert heads is not None
+    dims = resolver.family.dims(resolver.config, 0)
     norms = [
         (name, load(source))
         for name, source in resolver.trunk()
@@ -325,7 +326,7 @@ def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
         fingerprint=head_file.fingerprint(norms),
         n_embd=dims["embd"],
         n_vocab=dims["vocab"],
-        hidden=heads.hidden,
+        hidden="nextn",
         vocabulary=None,
     )
     return {head_file.KEY_TYPE: head_file.TYPE, **info.metadata()}

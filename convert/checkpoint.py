@@ -6,7 +6,7 @@ Owns the folder's layout and its validation. Knows nothing of model families or 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,36 +47,56 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def open_checkpoint(folder: Path, wanted: Callable[[str], bool] | None = None) -> Checkpoint:
-    """Validate a folder and return it; `wanted` limits which shards are opened at all.
+def open_checkpoint(
+    folder: Path,
+    wanted: Callable[[str], bool] | None = None,
+    in_files: Collection[str] | None = None,
+) -> Checkpoint:
+    """Validate a folder and return it.
 
-    With `wanted`, only the shards that the index names for a wanted tensor are opened (what
-    `graft` needs); without an index there is one shard, and it is opened.
+    wanted:   take only tensors of these names, and open only the shards that the index names for
+              one of them (what `graft` needs)
+    in_files: open only these shards
     """
     if not folder.is_dir():
         raise MtpError(f"{folder}: expected a checkpoint folder")
     config = read_json(folder / "config.json")
     if (folder / INDEX).exists():
-        tensors = _sharded(folder, wanted)
+        tensors = _sharded(folder, wanted, in_files)
     elif (folder / SINGLE).exists():
         tensors = read_header(folder / SINGLE)
     else:
         raise MtpError(f"{folder}: holds neither {INDEX} nor {SINGLE}")
+    for file in sorted(_unlisted_heads(folder, tensors)):
+        tensors |= read_header(file)
     if wanted is not None:
         tensors = {name: entry for name, entry in tensors.items() if wanted(name)}
     return Checkpoint(folder, config, tensors)
 
 
-def _sharded(folder: Path, wanted: Callable[[str], bool] | None) -> dict[str, TensorEntry]:
+def _unlisted_heads(folder: Path, tensors: Mapping[str, TensorEntry]) -> set[Path]:
+    """Files of heads that the index does not name: MiMo-V2-Flash ships such a one."""
+    listed = {entry.file for entry in tensors.values()}
+    if (folder / INDEX).exists():
+        listed |= {folder / file for file in _weight_map(folder).values()}
+    return {*folder.glob("*mtp*.safetensors")} - listed
+
+
+def _sharded(
+    folder: Path, wanted: Callable[[str], bool] | None, in_files: Collection[str] | None
+) -> dict[str, TensorEntry]:
     weight_map = _weight_map(folder)
-    files = sorted({file for name, file in weight_map.items() if not wanted or wanted(name)})
+    chosen = (name for name in weight_map if wanted is None or wanted(name))
+    files = sorted({weight_map[name] for name in chosen})
+    if in_files is not None:
+        files = [file for file in files if file in in_files]
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0]}")
-    if wanted is None:
-        extra = sorted({path.name for path in folder.glob("model-*.safetensors")} - {*files})
+    if wanted is None and in_files is None:
+        extra = {path.name for path in folder.glob("model-*.safetensors")} - {*files}
         if extra:
-            raise MtpError(f"{folder / extra[0]}: a shard that {INDEX} does not name")
+            raise MtpError(f"{folder / min(extra)}: a shard that {INDEX} does not name")
     tensors: dict[str, TensorEntry] = {}
     for file in files:
         tensors.update(_one_shard(folder, file, weight_map))

@@ -14,11 +14,19 @@ from typing import Annotated
 
 import typer
 
+from convert import formats
 from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
+from convert.detach import plan_extract, plan_strip
 from convert.formats import OUTTYPES
+from convert.graft import grafted_format, plan_graft
+from convert.inspect import inspect_lines
+from convert.model import coarse_tensors, open_model
+from convert.pack import plan_pack
 from convert.plan import Plan
 from convert.report import notices, plan_lines, progress_bar, summary_lines
+from convert.trial import ends_of_text, ids_of_text, try_heads, written_by
+from convert.trim import count_ids, plan_trim
 from convert.write import write
 from mtp_cli.errors import MtpError
 
@@ -52,10 +60,15 @@ HeadOuttype = Annotated[
     ),
 ]
 
+AnyOuttype = Annotated[
+    str | None,
+    typer.Option("--outtype", callback=_format, help="Number format. Default: as it is."),
+]
+
 
 @app.callback()
 def commands() -> None:
-    """mtp-convert COMMAND: convert, and the commands that follow it."""
+    """Gets multi-token-prediction heads into GGUF files, and out of them."""
 
 
 @app.command()
@@ -80,6 +93,115 @@ def convert(
     _execute(plan_checkpoint(open_checkpoint(checkpoint), options), output, dry_run)
 
 
+@app.command()
+def graft(
+    trunk: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of the same model's checkpoint.")],
+    output: Out,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Join a checkpoint's heads to an existing GGUF of the same model."""
+    options = Options("heads", head_outtype=head_outtype or grafted_format(trunk))
+    _execute(plan_graft(trunk, checkpoint, options), output, dry_run)
+
+
+@app.command()
+def pack(
+    trunk: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
+    heads: Annotated[Path, typer.Argument(help="A head file made by mtp-train.")],
+    output: Out,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
+    _execute(plan_pack(trunk, heads, head_outtype or "q8_0"), output, dry_run)
+
+
+@app.command()
+def extract(
+    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Take the heads out of a GGUF into a head file."""
+    _execute(plan_extract(model, outtype and formats.outtype(outtype)), output, dry_run)
+
+
+@app.command()
+def strip(
+    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a GGUF without its heads."""
+    _execute(plan_strip(model, outtype and formats.outtype(outtype)), output, dry_run)
+
+
+@app.command()
+def trim(
+    heads: Annotated[Path, typer.Argument(help="A head file.")],
+    trunk: Annotated[Path, typer.Argument(help="Its trunk.")],
+    output: Out,
+    ids: Annotated[int, typer.Option("--ids", min=1, help="How many ids to keep.")] = 8192,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text that stands for your use.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Without --text: what the model writes itself.")
+    ] = 20_000,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a head with a smaller draft vocabulary, chosen from text."""
+    given = [_read(path) for path in text or []]
+    texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens)
+    counts = count_ids(texts, open_model(trunk).n_vocab)
+    trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk))
+    _execute(trimmed.plan, output, dry_run)
+    _say(f"the kept ids cover {trimmed.coverage:.2%} of the text")
+    if not dry_run:
+        for name, path in (("before", heads), ("after", output)):
+            shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)
+            _say(f"acceptance by position {name}: {shares}")
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(help="A GGUF.")],
+    heads: Annotated[Path | None, typer.Option("--heads", help="Its head file.")] = None,
+) -> None:
+    """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
+    owner = open_model(heads or model)
+    if not owner.n_heads:
+        raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
+    for line in try_heads(model, heads).lines(coarse_tensors(owner)):
+        typer.echo(line)
+
+
+@app.command("inspect")
+def inspect_command(
+    path: Annotated[Path, typer.Argument(help="A checkpoint folder or a GGUF.")],
+) -> None:
+    """Say what a checkpoint or a GGUF holds, and what can run it."""
+    for line in inspect_lines(path):
+        typer.echo(line)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise MtpError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MtpError(f"{path}: not UTF-8 text") from error
+
+
+def _say(line: str) -> None:
+    notices.print(line, markup=False, soft_wrap=True)
+
+
 def _execute(plan: Plan, output: Path, dry_run: bool) -> None:
     """Show the plan, or run that very plan."""
     if dry_run:
@@ -89,7 +211,7 @@ def _execute(plan: Plan, output: Path, dry_run: bool) -> None:
     with progress_bar(output.name) as progress:
         write(plan, output, progress)
     for line in summary_lines(plan, output):
-        notices.print(line, markup=False, soft_wrap=True)
+        _say(line)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

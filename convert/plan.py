@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from convert import formats
 from convert.formats import Type
-from convert.gguf_file import ALIGNMENT, KEY_ALIGNMENT, GgufFile, Pair
+from convert.gguf_file import ALIGNMENT, KEY_ALIGNMENT, Pair
 from convert.metadata import encode_header
 from convert.sources import Source, n_rows
 from mtp_cli.errors import MtpError
@@ -29,11 +29,10 @@ class PlannedTensor:
     shape: tuple[int, ...]
     kind: Type
     n_bytes: int
-    origin: str
     blocks: Callable[[], Iterator[bytes | memoryview]]
 
 
-def encoded(name: str, source: Source, kind: Type, origin: str = "") -> PlannedTensor:
+def encoded(name: str, source: Source, kind: Type) -> PlannedTensor:
     """A tensor computed from a source and encoded as `kind` (or what its row length allows)."""
     fits = formats.fitting(kind, source.shape[-1])
     n_bytes = n_rows(source) * formats.row_bytes(fits, source.shape[-1])
@@ -47,21 +46,7 @@ def encoded(name: str, source: Source, kind: Type, origin: str = "") -> PlannedT
             except MtpError as error:
                 raise MtpError(f"{name}: {error}") from error
 
-    return PlannedTensor(name, source.shape, fits, n_bytes, origin, blocks)
-
-
-def copied(file: GgufFile, name: str, new_name: str | None = None) -> PlannedTensor:
-    """A tensor of an existing GGUF, byte for byte."""
-    tensor = file.tensors[name]
-    step = BLOCK_VALUES * 4
-
-    def blocks() -> Iterator[bytes | memoryview]:
-        for begin in range(0, tensor.n_bytes, step):
-            yield file.read(name, begin, min(step, tensor.n_bytes - begin))
-
-    return PlannedTensor(
-        new_name or name, tensor.shape, tensor.kind, tensor.n_bytes, file.path.name, blocks
-    )
+    return PlannedTensor(name, source.shape, fits, n_bytes, blocks)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,12 @@ def to_float32(rows: Array, dtype: str) -> npt.NDArray[np.float32]:
 
 def load(source: Source) -> npt.NDArray[np.float32]:
     """The whole tensor as float32, in its shape."""
-    return to_float32(source.rows(0, n_rows(source)), source.dtype).reshape(source.shape)
+    return load_rows(source, 0, n_rows(source)).reshape(source.shape)
+
+
+def load_rows(source: Source, begin: int, end: int) -> npt.NDArray[np.float32]:
+    """Rows [begin, end) as float32."""
+    return to_float32(source.rows(begin, end), source.dtype)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,6 @@ _HEADS = Heads(
     prefix="model.layers.{i}",
     count=("num_nextn_predict_layers",),
     rules=nextn(),
-    hidden="post_norm",
 )
 
 DEEPSEEK_V3 = Family(

@@ -63,7 +63,6 @@ GLM4_MOE = Family(
         prefix="model.layers.{i}",
         count=("num_nextn_predict_layers",),
         rules=nextn(),
-        hidden="post_norm",
     ),
     ignored=OTHER_TOWERS,
     pre_tokenizer="glm4",

@@ -168,7 +168,6 @@ MIMO2 = Family(
         prefix="model.mtp.layers.{h}",
         count=("num_nextn_predict_layers",),
         rules=_NEXTN,
-        hidden="pre_norm",
         single=False,
     ),
     ignored=OTHER_TOWERS,

@@ -184,7 +184,6 @@ _HEADS = Heads(
     prefix="mtp.layers.{h}",
     count=("mtp_num_hidden_layers",),
     rules=_NEXTN,
-    hidden="post_norm",
     memory="hybrid",
 )
 

@@ -56,7 +56,6 @@ class Heads:
     prefix: of head h's layer; `{h}` counts heads, `{i}` continues the trunk's layers
     count:  config keys that announce how many there are
     rules:  the tensors a head has beside those of a layer
-    hidden: which of the trunk's rows llama.cpp's graph feeds the head
     single: llama.cpp's graph runs only one
     """
 
@@ -64,7 +63,6 @@ class Heads:
     prefix: str
     count: tuple[str, ...]
     rules: tuple[Rule, ...]
-    hidden: Literal["pre_norm", "post_norm"]
     single: bool = True
     memory: Literal["plain", "hybrid"] = "plain"
 

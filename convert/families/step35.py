@@ -169,7 +169,6 @@ STEP35 = Family(
         prefix="model.layers.{i}",
         count=("num_nextn_predict_layers",),
         rules=_NEXTN,
-        hidden="pre_norm",
         single=False,
     ),
     ignored=OTHER_TOWERS,

@@ -1,0 +1,121 @@
+"""The heads of a checkpoint onto an existing GGUF of the same model.
+
+The trunk's tensors are copied byte for byte, and of the checkpoint only the shards that hold head
+tensors are opened. Knows nothing of any one family.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import formats
+from convert.build import Options, Resolver, encode_all, keyed, usable_heads
+from convert.checkpoint import Checkpoint, open_checkpoint, read_json
+from convert.families import family_of
+from convert.families.rules import Config, Family
+from convert.metadata import pair
+from convert.model import BLOCK_COUNT, GgufModel, open_model
+from convert.plan import Plan
+from convert.reuse import copied
+from convert.sources import load
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+
+# What must agree, or the heads are for another model.
+_MUST_AGREE = ("embedding_length", "attention.head_count", "attention.key_length", "expert_count")
+
+
+def plan_graft(trunk: Path, folder: Path, options: Options) -> Plan:
+    """The plan that joins a trunk and a checkpoint's heads; refuses heads of another model."""
+    model = open_model(trunk)
+    config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
+    family = family_of(config)
+    if family.arch != model.arch:
+        raise MtpError(f"{trunk}: architecture {model.arch}; {family.name}'s is {family.arch}")
+    if model.n_heads:
+        raise MtpError(f"{trunk}: has heads already; mtp-convert strip takes them off")
+    checkpoint = open_checkpoint(folder, lambda name: _is_of_head(name, family, config))
+    resolver = Resolver(checkpoint, family, config)
+    n_heads, notes = usable_heads(family, config, resolver.n_heads(), "heads")
+    values = keyed(family.arch, family.metadata(config, n_heads))
+    _check(model, values, resolver)
+    _check_norms(model, family, config, folder, checkpoint)
+    tensors = [copied(model.file, name) for name in model.file.tensors]
+    tensors += encode_all(list(resolver.heads(n_heads)), options.head_type)
+    metadata = dict(model.file.pairs)
+    for key, value in values.items():
+        if isinstance(value, list) and value:
+            metadata[key] = pair(value)  # per-layer arrays grow with the blocks
+    for key in (f"{family.arch}.{BLOCK_COUNT}", f"{family.arch}.nextn_predict_layers"):
+        metadata[key] = pair(values[key])
+    return Plan(metadata, tuple(tensors), tuple(notes))
+
+
+def grafted_format(trunk: Path) -> str:
+    """Heads in the trunk's own format where that is a plain one, else in eight bits."""
+    file = open_model(trunk).file
+    largest = max(file.tensors.values(), key=lambda tensor: tensor.n_bytes)
+    return "q8_0" if formats.is_quantized(largest.kind) else largest.kind.name.lower()
+
+
+def _is_of_head(name: str, family: Family, config: Config) -> bool:
+    """Whether a checkpoint tensor belongs to a head, by its name alone."""
+    if family.heads is None:
+        raise MtpError(f"{config.where}: {family.name} has no heads of its own; see pack")
+    known = family.rename(name)
+    if "{h}" in family.heads.prefix:
+        pattern = re.escape(family.heads.prefix).replace(r"\{h\}", r"\d+") + r"\."
+        fixed = {p for rule in family.heads.rules for p in rule.patterns if "{" not in p}
+        return bool(re.match(pattern, known)) or known in fixed
+    pattern = re.escape(family.heads.prefix).replace(r"\{i\}", r"(\d+)") + r"\."
+    match = re.match(pattern, known)
+    return match is not None and int(match[1]) >= config.count("num_hidden_layers")
+
+
+def _check(model: GgufModel, values: Mapping[str, Any], resolver: Resolver) -> None:
+    where = resolver.config.where
+    if model.n_layers != resolver.n_layers:
+        raise MtpError(
+            f"{where}: heads for {resolver.n_layers} layers, {model.path} has {model.n_layers}"
+        )
+    for name in _MUST_AGREE:
+        wanted, found = values.get(model.key(name)), model.file.get(model.key(name))
+        if isinstance(wanted, int) and isinstance(found, int) and wanted != found:
+            raise MtpError(f"{where}: {name} {wanted}, {model.path} has {found}")
+    n_vocab = resolver.config.count("vocab_size")
+    if model.n_vocab != n_vocab:
+        raise MtpError(f"{where}: a vocabulary of {n_vocab}, {model.path} has {model.n_vocab}")
+
+
+def _check_norms(
+    model: GgufModel, family: Family, config: Config, folder: Path, heads: Checkpoint
+) -> None:
+    """Norms of the trunk that happen to lie in the opened shards must be this trunk's."""
+    opened = {entry.file.name for entry in heads.tensors.values()}
+    nearby = open_checkpoint(folder, in_files=opened)
+    for name, values in _norms(Resolver(nearby, family, config)):
+        if name in model.file.tensors and not np.allclose(
+            values, model.values(name), rtol=1e-3, atol=1e-5
+        ):
+            raise MtpError(f"{folder}: {name} differs from {model.path}'s: another model's heads")
+
+
+def _norms(resolver: Resolver) -> Iterator[tuple[str, Any]]:
+    """The trunk's norms that the opened shards hold, transformed as in a full conversion."""
+    family = resolver.family
+    scopes = [(family.rules, 0, "")]
+    scopes += [
+        (family.layer_rules, i, family.layer_prefix.format(i=i)) for i in range(resolver.n_layers)
+    ]
+    for rules, i, prefix in scopes:
+        for rule in rules:
+            name = rule.to.format(i=i)
+            present = tuple(p.replace("{L}", prefix) for p in rule.patterns)
+            wanted = head_file.is_fingerprinted(name, resolver.n_layers)
+            if wanted and all(p in resolver.names for p in present):
+                yield from ((to, load(source)) for to, source in resolver.apply((rule,), i, prefix))

@@ -1,0 +1,116 @@
+"""A head with a smaller draft vocabulary: fewer rows of its output matrix, cheaper steps.
+
+Owns choosing the ids, the surrogates for those left out, and the plan; rows are copied byte for
+byte. Follows FR-Spec (arXiv:2502.14856): the most frequent ids cover nearly all of a text. Knows
+nothing of how the text came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from convert.metadata import pair
+from convert.model import GgufModel, open_model
+from convert.plan import Plan, PlannedTensor
+from convert.reuse import Decoded, copied, moved_rows
+from convert.sources import load_rows
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary, Ids
+
+Counts = npt.NDArray[np.int64]
+
+# Matrices of a head file with one row for each id.
+_OVER_IDS = re.compile(
+    r"(token_embd|output|blk\.\d+\.nextn\.(embed_tokens|shared_head_head))\.weight"
+)
+_CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """The plan, and the share of the counted text that the kept ids cover."""
+
+    plan: Plan
+    coverage: float
+
+
+def count_ids(texts: Iterable[Iterable[int]], n_vocab: int) -> Counts:
+    """How often each id occurs."""
+    counts = np.zeros(n_vocab, np.int64)
+    for ids in texts:
+        np.add.at(counts, np.fromiter(ids, np.int64), 1)
+    return counts
+
+
+def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -> Ids:
+    """The `size` most frequent of the `allowed` ids, with those kept `always` first; sorted.
+
+    Ties go to the smaller id: in a BPE vocabulary that is the more common piece.
+    """
+    kept = [i for i in sorted(set(always)) if i in set(allowed.tolist())][:size]
+    rest = np.setdiff1d(allowed, kept)
+    order = rest[np.lexsort((rest, -counts[rest]))]
+    return np.sort(np.concatenate([np.array(kept, np.int64), order[: size - len(kept)]])).astype(
+        np.int32
+    )
+
+
+def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
+              always: Iterable[int]) -> Trimmed:  # fmt: skip
+    """The plan for a head file over `size` ids; `counts` says which matter."""
+    heads, trunk = open_model(heads_path), open_model(trunk_path)
+    info = heads.info()
+    if info.fingerprint != trunk.fingerprint():
+        raise MtpError(f"{heads_path}: made for {info.trunk_name}, not for {trunk_path}")
+    old = np.arange(info.n_vocab, dtype=np.int32)
+    old = old if info.vocabulary is None else info.vocabulary.draft_ids
+    if not 0 < size < len(old):
+        raise MtpError(f"{heads_path}: drafts over {len(old)} ids; {size} is no smaller number")
+    ids = choose_ids(counts, size, old, always)
+    vocabulary = DraftVocabulary(ids, surrogates(trunk, ids))
+    rows = np.searchsorted(old, ids)
+    tensors = [_cut(heads, name, len(old), rows) for name in heads.file.tensors]
+    metadata = dict(heads.file.pairs)
+    new = head_file.HeadInfo(
+        info.trunk_name, info.fingerprint, info.n_embd, info.n_vocab, info.hidden, vocabulary
+    )
+    metadata |= {key: pair(value) for key, value in new.metadata().items()}
+    metadata = {k: v for k, v in metadata.items() if not k.startswith("tokenizer.")}
+    metadata["tokenizer.ggml.model"] = pair("no_vocab")
+    metadata[heads.key("vocab_size")] = pair(size)
+    total = int(counts.sum())
+    return Trimmed(Plan(metadata, tuple(tensors)), float(counts[ids].sum()) / max(total, 1))
+
+
+def _cut(heads: GgufModel, name: str, n_ids: int, rows: npt.NDArray[np.int64]) -> PlannedTensor:
+    if not _OVER_IDS.fullmatch(name):
+        return copied(heads.file, name)
+    if heads.shape(name)[0] != n_ids:
+        raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {heads.shape(name)}")
+    return moved_rows(heads.file, name, rows)
+
+
+def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:
+    """For every id of the trunk the draft id with the nearest embedding, by cosine."""
+    source = Decoded(trunk.file, "token_embd.weight")
+
+    def unit(begin: int, end: int) -> npt.NDArray[np.float32]:
+        rows = load_rows(source, begin, end)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        found: npt.NDArray[np.float32] = rows / np.maximum(norms, 1e-12)
+        return found
+
+    drafts = np.concatenate([unit(i, i + 1) for i in draft_ids.tolist()])
+    found = np.empty(trunk.n_vocab, np.int32)
+    for begin in range(0, trunk.n_vocab, _CHUNK_ROWS):
+        end = min(begin + _CHUNK_ROWS, trunk.n_vocab)
+        found[begin:end] = (unit(begin, end) @ drafts.T).argmax(axis=1)
+    found[draft_ids] = np.arange(len(draft_ids))
+    return found

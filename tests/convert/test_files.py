@@ -1,0 +1,296 @@
+"""Commands on existing files: graft, extract, strip, pack, trim, inspect, check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader
+
+from convert.build import Options
+from convert.detach import plan_extract, plan_strip
+from convert.formats import Type
+from convert.graft import plan_graft
+from convert.inspect import inspect_lines
+from convert.pack import plan_pack
+from convert.trial import try_heads
+from convert.trim import choose_ids, plan_trim
+from convert.write import write
+from mtp_cli.engine import Engine, Sampling
+from mtp_cli.errors import MtpError
+from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
+from tests.convert.heads import trunk_values, write_head_file
+from tests.convert.native import head_rows, trunk_rows
+from tests.convert.test_families import PROMPT, generate, values
+
+Folder = Callable[[str], Path]
+TRUNK = Options("trunk", outtype="q8_0")
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {t.name: bytes(t.data.tobytes()) for t in GGUFReader(path).tensors}
+
+
+def pairs(path: Path) -> dict[str, object]:
+    fields = GGUFReader(path).fields
+    return {key: field.contents() for key, field in fields.items() if not key.startswith("GGUF.")}
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_grafting_gives_the_file_that_converting_gives(
+    family: str, checkpoint: Folder, converted: Convert, tmp_path: Path
+) -> None:
+    out = tmp_path / "grafted.gguf"
+    heads = Options("heads", head_outtype="q8_0")
+    write(plan_graft(converted(family, TRUNK), checkpoint(family), heads), out)
+    whole = converted(family, Options(outtype="q8_0"))
+    assert contents(out) == contents(whole)
+    found, wanted = pairs(out), pairs(whole)
+    assert {k: v for k, v in found.items() if k != "general.size_label"} == {
+        k: v for k, v in wanted.items() if k != "general.size_label"
+    }
+
+
+def test_grafting_opens_only_the_shards_that_hold_heads(
+    checkpoint: Folder, converted: Convert, tmp_path: Path
+) -> None:
+    folder = tmp_path / "partial"
+    folder.mkdir()
+    for file in checkpoint("mimo2").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    heads = folder / "model_mtp.safetensors"
+    move_to_own_shard(folder, heads, "model.mtp.")
+    for file in folder.glob("model-*.safetensors"):
+        file.unlink()
+    plan = plan_graft(converted("mimo2", TRUNK), folder, Options("heads", head_outtype="q8_0"))
+    write(plan, tmp_path / "grafted.gguf")
+    assert contents(tmp_path / "grafted.gguf") == contents(
+        converted("mimo2", Options(outtype="q8_0"))
+    )
+
+
+def move_to_own_shard(folder: Path, file: Path, start: str) -> None:
+    """Re-shard a tiny checkpoint so that the tensors called `start`... lie in one file."""
+    import json
+
+    from tests.convert.checkpoints import write_shard
+
+    tiny = FAMILIES["mimo2"][0]()
+    names = [name for name in tiny.tensors if name.startswith(start)]
+    write_shard(file, {name: tiny.tensors[name] for name in names}, tiny.formats)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    index["weight_map"] |= dict.fromkeys(names, file.name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [("qwen35moe", "architecture"), ("llama", "no heads of its own")],
+)
+def test_grafting_refuses_heads_of_another_kind_of_model(
+    family: str, message: str, checkpoint: Folder, converted: Convert
+) -> None:
+    trunk = converted("qwen35" if family != "llama" else "llama", TRUNK)
+    with pytest.raises(MtpError, match=message):
+        plan_graft(trunk, checkpoint(family), Options("heads"))
+
+
+def test_grafting_refuses_a_trunk_of_other_norms(
+    checkpoint: Folder, converted: Convert, tmp_path: Path
+) -> None:
+    trunk = tmp_path / "other.gguf"
+    raw = bytearray(converted("glm4moe", TRUNK).read_bytes())
+    tensor = next(
+        t for t in GGUFReader(converted("glm4moe", TRUNK)).tensors if t.name == "output_norm.weight"
+    )
+    offset = int(tensor.data_offset)
+    raw[offset : offset + 4] = np.float32(3.5).tobytes()
+    trunk.write_bytes(raw)
+    with pytest.raises(MtpError, match=r"output_norm\.weight differs"):
+        plan_graft(trunk, checkpoint("glm4moe"), Options("heads"))
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_stripping_gives_the_file_converted_without_heads(
+    family: str, converted: Convert, tmp_path: Path
+) -> None:
+    out = tmp_path / "stripped.gguf"
+    write(plan_strip(converted(family, Options(outtype="q8_0")), None), out)
+    wanted = converted(family, TRUNK)
+    assert contents(out) == contents(wanted)
+    found = pairs(out)
+    for key, value in pairs(wanted).items():
+        assert found[key] == value or key == "general.size_label", key
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_extracted_heads_draft_beside_the_stripped_trunk(
+    family: str, converted: Convert, tmp_path: Path
+) -> None:
+    whole = converted(family, Options(outtype="q8_0"))
+    heads, trunk = tmp_path / "heads.gguf", converted(family, TRUNK)
+    write(plan_extract(whole, None), heads)
+    assert contents(heads).items() <= contents(whole).items()
+    own = converted(family, Options("heads", outtype="q8_0"))
+    assert contents(heads) == contents(own)
+    assert drafts(trunk, heads) == drafts(whole, None) == drafts(trunk, own)
+
+
+def drafts(model: Path, heads: Path | None) -> tuple[list[int], list[int], list[int]]:
+    """Tokens, and what was drafted and accepted: equal only for equal heads."""
+    with Engine.open(model, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
+        run = engine.generate(PROMPT, Sampling(temperature=0.0), max_tokens=30, depth=3)
+        for _ in run:
+            pass
+        return run.tokens, run.stats.drafted, run.stats.accepted
+
+
+def test_extracting_in_another_format(converted: Convert, tmp_path: Path) -> None:
+    write(plan_extract(converted("glm4moe"), Type.Q8_0), tmp_path / "heads.gguf")
+    kinds = {t.name: t.tensor_type for t in GGUFReader(tmp_path / "heads.gguf").tensors}
+    assert kinds["blk.3.nextn.eh_proj.weight"] == GGMLQuantizationType.Q8_0
+    assert kinds["blk.3.nextn.enorm.weight"] == GGMLQuantizationType.F32
+
+
+@pytest.mark.parametrize("planner", [plan_extract, plan_strip])
+def test_a_file_without_heads_says_what_adds_them(
+    planner: Callable[..., object], converted: Convert
+) -> None:
+    with pytest.raises(MtpError, match="holds no MTP heads; mtp-convert graft or pack"):
+        planner(converted("llama"), None)
+
+
+@pytest.fixture
+def trunk(converted: Convert) -> Path:
+    return converted("smollm", Options(outtype="q8_0"))
+
+
+def test_a_packed_trunk_computes_the_same_function(trunk: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    packed = tmp_path / "packed.gguf"
+    write(plan_pack(trunk, heads, "q8_0"), packed)
+    assert generate(packed, 0)[0] == generate(trunk, 0)[0]
+    _, hidden = trunk_rows(packed, PROMPT)
+    beside, _ = head_rows(heads, PROMPT, hidden)
+    within, _ = head_rows(packed, PROMPT, hidden)
+    np.testing.assert_allclose(within, beside, rtol=1e-4, atol=1e-4)
+    # The trunk's row before its norm, whichever architecture gives it.
+    _, normed = trunk_rows(trunk, PROMPT, nextn=False)
+    before = normed / trunk_values(trunk, "output_norm.weight")
+    scale = np.linalg.norm(hidden, axis=1) / np.linalg.norm(before, axis=1)
+    np.testing.assert_allclose(before * scale[:, None], hidden, rtol=1e-3, atol=1e-4)
+    assert sum(drafts(packed, None)[1]) > 20
+    raw, old = contents(packed), contents(trunk)
+    moved = {n for n in old if n.endswith(("attn_q.weight", "attn_k.weight"))}
+    assert all(raw[n] == old[n] for n in old.keys() - moved)
+    assert all(sorted(rows(raw[n])) == sorted(rows(old[n])) for n in moved)
+
+
+def rows(raw: bytes, n_row: int = 64 // 32 * 34) -> list[bytes]:
+    return [raw[i : i + n_row] for i in range(0, len(raw), n_row)]
+
+
+def test_packing_a_trimmed_head_gives_its_rows_among_the_trunks(
+    trunk: Path, tmp_path: Path
+) -> None:
+    ids = np.arange(10, 300, 2, dtype=np.int32)
+    heads = write_head_file(tmp_path / "heads.gguf", trunk, ids)
+    write(plan_pack(trunk, heads, "f32"), tmp_path / "packed.gguf")
+    found = {t.name: t for t in GGUFReader(tmp_path / "packed.gguf").tensors}
+    output = values(found["blk.3.nextn.shared_head_head.weight"])
+    wanted = trunk_values(trunk, "token_embd.weight").copy()
+    wanted[ids] = trunk_values(heads, "output.weight")
+    np.testing.assert_array_equal(output, wanted)
+    assert sum(drafts(tmp_path / "packed.gguf", None)[1]) > 20
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [("qwen3", "architecture qwen3; only llama"), ("llama", "rope_freqs.weight: mimo2 has no")],
+)
+def test_packing_refuses_what_mimo2_cannot_compute(
+    family: str, message: str, converted: Convert, tmp_path: Path
+) -> None:
+    other = converted(family)
+    heads = write_head_file(tmp_path / "heads.gguf", other)
+    with pytest.raises(MtpError, match=message):
+        plan_pack(other, heads, "q8_0")
+
+
+def test_packing_refuses_heads_of_another_trunk(
+    trunk: Path, converted: Convert, tmp_path: Path
+) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", converted("qwen2"))
+    with pytest.raises(MtpError, match="made for tiny, not for"):
+        plan_pack(trunk, heads, "q8_0")
+
+
+def test_packing_refuses_heads_on_other_rows(trunk: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", trunk, hidden="post_norm")
+    with pytest.raises(MtpError, match="expected mimo2 heads on pre_norm rows"):
+        plan_pack(trunk, heads, "q8_0")
+
+
+def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(trunk: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    counts = np.zeros(320, np.int64)
+    counts[40:140] = np.arange(100, 0, -1)
+    trimmed = plan_trim(heads, trunk, counts, 64, [259])
+    out = tmp_path / "trimmed.gguf"
+    write(trimmed.plan, out)
+    ids = np.array([*range(40, 103), 259])
+    assert trimmed.coverage == pytest.approx(counts[40:103].sum() / counts.sum())
+    np.testing.assert_array_equal(pairs(out)["mtp.draft_ids"], ids)
+    np.testing.assert_array_equal(
+        trunk_values(out, "output.weight"), trunk_values(heads, "output.weight")[ids]
+    )
+    embeddings = trunk_values(trunk, "token_embd.weight")
+    cosines = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    nearest = (cosines @ cosines[ids].T).argmax(axis=1)
+    nearest[ids] = np.arange(64)
+    np.testing.assert_array_equal(pairs(out)["mtp.surrogates"], nearest)
+    tokens, drafted, _ = drafts(trunk, out)
+    assert tokens == generate(trunk, 0)[0][:30]
+    assert sum(drafted) > 20
+    again = plan_trim(out, trunk, counts, 32, [259])  # a trimmed head can be trimmed further
+    np.testing.assert_array_equal(again.plan.metadata["mtp.draft_ids"].value, [*range(40, 71), 259])
+
+
+def test_equally_frequent_ids_are_taken_from_the_front() -> None:
+    chosen = choose_ids(np.zeros(10, np.int64), 4, np.arange(10, dtype=np.int32), [9])
+    assert chosen.tolist() == [0, 1, 2, 9]
+
+
+def test_trimming_refuses_a_size_that_is_no_smaller(trunk: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    with pytest.raises(MtpError, match="320 is no smaller number"):
+        plan_trim(heads, trunk, np.ones(320, np.int64), 320, [])
+
+
+def test_inspect_tells_what_is_there(
+    checkpoint: Folder, converted: Convert, trunk: Path, tmp_path: Path
+) -> None:
+    text = "\n".join(inspect_lines(checkpoint("mimo2")))
+    assert "heads: 3 (chained, plain KV)" in text
+    assert "config.json announces no heads" in text
+    assert "F8_E4M3" in text
+    text = "\n".join(inspect_lines(converted("qwen35")))
+    assert "heads: 1 (reused)" in text
+    assert "llama.cpp with --spec-type draft-mtp" in text
+    text = "\n".join(inspect_lines(converted("qwen35", TRUNK)))
+    assert "heads: none; mtp-convert graft" in text
+    heads = write_head_file(tmp_path / "heads.gguf", trunk, np.arange(64, dtype=np.int32))
+    text = "\n".join(inspect_lines(heads))
+    assert "draft vocabulary: 64 ids" in text
+    assert "for: tiny, width 64, vocabulary 320, pre_norm" in text
+
+
+def test_check_sees_equal_output_and_heads_that_know_nothing(trunk: Path, tmp_path: Path) -> None:
+    trial = try_heads(trunk, write_head_file(tmp_path / "heads.gguf", trunk), n_tokens=30)
+    assert trial.n_differing == 0
+    assert trial.drafted[0] > 100
+    lines = "\n".join(trial.lines([]))
+    assert "equals plain output: 5 of 5" in lines
+    assert "look mis-loaded" in lines
