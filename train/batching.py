@@ -1,0 +1,76 @@
+"""A llama.cpp context over many sequences, one row of each per decode, with logits and rows.
+
+Owns that context and its batch. Knows nothing of text, sampling or training.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.engine.llama import Floats, Model, lib
+from mtp_cli.errors import MtpError
+
+
+class ManySequences:
+    """`n_slots` independent sequences of at most `n_ctx` tokens."""
+
+    def __init__(self, model: Model, n_slots: int, n_ctx: int, n_threads: int):
+        params = lib.llama_context_default_params()
+        params.n_ctx = n_slots * n_ctx
+        params.n_seq_max = n_slots
+        params.n_batch = params.n_ubatch = params.n_outputs_max = n_slots
+        params.n_threads = params.n_threads_batch = n_threads
+        params.embeddings = True
+        params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
+        # A cache per sequence, and flash attention: a shared one reads every sequence's keys.
+        params.kv_unified = False
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self._handle = lib.llama_init_from_model(model.handle, params)
+        if not self._handle:
+            raise MtpError(f"{model.path}: no context for {n_slots} sequences of {n_ctx} tokens")
+        self._shapes = (n_slots, model.n_vocab), (n_slots, model.n_embd)
+        self._token, self._pos = np.zeros(n_slots, np.int32), np.zeros(n_slots, np.int32)
+        self._seq, self._ones = np.arange(n_slots, dtype=np.int32), np.ones(n_slots, np.int32)
+        self._wanted = np.ones(n_slots, np.int8)
+        self._seq_rows = (ctypes.POINTER(ctypes.c_int32) * n_slots)(
+            *(_pointer(self._seq[i:], ctypes.c_int32) for i in range(n_slots))
+        )
+        self._batch = lib.llama_batch(
+            n_tokens=n_slots,
+            token=_pointer(self._token, ctypes.c_int32),
+            embd=None,
+            pos=_pointer(self._pos, ctypes.c_int32),
+            n_seq_id=_pointer(self._ones, ctypes.c_int32),
+            seq_id=ctypes.cast(self._seq_rows, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+            logits=_pointer(self._wanted, ctypes.c_int8),
+        )
+
+    def decode(self, tokens: Sequence[int], positions: Sequence[int]) -> tuple[Floats, Floats]:
+        """One row of every sequence: logits (n_slots, n_vocab) and rows after the output norm
+        (n_slots, n_embd), views that the next decode overwrites."""
+        self._token[:], self._pos[:] = tokens, positions
+        code = lib.llama_decode(self._handle, self._batch)
+        if code != 0:
+            raise MtpError(f"llama.cpp could not decode {len(tokens)} sequences (code {code})")
+        pointers = lib.llama_get_logits(self._handle), lib.llama_get_embeddings(self._handle)
+        logits, rows = (
+            np.ctypeslib.as_array(pointer, shape)
+            for pointer, shape in zip(pointers, self._shapes, strict=True)
+        )
+        return logits, rows
+
+    def drop(self, slot: int) -> None:
+        """Forget one sequence."""
+        lib.llama_memory_seq_rm(lib.llama_get_memory(self._handle), slot, -1, -1)
+
+    def close(self) -> None:
+        lib.llama_free(self._handle)
+
+
+def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(ctype))

@@ -1,0 +1,250 @@
+"""The training corpus: the trunk's own text, its hidden rows, and what is held out.
+
+Owns the shard format, the split by prompt, the choice of the draft vocabulary and the batches.
+Knows nothing of PyTorch, of llama.cpp or of the head's arithmetic.
+
+A shard is an uncompressed .npz of whole sequences one after another:
+    ids   (n,) int32        token ids, the chat template's included
+    mask  (n,) uint8        who chose the token: a Role
+    hid   (n, n_embd) f16   the trunk's row at that position, after its output norm
+    lens  (n_sequences,)    lengths
+    meta  JSON list         one object a sequence (kind, system, greedy, temp, turns, key)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary
+
+HELD_OUT_SHARE = 0.03
+PROMPT_SHARE = 0.25  # of samples whose prompt, or a part of it, goes in with the answer
+OUTSIDE_WEIGHT = 0.25  # of a position whose true next token no draft id stands for
+
+
+class Role(IntEnum):
+    """Who chose a token."""
+
+    GIVEN = 0  # template, prompt
+    USER = 1  # the trunk, writing a user turn
+    GREEDY = 2  # the trunk, answering greedily
+    SAMPLED = 3  # the trunk, answering with a temperature
+
+
+@dataclass(frozen=True)
+class Sample:
+    ids: npt.NDArray[np.int32]
+    roles: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.float16]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, start: int, end: int) -> Sample:
+        return Sample(self.ids[start:end], self.roles[start:end], self.rows[start:end])
+
+    @property
+    def prompt(self) -> bytes:
+        """Identifies the first request: the ids before the first answer, system message aside."""
+        return prompt_key(self.ids[: first_answer(self.roles)])
+
+
+def first_answer(roles: npt.NDArray[np.uint8]) -> int:
+    """Index of the first answer token (the length if there is none)."""
+    answers = np.flatnonzero(roles >= Role.GREEDY)
+    return int(answers[0]) if len(answers) else len(roles)
+
+
+def prompt_key(ids: npt.NDArray[np.int32]) -> bytes:
+    """A name for a rendered prompt. The system message counts: it changes the answer little, so
+    it is left out by hashing only what follows the last repeated opening token."""
+    opening = np.flatnonzero(ids == ids[0]) if len(ids) else np.zeros(0, np.int64)
+    request = ids[opening[-2] :] if len(opening) >= 2 else ids
+    return hashlib.sha256(request.astype("<i4").tobytes()).digest()
+
+
+def is_held_out(key: bytes) -> bool:
+    return int.from_bytes(key[:4], "little") < HELD_OUT_SHARE * 2**32
+
+
+@dataclass(frozen=True)
+class Corpus:
+    training: list[Sample]
+    held_out: list[Sample]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(map(len, self.training))
+
+
+def write_shard(path: Path, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]) -> None:
+    """Write one shard; it appears under its name only when complete."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            ids=np.concatenate([s.ids for s in sequences]),
+            mask=np.concatenate([s.roles for s in sequences]),
+            hid=np.concatenate([s.rows for s in sequences]),
+            lens=np.array([len(s) for s in sequences], np.int32),
+            meta=np.array(json.dumps(list(meta))),
+        )
+    os.replace(partial, path)
+
+
+def read_shard(path: Path) -> Iterator[Sample]:
+    with np.load(path, allow_pickle=False) as shard:
+        ids, roles, rows = shard["ids"], shard["mask"], shard["hid"]
+        ends = np.cumsum(shard["lens"])
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        yield Sample(ids[start:end], roles[start:end], rows[start:end])
+
+
+def n_tokens_in(folder: Path) -> int:
+    """How many tokens the shards of a folder hold."""
+    total = 0
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as shard:
+            total += int(shard["lens"].sum())
+    return total
+
+
+def read_corpus(folder: Path, exclude: Iterable[bytes] = ()) -> Corpus:
+    """All shards of a folder, split by prompt. `exclude`: prompts that must not be trained on."""
+    shards = sorted(folder.glob("*.npz"))
+    if not shards:
+        raise MtpError(f"{folder}: no shards; run `mtp-train generate` first")
+    corpus, excluded = Corpus([], []), set(exclude)
+    for path in shards:
+        for sequence in read_shard(path):
+            if first_answer(sequence.roles) >= len(sequence) - 2 or sequence.prompt in excluded:
+                continue
+            held = is_held_out(sequence.prompt)
+            (corpus.held_out if held else corpus.training).append(sequence)
+    return corpus
+
+
+def choose_vocabulary(
+    sequences: Iterable[Sample], n_draft: int, embeddings: npt.NDArray[np.float32]
+) -> DraftVocabulary:
+    """The ids the trunk uses most in what it writes (lowest ids fill up what is never seen)."""
+    n_vocab = len(embeddings)
+    counts = np.zeros(n_vocab, np.float64)
+    for sequence in sequences:
+        written = sequence.ids[sequence.roles != Role.GIVEN]
+        counts += np.bincount(written, minlength=n_vocab)
+        counts += 0.1 * np.bincount(sequence.ids, minlength=n_vocab)
+    counts -= np.arange(n_vocab) / (n_vocab * 100)
+    draft_ids = np.sort(np.argsort(-counts, kind="stable")[:n_draft]).astype(np.int32)
+    return make_vocabulary(draft_ids, embeddings)
+
+
+def make_vocabulary(
+    draft_ids: npt.NDArray[np.int32], embeddings: npt.NDArray[np.float32]
+) -> DraftVocabulary:
+    """The draft ids, and for every other id the one whose embedding points most alike."""
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(1e-9)
+    nearest = [
+        np.argmax(unit[i : i + 4096] @ unit[draft_ids].T, 1) for i in range(0, len(unit), 4096)
+    ]
+    surrogates = np.concatenate(nearest).astype(np.int32)
+    surrogates[draft_ids] = np.arange(len(draft_ids), dtype=np.int32)
+    return DraftVocabulary(draft_ids, surrogates)
+
+
+def coverage(sequences: Iterable[Sample], draft_ids: npt.NDArray[np.int32]) -> float:
+    """Share of answer tokens inside the draft vocabulary."""
+    answers = np.concatenate([s.ids[s.roles >= Role.GREEDY] for s in sequences])
+    return float(np.isin(answers, draft_ids).mean())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded positions of some sequences. Index i: token x_i, the row before it, what follows.
+
+    tokens:  (batch, n) int64 draft ids of x_i
+    before:  (batch, n, n_embd) float16, the trunk's row of position i-1
+    rows:    (batch, n, n_embd) float16, the trunk's row of position i
+    nexts:   (batch, n) int64 trunk ids of x_{i+1}
+    weights: (batch, n) float32, how much the prediction of x_{i+1} counts
+    roles:   (batch, n) uint8, the role of x_{i+1}
+    """
+
+    tokens: npt.NDArray[np.int64]
+    before: npt.NDArray[np.float16]
+    rows: npt.NDArray[np.float16]
+    nexts: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    roles: npt.NDArray[np.uint8]
+
+
+def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
+    n = max(map(len, pieces)) - 2
+    n_embd = pieces[0].rows.shape[1]
+    batch = Batch(
+        np.zeros((len(pieces), n), np.int64),
+        np.zeros((len(pieces), n, n_embd), np.float16),
+        np.zeros((len(pieces), n, n_embd), np.float16),
+        np.zeros((len(pieces), n), np.int64),
+        np.zeros((len(pieces), n), np.float32),
+        np.zeros((len(pieces), n), np.uint8),
+    )
+    inside = np.zeros(len(vocabulary.surrogates), bool)
+    inside[vocabulary.draft_ids] = True
+    for b, piece in enumerate(pieces):
+        m = len(piece) - 2
+        batch.tokens[b, :m] = vocabulary.surrogates[piece.ids[1:-1]]
+        batch.before[b, :m] = piece.rows[:-2]
+        batch.rows[b, :m] = piece.rows[1:-1]
+        batch.nexts[b, :m] = piece.ids[2:]
+        batch.roles[b, :m] = piece.roles[2:]
+        counts = np.where(inside[piece.ids[2:]], 1.0, OUTSIDE_WEIGHT)
+        batch.weights[b, :m] = np.where(piece.roles[2:] >= Role.GREEDY, counts, 0.0)
+    return batch
+
+
+def answers(sample: Sample) -> list[Sample]:
+    """Each answer by itself. Where the trunk gives hidden rows only for rows with logits, the
+    engine shows a head nothing of the prompt, and the head's KV begins with the answer."""
+    at = np.flatnonzero(sample.roles >= Role.GREEDY)
+    runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
+    return [sample.part(run[0], run[-1] + 1) for run in runs if len(run) > 3]
+
+
+def pieces_of(sample: Sample, rng: np.random.Generator) -> list[Sample]:
+    """What one epoch sees of a sample: mostly its answers, sometimes with rows of the prompt."""
+    if rng.random() < 1 - PROMPT_SHARE:
+        return answers(sample)
+    start = int(rng.integers(0, max(first_answer(sample.roles), 1)))
+    return [sample.part(start, len(sample))]
+
+
+def epoch_pieces(
+    samples: Sequence[Sample], n_batch_tokens: int, seed: int, epoch: int
+) -> list[list[Sample]]:
+    """One pass over the sequences in groups of about n_batch_tokens padded positions, each of
+    similar lengths; the same for the same seed and epoch."""
+    rng = np.random.default_rng((seed, epoch))
+    pieces = [piece for i in rng.permutation(len(samples)) for piece in pieces_of(samples[i], rng)]
+    groups: list[list[Sample]] = []
+    pool = 512
+    for i in range(0, len(pieces), pool):
+        group: list[Sample] = []
+        for piece in sorted(pieces[i : i + pool], key=len):
+            if group and len(piece) * (len(group) + 1) > n_batch_tokens:
+                groups.append(group)
+                group = []
+            group.append(piece)
+        groups.append(group)
+    return [groups[i] for i in rng.permutation(len(groups))]

@@ -1,0 +1,190 @@
+"""The MTP head as a PyTorch module: the same arithmetic as llama.cpp's `mimo2` MTP graph.
+
+Owns the forward pass (first draft step on true rows, later steps on the head's own rows) and
+the starting weights. Knows nothing of files, corpora or optimizers. Follows `graph_mtp` in
+llama.cpp's src/models/mimo2.cpp; the later steps follow EAGLE-3's training-time test
+(arXiv:2503.01840).
+
+Positions: index i of every array is one position of the text. The head takes the token x_i and
+the trunk's row of position i-1, and predicts x_{i+1}. Row convention `pre_norm`: only the
+direction of a row matters, since `hnorm` removes its scale.
+"""
+
+# mypy: disallow-subclassing-any=False
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HeadShape:
+    """The sizes of a head: n_embd is the trunk's, the rest is free."""
+
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_draft: int
+    rms_eps: float
+    rope_base: float
+
+    @property
+    def n_qkv(self) -> int:
+        return (self.n_head + 2 * self.n_head_kv) * self.head_dim
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys and values of one draft step: (batch, n_head_kv, n, head_dim)."""
+
+    k: Tensor
+    v: Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in neox order (first half against second half) on (..., n, head_dim)."""
+    left, right = x.float().chunk(2, -1)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), -1).to(x.dtype)
+
+
+def shifted(x: Tensor, by: int) -> Tensor:
+    """x moved `by` places later along dimension -2; the first rows become zero."""
+    return F.pad(x[..., : x.shape[-2] - by, :], (0, 0, by, 0))
+
+
+class Head(nn.Module):
+    """One MTP block over a draft vocabulary."""
+
+    token_embd: Tensor
+
+    def __init__(self, shape: HeadShape, token_embd: Tensor, output: Tensor):
+        """token_embd, output: (n_draft, n_embd), the trunk's rows of the draft ids."""
+        super().__init__()
+        self.shape = shape
+        d, q = shape.n_embd, shape.n_head * shape.head_dim
+        self.register_buffer("token_embd", token_embd.clone(), persistent=False)
+        self.output = nn.Parameter(output.clone().float())
+        self.enorm = nn.Parameter(torch.ones(d))
+        self.hnorm = nn.Parameter(torch.ones(d))
+        self.attn_norm = nn.Parameter(torch.ones(d))
+        self.ffn_norm = nn.Parameter(torch.ones(d))
+        self.head_norm = nn.Parameter(torch.ones(d))
+        self.eh_proj = nn.Parameter(torch.randn(d, 2 * d) / math.sqrt(2 * d))
+        self.qkv = nn.Parameter(torch.randn(shape.n_qkv, d) / math.sqrt(d))
+        self.attn_output = nn.Parameter(torch.randn(d, q) / math.sqrt(q) / 2)
+        self.ffn_gate = nn.Parameter(torch.randn(shape.n_ff, d) / math.sqrt(d))
+        self.ffn_up = nn.Parameter(torch.randn(shape.n_ff, d) / math.sqrt(d))
+        self.ffn_down = nn.Parameter(torch.randn(d, shape.n_ff) / math.sqrt(shape.n_ff) / 2)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite parameters by name, e.g. with the trunk's last layer."""
+        own = dict(self.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The block's two-dimensional weights."""
+        return [
+            self.eh_proj,
+            self.qkv,
+            self.attn_output,
+            self.ffn_gate,
+            self.ffn_up,
+            self.ffn_down,
+        ]
+
+    def norms(self) -> list[nn.Parameter]:
+        return [self.enorm, self.hnorm, self.attn_norm, self.ffn_norm, self.head_norm]
+
+    def rope(self, n: int) -> tuple[Tensor, Tensor]:
+        half = self.shape.head_dim // 2
+        device = self.output.device
+        rates = self.shape.rope_base ** (-torch.arange(half, device=device).float() / half)
+        angles = torch.arange(n, device=device).float()[:, None] * rates
+        return angles.cos(), angles.sin()
+
+    def step(self, tokens: Tensor, hidden: Tensor, earlier: list[Keys]) -> tuple[Tensor, Keys]:
+        """One draft step at every position at once.
+
+        tokens: (batch, n) draft ids; hidden: (batch, n, n_embd), the row of position i-1 at
+        index i; earlier: the keys of the draft steps before this one, first step first. A query
+        at position i sees the first step's keys up to the start of its own chain, then its
+        chain's own keys. Returns the rows before the head norm (the next step's hidden rows are
+        these, one place later) and this step's keys.
+        """
+        s = self.shape
+        n_batch, n = tokens.shape
+        e = rms_norm(F.embedding(tokens, self.token_embd), self.enorm, s.rms_eps)
+        h = rms_norm(hidden, self.hnorm, s.rms_eps)
+        x = F.linear(torch.cat((e, h), -1), self.eh_proj)
+        qkv = F.linear(rms_norm(x, self.attn_norm, s.rms_eps), self.qkv)
+        heads = qkv.view(n_batch, n, -1, s.head_dim).transpose(1, 2)
+        q, k, v = heads.split((s.n_head, s.n_head_kv, s.n_head_kv), 1)
+        cos, sin = self.rope(n)
+        keys = Keys(rotate(k, cos, sin), v)
+        x = x + F.linear(self._attend(rotate(q, cos, sin), [*earlier, keys]), self.attn_output)
+        y = rms_norm(x, self.ffn_norm, s.rms_eps)
+        gated = F.silu(F.linear(y, self.ffn_gate)) * F.linear(y, self.ffn_up)
+        return x + F.linear(gated, self.ffn_down), keys
+
+    def _attend(self, q: Tensor, steps: list[Keys]) -> Tensor:
+        """q: (batch, n_head, n, head_dim); steps: the keys of every step up to this one."""
+        s = self.shape
+        n_batch, _, n, _ = q.shape
+        groups = s.n_head // s.n_head_kv
+        q = q.reshape(n_batch, s.n_head_kv, groups, n, s.head_dim)
+        if len(steps) == 1:
+            k, v = (t.repeat_interleave(groups, 1) for t in (steps[0].k, steps[0].v))
+            out = F.scaled_dot_product_attention(q.flatten(1, 2), k, v, is_causal=True)
+        else:
+            out = self._attend_chains(q, steps).flatten(1, 2)
+        return out.transpose(1, 2).reshape(n_batch, n, -1)
+
+    def _attend_chains(self, q: Tensor, steps: list[Keys]) -> Tensor:
+        """Scores over the first step's keys, and one column for each later step's key."""
+        n, behind = q.shape[-2], len(steps) - 1
+        scale = 1 / math.sqrt(self.shape.head_dim)
+        first = (q.flatten(2, 3) @ steps[0].k.transpose(-1, -2)).view(*q.shape[:-1], n)
+        hidden = torch.ones(n, n, dtype=torch.bool, device=q.device).triu(1 - behind)
+        columns = [first.masked_fill(hidden, float("-inf"))]
+        own = [
+            Keys(shifted(keys.k, behind - j), shifted(keys.v, behind - j))
+            for j, keys in enumerate(steps[1:], 1)
+        ]
+        columns += [(q * keys.k[:, :, None]).sum(-1, keepdim=True) for keys in own]
+        weights = (torch.cat(columns, -1).float() * scale).softmax(-1).to(q.dtype)
+        out = (weights[..., :n].flatten(2, 3) @ steps[0].v).view(q.shape)
+        for j, keys in enumerate(own):
+            out = out + weights[..., n + j, None] * keys.v[:, :, None]
+        return out
+
+    def unroll(self, tokens: Tensor, rows: Tensor, n_steps: int) -> list[Tensor]:
+        """The rows before the head norm of draft steps 1..n_steps, each (batch, n, n_embd).
+
+        rows: (batch, n, n_embd), the trunk's row of position i-1 at index i.
+        """
+        keys: list[Keys] = []
+        hidden, outs = rows, []
+        for _ in range(n_steps):
+            out, own = self.step(tokens, hidden, keys)
+            keys.append(own)
+            outs.append(out)
+            hidden = shifted(out, 1)
+        return outs
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """rows before the head norm -> logits over the draft vocabulary."""
+        return F.linear(rms_norm(rows, self.head_norm, self.shape.rms_eps), self.output)

@@ -1,0 +1,109 @@
+"""Puts a run together: trunk, corpus, draft vocabulary and starting weights.
+
+Owns the choices that are made once, at the start of a run, and kept with its checkpoint. The
+only module that knows both the GGUF's arrays and PyTorch's tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType
+
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary
+from train.corpus import Corpus, choose_vocabulary, make_vocabulary
+from train.export import write_head
+from train.fit import Run, Settings, read_checkpoint
+from train.head import Head, HeadShape
+from train.trunk import Trunk
+
+# The trunk's output norm makes its logits sharp; a head that still guesses needs flat ones.
+START_NORM_SCALE = 0.3
+
+QUANTIZED = {
+    "token_embd": GGMLQuantizationType.Q8_0,
+    "output": GGMLQuantizationType.Q8_0,
+    "block": GGMLQuantizationType.Q8_0,
+}
+EXACT = dict.fromkeys(QUANTIZED, GGMLQuantizationType.F32)
+
+
+def head_shape(trunk: Trunk, n_draft: int, n_ff: int | None) -> HeadShape:
+    """A head like one of the trunk's own layers."""
+    s = trunk.sizes
+    return HeadShape(
+        s.n_embd,
+        s.n_head,
+        s.n_head_kv,
+        s.head_dim,
+        n_ff or s.n_ff,
+        n_draft,
+        s.rms_eps,
+        s.rope_base,
+    )
+
+
+def device_named(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def new_head(trunk: Trunk, shape: HeadShape, vocabulary: DraftVocabulary, seed: int) -> Head:
+    """A head at its starting weights: a random block, the trunk's tables."""
+    torch.manual_seed(seed)
+    token_embd = torch.tensor(trunk.token_embd[vocabulary.draft_ids])
+    output = torch.tensor(trunk.output[vocabulary.draft_ids])
+    head = Head(shape, token_embd, output)
+    head.start_from({"head_norm": START_NORM_SCALE * torch.tensor(trunk.output_norm)})
+    return head
+
+
+def prepare(
+    trunk: Trunk,
+    corpus: Corpus,
+    folder: Path,
+    settings: Settings,
+    *,
+    n_draft: int,
+    n_ff: int | None,
+    device: str,
+) -> Run:
+    """A run at its start, or where its folder's checkpoint left it."""
+    saved = read_checkpoint(folder)
+    if saved is None:
+        vocabulary = choose_vocabulary(corpus.training, n_draft, trunk.token_embd)
+        shape = head_shape(trunk, n_draft, n_ff)
+    else:
+        vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
+        shape = saved.shape
+    head = new_head(trunk, shape, vocabulary, settings.seed)
+    run = Run(
+        folder,
+        settings,
+        head.to(device_named(device)),
+        corpus.training,
+        vocabulary,
+        torch.tensor(trunk.output[vocabulary.draft_ids]).bfloat16().to(head.output.device),
+        torch.tensor(1 / trunk.output_norm).to(head.output.device),
+    )
+    if saved is not None:
+        run.resume(saved)
+    return run
+
+
+def export(trunk: Trunk, folder: Path, path: Path, *, exact: bool = False) -> int:
+    """Write the folder's checkpoint as a head file; returns its bytes."""
+    saved = read_checkpoint(folder)
+    if saved is None:
+        raise MtpError(f"{folder}: no checkpoint to export")
+    weights: Mapping[str, np.ndarray] = {
+        name: tensor.float().numpy() for name, tensor in saved.head.items()
+    }
+    vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
+    write_head(path, trunk, vocabulary, vars(saved.shape), weights, EXACT if exact else QUANTIZED)
+    return path.stat().st_size

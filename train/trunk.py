@@ -1,0 +1,126 @@
+"""What training needs of the trunk's GGUF: its tables, its norms, its last layer, its sizes.
+
+Owns reading (and dequantizing) those tensors. Knows nothing of PyTorch or of llama.cpp's
+runtime. Works for any architecture with `token_embd` and `output_norm`; the last layer is
+offered as starting weights only where it is a plain RMSNorm, GQA, SwiGLU block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGUFReader, dequantize
+
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+
+F32 = npt.NDArray[np.float32]
+
+# Architectures whose files hold q and k rows in interleaved order; a head wants neox order.
+_INTERLEAVED = {"llama"}
+
+
+@dataclass(frozen=True)
+class TrunkSizes:
+    n_embd: int
+    n_layer: int
+    n_vocab: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_ff: int
+    n_ctx_train: int
+    rms_eps: float
+    rope_base: float
+
+
+class Trunk:
+    """A trunk's GGUF, read lazily."""
+
+    def __init__(self, path: Path):
+        try:
+            self._reader = GGUFReader(path)
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise MtpError(f"{path}: not a readable GGUF ({error})") from error
+        self.path = path
+        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self.arch = str(self._field("general.architecture"))
+        self.name = str(self._field("general.name", path.stem))
+        self.sizes = self._sizes()
+
+    def _field(self, key: str, default: Any = None) -> Any:
+        field = self._reader.fields.get(key)
+        if field is None:
+            if default is None:
+                raise MtpError(f"{self.path}: {key} is missing")
+            return default
+        return field.contents()
+
+    def _own(self, key: str, default: Any = None) -> Any:
+        value = self._field(f"{self.arch}.{key}", default)
+        return value[-1] if isinstance(value, list) else value
+
+    def _sizes(self) -> TrunkSizes:
+        n_embd, n_head = self._own("embedding_length"), self._own("attention.head_count")
+        return TrunkSizes(
+            n_embd=n_embd,
+            n_layer=self._own("block_count") - self._own("nextn_predict_layers", 0),
+            n_vocab=len(self._field("tokenizer.ggml.tokens")),
+            n_head=n_head,
+            n_head_kv=self._own("attention.head_count_kv", n_head),
+            head_dim=self._own("attention.key_length", n_embd // n_head),
+            n_ff=self._own("feed_forward_length", 4 * n_embd),
+            n_ctx_train=self._own("context_length"),
+            rms_eps=self._own("attention.layer_norm_rms_epsilon", 1e-5),
+            rope_base=self._own("rope.freq_base", 10000.0),
+        )
+
+    def tensor(self, name: str) -> F32:
+        if name not in self._tensors:
+            raise MtpError(f"{self.path}: tensor {name} is missing")
+        found = self._tensors[name]
+        return np.asarray(dequantize(found.data, found.tensor_type), np.float32)
+
+    @cached_property
+    def token_embd(self) -> F32:
+        """(n_vocab, n_embd)"""
+        return self.tensor("token_embd.weight")
+
+    @cached_property
+    def output(self) -> F32:
+        """(n_vocab, n_embd); the embedding table where the two are tied."""
+        return self.tensor("output.weight") if "output.weight" in self._tensors else self.token_embd
+
+    @cached_property
+    def output_norm(self) -> F32:
+        return self.tensor("output_norm.weight")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        names = (n for n in self._tensors if head_file.is_fingerprinted(n, self.sizes.n_layer))
+        return head_file.fingerprint((name, self.tensor(name)) for name in names)
+
+    def last_block(self) -> dict[str, F32] | None:
+        """The last layer's matrices by the head's names, or None where it has another shape."""
+        prefix = f"blk.{self.sizes.n_layer - 1}."
+        wanted = "attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down attn_norm ffn_norm"
+        if any(f"{prefix}{name}.weight" not in self._tensors for name in wanted.split()):
+            return None
+        read = {name: self.tensor(f"{prefix}{name}.weight") for name in wanted.split()}
+        if self.arch in _INTERLEAVED:
+            read["attn_q"] = neox_rows(read["attn_q"], self.sizes.n_head)
+            read["attn_k"] = neox_rows(read["attn_k"], self.sizes.n_head_kv)
+        qkv = np.concatenate([read.pop("attn_q"), read.pop("attn_k"), read.pop("attn_v")])
+        return {"qkv": qkv, **read}
+
+
+def neox_rows(matrix: F32, n_head: int) -> F32:
+    """Rows from RoPE's interleaved order to neox order, head by head."""
+    n_rows, n_columns = matrix.shape
+    pairs = matrix.reshape(n_head, n_rows // n_head // 2, 2, n_columns)
+    return pairs.swapaxes(1, 2).reshape(n_rows, n_columns)
