@@ -158,6 +158,7 @@ class Session:
         if source is not None and not raw:
             self._template = ChatTemplate(source, bos=self._bos, eos=engine.special_text("eos"))
         self._known = _KnownText()
+        self._guarded: dict[str, str] = {}
 
     def ask(self, text: str, settings: Settings) -> Answer:
         """Answer `text`; raises MtpError, with nothing changed, when it cannot."""
@@ -184,8 +185,8 @@ class Session:
         room = self._engine.n_ctx - len(prompt)
         if room < 1:
             raise MtpError(
-                f"the prompt has {len(prompt)} tokens and the context holds {self._engine.n_ctx}, "
-                "with one to spare for an answer: shorten it, or see --ctx"
+                f"the prompt has {len(prompt)} tokens, and a context of {self._engine.n_ctx} has no "
+                "room left for an answer: shorten it or raise --ctx"
             )
         max_tokens = room if settings.max_tokens is None else min(room, settings.max_tokens)
         generation = self._engine.generate(
@@ -219,7 +220,11 @@ class Session:
         """Mark what spells control tokens in `text`, so that `_tokenize` takes it literally."""
         if self._template is None:
             return text
-        text = text.translate(_REPLACE_MARKS)
+        if text not in self._guarded:  # a message comes by again with every turn
+            self._guarded[text] = self._mark_control(text.translate(_REPLACE_MARKS))
+        return self._guarded[text]
+
+    def _mark_control(self, text: str) -> str:
         spellings = self._control_spellings(text)
         if not spellings:
             return text
@@ -227,11 +232,13 @@ class Session:
         parts = re.split(f"({'|'.join(longest_first)})", text)
         # Cutting one spelling out may leave another whole, so what lies between is looked at again.
         return "".join(
-            f"{_OPEN}{part}{_CLOSE}" if odd else self._guard(part)
+            f"{_OPEN}{part}{_CLOSE}" if odd else self._mark_control(part)
             for part, odd in zip(parts, itertools.cycle((False, True)), strict=False)
         )
 
     def _control_spellings(self, text: str) -> set[str]:
+        if not text:
+            return set()
         parsed = self._engine.tokenize(text, add_special=False, parse_special=True)
         if parsed == self._engine.tokenize(text, add_special=False, parse_special=False):
             return set()

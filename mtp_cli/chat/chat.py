@@ -37,7 +37,7 @@ class Chat:
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
         if not self.quiet:
-            print(dim(one_line(text), self.err), file=self.err)
+            print(dim(fold(one_line(text).split(), self.err, " "), self.err), file=self.err)
 
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""

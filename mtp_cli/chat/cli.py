@@ -45,8 +45,117 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(
-    epilog="""\b
+_Request = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="REQUEST",
+        show_default=False,
+        callback=_text,
+        help="Answer this and exit. Text on stdin follows it, after a blank line.",
+    ),
+]
+_Model = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+]
+_Heads = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Head-only GGUF that drafts for the model. [default: the heads inside the model, or "
+        "the built-in model's own]",
+    ),
+]
+_System = Annotated[
+    str | None,
+    typer.Option("--system", "-s", metavar="TEXT", callback=_text, help="System prompt."),
+]
+_MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tokens",
+        "-n",
+        metavar="N",
+        min=1,
+        help="Tokens in an answer, at most. [default: what the context has room for]",
+    ),
+]
+_Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        "-t",
+        metavar="X",
+        min=0,
+        callback=_finite,
+        help="0 always takes the likeliest token. [default of all sampling: what the GGUF "
+        "recommends, else 0.8, 40, 0.95, 0.05]",
+    ),
+]
+_TopK = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Sample from the N likeliest tokens; 0 for all."),
+]
+_TopP = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0,
+        max=1,
+        callback=_finite,
+        help="Sample from the likeliest tokens that together have probability X; 1 for all.",
+    ),
+]
+_MinP = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0,
+        max=1,
+        callback=_finite,
+        help="Leave out tokens less than X times as likely as the likeliest; 0 for none.",
+    ),
+]
+_Seed = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Same seed, same answer. [default: a random one]"),
+]
+_Ctx = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Tokens that the conversation can have. [default: 8192, or what the model was "
+        "trained with if that is less]",
+    ),
+]
+_Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]")
+]
+_GpuLayers = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+]
+_DepthText = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|0..8",
+        callback=_depth,
+        help="Tokens to draft each round; 0 is plain decoding. The answer stays the model's own.",
+    ),
+]
+_Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object: text, tokens, counts and times.")
+]
+_Raw = Annotated[
+    bool, typer.Option("--raw", help="No chat template: the model continues the text as it is.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")]
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
+
+_EPILOG = """\b
 Examples:
   mtp-chat                                      a conversation
   mtp-chat "Write a haiku about rain"           one answer
@@ -57,115 +166,28 @@ Examples:
 The answer goes to stdout, everything else to stderr. Control characters in an
 answer are shown as symbols, in pipes too; --json has the text unchanged.
 Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
-)
+
+
+@app.command(epilog=_EPILOG)
 def chat(
-    request: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="REQUEST",
-            show_default=False,
-            callback=_text,
-            help="Answer this and exit. Text on stdin follows it, after a blank line.",
-        ),
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
-    ] = None,
-    heads: Annotated[
-        Path | None,
-        typer.Option(
-            "--heads",
-            metavar="PATH",
-            help="Head-only GGUF that drafts for the model. [default: those inside the model, or "
-            "the built-in model's own]",
-        ),
-    ] = None,
-    system: Annotated[
-        str | None,
-        typer.Option("--system", "-s", metavar="TEXT", callback=_text, help="System prompt."),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-tokens",
-            "-n",
-            metavar="N",
-            min=1,
-            help="Tokens in an answer, at most. [default: what the context holds]",
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            "--temperature",
-            "-t",
-            metavar="X",
-            min=0,
-            callback=_finite,
-            help="0 always takes the likeliest token. [default for all sampling: what the GGUF "
-            "recommends, else llama.cpp's 0.8, 40, 0.95, 0.05]",
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Sample from the N likeliest tokens; 0 for all."),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", min=0, max=1, callback=_finite, help="Sample from this much probability."
-        ),
-    ] = None,
-    min_p: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            min=0,
-            max=1,
-            callback=_finite,
-            help="Leave out tokens less likely than X times the likeliest.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Same seed, same answer. [default: random]"),
-    ] = None,
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Context in tokens: prompt and answer. [default: the model's own, within reason]",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: all cores]")
-    ] = None,
-    gpu_layers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
-    ] = None,
-    depth: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|0..8",
-            callback=_depth,
-            help="Tokens drafted per round; 0 is plain decoding. The answer is the same.",
-        ),
-    ] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object: text, token counts, timings.")
-    ] = False,
-    raw: Annotated[
-        bool,
-        typer.Option("--raw", help="No chat template: the model continues the text as it is."),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")] = False,
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
-    ] = False,
+    request: _Request = None,
+    model: _Model = None,
+    heads: _Heads = None,
+    system: _System = None,
+    max_tokens: _MaxTokens = None,
+    temperature: _Temperature = None,
+    top_k: _TopK = None,
+    top_p: _TopP = None,
+    min_p: _MinP = None,
+    seed: _Seed = None,
+    ctx: _Ctx = None,
+    threads: _Threads = None,
+    gpu_layers: _GpuLayers = None,
+    depth: _DepthText = "auto",
+    as_json: _Json = False,
+    raw: _Raw = False,
+    quiet: _Quiet = False,
+    version: _Version = False,
 ) -> None:
     """Talk to a local model that drafts with multi-token prediction heads.
 

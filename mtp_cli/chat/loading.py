@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from mtp_cli.chat.terminal import is_terminal, one_line
+from mtp_cli.chat.terminal import is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,7 +19,7 @@ _PATIENCE_S = 0.3
 
 
 @contextlib.contextmanager
-def progress_bar(name: str, screen: TextIO, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+def progress_bar(screen: TextIO, *, quiet: bool) -> Iterator[Callable[[float], None]]:
     """Gives a function that takes the loaded fraction, from 0 to 1."""
     started = time.monotonic()
     bar: Progress | None = None
@@ -28,7 +28,7 @@ def progress_bar(name: str, screen: TextIO, *, quiet: bool) -> Iterator[Callable
     def report(fraction: float) -> None:
         nonlocal bar
         if bar is None and shown and time.monotonic() - started > _PATIENCE_S:
-            bar = _open_bar(name, screen)
+            bar = _open_bar(screen)
         if bar is not None:
             bar.update(bar.task_ids[0], completed=fraction, refresh=True)
 
@@ -48,13 +48,12 @@ def progress_bar(name: str, screen: TextIO, *, quiet: bool) -> Iterator[Callable
             bar.stop()
 
 
-def _open_bar(name: str, screen: TextIO) -> Progress:
+def _open_bar(screen: TextIO) -> Progress:
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
     bar = Progress(
-        TextColumn(f"loading {escape(one_line(name))}"),
+        TextColumn("loading"),
         BarColumn(),
         TaskProgressColumn(),
         console=Console(file=screen),

@@ -57,7 +57,7 @@ def start(options: Options) -> int:
 
     from mtp_cli.engine import Engine  # loads llama.cpp
 
-    with progress_bar(files.name, sys.stderr, quiet=options.quiet) as report:
+    with progress_bar(sys.stderr, quiet=options.quiet) as report:
         engine = Engine.open(
             files.model,
             files.heads,
@@ -77,7 +77,10 @@ def start(options: Options) -> int:
 def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None) -> int:
     name = chat.files.name
     if drafter is None and options.depth != 0:
-        chat.note(f"{name} has no MTP heads: plain decoding (mtp-convert and mtp-train add heads)")
+        chat.note(
+            f"{name} has no MTP heads: plain decoding, except where text repeats itself "
+            "(mtp-convert and mtp-train add heads)"
+        )
     if chat.session.raw and not options.raw:
         chat.note(f"{name} has no chat template: it continues your text, as with --raw")
     if request is not None:
@@ -86,7 +89,8 @@ def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None
 
     from mtp_cli.chat.repl import converse  # loads prompt_toolkit
 
-    chat.note(name if drafter is None else f"{name}, drafting with {drafter}")
+    if drafter is not None or options.depth == 0:
+        chat.note(name if options.depth == 0 else f"{name}, drafting with {drafter}")
     chat.note("/help lists commands, Ctrl-C stops an answer, Ctrl-D leaves")
     converse(chat, _screen())
     return 0

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TextIO
 
@@ -52,13 +52,13 @@ def dim(text: str, stream: TextIO) -> str:
     return text if plain else f"\x1b[2m{text}\x1b[0m"
 
 
-def fold(parts: list[str], stream: TextIO) -> str:
-    """`parts` joined by dots, broken between parts where a terminal is too narrow for them all."""
+def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
+    """`parts` joined, on as many lines as a terminal is too narrow for; elsewhere on one."""
     columns = shutil.get_terminal_size().columns if is_terminal(stream) else sys.maxsize
     lines: list[str] = []
     for part in parts:
-        if lines and len(lines[-1]) + 3 + len(part) < columns:
-            lines[-1] += f" · {part}"
+        if lines and len(lines[-1]) + len(joint) + len(part) < columns:
+            lines[-1] += joint + part
         else:
             lines.append(part)
     return "\n".join(lines)

@@ -131,7 +131,7 @@ def test_a_prompt_longer_than_the_context_names_both_numbers() -> None:
     done = run("--quiet", stdin="word " * 2000)
     assert done.returncode == 1
     assert done.stdout == b""
-    assert "tokens and the context holds 512" in done.stderr.decode()
+    assert "tokens, and a context of 512 has no room" in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
 
 

@@ -156,7 +156,7 @@ def test_a_prompt_too_long_names_both_numbers_and_changes_nothing() -> None:
     session = Session(engine)
     ask(session, "Hi")
     before = list(session.messages)
-    with pytest.raises(MtpError, match=r"prompt has \d{3} tokens and the context holds 100"):
+    with pytest.raises(MtpError, match=r"prompt has \d{3} tokens, and a context of 100"):
         session.ask("x" * 200, SETTINGS)
     assert session.messages == before
     assert ask(session, "ok") == "still fine"

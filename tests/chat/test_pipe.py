@@ -1,0 +1,93 @@
+"""One answer in a pipe, with a scripted engine: what is written, and which status is returned."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from mtp_cli.chat.chat import Chat
+from mtp_cli.chat.pipe import answer_once
+from mtp_cli.engine import Sampling
+from mtp_cli.errors import MtpError
+from mtp_cli.models import ModelFiles
+from mtp_cli.session import Session, Settings
+from tests.chat.scripted import END, ScriptedEngine, said
+
+FILES = ModelFiles(Path("/models/tiny.gguf"), Path("/models/tiny-mtp.gguf"))
+
+
+def answer(engine: ScriptedEngine, *, out: TextIO, err: TextIO, as_json: bool = False) -> int:
+    settings = Settings(Sampling(temperature=0.0))
+    chat = Chat(Session(engine), settings, FILES, engine.n_ctx, out, err)
+    return answer_once(chat, "Hi", as_json=as_json, heads=str(FILES.heads))
+
+
+def test_the_answer_goes_to_out_alone() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    assert answer(ScriptedEngine(said("Hello \x1b[2J.\n")), out=out, err=err) == 0
+    assert out.getvalue() == "Hello ␛[2J.\n"
+    assert err.getvalue().count("\n") == 1
+    assert "tok/s" in err.getvalue()
+
+
+def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    engine = ScriptedEngine([tuple(b"\xe2\x80\xae\x1b["), tuple(b"2J\n"), (END,)])
+    assert answer(engine, out=out, err=err, as_json=True) == 0
+    assert out.getvalue().isascii()
+    assert "\x1b" not in out.getvalue()
+    assert err.getvalue() == ""
+    assert json.loads(out.getvalue()) == {
+        "text": "\u202e\x1b[2J\n",
+        "tokens": [*b"\xe2\x80\xae\x1b[2J\n", END],
+        "finish_reason": "stop",
+        "prompt_tokens": len(engine.prompts[0]),
+        "cached_tokens": 0,
+        "completion_tokens": 9,
+        "prefill_s": 0.25,
+        "decode_s": 0.5,
+        "tokens_per_s": 16.0,
+        "rounds": 3,
+        "drafted": [3, 3],
+        "accepted": [2, 0],
+        "model": "/models/tiny.gguf",
+        "heads": "/models/tiny-mtp.gguf",
+    }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_keeps_what_was_said(as_json: bool) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    engine = ScriptedEngine(said("Hello"))
+    engine.after_round = lambda: os.kill(os.getpid(), signal.SIGINT)
+    assert answer(engine, out=out, err=err, as_json=as_json) == 130
+    if as_json:
+        assert json.loads(out.getvalue())["finish_reason"] == "interrupted"
+        assert json.loads(out.getvalue())["text"] == "H"
+    else:
+        assert out.getvalue() == "H\n"
+        assert err.getvalue().startswith("stopped\n")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_reader_that_leaves_is_no_error(as_json: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    err = io.StringIO()
+    with os.fdopen(writer, "w", encoding="utf-8") as out:
+        assert answer(ScriptedEngine(said("Hello")), out=out, err=err, as_json=as_json) == 0
+    assert err.getvalue() == ""
+
+
+def test_a_full_disk_is_one_clear_line() -> None:
+    with (
+        open("/dev/full", "w", encoding="utf-8") as out,
+        pytest.raises(MtpError, match="cannot write the answer: No space left on device"),
+    ):
+        answer(ScriptedEngine(said("Hello")), out=out, err=io.StringIO())
