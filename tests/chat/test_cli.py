@@ -5,19 +5,44 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from mtp_cli.chat.cli import main
 from mtp_cli.chat.pipe import read_request
 from mtp_cli.errors import MtpError
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mtp_cli.chat", *args]
-    return subprocess.run(command, input=stdin, capture_output=True, cwd=ROOT, timeout=60)
+@dataclass
+class Done:
+    status: int
+    out: str
+    err: str
+
+
+class Run(Protocol):
+    def __call__(self, *args: str, stdin: bytes = b"") -> Done: ...
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command in this process, as its entry point does."""
+
+    def run_(*args: str, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "argv", ["mtp-chat", *args])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert isinstance(exit_.value.code, int)
+        return Done(exit_.value.code, *capsys.readouterr())
+
+    return run_
 
 
 def stdin(content: bytes) -> io.TextIOWrapper:
@@ -81,12 +106,10 @@ def test_bytes_that_are_no_utf8_are_named() -> None:
         ("--system", "\udcff"),
     ],
 )
-def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(run: Run, args: tuple[str, ...]) -> None:
     done = run(*args, stdin=b"Hi")
-    assert done.returncode == 2
-    assert done.stdout == b""
-    assert b"Usage: mtp-chat" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert (done.status, done.out) == (2, "")
+    assert "Usage: mtp-chat" in done.err
 
 
 @pytest.mark.parametrize(
@@ -101,42 +124,33 @@ def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
     ],
 )
 def test_an_error_is_one_line_and_exits_with_1(
-    args: tuple[str, ...], content: bytes, said: str
+    run: Run, args: tuple[str, ...], content: bytes, said: str
 ) -> None:
     done = run(*args, stdin=content)
-    assert done.returncode == 1
-    assert done.stdout == b""
-    assert done.stderr.count(b"\n") == 1
-    assert done.stderr.startswith(b"error: ")
-    assert said in done.stderr.decode()
+    assert (done.status, done.out) == (1, "")
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: ")
+    assert said in done.err
 
 
-def test_help_is_documentation() -> None:
+@pytest.mark.parametrize(
+    "promised",
+    [
+        *("-m, --model PATH", "--heads PATH", "-s, --system TEXT", "-n, --max-tokens N"),
+        *("-t, --temperature X", "--top-k N", "--top-p X", "--min-p X", "--seed N"),
+        *("--ctx N", "--threads N", "--gpu-layers N", "--depth auto|0..8"),
+        *("--json", "--raw", "--quiet", "--version", "git diff | mtp-chat"),
+    ],
+)
+def test_help_is_documentation(run: Run, promised: str) -> None:
     done = run("--help")
-    assert done.returncode == 0
-    assert b"\x1b" not in done.stdout
-    text = done.stdout.decode()
-    for option in (
-        "-m, --model PATH",
-        "--heads PATH",
-        "-s, --system TEXT",
-        "-n, --max-tokens N",
-        "-t, --temperature X",
-        "--top-k N",
-        "--top-p X",
-        "--min-p X",
-        "--seed N",
-        "--ctx N",
-        "--threads N",
-        "--gpu-layers N",
-        "--depth auto|0..8",
-        "--json",
-        "--raw",
-        "--quiet",
-        "--version",
-    ):
-        assert option in text
-    assert "git diff | mtp-chat" in text
+    assert (done.status, done.err) == (0, "")
+    assert promised in done.out
+    assert "\x1b" not in done.out
+
+
+def test_version_is_the_packages_own(run: Run) -> None:
+    assert run("--version") == Done(0, f"mtp-chat {version('mtp-cli')}\n", "")
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
