@@ -88,6 +88,11 @@ def check_shapes(
 ) -> None:
     """MtpError unless every weight fits the shape and the shape fits the trunk."""
     d, n_draft = trunk.sizes.n_embd, len(vocabulary.draft_ids)
+    if (shape["n_embd"], shape["n_draft"]) != (d, n_draft):
+        raise MtpError(
+            f"expected a head of width {d} over {n_draft} ids, "
+            f"found width {shape['n_embd']} over {shape['n_draft']}"
+        )
     n_q = int(shape["n_head"] * shape["head_dim"])
     n_kv = int(shape["n_head_kv"] * shape["head_dim"])
     n_ff = int(shape["n_ff"])

@@ -38,18 +38,18 @@ class Settings:
     batch_tokens: int = 4096
     lr: float = 1e-2
     output_lr: float = 3e-4
-    norm_lr: float = 1e-3
+    norm_lr: float = 3e-3
     weight_decay: float = 0.01
     warmup: int = 30
     decay: float = 0.35
-    curriculum: tuple[float, ...] = (0.4, 0.7)
+    curriculum: tuple[float, ...] = (0.5, 0.75)
     step_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5)
-    later_share: float = 1.0
+    later_share: float = 0.6
     temperature: float = 1.0
     hard: float = 0.0
     seed: int = 1
-    checkpoint_every: int = 100
-    evaluate_every: int = 200
+    checkpoint_every: int = 50
+    evaluate_every: int = 100
 
     def rate(self, step: int) -> float:
         """Warm-up, plateau, then linearly to zero."""

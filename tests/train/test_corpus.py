@@ -1,0 +1,147 @@
+"""The corpus: what is held out, what a batch holds, which ids a head drafts in."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtp_cli.errors import MtpError
+from train import prompts
+from train.corpus import (
+    Corpus,
+    Role,
+    Sample,
+    answers,
+    choose_vocabulary,
+    coverage,
+    epoch_pieces,
+    is_held_out,
+    make_batch,
+    n_tokens_in,
+    read_corpus,
+    write_shard,
+)
+
+N_VOCAB, N_EMBD = 50, 4
+OPENING = 1
+
+
+def conversation(rng: np.random.Generator, n_answer: int = 12) -> Sample:
+    """Opening and system, opening and request, opening and answer, as a chat template has it."""
+    request = rng.integers(10, N_VOCAB, 4)
+    prompt = [OPENING, 3, OPENING, *request, OPENING, 8]
+    answer = rng.integers(10, 30, n_answer)
+    ids = np.array([*prompt, *answer], np.int32)
+    roles = np.array([Role.GIVEN] * len(prompt) + [Role.GREEDY] * n_answer, np.uint8)
+    return Sample(ids, roles, rng.standard_normal((len(ids), N_EMBD)).astype(np.float16))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    samples = [conversation(rng) for _ in range(300)]
+    again = [Sample(s.ids, s.roles, s.rows) for s in samples[:50]]  # the same prompts once more
+    for number, part in enumerate((samples, again)):
+        write_shard(tmp_path / f"shard-{number}.npz", part, [{} for _ in part])
+    return tmp_path
+
+
+def prompts_of(samples: list[Sample]) -> set[bytes]:
+    return {sample.prompt for sample in samples}
+
+
+def test_held_out_prompts_are_never_trained_on(folder: Path) -> None:
+    corpus = read_corpus(folder)
+    assert corpus.held_out
+    assert not prompts_of(corpus.training) & prompts_of(corpus.held_out)
+    assert all(is_held_out(sample.prompt) for sample in corpus.held_out)
+    assert len(corpus.training) + len(corpus.held_out) == 350
+
+
+def test_excluded_prompts_are_left_out_altogether(folder: Path) -> None:
+    banned = read_corpus(folder).training[0].prompt
+    corpus = read_corpus(folder, [banned])
+    assert banned not in prompts_of(corpus.training) | prompts_of(corpus.held_out)
+
+
+def test_the_system_message_does_not_make_another_prompt() -> None:
+    sample = conversation(np.random.default_rng(1))
+    ids = np.insert(sample.ids, 1, [4, 5]).astype(np.int32)
+    other = Sample(ids, np.insert(sample.roles, 1, [0, 0]), np.zeros((len(ids), N_EMBD), "f2"))
+    assert other.prompt == sample.prompt
+
+
+def test_shards_read_back_as_written(folder: Path) -> None:
+    assert n_tokens_in(folder) == 350 * 21
+    rng = np.random.default_rng(0)
+    first = conversation(rng)
+    read = read_corpus(folder)
+    found = [s for s in read.training + read.held_out if s.prompt == first.prompt]
+    assert len(found) == 2
+    np.testing.assert_array_equal(found[0].ids, first.ids)
+    np.testing.assert_array_equal(found[0].rows, first.rows)
+
+
+def test_an_empty_folder_names_the_command_that_fills_it(tmp_path: Path) -> None:
+    with pytest.raises(MtpError, match="mtp-train generate"):
+        read_corpus(tmp_path)
+
+
+def test_a_batch_pairs_each_token_with_the_row_before_it() -> None:
+    sample = conversation(np.random.default_rng(2))
+    embeddings = np.random.default_rng(3).standard_normal((N_VOCAB, 8)).astype(np.float32)
+    vocabulary = choose_vocabulary([sample], 20, embeddings)
+    (answer,) = answers(sample)
+    assert (answer.roles == Role.GREEDY).all()
+    batch = make_batch([answer], vocabulary)
+    at = 3
+    assert vocabulary.draft_ids[batch.tokens[0, at]] == answer.ids[at + 1]
+    np.testing.assert_array_equal(batch.before[0, at], answer.rows[at])
+    np.testing.assert_array_equal(batch.rows[0, at], answer.rows[at + 1])
+    assert batch.nexts[0, at] == answer.ids[at + 2]
+    assert batch.weights.sum() == len(answer) - 2
+
+
+def test_prompt_tokens_carry_no_loss_and_padding_neither() -> None:
+    rng = np.random.default_rng(4)
+    long, short = conversation(rng, 20), conversation(rng, 5)
+    vocabulary = choose_vocabulary([long, short], N_VOCAB, np.eye(N_VOCAB, dtype=np.float32))
+    batch = make_batch([long, short], vocabulary)
+    assert batch.weights[0].sum() == 20
+    assert batch.weights[1].sum() == 5
+    assert (batch.weights[1, 12:] == 0).all()
+
+
+def test_the_vocabulary_is_what_the_trunk_writes_most() -> None:
+    rng = np.random.default_rng(5)
+    samples = [conversation(rng) for _ in range(30)]
+    embeddings = rng.standard_normal((N_VOCAB, 8)).astype(np.float32)
+    vocabulary = choose_vocabulary(samples, 22, embeddings)
+    assert set(range(10, 30)) <= set(vocabulary.draft_ids.tolist())
+    assert coverage(samples, vocabulary.draft_ids) == 1.0
+    outside = next(i for i in range(N_VOCAB) if i not in vocabulary.draft_ids)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    nearest = int(np.argmax(unit[vocabulary.draft_ids] @ unit[outside]))
+    assert vocabulary.surrogates[outside] == nearest
+
+
+def test_an_epoch_is_a_function_of_its_seed_and_covers_every_answer() -> None:
+    rng = np.random.default_rng(6)
+    corpus = Corpus([conversation(rng) for _ in range(40)], [])
+    one, same, other = (epoch_pieces(corpus.training, 100, 7, epoch) for epoch in (0, 0, 1))
+    assert [[len(p) for p in group] for group in one] == [[len(p) for p in g] for g in same]
+    assert [[len(p) for p in group] for group in one] != [[len(p) for p in g] for g in other]
+    assert sum(len(group) for group in one) == 40
+    assert all(len(group) * max(map(len, group)) <= 100 for group in one if len(group) > 1)
+
+
+def test_templates_give_varied_prompts_without_holes() -> None:
+    rng = random.Random(0)
+    material = ["A text of some length about nothing. " * 4]
+    written = [prompts.prompt(rng, material) for _ in range(500)]
+    assert len(set(written)) > 400
+    assert not any("{" in text and "}" in text and "{text}" in text for text in written)
+    assert prompts.prompt(random.Random(3)) == prompts.prompt(random.Random(3))

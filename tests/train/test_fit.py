@@ -1,0 +1,125 @@
+"""The run: interrupted or not it gives the same weights; replayed rounds are counted right."""
+
+# mypy: disallow-untyped-decorators=False
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.corpus import Sample, choose_vocabulary
+
+pytest.importorskip("torch")
+
+import torch
+
+from tests.train.test_corpus import conversation
+from train.agreement import agreement, replay
+from train.fit import Run, Settings, read_checkpoint
+from train.head import Head, HeadShape
+from train.losses import blocked_cross_entropy, trunk_distribution
+
+N_VOCAB, N_EMBD = 50, 16
+
+
+def samples() -> list[Sample]:
+    rng = np.random.default_rng(0)
+    texts = [conversation(rng) for _ in range(30)]
+    rows = rng.standard_normal((30, 40, N_EMBD)).astype(np.float16)
+    return [Sample(t.ids, t.roles, rows[i, : len(t)]) for i, t in enumerate(texts)]
+
+
+def new_run(folder: Path, steps: int) -> Run:
+    torch.manual_seed(0)
+    embeddings = np.random.default_rng(1).standard_normal((N_VOCAB, N_EMBD)).astype(np.float32)
+    vocabulary = choose_vocabulary(samples(), 32, embeddings)
+    table = torch.tensor(embeddings[vocabulary.draft_ids])
+    head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0), table, table)
+    settings = Settings(steps, 120, warmup=2, checkpoint_every=100, evaluate_every=100)
+    return Run(folder, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
+
+
+def train(run: Run, stop_at: int | None = None) -> None:
+    class Stopped(Exception):
+        pass
+
+    def on_step(at: object, _loss: float) -> None:
+        if run.progress.step == stop_at:
+            run.save()
+            raise Stopped
+
+    with contextlib.suppress(Stopped):
+        run.train(samples()[:4], on_step, lambda _at, _found: None)
+
+
+def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
+    whole = new_run(tmp_path / "whole", 9)
+    train(whole)
+    train(new_run(tmp_path / "parts", 9), stop_at=4)
+    resumed = new_run(tmp_path / "parts", 9)
+    saved = read_checkpoint(tmp_path / "parts")
+    assert saved is not None
+    assert saved.progress.step == 4
+    resumed.resume(saved)
+    train(resumed)
+    assert resumed.progress.step == 9
+    started = new_run(tmp_path, 9).head.state_dict()
+    for name, value in whole.head.state_dict().items():
+        torch.testing.assert_close(resumed.head.state_dict()[name], value, rtol=0, atol=0)
+        assert not torch.equal(value, started[name])
+
+
+def test_training_learns_what_the_trunk_would_say(tmp_path: Path) -> None:
+    """With a trunk whose row names the token after next, agreement goes from chance to high."""
+    run = new_run(tmp_path, 150)
+    rng = np.random.default_rng(2)
+    table = run.trunk_output.float().numpy()
+    run.samples = [_predictable(run, table, rng) for _ in range(40)]
+    before = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
+    train(run)
+    after = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
+    assert before < 0.3
+    assert after > 0.6
+
+
+def _predictable(run: Run, table: np.ndarray, rng: np.random.Generator) -> Sample:
+    sample = conversation(rng, 16)
+    ids = run.vocabulary.draft_ids[rng.integers(0, 8) + np.arange(len(sample.ids)) % 4]
+    nexts = run.vocabulary.surrogates[np.roll(ids, -1)]
+    return Sample(ids, sample.roles, (2 * table[nexts]).astype(np.float16))
+
+
+def test_the_curriculum_adds_draft_steps_and_the_rate_ends_at_zero() -> None:
+    settings = Settings(100, warmup=10, decay=0.5, curriculum=(0.4, 0.7))
+    assert [settings.n_unrolled(step) for step in (0, 39, 40, 69, 70, 99)] == [1, 1, 2, 2, 3, 3]
+    assert settings.rate(0) == pytest.approx(0.1)
+    assert settings.rate(30) == 1.0
+    assert 0 < settings.rate(99) < 0.03
+    assert settings.rate(75) == pytest.approx(0.5)
+
+
+def test_a_replayed_answer_counts_rounds_as_the_loop_does() -> None:
+    # Step 1 is right after indices 0, 1, 4; step 2 after 1; so: 2 accepted, then index 3 wrong,
+    # index 4 right with its step 2 wrong, and the end.
+    right = np.array([[1, 1, 0, 0, 1, 0], [0, 1, 0, 0, 0, 0]], bool)
+    drafted = np.zeros(2, np.int64)
+    assert replay(right, drafted) == [2, 0, 1]
+    assert drafted.tolist() == [3, 2]
+
+
+def test_blocked_cross_entropy_equals_autograds() -> None:
+    torch.manual_seed(0)
+    rows = torch.randn(700, 8, requires_grad=True)
+    output = torch.randn(33, 8, requires_grad=True)
+    targets = trunk_distribution(torch.randn(700, 8), torch.randn(33, 8), 0.8, torch.float32)
+    weights = torch.rand(700)
+    found = blocked_cross_entropy(rows, output, targets, weights)
+    found_grads = torch.autograd.grad(3 * found, (rows, output))
+    logits = rows @ output.T
+    expected = -(weights[:, None] * targets * logits.log_softmax(-1)).sum()
+    expected_grads = torch.autograd.grad(3 * expected, (rows, output))
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(found_grads, expected_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

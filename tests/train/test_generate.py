@@ -1,0 +1,68 @@
+"""Writing the corpus with the real trunk, a few conversations at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtp_cli.engine import Engine, Sampling
+from mtp_cli.models import built_in_model
+from train.corpus import Role, answers, n_tokens_in, read_shard
+from train.generate import Generator, Settings, draw, is_looping
+from train.trunk import Trunk
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    settings = Settings(tokens=500, n_slots=6, n_ctx=160, max_answer=24, greedy_share=0.7)
+    generator = Generator(built_in_model(), folder, settings, n_threads=1)
+    generator.run(lambda _n: None)
+    generator.close()
+    return folder
+
+
+def test_every_text_holds_an_answer_and_the_template_around_it(written: Path) -> None:
+    samples = [s for path in written.glob("*.npz") for s in read_shard(path)]
+    assert n_tokens_in(written) >= 500
+    assert {Role.GIVEN, Role.GREEDY} <= {role for s in samples for role in s.roles.tolist()}
+    assert all(answers(s) or (s.roles >= Role.GREEDY).any() for s in samples)
+    with Engine.open(built_in_model(), n_ctx=256, n_threads=1) as engine:
+        opening = b"".join(engine.piece(t, special=True) for t in samples[0].ids[:4].tolist())
+    assert opening.startswith(b"<|im_start|>")
+
+
+def test_rows_and_greedy_tokens_are_the_trunks_own(written: Path) -> None:
+    """The stored row, through the trunk's output matrix, chooses the stored next token."""
+    trunk = Trunk(built_in_model())
+    samples = [s for path in written.glob("*.npz") for s in read_shard(path)]
+    sample = max(samples, key=lambda s: int((s.roles == Role.GREEDY).sum()))
+    at = np.flatnonzero(sample.roles == Role.GREEDY)
+    logits = sample.rows[at - 1].astype(np.float32) @ trunk.output.T
+    assert (logits.argmax(1) == sample.ids[at]).mean() > 0.9
+    with Engine.open(built_in_model(), n_ctx=256, n_threads=1) as engine:
+        first = int(at[0])
+        generation = engine.generate(sample.ids[:first].tolist(), Sampling(), max_tokens=3, depth=0)
+        plain = [token for tokens in generation for token in tokens]
+    assert plain == sample.ids[first : first + 3].tolist()
+
+
+def test_drawing_follows_temperature_and_leaves_the_tail_out() -> None:
+    rng = np.random.default_rng(0)
+    logits = np.full((4000, 300), -20.0, np.float32)
+    logits[:, 7], logits[:, 9], logits[:, 11] = 2.0, 1.0, -3.0
+    drawn = draw(logits, np.full(4000, 1.0), rng)
+    assert set(drawn.tolist()) == {7, 9}
+    expected = 1 / (1 + np.exp(-1.0))
+    assert abs((drawn == 7).mean() - expected) < 0.03
+    cold = draw(logits, np.full(4000, 0.1), rng)
+    assert (cold == 7).mean() > 0.99
+
+
+def test_loops_are_seen_and_lists_are_not() -> None:
+    assert is_looping([1, 2, 3] * 20)
+    assert is_looping([5, 6, *range(30), *range(30), *range(30)])
+    assert not is_looping(list(range(200)))
+    assert not is_looping([n if n % 7 else 0 for n in range(100)])
