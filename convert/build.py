@@ -17,8 +17,9 @@ from gguf.utility import size_label
 from convert import formats
 from convert.checkpoint import Checkpoint
 from convert.families import family_of
-from convert.families.rules import Config, Dims, Family, Rule
+from convert.families.rules import Config, Dims, Family, Rule, reading
 from convert.formats import Type
+from convert.gguf_file import Pair
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
 from convert.shard import TensorEntry
@@ -130,7 +131,8 @@ class Resolver:
 
     def apply(self, rules: tuple[Rule, ...], i: int, prefix: str) -> Iterator[tuple[str, Source]]:
         """The rules of one layer (or of the whole): GGUF name and source of each tensor."""
-        kinds, dims = self.family.kinds(self.config, i), self.family.dims(self.config, i)
+        with reading(self.config):
+            kinds, dims = self.family.kinds(self.config, i), self.family.dims(self.config, i)
         done: set[str] = set()
         for rule in rules:
             to = rule.to.format(i=i)
@@ -181,7 +183,9 @@ class Resolver:
 
     def trunk(self) -> Iterator[tuple[str, Source]]:
         yield from self.shared()
-        yield from self.family.extra(self.config).items()
+        with reading(self.config):
+            extra = self.family.extra(self.config)
+        yield from extra.items()
         for i in range(self.n_layers):
             yield from self.apply(self.family.layer_rules, i, self.family.layer_prefix.format(i=i))
 
@@ -236,7 +240,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     tensors = [*encode_all(trunk, options.outtype), *encode_all(heads, options.head_type)]
     metadata = {
         **_general(checkpoint, family, tensors, options),
-        **keyed(family.arch, family.metadata(config, n_heads)),
+        **family_metadata(family, config, n_heads),
         **tokenizer_metadata(checkpoint.folder, config.count("vocab_size"), family, options.pre),
     }
     if metadata["tokenizer.ggml.model"] == "no_vocab":
@@ -273,9 +277,11 @@ def encode_all(tensors: list[tuple[str, Source]], outtype: str) -> Iterator[Plan
         yield encoded(name, source, kind_for(name, source.shape, wanted, tied))
 
 
-def keyed(arch: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A family's keys with the architecture filled in."""
-    return {key.replace("{arch}", arch): value for key, value in values.items()}
+def family_metadata(family: Family, config: Config, n_heads: int) -> dict[str, Pair]:
+    """A family's pairs, with the architecture filled in."""
+    with reading(config):
+        values = family.metadata(config, n_heads)
+        return pairs({key.replace("{arch}", family.arch): v for key, v in values.items()})
 
 
 def _general(

@@ -47,6 +47,7 @@ def _format(name: str | None) -> str | None:
     return name
 
 
+INTERRUPTED = 130
 FORMATS = ", ".join(OUTTYPES)
 Outtype = Annotated[
     str, typer.Option("--outtype", callback=_format, help=f"Number format: {FORMATS}.")
@@ -226,9 +227,10 @@ def main() -> None:
     except MtpError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer's own answer to KeyboardInterrupt
+            print("interrupted; nothing was written", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGUFValueType
 
 from convert import formats
-from convert.build import Options, Resolver, encode_all, keyed, usable_heads
+from convert.build import Options, Resolver, encode_all, family_metadata, usable_heads
 from convert.checkpoint import Checkpoint, open_checkpoint, read_json
 from convert.families import family_of
 from convert.families.rules import Config, Family
-from convert.metadata import pair
+from convert.gguf_file import Pair
 from convert.model import BLOCK_COUNT, GgufModel, open_model
 from convert.plan import Plan
 from convert.reuse import copied
@@ -42,17 +43,16 @@ def plan_graft(trunk: Path, folder: Path, options: Options) -> Plan:
     checkpoint = open_checkpoint(folder, lambda name: _is_of_head(name, family, config))
     resolver = Resolver(checkpoint, family, config)
     n_heads, notes = usable_heads(family, config, resolver.n_heads(), "heads")
-    values = keyed(family.arch, family.metadata(config, n_heads))
+    values = family_metadata(family, config, n_heads)
     _check(model, values, resolver)
     _check_norms(model, family, config, folder, checkpoint)
     tensors = [copied(model.file, name) for name in model.file.tensors]
     tensors += encode_all(list(resolver.heads(n_heads)), options.head_type)
     metadata = dict(model.file.pairs)
-    for key, value in values.items():
-        if isinstance(value, list) and value:
-            metadata[key] = pair(value)  # per-layer arrays grow with the blocks
+    # Per-layer arrays grow with the blocks.
+    metadata |= {k: v for k, v in values.items() if v.kind == GGUFValueType.ARRAY}
     for key in (f"{family.arch}.{BLOCK_COUNT}", f"{family.arch}.nextn_predict_layers"):
-        metadata[key] = pair(values[key])
+        metadata[key] = values[key]
     return Plan(metadata, tuple(tensors), tuple(notes))
 
 
@@ -77,14 +77,15 @@ def _is_of_head(name: str, family: Family, config: Config) -> bool:
     return match is not None and int(match[1]) >= config.count("num_hidden_layers")
 
 
-def _check(model: GgufModel, values: Mapping[str, Any], resolver: Resolver) -> None:
+def _check(model: GgufModel, values: Mapping[str, Pair], resolver: Resolver) -> None:
     where = resolver.config.where
     if model.n_layers != resolver.n_layers:
         raise MtpError(
             f"{where}: heads for {resolver.n_layers} layers, {model.path} has {model.n_layers}"
         )
     for name in _MUST_AGREE:
-        wanted, found = values.get(model.key(name)), model.file.get(model.key(name))
+        pair, found = values.get(model.key(name)), model.file.get(model.key(name))
+        wanted = found if pair is None else pair.value
         if isinstance(wanted, int) and isinstance(found, int) and wanted != found:
             raise MtpError(f"{where}: {name} {wanted}, {model.path} has {found}")
     n_vocab = resolver.config.count("vocab_size")

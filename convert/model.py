@@ -57,10 +57,9 @@ class GgufModel:
 
     @cached_property
     def head_tensors(self) -> tuple[str, ...]:
-        blocks = {name: _block(name) for name in self.file.tensors}
-        return tuple(
-            n for n, block in blocks.items() if block is not None and block >= self.n_layers
-        )
+        first = self.n_layers
+        blocks = ((name, _block(name)) for name in self.file.tensors)
+        return tuple(name for name, block in blocks if block is not None and block >= first)
 
     @cached_property
     def n_heads(self) -> int:

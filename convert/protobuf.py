@@ -38,7 +38,9 @@ def read_pieces(file: Path) -> list[Piece]:
 
 def _piece(raw: bytes | int) -> Piece:
     text, score, kind = "", 0.0, 1
-    for field, value in _fields(bytes(raw) if isinstance(raw, bytes) else b""):
+    if isinstance(raw, int):
+        raise ValueError("a piece that is a number")
+    for field, value in _fields(raw):
         if field == 1 and isinstance(value, bytes):
             text = value.decode("utf-8")
         elif field == 2 and isinstance(value, bytes):

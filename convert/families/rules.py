@@ -6,7 +6,9 @@ of GGUF's encoding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,6 +119,15 @@ class Config:
         if not isinstance(values, list) or len(values) < n_layers:
             raise MtpError(f"{self.where}: {key}: expected {n_layers} entries")
         return values[:n_layers]
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[None]:
+    """Around a family's reading of a config: values of unexpected types are the file's fault."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, struct.error) as error:
+        raise MtpError(f"{config.where}: holds a value of an unexpected kind: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""Formats and the writer: exact bytes, all or nothing, and no more memory than promised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader, quants
+
+from convert import formats
+from convert.build import Options, kind_for
+from convert.formats import Type, encode
+from convert.metadata import pairs
+from convert.plan import Plan, PlannedTensor, encoded
+from convert.sources import Constant
+from convert.write import write
+from mtp_cli.errors import MtpError
+from tests.convert.conftest import Convert
+from tests.convert.sparse import write_sparse_checkpoint
+
+METADATA = pairs({"general.architecture": "llama"})
+
+
+def random_rows(n_rows: int, n_cols: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(5).standard_normal((n_rows, n_cols), np.float32)
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0])
+def test_encodes_as_gguf_py_does(kind: Type) -> None:
+    values = random_rows(8, 256)
+    values[0, :4] = [0.0, -0.0, 1e-30, 65504.0]
+    wanted = quants.quantize(values, kind)
+    assert bytes(encode(values, "F32", kind)) == wanted.tobytes()
+
+
+@pytest.mark.parametrize("kind", [Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K])
+def test_k_quants_decode_to_about_the_same_values(kind: Type) -> None:
+    values = random_rows(4, 512)
+    raw = bytes(encode(values, "F32", kind))
+    error = np.abs(formats.decode(raw, kind, values.shape) - values).mean()
+    bits = int(kind.name[1])
+    assert error < 2.0 * 2.0**-bits
+
+
+def test_stored_formats_pass_through_unchanged() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16).reshape(-1, 256)  # every BF16, NaNs included
+    assert bytes(encode(bits, "BF16", Type.BF16)) == bits.tobytes()
+    halves = bits.view(np.float16)
+    assert bytes(encode(halves, "F16", Type.F16)) == bits.tobytes()
+
+
+def test_values_that_a_format_cannot_hold_are_refused() -> None:
+    with pytest.raises(MtpError, match="beyond 65504 do not fit f16"):
+        encode(np.full((1, 32), 1e6, np.float32), "F32", Type.F16)
+    with pytest.raises(MtpError, match="not finite; Q8_0"):
+        encode(np.full((1, 32), np.nan, np.float32), "F32", Type.Q8_0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_cols", "wanted"),
+    [
+        (Type.Q4_K, 512, Type.Q4_K),
+        (Type.Q4_K, 576, Type.Q5_0),
+        (Type.Q6_K, 576, Type.Q8_0),
+        (Type.Q4_0, 33, Type.F16),
+    ],
+)
+def test_rows_that_do_not_fit_take_the_nearest_format(
+    kind: Type, n_cols: int, wanted: Type
+) -> None:
+    assert formats.fitting(kind, n_cols) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("blk.0.attn_norm.weight", (64,), Type.F32),
+        ("blk.0.ffn_gate_inp.weight", (4, 64), Type.F32),
+        ("blk.0.ssm_conv1d.weight", (64, 4), Type.F32),
+        ("blk.0.attn_q.weight", (64, 64), Type.Q4_0),
+        ("output.weight", (320, 64), Type.Q6_K),
+    ],
+)
+def test_each_tensor_gets_the_format_llama_cpp_can_use(
+    name: str, shape: tuple[int, ...], wanted: Type
+) -> None:
+    assert kind_for(name, shape, Type.Q4_0) == wanted
+
+
+@pytest.mark.parametrize("outtype", ["f16", "bf16", "q4_0", "q4_k", "q6_k"])
+def test_every_outtype_loads_and_keeps_heads_at_eight_bits(
+    outtype: str, converted: Convert
+) -> None:
+    from tests.convert.test_families import generate
+
+    path = converted("glm4moe", Options(outtype=outtype))
+    kinds = {t.name: t.tensor_type for t in GGUFReader(path).tensors}
+    head = kinds["blk.3.nextn.eh_proj.weight"]
+    coarse = outtype.startswith("q")
+    assert head == (
+        GGMLQuantizationType.Q8_0 if coarse else getattr(GGMLQuantizationType, outtype.upper())
+    )
+    assert len(generate(path, 2)[0]) == 40
+
+
+def plan_of(*tensors: PlannedTensor) -> Plan:
+    return Plan(METADATA, tensors)
+
+
+def good(name: str = "a.weight") -> PlannedTensor:
+    return encoded(name, Constant(random_rows(4, 64)), Type.F32)
+
+
+def failing(error: BaseException) -> PlannedTensor:
+    """A tensor whose second block fails."""
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        yield bytes(128)
+        raise error
+
+    return PlannedTensor("b.weight", (2, 32), Type.F32, 256, blocks)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), MtpError("x: bad"), OSError(errno.ENOSPC, "No space left")]
+)
+def test_an_error_leaves_the_destination_as_it_was(error: BaseException, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_bytes(b"the old file")
+    with pytest.raises((KeyboardInterrupt, MtpError)):
+        write(plan_of(good(), failing(error)), out)
+    assert out.read_bytes() == b"the old file"
+    assert os.listdir(tmp_path) == ["out.gguf"]
+
+
+def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    plan = plan_of(good(), good("b.weight"))
+    write(plan, tmp_path / "out.gguf", lambda done, total: seen.append((done, total)))
+    size = (tmp_path / "out.gguf").stat().st_size
+    assert seen[-1] == (size, size) == (plan.n_bytes, plan.n_bytes)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_a_full_disk_is_seen_before_writing(tmp_path: Path) -> None:
+    huge = PlannedTensor("a.weight", (1 << 30, 1 << 20), Type.F32, 1 << 52, lambda: iter(()))
+    with pytest.raises(MtpError, match=r"the disk has .* free"):
+        write(plan_of(huge), tmp_path / "out.gguf")
+    assert os.listdir(tmp_path) == []
+
+
+def test_unwritable_places(tmp_path: Path) -> None:
+    with pytest.raises(MtpError, match="is a folder"):
+        write(plan_of(good()), tmp_path)
+    with pytest.raises(MtpError, match="cannot be written: No such file"):
+        write(plan_of(good()), tmp_path / "missing" / "out.gguf")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MtpError, match="cannot be written: Not a directory"):
+        write(plan_of(good()), tmp_path / "file" / "out.gguf")
+
+
+def test_a_file_that_reads_back_otherwise_never_appears(tmp_path: Path) -> None:
+    """A disk that loses bytes: they change after the last was written, before the check."""
+
+    def damage(done: int, total: int) -> None:
+        if done == total:
+            (temporary,) = tmp_path.glob(".out.gguf.*")
+            with temporary.open("r+b") as file:
+                file.seek(-4, os.SEEK_END)
+                file.write(b"\xff\xff\xff\xff")
+
+    large = encoded("a.weight", Constant(random_rows(256, 1024)), Type.F32)  # beyond any buffer
+    with pytest.raises(MtpError, match=r"a\.weight: reads back with other bytes"):
+        write(plan_of(large), tmp_path / "out.gguf", damage)
+    assert os.listdir(tmp_path) == []
+
+
+def test_names_twice_or_too_long_are_no_plan() -> None:
+    with pytest.raises(MtpError, match=r"a\.weight: planned twice"):
+        plan_of(good(), good())
+    with pytest.raises(MtpError, match="longer than 63 bytes"):
+        plan_of(good("x" * 64))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
+    folder = write_sparse_checkpoint(tmp_path / "big", n_layers=4, embd=4096, ff=16384)
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-m", "convert.cli", "convert", str(folder)]
+    command += ["-o", str(out / "x.gguf"), "--outtype", "q8_0"]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not any(file.stat().st_size > 1 << 20 for file in out.iterdir()):
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.02)
+    run.send_signal(number)
+    _, stderr = run.communicate(timeout=30)
+    assert (run.returncode, stderr) == (130, "interrupted; nothing was written\n")
+    assert os.listdir(out) == []
+
+
+def test_memory_stays_bounded_for_a_checkpoint_of_20_gb(tmp_path: Path) -> None:
+    """The plan of a 20 GB checkpoint, and a converted slice of it, in one small process.
+
+    Every tensor is streamed in blocks, so what matters is the largest tensor, not their sum: the
+    run converts one layer of that checkpoint and the embedding, and plans all of it.
+    """
+    folder = write_sparse_checkpoint(tmp_path / "huge", n_layers=44, embd=4096, ff=16384)
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    assert total > 20_000_000_000
+    largest = 32000 * 4096 * 2
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from convert.build import Options, plan_checkpoint\n"
+        "from convert.checkpoint import open_checkpoint\n"
+        "from convert.plan import Plan\n"
+        "from convert.write import write\n"
+        "plan = plan_checkpoint(open_checkpoint(Path(sys.argv[1])), Options(outtype='q8_0'))\n"
+        "assert len(plan.tensors) == 44 * 9 + 3\n"
+        "few = [t for t in plan.tensors if t.name.startswith(('blk.0.', 'token_embd'))]\n"
+        "write(Plan(plan.metadata, tuple(few)), Path(sys.argv[2]))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out.gguf")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert peak < 2 * largest + 300_000_000
