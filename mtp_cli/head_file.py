@@ -98,6 +98,9 @@ class HeadInfo:
         for key in (KEY_VERSION, KEY_FINGERPRINT, KEY_N_EMBD, KEY_N_VOCAB, KEY_HIDDEN):
             if key not in pairs:
                 raise MtpError(f"not a head file of this project: {key} is missing")
+        for key in (KEY_VERSION, KEY_N_EMBD, KEY_N_VOCAB):
+            if not isinstance(pairs[key], int):
+                raise MtpError(f"{key}: expected an integer, found {pairs[key]!r}")
         if pairs[KEY_VERSION] != VERSION:
             raise MtpError(f"{KEY_VERSION}: expected {VERSION}, found {pairs[KEY_VERSION]}")
         hidden = pairs[KEY_HIDDEN]
@@ -108,10 +111,7 @@ class HeadInfo:
             raise MtpError(f"expected both {KEY_DRAFT_IDS} and {KEY_SURROGATES}, or neither")
         vocabulary = None
         if KEY_DRAFT_IDS in pairs:
-            vocabulary = DraftVocabulary(
-                np.asarray(pairs[KEY_DRAFT_IDS], np.int32),
-                np.asarray(pairs[KEY_SURROGATES], np.int32),
-            )
+            vocabulary = DraftVocabulary(_ids(pairs, KEY_DRAFT_IDS), _ids(pairs, KEY_SURROGATES))
             if len(vocabulary.surrogates) != pairs[KEY_N_VOCAB]:
                 raise MtpError(
                     f"{KEY_SURROGATES}: expected {pairs[KEY_N_VOCAB]} ids, "
@@ -125,6 +125,13 @@ class HeadInfo:
             hidden=hidden,
             vocabulary=vocabulary,
         )
+
+
+def _ids(pairs: Mapping[str, Any], key: str) -> Ids:
+    ids = np.asarray(pairs[key])
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise MtpError(f"{key}: expected an array of ids")
+    return ids.astype(np.int32)
 
 
 def is_fingerprinted(name: str, n_trunk_layers: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def read_header(path: Path) -> Header:
     """The header of one GGUF file, after checking that the file holds all it announces."""
     n_bytes = _check_preamble(path)
     gguf = _gguf()
-    handle = gguf.gguf_init_from_file(str(path).encode(), _InitParams(True, None))
+    handle = gguf.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
     if not handle:
         raise MtpError(f"{path}: the GGUF header is damaged")
     try:

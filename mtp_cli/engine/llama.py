@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import os
 from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
@@ -130,7 +131,7 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
         _last_errors.clear()
         self.path = path
-        self.handle = lib.llama_model_load_from_file(str(path).encode(), params)
+        self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise _why(f"{path}: llama.cpp could not load this model")
         self.vocab = lib.llama_model_get_vocab(self.handle)
@@ -142,6 +143,26 @@ class Model:
             lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
         )
         self.n_swa = int(lib.llama_model_n_swa(self.handle))
+        self.uses_rope = lib.llama_model_rope_type(self.handle) != lib.LLAMA_ROPE_TYPE_NONE
+
+    def check_text(self) -> None:
+        """Raise MtpError when this is no model that continues text.
+
+        Also tries all of its vocabulary: llama.cpp throws C++ exceptions, which nothing here could
+        catch, where a tokenizer's own tokens are missing or misspelt.
+        """
+        if lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+            raise MtpError(f"{self.path}: this model has no vocabulary to read text with")
+        is_decoder = lib.llama_model_has_decoder(self.handle)
+        if not is_decoder or lib.llama_model_has_encoder(self.handle):
+            raise MtpError(f"{self.path}: this model has an encoder; only decoders continue text")
+        if lib.llama_model_is_diffusion(self.handle):
+            raise MtpError(f"{self.path}: this is a diffusion model; only decoders continue text")
+        letters = "".join(map(chr, range(1, 0x250)))
+        for parse_special in (False, True):
+            self.tokenize(letters + "語🙂", add_special=True, parse_special=parse_special)
+        for token in range(self.n_vocab):
+            self.piece(token, special=True)
 
     def metadata(self) -> dict[str, str]:
         """Every scalar key of the file, as llama.cpp prints its value."""

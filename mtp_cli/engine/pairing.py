@@ -17,6 +17,9 @@ from mtp_cli.engine.llama import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, HeadInfo
 
+# Where llama.cpp computes either the rows after the final norm or the logits, not both.
+_NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
+
 
 @dataclass(frozen=True)
 class Pairing:
@@ -62,6 +65,10 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
     _check(trunk, heads, info)
     scale = _unscale(trunk) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
+    if hidden is HiddenSource.EMBD and trunk[0].architecture in _NO_LOGITS_BESIDE_EMBD:
+        raise MtpError(
+            f"{trunk[0].path}: llama.cpp gives heads no rows of a {trunk[0].architecture} model"
+        )
     n_heads = heads.number("nextn_predict_layers")
     return Pairing(heads.path, hidden, scale, info.vocabulary, n_heads)
 

@@ -37,6 +37,8 @@ def preflight(path: Path) -> None:
 
 
 def _examine_in_child(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise MtpError(f"{path}: not a regular file")  # reading a pipe could wait for ever
     environment = {
         **os.environ,
         "GGML_NO_BACKTRACE": "1",
@@ -62,14 +64,18 @@ def _examine_in_child(path: Path) -> None:
 
 def examine(path: Path) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
-    from mtp_cli.engine import gguf_header
+    from mtp_cli.engine import gguf_header, soundness
     from mtp_cli.engine.llama import Context, HiddenSource, Model
 
     shards = gguf_header.read_shards(path)
     model = Model(path, no_alloc=True)
+    soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     is_head = gguf_header.is_head_file(shards[0])
     kinds = [] if is_head else [False]
+    if not is_head:
+        model.check_text()
     if is_head or gguf_header.has_heads(shards):
+        soundness.check_heads(shards)
         kinds.append(True)
     for mtp in kinds:
         hidden = HiddenSource.NEXTN if mtp else HiddenSource.EMBD
