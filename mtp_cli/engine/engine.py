@@ -140,7 +140,7 @@ class Engine:
         """
         return Generation(
             self._target,
-            self._drafter if depth != 0 else NoDrafter(),
+            self._drafter,  # at depth 0 too: it has to follow the timeline
             Sampler(sampling, self.n_vocab),
             self._policy(depth, is_greedy=sampling.temperature <= 0),
             prompt,
