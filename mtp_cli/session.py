@@ -160,6 +160,17 @@ class Session:
         self._known = _KnownText()
         self._guarded: dict[str, str] = {}
 
+    @property
+    def system(self) -> str | None:
+        """The system prompt; it can change at any time, but a raw conversation has none."""
+        return self._system
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        if self.raw and text is not None:
+            raise MtpError("a system prompt needs a chat template, and here is none")
+        self._system = text
+
     def ask(self, text: str, settings: Settings) -> Answer:
         """Answer `text`; raises MtpError, with nothing changed, when it cannot."""
         return self._answer(self.messages, text, settings)
@@ -185,8 +196,8 @@ class Session:
         room = self._engine.n_ctx - len(prompt)
         if room < 1:
             raise MtpError(
-                f"the prompt has {len(prompt)} tokens, and a context of {self._engine.n_ctx} has no "
-                "room left for an answer: shorten it or raise --ctx"
+                f"the prompt has {len(prompt)} tokens, and a context of {self._engine.n_ctx} "
+                "has no room left for an answer: shorten it or raise --ctx"
             )
         max_tokens = room if settings.max_tokens is None else min(room, settings.max_tokens)
         generation = self._engine.generate(

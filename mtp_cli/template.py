@@ -57,7 +57,9 @@ class ChatTemplate:
         try:
             self._template = environment.from_string(source)
         except (jinja2.TemplateError, RecursionError) as error:
-            raise MtpError(f"the model's chat template is malformed: {_one_line(error)}") from error
+            raise MtpError(
+                f"the model's chat template is malformed (--raw does without): {_one_line(error)}"
+            ) from error
         self._bos, self._eos = bos, eos
 
     def render(self, messages: Sequence[Message]) -> str:

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
-from mtp_cli.chat.terminal import AnswerStream, dim, fold, interruptible, one_line, silent_keys
+from mtp_cli.chat.terminal import (
+    AnswerStream,
+    Wait,
+    dim,
+    fold,
+    interruptible,
+    one_line,
+    silent_keys,
+)
 from mtp_cli.models import ModelFiles
 from mtp_cli.session import Answer, Session, Settings
 
@@ -42,12 +50,21 @@ class Chat:
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
         stream = AnswerStream(self.out)
+        wait = Wait("reading the prompt", self.err, quiet=self.quiet)
+
+        def hear(chunk: str) -> None:
+            wait.end()
+            stream.write(chunk)
+
         try:
-            listen(answer, stream.write)
+            listen(answer, hear)
         finally:
+            wait.end()
             stream.end()
-            self.history.append(answer.stats)
         self._note_ending(answer)
+        if not answer.tokens:  # stopped before the first of them
+            return
+        self.history.append(answer.stats)
         if not self.quiet:
             parts = report.parts(answer.stats, self.n_ctx)
             print(dim(fold(parts, self.err), self.err), file=self.err)
@@ -55,7 +72,7 @@ class Chat:
     def _note_ending(self, answer: Answer) -> None:
         """Say why an answer ended where its text does not show it."""
         if answer.finish_reason == "interrupted":
-            self.note("stopped" if answer.text else "stopped before the first word: not kept")
+            self.note("stopped" if answer.text else "stopped before the first word")
         elif answer.finish_reason == "length" and self.settings.max_tokens != len(answer.tokens):
             self.note("the context is full")
         elif answer.finish_reason == "length":

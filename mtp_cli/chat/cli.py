@@ -6,6 +6,7 @@ Heavy imports wait until they are needed: `--help` and wrong usage answer at onc
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -223,6 +224,8 @@ def chat(
 
 def main() -> None:
     """The entry point; the only place that catches MtpError."""
+    if sys.stderr is None:  # closed by the caller; print() would turn to stdout instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         app(prog_name="mtp-chat")
     except MtpError as error:

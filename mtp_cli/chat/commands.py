@@ -108,8 +108,6 @@ def _system(chat: Chat, argument: str) -> None:
             dim("no system prompt", chat.err) if system is None else visible(system), file=chat.err
         )
         return
-    if chat.session.raw:
-        raise MtpError("a system prompt needs the chat template, and this conversation is raw")
     chat.session.system = None if argument == "off" else argument
     chat.note("no system prompt from now on" if argument == "off" else "system prompt set")
 

@@ -10,9 +10,10 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TextIO
+from typing import Literal, TextIO
 
 # Controls become their visible pictures; what has none, and what reorders text to deceive the
 # reader, becomes U+FFFD. A carriage return would let a line overwrite itself: it is dropped, so
@@ -26,6 +27,9 @@ _VISIBLE: dict[int, int | None] = {
     0x7F: 0x2421,
     **dict.fromkeys((*_C1, *_BIDI_OVERRIDES), 0xFFFD),
 }
+
+
+_PATIENCE_S = 1.0
 
 
 def visible(text: str) -> str:
@@ -83,6 +87,36 @@ class AnswerStream:
     def end(self) -> None:
         self._out.write("\n")
         self._out.flush()
+
+
+class Wait:
+    """Says what is going on when nothing has been heard for a while, until its `end`."""
+
+    def __init__(self, text: str, screen: TextIO, *, quiet: bool) -> None:
+        self._text = text
+        self._screen = screen
+        self._lock = threading.Lock()
+        self._state: Literal["patient", "shown", "over"] = "patient"
+        self._timer = threading.Timer(_PATIENCE_S, self._show)
+        self._timer.daemon = True
+        if is_terminal(screen) and not quiet:
+            self._timer.start()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._state == "patient":
+                self._state = "shown"
+                self._screen.write(dim(f"{self._text} …", self._screen))
+                self._screen.flush()
+
+    def end(self) -> None:
+        """Take it back; from then on nothing is said."""
+        with self._lock:
+            if self._state == "shown":
+                self._screen.write("\r\x1b[K")
+                self._screen.flush()
+            self._state = "over"
+        self._timer.cancel()
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ def test_a_stopped_regen_keeps_the_old_answer_when_nothing_was_said() -> None:
     answer.stop()
     chat.show(answer)
     assert contents(chat) == ["first", "one"]
-    assert "not kept" in shown(chat)
+    assert "stopped before the first word" in shown(chat)
 
 
 def test_system_shows_sets_and_drops() -> None:
@@ -148,7 +148,7 @@ def test_system_shows_sets_and_drops() -> None:
 
 def test_a_raw_conversation_has_no_system_prompt() -> None:
     chat = chat_with(ScriptedEngine(template=None))
-    with pytest.raises(MtpError, match="raw"):
+    with pytest.raises(MtpError, match="needs a chat template"):
         dispatch(chat, "/system Be brief.")
 
 
@@ -204,6 +204,15 @@ def test_an_answer_goes_to_out_and_what_it_cost_to_err() -> None:
     assert chat.out.getvalue() == "One ␛[2Jday.\n"
     for part in ("tok/s", "first token 250 ms", "0 cached", "tokens/round", "accepted 0% 0%"):
         assert part in shown(chat)
+
+
+def test_an_answer_that_never_began_has_no_statistics() -> None:
+    chat = chat_with(ScriptedEngine(said("Hello")))
+    answer = chat.session.ask("Hi", chat.settings)
+    answer.stop()
+    chat.show(answer)
+    assert shown(chat) == "stopped before the first word\n"
+    assert chat.history == []
 
 
 def test_a_quiet_chat_says_nothing_beside_the_answer() -> None:

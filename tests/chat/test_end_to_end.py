@@ -127,6 +127,14 @@ def test_a_full_disk_is_one_clear_line() -> None:
     )
 
 
+def test_a_closed_stderr_leaves_stdout_to_the_answer(
+    plain: subprocess.CompletedProcess[bytes],
+) -> None:
+    script = f"echo 'Write a haiku about rain' | {' '.join(COMMAND + GREEDY)} -n 12 2>&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout) == (0, plain.stdout)
+
+
 def test_a_prompt_longer_than_the_context_names_both_numbers() -> None:
     done = run("--quiet", stdin="word " * 2000)
     assert done.returncode == 1
