@@ -1,0 +1,236 @@
+"""Plain numpy forwards of MTP heads, from the checkpoint's own tensors and conventions.
+
+Written after the papers and the published modelling code (DeepSeek-V3, arXiv:2412.19437, section
+2.2; transformers' layers for GLM-4.5, Qwen3.5 and MiMo-V2): whole matrices, float32, no cache.
+Knows nothing of GGUF or of the converter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.convert.checkpoints import Tiny
+from tests.convert.expectation import dequantized, text_config
+
+Floats = npt.NDArray[Any]
+
+
+class Head:
+    """One head of a tiny checkpoint: its tensors by short name, and the config."""
+
+    def __init__(self, tiny: Tiny, layer: str) -> None:
+        self.all: Mapping[str, Floats] = dequantized(tiny)
+        self.config: dict[str, Any] = text_config(tiny)
+        self.layer = layer
+        key = "rms_norm_eps" if "rms_norm_eps" in self.config else "layernorm_epsilon"
+        self.eps = float(self.config[key])
+
+    def w(self, name: str) -> Floats:
+        return self.all[f"{self.layer}.{name}"]
+
+    def norm(self, x: Floats, weight: Floats) -> Floats:
+        scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.eps)
+        return np.asarray(x / scale * weight, np.float32)
+
+
+def sigmoid(x: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-x)), np.float32)
+
+
+def mlp(head: Head, name: str, x: Floats) -> Floats:
+    gate, up, down = (head.w(f"{name}.{part}_proj.weight") for part in ("gate", "up", "down"))
+    g = x @ gate.T
+    return (g * sigmoid(g) * (x @ up.T)) @ down.T
+
+
+def experts(head: Head, x: Floats) -> Floats:
+    """Sigmoid scores; the bias takes part in choosing only; chosen scores sum to one, scaled."""
+    scores = sigmoid(x @ head.w("mlp.gate.weight").T)
+    biased = scores + head.w("mlp.gate.e_score_correction_bias")
+    out = mlp(head, "mlp.shared_experts", x)
+    for row in range(len(x)):
+        chosen = np.argsort(-biased[row])[: head.config["num_experts_per_tok"]]
+        weights = scores[row, chosen] / scores[row, chosen].sum()
+        for expert, weight in zip(chosen, weights, strict=True):
+            y = mlp(head, f"mlp.experts.{expert}", x[row : row + 1])[0]
+            out[row] += head.config["routed_scaling_factor"] * weight * y
+    return out
+
+
+def rope_halves(x: Floats, theta: float, n_rotary: int) -> Floats:
+    """Rotate the first n_rotary values of (n, heads, width); pairs are i and i + n_rotary / 2."""
+    half = n_rotary // 2
+    angles = np.arange(len(x))[:, None] * theta ** (-np.arange(half) / half)
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    a, b, rest = x[..., :half], x[..., half:n_rotary], x[..., n_rotary:]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1, dtype=np.float32)
+
+
+def attend(
+    q: Floats, k: Floats, v: Floats, scale: float, window: int = 1 << 30, sink: Floats | None = None
+) -> Floats:
+    """Causal attention: q (n, heads, d), k and v (n, kv heads, ...); returns (n, heads * dv)."""
+    n, n_head = q.shape[:2]
+    out = np.zeros((n, n_head, v.shape[-1]), np.float32)
+    group = n_head // k.shape[1]
+    for h in range(n_head):
+        for i in range(n):
+            first = max(0, i - window + 1)
+            logits = k[first : i + 1, h // group] @ q[i, h] * scale
+            top = max(float(logits.max()), -1e30 if sink is None else float(sink[h]))
+            weights = np.exp(logits - top)
+            total = weights.sum() + (0 if sink is None else math.exp(float(sink[h]) - top))
+            out[i, h] = weights / total @ v[first : i + 1, h // group]
+    return out.reshape(n, -1)
+
+
+def split(x: Floats, n_head: int) -> Floats:
+    return x.reshape(len(x), n_head, -1)
+
+
+def joined(head: Head, embed: Floats, tokens: list[int], hidden: Floats, around: float,
+           names: tuple[Floats, Floats, Floats]) -> Floats:  # fmt: skip
+    """[norm(embedding); norm(hidden)] through the projection that joins them."""
+    enorm, hnorm, projection = names
+    e = head.norm(embed[tokens], enorm + around)
+    h = head.norm(hidden, hnorm + around)
+    return np.concatenate([e, h], axis=1) @ projection.T
+
+
+def qwen35_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Logits (n, n_vocab). Norms are stored around zero; q comes with a gate for each head."""
+    head = Head(tiny, "mtp.layers.0")
+    embed, config = head.all["model.embed_tokens.weight"], head.config
+    names = ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "fc")
+    parts = [head.all[f"mtp.{name}.weight"] for name in names]
+    x = joined(head, embed, tokens, hidden, 1.0, (parts[0], parts[1], parts[2]))
+    n_head, n_kv = config["num_attention_heads"], config["num_key_value_heads"]
+    y = head.norm(x, head.w("input_layernorm.weight") + 1)
+    both = split(y @ head.w("self_attn.q_proj.weight").T, n_head)
+    q, gate = np.split(both, 2, axis=-1)
+    k = split(y @ head.w("self_attn.k_proj.weight").T, n_kv)
+    v = split(y @ head.w("self_attn.v_proj.weight").T, n_kv)
+    rope = config["rope_parameters"]
+    width = q.shape[-1]
+    n_rotary = int(width * rope["partial_rotary_factor"])
+    q = rope_halves(
+        head.norm(q, head.w("self_attn.q_norm.weight") + 1), rope["rope_theta"], n_rotary
+    )
+    k = rope_halves(
+        head.norm(k, head.w("self_attn.k_norm.weight") + 1), rope["rope_theta"], n_rotary
+    )
+    out: Floats = attend(q, k, v, width**-0.5) * sigmoid(gate.reshape(len(x), -1))
+    x = x + out @ head.w("self_attn.o_proj.weight").T
+    x = x + mlp(head, "mlp", head.norm(x, head.w("post_attention_layernorm.weight") + 1))
+    return head.norm(x, head.all["mtp.norm.weight"] + 1) @ embed.T
+
+
+def _deepseek_input(head: Head, tokens: list[int], hidden: Floats) -> Floats:
+    names = (head.w("enorm.weight"), head.w("hnorm.weight"), head.w("eh_proj.weight"))
+    return joined(head, head.w("embed_tokens.weight"), tokens, hidden, 0.0, names)
+
+
+def _deepseek_output(head: Head, x: Floats) -> Floats:
+    x = x + experts(head, head.norm(x, head.w("post_attention_layernorm.weight")))
+    return head.norm(x, head.w("shared_head.norm.weight")) @ head.w("shared_head.head.weight").T
+
+
+def glm4moe_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Biases on q, k and v, their norms, half of each head rotated."""
+    head = Head(tiny, f"model.layers.{tiny.config['num_hidden_layers']}")
+    config = head.config
+    x = _deepseek_input(head, tokens, hidden)
+    y = head.norm(x, head.w("input_layernorm.weight"))
+
+    def project(name: str, n_head: int) -> Floats:
+        a = f"self_attn.{name}_proj."
+        return split(y @ head.w(a + "weight").T + head.w(a + "bias"), n_head)
+
+    q = head.norm(project("q", config["num_attention_heads"]), head.w("self_attn.q_norm.weight"))
+    k = head.norm(project("k", config["num_key_value_heads"]), head.w("self_attn.k_norm.weight"))
+    v = project("v", config["num_key_value_heads"])
+    n_rotary = int(config["head_dim"] * config["partial_rotary_factor"])
+    q, k = (rope_halves(t, config["rope_theta"], n_rotary) for t in (q, k))
+    out = attend(q, k, v, config["head_dim"] ** -0.5)
+    return _deepseek_output(head, x + out @ head.w("self_attn.o_proj.weight").T)
+
+
+def yarn_frequencies(config: Mapping[str, Any]) -> Floats:
+    """DeepSeek's yarn: low frequencies are stretched, high ones kept, a ramp between."""
+    n, theta, scaling = config["qk_rope_head_dim"], config["rope_theta"], config["rope_scaling"]
+    plain = theta ** (-np.arange(0, n, 2) / n)
+    original = scaling["original_max_position_embeddings"]
+
+    def dimension(rotations: float) -> float:
+        return float(n * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta)))
+
+    low = max(math.floor(dimension(scaling["beta_fast"])), 0)
+    high = min(math.ceil(dimension(scaling["beta_slow"])), n - 1)
+    ramp = np.clip((np.arange(n // 2) - low) / max(high - low, 0.001), 0, 1)
+    stretched = plain / scaling["factor"]
+    return np.asarray(plain * (1 - ramp) + stretched * ramp, np.float32)
+
+
+def rope_pairs(x: Floats, frequencies: Floats) -> Floats:
+    """Rotate (n, heads, width) with neighbours as pairs."""
+    angles = np.arange(len(x))[:, None] * frequencies
+    cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
+    found = np.empty_like(x)
+    found[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
+    found[..., 1::2] = x[..., 1::2] * cos + x[..., 0::2] * sin
+    return found
+
+
+def deepseek3_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Latent attention, expanded: keys and values of every head from the shared low-rank row."""
+    head = Head(tiny, f"model.layers.{tiny.config['num_hidden_layers']}")
+    config = head.config
+    n_head, nope, rank = (
+        config[key] for key in ("num_attention_heads", "qk_nope_head_dim", "kv_lora_rank")
+    )
+    x = _deepseek_input(head, tokens, hidden)
+    y = head.norm(x, head.w("input_layernorm.weight"))
+    a = "self_attn."
+    low = head.norm(y @ head.w(a + "q_a_proj.weight").T, head.w(a + "q_a_layernorm.weight"))
+    q = split(low @ head.w(a + "q_b_proj.weight").T, n_head)
+    both = y @ head.w(a + "kv_a_proj_with_mqa.weight").T
+    latent = head.norm(both[:, :rank], head.w(a + "kv_a_layernorm.weight"))
+    kv = split(latent @ head.w(a + "kv_b_proj.weight").T, n_head)
+    frequencies = yarn_frequencies(config)
+    q_rope = rope_pairs(q[..., nope:], frequencies)
+    k_rope = rope_pairs(both[:, None, rank:], frequencies)
+    q = np.concatenate([q[..., :nope], q_rope], axis=-1)
+    k = np.concatenate([kv[..., :nope], np.repeat(k_rope, n_head, axis=1)], axis=-1)
+    scaling = config["rope_scaling"]
+    mscale = 0.1 * float(scaling["mscale_all_dim"]) * math.log(scaling["factor"]) + 1
+    out = attend(q, k, kv[..., nope:], q.shape[-1] ** -0.5 * mscale**2)
+    return _deepseek_output(head, x + out @ head.w(a + "o_proj.weight").T)
+
+
+def mimo2_head(tiny: Tiny, tokens: list[int], hidden: Floats, number: int) -> tuple[Floats, Floats]:
+    """Logits, and the rows for the next head (before the norm).
+
+    A sliding window with sinks, narrow values that are scaled, a dense layer.
+    """
+    head = Head(tiny, f"model.mtp.layers.{number}")
+    config, a = head.config, "self_attn."
+    names = (head.w("enorm.weight"), head.w("hnorm.weight"), head.w("eh_proj.weight"))
+    x = joined(head, head.all["model.embed_tokens.weight"], tokens, hidden, 0.0, names)
+    y = head.norm(x, head.w("input_layernorm.weight"))
+    n_kv = config["swa_num_key_value_heads"]
+    q = split(y @ head.w(a + "q_proj.weight").T, config["num_attention_heads"])
+    k = split(y @ head.w(a + "k_proj.weight").T, n_kv)
+    v = split(y @ head.w(a + "v_proj.weight").T, n_kv) * config["attention_value_scale"]
+    n_rotary = int(config["head_dim"] * config["partial_rotary_factor"])
+    q, k = (rope_halves(t, config["swa_rope_theta"], n_rotary) for t in (q, k))
+    sink = head.w(a + "attention_sink_bias")
+    out = attend(q, k, v, config["head_dim"] ** -0.5, config["sliding_window"], sink)
+    x = x + out @ head.w(a + "o_proj.weight").T
+    x = x + mlp(head, "mlp", head.norm(x, head.w("pre_mlp_layernorm.weight")))
+    logits = head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T
+    return logits, x
