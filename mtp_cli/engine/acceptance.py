@@ -10,9 +10,11 @@ that becomes easier or harder.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
-_DRIFT = 0.003  # variance the weight of the constant feature gains with each label
+_DRIFT = 0.002  # variance the weight of the constant feature gains with each label
+_CAUTION = 0.5  # standard deviations of its log-odds taken off an estimate
 _LEAST, _MOST = 0.005, 0.995
 
 
@@ -33,20 +35,32 @@ class Logistic:
         self._covariance = [[variances[i] if i == j else 0.0 for j in range(n)] for i in range(n)]
 
     def predict(self, features: Sequence[float]) -> float:
-        total = sum(w * x for w, x in zip(self._weights, features, strict=True))
-        return min(max(1 / (1 + math.exp(-total)), _LEAST), _MOST)
+        """A cautious estimate: what is not well known yet counts for less."""
+        deviation = math.sqrt(max(0.0, _dot(self._gain(features), features)))
+        return _sigmoid(_dot(self._weights, features) - _CAUTION * deviation)
 
     def learn(self, features: Sequence[float], survived: bool) -> None:
-        predicted = self.predict(features)
+        predicted = _sigmoid(_dot(self._weights, features))
         curvature = predicted * (1 - predicted)
         self._covariance[0][0] += _DRIFT
-        gain = [sum(c * x for c, x in zip(row, features, strict=True)) for row in self._covariance]
-        scale = 1 / (1 + curvature * sum(g * x for g, x in zip(gain, features, strict=True)))
+        gain = self._gain(features)
+        scale = 1 / (1 + curvature * _dot(gain, features))
         for i, g in enumerate(gain):
             self._weights[i] += scale * g * (survived - predicted)
             row = self._covariance[i]
             for j, h in enumerate(gain):
                 row[j] -= curvature * scale * g * h
+
+    def _gain(self, features: Sequence[float]) -> list[float]:
+        return [_dot(row, features) for row in self._covariance]
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.fsum(map(operator.mul, a, b))
+
+
+def _sigmoid(log_odds: float) -> float:
+    return min(max(1 / (1 + math.exp(-log_odds)), _LEAST), _MOST)
 
 
 class HeadAcceptance:
@@ -76,7 +90,7 @@ class MatchAcceptance:
     """
 
     def __init__(self) -> None:
-        self._logistic = Logistic((-1.6, 0.9), (0.5, 0.05))
+        self._logistic = Logistic((-1.0, 0.85), (0.4, 0.05))
 
     def predict(self, length: int) -> float:
         return self._logistic.predict((1.0, math.log2(length)))

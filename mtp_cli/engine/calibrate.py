@@ -1,7 +1,8 @@
 """Measures what rounds cost on this machine, once, and remembers it.
 
 Owns the first measurement behind `cost.py` and the file that keeps it. It runs rows of any text
-through the target and the heads; knows nothing of what they say.
+through the target and the heads, and keeps the least of several times: that is the one other
+programs disturbed least. Knows nothing of what the rows say.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import itertools
 import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -108,8 +108,7 @@ class _TargetBench:
                 seconds[n - 1].append(elapsed_s)
                 if not np.array_equal(logits, single[:n]):
                     exact.discard(n)
-        # The first pass also builds llama.cpp's graphs.
-        return tuple(statistics.median_low(s[1:]) for s in seconds), tuple(sorted(exact))
+        return tuple(min(s) for s in seconds), tuple(sorted(exact))
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
@@ -121,7 +120,7 @@ class _TargetBench:
         self._rewind()
         ends = []
         for n in (1, n_max):
-            long_s = statistics.median_low(self._time(_some_ids(n))[0] for _ in range(4))
+            long_s = min(self._time(_some_ids(n))[0] for _ in range(4))
             ends.append(max(0.0, long_s - target_s[n - 1]) / n_more)
         first, last = ends
         return tuple(float(g) for g in np.linspace(first, max(first, last), n_max))
@@ -150,11 +149,9 @@ def _with_heads(
 
     n_many, depth = len(hidden), min(4, drafter.max_depth)
     shapes = ((1, 1), (n_many, 1), (1, depth))
-    seen = [[draft_s(*shape) for shape in shapes] for _ in range(9)][1:]
-    (few, few_s), (many, many_s), (_, deep_s) = (
-        (shape[0][0], statistics.median_low(s for _, s in shape))
-        for shape in zip(*seen, strict=True)
-    )
+    draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with
+    seen = [[draft_s(*shape) for shape in shapes] for _ in range(9)]
+    (few, few_s), (many, many_s), (_, deep_s) = (min(s) for s in zip(*seen, strict=True))
     drafter.truncate(0)
     row_s = max(0.0, many_s - few_s) / max(1, many - few)
     return dataclasses.replace(

@@ -19,14 +19,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from mtp_cli.engine.acceptance import HeadAcceptance, MatchAcceptance
-from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine.cost import CostModel, Floats64
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
-
-Floats64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,13 @@ class FixedDepth:
 
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
 _N_SEEN = 32  # recent survival probabilities remembered for each position
+_N_ENOUGH = 8  # of them to judge a position by
 _REFRESH = 8  # rounds between two samples of them
 _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
-_FIRST_WAIT, _LONGEST_WAIT = 4, 256  # rounds without heads before they are tried again
-_TYPICAL = 0.6  # survival taken for granted at a position never drafted
+_MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
+_COMPARE_EVERY = 64  # rounds of drafting before a plain one
+_FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
+_TYPICAL = 0.7  # survival taken for granted before anything was drafted
 
 
 @dataclass
@@ -116,8 +116,9 @@ class _Round:
         for n, probability in enumerate(survival[: len(self.costs) - 1], start=1):
             reached *= probability
             tokens += reached
-            if tokens - self.costs[n] > best:
-                best, n_best = tokens - self.costs[n], n
+            worth = tokens - self.costs[n] - _MARGIN * (self.costs[n] - self.costs[0])
+            if worth > best:
+                best, n_best = worth, n
         return best, n_best
 
     def agreement_at(self, k: int) -> int:
@@ -147,9 +148,9 @@ class ExpectedValue:
         self._cost = cost
         self._heads = HeadAcceptance()
         self._matches = MatchAcceptance()
-        self._seen = [deque([_TYPICAL], maxlen=_N_SEEN) for _ in range(cost.n_max - 1)]
+        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(cost.n_max - 1)]
         self._rng = np.random.default_rng(0)
-        self._n_rounds = 0
+        self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
 
@@ -175,7 +176,7 @@ class ExpectedValue:
     def _wants_heads(self) -> bool:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
         first_s = self._cost.first_s(0)  # rows that wait have to be read sooner or later
-        if not math.isfinite(first_s):
+        if not math.isfinite(first_s) or self._is_comparison_due():
             return False
         worth, _ = self._round.best_part(self._round.copied)
         if self._worth_of_more(worth, first_s) > worth:
@@ -186,6 +187,10 @@ class ExpectedValue:
             return False
         self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
         return True
+
+    def _is_comparison_due(self) -> bool:
+        """Whether a plain round is due, lest its cost be forgotten where drafting always pays."""
+        return self._n_since_plain >= _COMPARE_EVERY
 
     def keep_going(self, draft: Draft) -> bool:
         now = self._round
@@ -221,17 +226,24 @@ class ExpectedValue:
         return float((best - now.price_of(1.0) * steps_s).max())
 
     def _sample_futures(self) -> None:
-        """(_N_FUTURES, n_max - 1) survival of the id at each position."""
-        self._futures = np.stack(
-            [self._rng.choice(seen, _N_FUTURES) for seen in self._seen], axis=1
-        )
+        """(_N_FUTURES, n_max - 1) survival of the id at each position.
+
+        A position seen too rarely is held to be like the one before it.
+        """
+        columns, pool = [], [_TYPICAL]
+        for seen in self._seen:
+            pool = list(seen) if len(seen) >= _N_ENOUGH else [*pool[-_N_ENOUGH:], *seen]
+            columns.append(self._rng.choice(pool, _N_FUTURES))
+        self._futures = np.stack(columns, axis=1)
 
     def choose(self, draft: Draft) -> list[int]:
         now = self._round
         self._note(draft)
         worth, n_drafted = now.best_part(now.drafted)
         worth_copied, n_copied = now.best_part(now.copied_given_draft())
-        if worth_copied > worth:
+        if self._is_comparison_due():
+            now.ids = []
+        elif worth_copied > worth:
             now.ids = now.match.ids[:n_copied]
         else:
             now.ids = draft.ids[:n_drafted]
@@ -241,7 +253,11 @@ class ExpectedValue:
         now = self._round
         n_rows = 1 + len(now.ids)
         modelled_s = self._cost.verify_s(n_rows, now.n_past)
-        self._cost.observe_verify(n_rows, now.n_past, seconds.verify)
+        is_believed = self._cost.observe_verify(n_rows, now.n_past, seconds.verify)
+        if now.ids:
+            self._n_since_plain += 1
+        elif is_believed:
+            self._n_since_plain = 0
         if now.draft.ids:
             modelled_s += self._cost.draft_s(now.n_waiting, len(now.draft.ids))
             self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
@@ -257,6 +273,8 @@ class ExpectedValue:
             self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
             if drafted != came:
                 break
+        if now.draft.ids and len(chosen) > 1:
+            self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
         for k, (copied, came) in enumerate(zip(now.match.ids, chosen, strict=False)):
             self._matches.learn(now.match.length + k, copied == came)
             if copied != came:

@@ -23,7 +23,7 @@ from mtp_cli.engine.llama import Context, Floats
 from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
 
-N_WAITING = 256  # rows kept while nothing is drafted
+N_WAITING = 64  # rows kept while nothing is drafted: catching up with more costs what it gains
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mtp_cli.engine.target import MAX_DEPTH
+
 _SIZES = (12, 6, 3, 2)  # n-grams looked up, longest first; the last is the shortest match
 _LONGEST = 64  # how far back a match is followed to learn its length
 
@@ -49,6 +51,8 @@ class NgramDrafter:
 
     def match(self, newest: int, depth: int) -> Match:
         """At most `depth` ids to follow `newest`, from the place that matches longest."""
+        depth = min(depth, MAX_DEPTH)
+        self._index_end()
         recent = [*self._ids[-_LONGEST:], newest]
         for size in _SIZES:
             start = self._after.get(tuple(recent[-size:])) if size <= len(recent) else None

@@ -1,0 +1,1 @@
+"""What drafting is worth on this machine, measured."""

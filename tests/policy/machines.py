@@ -1,0 +1,73 @@
+"""Cost tables of real machines and formats, and traces made to order."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtp_cli.bench.trace import Trace
+from mtp_cli.engine.cost import CostTable
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+
+# One row in milliseconds, then 1 to 9 rows as multiples of it: two cores with AVX-512,
+# SmolLM2-135M, and for "wide" the same zero-padded to the width of a 4B model.
+_CURVES = {
+    "Q4_0": (5.9, (1, 1.52, 2.01, 2.35, 3.17, 3.59, 3.64, 3.69, 4.1)),
+    "Q4_1": (9.0, (1, 1.74, 2.27, 2.72, 3.37, 3.90, 4.2, 4.52, 5.0)),
+    "Q8_0": (8.0, (1, 1.91, 2.26, 2.48, 3.22, 3.43, 3.52, 3.61, 3.9)),
+    "BF16": (10.9, (1, 1.42, 1.66, 1.86, 2.02, 2.14, 2.29, 2.44, 2.6)),
+    "wide BF16": (56.0, (1, 1.21, 1.28, 1.36, 1.43, 1.48, 1.6, 1.72, 1.85)),
+    "wide Q4_0": (19.0, (1, 1.69, 2.41, 2.49, 3.20, 3.93, 4.2, 4.54, 4.9)),
+}
+_GROWTH_S = 4e-6  # for each row and token of context
+
+
+def _table(name: str) -> CostTable:
+    row_ms, multiples = _CURVES[name]
+    head_ms, step_ms = (2.5, 2.2) if "wide" in name else (0.65, 0.45)
+    return CostTable(
+        target_s=tuple(row_ms * m / 1000 for m in multiples),
+        growth_s=tuple(_GROWTH_S * n for n in range(1, len(multiples) + 1)),
+        first_s=head_ms / 1000,
+        row_s=0.2 * step_ms / 1000,
+        step_s=step_ms / 1000,
+    )
+
+
+TABLES = {name: _table(name) for name in _CURVES}
+
+
+def made_up(
+    n_tokens: int,
+    right: float,
+    *,
+    confidence: float | None = None,
+    seed: int = 0,
+) -> Trace:
+    """An answer that never repeats itself, so that nothing can be copied.
+
+    right:      how often a drafted id is what comes, given the ones before it
+    confidence: the heads' probability for every id; default: they know how good they are
+    """
+    rng = np.random.default_rng(seed)
+    prompt, tokens = list(range(20)), list(range(100, 100 + n_tokens))
+    drafts = []
+    for start in range(n_tokens - 1):
+        ids = tokens[start + 1 : start + 9]
+        n_right = int(np.logical_and.accumulate(rng.random(len(ids)) < right).sum())
+        ids[n_right:] = [-1] * (len(ids) - n_right)
+        drafts.append(Draft(ids, [right if confidence is None else confidence] * len(ids)))
+    return Trace(prompt, tokens, drafts, [Match()] * (n_tokens - 1))
+
+
+def joined(first: Trace, second: Trace) -> Trace:
+    """One answer that goes on with another, whose tokens must not occur in the first."""
+    shift = first.tokens[-1] + 1 - second.tokens[0]
+    moved = [Draft([t + shift if t >= 0 else t for t in d.ids], d.probs) for d in second.drafts]
+    last = Draft([second.tokens[0] + shift], [0.5])
+    return Trace(
+        first.prompt,
+        first.tokens + [t + shift for t in second.tokens],
+        [*first.drafts, last, *moved],
+        [*first.matches, Match(), *second.matches],
+    )

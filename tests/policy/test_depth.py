@@ -1,0 +1,167 @@
+"""The automatic depth, under simulated time: never slower than plain, close to what is possible.
+
+Every replay also checks that the answer is the recorded one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mtp_cli.bench.trace import Trace
+from mtp_cli.engine.cost import CostModel, CostTable
+from mtp_cli.engine.depth import ExpectedValue, FixedDepth
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+from tests.policy.machines import TABLES, joined, made_up
+from tests.policy.simulation import Machine, bound_s, load_traces, plain_s, replay
+
+RECORDED = load_traces(Path(__file__).parent / "traces" / "smollm2.json")
+every_machine = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+
+
+def automatic(table: CostTable) -> ExpectedValue:
+    return ExpectedValue(CostModel(table))
+
+
+def over_plain(trace: Trace, table: CostTable, policy: ExpectedValue | FixedDepth) -> float:
+    return plain_s(trace, table) / replay(trace, Machine(table), policy).stats.decode_s
+
+
+def over_bound(trace: Trace, table: CostTable) -> float:
+    generation = replay(trace, Machine(table), automatic(table))
+    return bound_s(trace, table) / generation.stats.decode_s
+
+
+def geomean(ratios: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+@every_machine
+def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
+    assert over_bound(made_up(300, right=1.0), table) > 0.93
+
+
+@every_machine
+@pytest.mark.parametrize("confidence", [0.02, 0.5, 0.95])
+def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float) -> None:
+    trace = made_up(500, right=0.0, confidence=confidence)
+    assert over_plain(trace, table, automatic(table)) > (0.975 if confidence < 0.9 else 0.95)
+
+
+@every_machine
+@pytest.mark.parametrize("right", [0.3, 0.6, 0.8, 0.9])
+def test_no_fixed_depth_is_better(table: CostTable, right: float) -> None:
+    """Here every token is as likely as every other, so that the best a policy can do is to find
+    the right fixed depth."""
+    trace = made_up(500, right)
+    fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
+    assert over_plain(trace, table, automatic(table)) > 0.92 * fixed
+
+
+@every_machine
+def test_recorded_answers(table: CostTable) -> None:
+    """One conversation after another, with what was learned in the ones before."""
+    ours, fixed, bound = [], [], []
+    policies = {recorded.temperature: automatic(table) for recorded in RECORDED}
+    for recorded in RECORDED:
+        trace = recorded.trace
+        ours.append(over_plain(trace, table, policies[recorded.temperature]))
+        fixed.append(max(over_plain(trace, table, FixedDepth(depth)) for depth in range(5)))
+        bound.append(plain_s(trace, table) / bound_s(trace, table))
+    assert min(ours) > 0.92
+    assert geomean(ours) > 0.99
+    assert geomean(ours) > 0.99 * geomean(fixed)
+    assert geomean(ours) > 0.75 * geomean(bound)
+
+
+@every_machine
+def test_copying_makes_repetition_fly(table: CostTable) -> None:
+    repetitive = [r for r in RECORDED if r.cls == "editing" and r.temperature == 0]
+    assert repetitive
+    for recorded in repetitive:
+        assert over_plain(recorded.trace, table, automatic(table)) > 1.1
+
+
+def test_copying_needs_no_heads() -> None:
+    table = CostTable(TABLES["BF16"].target_s, TABLES["BF16"].growth_s)
+    recorded = next(r for r in RECORDED if r.cls == "editing" and r.temperature == 0)
+    assert over_plain(recorded.trace, table, automatic(table)) > 1.2
+
+
+def test_heads_that_become_good_are_found_again() -> None:
+    table = TABLES["BF16"]
+    bad, good = made_up(400, right=0.0), made_up(800, right=1.0)
+    found = replay(joined(bad, good), Machine(table), automatic(table)).stats.decode_s
+    apart = plain_s(bad, table) + bound_s(good, table)
+    assert found < 1.3 * apart
+
+
+def test_parked_heads_are_asked_ever_more_rarely() -> None:
+    machine = Machine(TABLES["Q4_0"])
+    replay(made_up(2000, right=0.0), machine, automatic(machine.table))
+    n_rounds_apart = [
+        (later - earlier) / machine.table.target_s[0]
+        for earlier, later in zip(machine.drafted_at, machine.drafted_at[1:], strict=False)
+    ]
+    assert len(n_rounds_apart) < 40
+    assert min(n_rounds_apart[-3:]) > 100
+
+
+@every_machine
+def test_one_stalled_round_flips_nothing(table: CostTable) -> None:
+    trace = made_up(300, right=0.7)
+    calm = replay(trace, Machine(table), automatic(table)).stats
+    stalled_at = calm.decode_s / 2
+
+    stalls = iter([50.0])
+
+    def load(now: float) -> float:
+        return next(stalls, 1.0) if now > stalled_at else 1.0
+
+    stalled = replay(trace, Machine(table, load), automatic(table)).stats
+    assert stalled.drafted == calm.drafted
+    assert stalled.rounds == calm.rounds
+    assert stalled.decode_s > calm.decode_s + 40 * table.step_s
+
+
+@every_machine
+def test_a_slower_machine_changes_no_decision(table: CostTable) -> None:
+    trace = made_up(400, right=0.7)
+    calm = replay(trace, Machine(table), automatic(table)).stats
+    busy = replay(trace, Machine(table, load=lambda now: 3.0), automatic(table)).stats
+    assert busy.decode_s == pytest.approx(3 * calm.decode_s, rel=0.05)
+
+
+def test_rows_that_become_dear_are_given_up() -> None:
+    """The curve was measured wrong: what was to be had for little costs a whole row each."""
+    told = TABLES["wide BF16"]
+    true = CostTable(
+        tuple(told.target_s[0] * n for n in range(1, 10)),
+        told.growth_s,
+        told.first_s,
+        told.row_s,
+        told.step_s,
+    )
+    trace = made_up(1500, right=0.5)
+    policy = ExpectedValue(CostModel(told))
+    generation = replay(trace, Machine(true), policy)
+    assert plain_s(trace, true) / generation.stats.decode_s > 0.8
+
+
+def test_a_staircase_is_climbed_to_the_edge_of_a_step() -> None:
+    """4 rows cost what 2 cost, and 5 twice that: with good heads 4 rows are verified."""
+    table = CostTable((1.0, 1.1, 1.1, 1.1, 4.4, 4.4, 4.4, 4.4, 4.4), (0.0,) * 9, 0.01, 0.0, 0.01)
+    stats = replay(made_up(400, right=0.8), Machine(table), automatic(table)).stats
+    assert stats.drafted[2] > 0.95 * stats.drafted[0]
+    assert len(stats.drafted) == 3
+
+
+def test_room_is_respected() -> None:
+    policy = automatic(TABLES["wide BF16"])
+    for room in (0, 1, 3):
+        assert policy.begin(room, 10, 0, Match([5] * 8, 30)) <= room
+        assert len(policy.choose(Draft())) <= room
