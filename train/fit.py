@@ -23,7 +23,7 @@ from torch import Tensor
 from mtp_cli.head_file import DraftVocabulary
 from train.agreement import Agreement, agreement
 from train.corpus import Batch, Sample, epoch_pieces, make_batch
-from train.head import Head, HeadShape, shifted
+from train.head import Head, HeadShape, Keys, rms_norm, shifted
 from train.losses import blocked_cross_entropy, trunk_distribution
 
 _CHECKPOINT = "checkpoint.pt"
@@ -32,7 +32,8 @@ _CHECKPOINT = "checkpoint.pt"
 @dataclass(frozen=True)
 class Settings:
     """steps: optimizer steps of the whole run; curriculum: the share of them after which one more
-    draft step is unrolled; step_weights: the loss weight of each draft step."""
+    draft step is unrolled; step_weights: the loss weight of each draft step; later_share: of a
+    batch's sequences that are unrolled beyond the first."""
 
     steps: int
     batch_tokens: int = 4096
@@ -44,7 +45,7 @@ class Settings:
     decay: float = 0.35
     curriculum: tuple[float, ...] = (0.5, 0.75)
     step_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5)
-    later_share: float = 0.6
+    later_share: float = 0.4
     temperature: float = 1.0
     hard: float = 0.0
     seed: int = 1
@@ -228,7 +229,6 @@ class Run:
         head, device = self.head, self.head.output.device
         weights = torch.from_numpy(batch.weights).to(device)
         chosen = weights > 0
-        draws = np.random.default_rng((self.settings.seed, self.progress.step))
         with torch.autocast(device.type, torch.bfloat16):
             rows = torch.from_numpy(batch.rows).to(device)[chosen].float()
             targets = self._targets(rows, batch, chosen)
@@ -237,20 +237,30 @@ class Run:
             tokens = torch.from_numpy(batch.tokens).to(device)
             hidden = torch.from_numpy(batch.before).to(device).float() * self.row_scale
             total = rows.new_zeros(())
-            for k, out in enumerate(head.unroll(tokens, hidden, n_unrolled)):
+            keys: list[Keys] = []
+            for k in range(n_unrolled):
+                if k == 1:
+                    few = self._few(len(tokens), device)
+                    tokens, hidden, chosen = tokens[few], hidden[few], chosen[few]
+                    number, weights, keys = number[few], weights[few], [keys[0].of(few)]
+                out, own = head.step(tokens, hidden, keys)
+                keys, hidden = [*keys, own], shifted(out, 1)
                 # A chain must have started where a draft can start: before an answer token.
                 use = chosen & (shifted(chosen[..., None].float(), k)[..., 0] > 0)
-                if k and self.settings.later_share < 1:
-                    kept = draws.random(use.shape) < self.settings.later_share
-                    use &= torch.from_numpy(kept).to(device)
-                normed = torch.nn.functional.rms_norm(
-                    out[use].float(), (head.shape.n_embd,), head.head_norm, head.shape.rms_eps
-                )
+                normed = rms_norm(out[use], head.head_norm, head.shape.rms_eps)
                 step = blocked_cross_entropy(
                     normed, head.output, targets[number[use]], weights[use]
                 )
-                total = total + self.settings.step_weights[k] * step / weights[use].sum()
+                total = total + self.settings.step_weights[k] * step / weights[use].sum().clamp(
+                    min=1
+                )
         return total
+
+    def _few(self, n_sequences: int, device: torch.device) -> Tensor:
+        """The sequences of this batch that are unrolled beyond the first draft step."""
+        draws = np.random.default_rng((self.settings.seed, self.progress.step))
+        n_few = max(1, round(self.settings.later_share * n_sequences))
+        return torch.from_numpy(draws.permutation(n_sequences)[:n_few]).to(device)
 
     def _targets(self, rows: Tensor, batch: Batch, chosen: Tensor) -> Tensor:
         s = self.settings

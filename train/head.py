@@ -47,6 +47,10 @@ class Keys:
     k: Tensor
     v: Tensor
 
+    def of(self, sequences: Tensor) -> Keys:
+        """Those of some of the batch's sequences."""
+        return Keys(self.k[sequences], self.v[sequences])
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     x = x.float()
