@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ def dequantized(tiny: Tiny) -> dict[str, Floats]:
     return found
 
 
-def text_config(tiny: Tiny) -> dict[str, object]:
+def text_config(tiny: Tiny) -> dict[str, Any]:
     return {**tiny.config, **tiny.config.get("text_config", {})}
 
 
@@ -79,7 +80,7 @@ def canonical(name: str, n_layer: int) -> str:
 def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     """GGUF name -> values in numpy order."""
     config = text_config(tiny)
-    n_layer = int(str(config["num_hidden_layers"]))
+    n_layer = int(config["num_hidden_layers"])
     kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch)
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
     plain = {canonical(name, n_layer): values for name, values in dequantized(tiny).items()}
@@ -128,12 +129,12 @@ def _stack(plain: dict[str, Floats]) -> dict[str, Floats]:
     return found
 
 
-def _split(plain: dict[str, Floats], config: dict[str, object], arch: str) -> dict[str, Floats]:
+def _split(plain: dict[str, Floats], config: dict[str, Any], arch: str) -> dict[str, Floats]:
     """Tensors that become two, or several that become one."""
     found = dict(plain)
     for name, values in plain.items():
         if name.endswith("kv_b_proj.weight"):
-            nope, v_dim = int(str(config["qk_nope_head_dim"])), int(str(config["v_head_dim"]))
+            nope, v_dim = int(config["qk_nope_head_dim"]), int(config["v_head_dim"])
             heads = values.reshape(-1, nope + v_dim, values.shape[-1])
             del found[name]
             found[name.replace("kv_b", "k_b")] = np.swapaxes(heads[:, :nope], 1, 2)
@@ -154,11 +155,11 @@ def _split(plain: dict[str, Floats], config: dict[str, object], arch: str) -> di
     return found
 
 
-def _changed(name: str, values: Floats, config: dict[str, object], arch: str) -> Floats:
+def _changed(name: str, values: Floats, config: dict[str, Any], arch: str) -> Floats:
     """The arithmetic and the re-orderings, one rule each."""
     if arch == "llama" and re.search(r"\.(q|k)_proj\.weight$", name):
         key = "num_attention_heads" if ".q_proj" in name else "num_key_value_heads"
-        n_head = int(str(config[key]))
+        n_head = int(config[key])
         pairs = values.reshape(n_head, 2, values.shape[0] // n_head // 2, values.shape[1])
         return pairs.swapaxes(1, 2).reshape(values.shape)
     if name.endswith("A_log"):

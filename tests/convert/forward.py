@@ -45,7 +45,8 @@ def sigmoid(x: Floats) -> Floats:
 def mlp(head: Head, name: str, x: Floats) -> Floats:
     gate, up, down = (head.w(f"{name}.{part}_proj.weight") for part in ("gate", "up", "down"))
     g = x @ gate.T
-    return (g * sigmoid(g) * (x @ up.T)) @ down.T
+    out: Floats = (g * sigmoid(g) * (x @ up.T)) @ down.T
+    return out
 
 
 def experts(head: Head, x: Floats) -> Floats:
