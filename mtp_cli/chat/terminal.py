@@ -69,15 +69,17 @@ def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
 
 
 class AnswerStream:
-    """Writes an answer as it comes, made safe, and ends it with exactly one newline."""
+    """Writes an answer as it comes, made safe; one that has begun ends with just one newline."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._n_held = 0  # newlines that are written only once something follows them
+        self._has_begun = False
 
     def write(self, chunk: str) -> None:
         safe = visible(chunk)
         body = safe.rstrip("\n")
+        self._has_begun |= bool(safe)
         if body:
             self._out.write("\n" * self._n_held + body)
             self._out.flush()
@@ -85,8 +87,9 @@ class AnswerStream:
         self._n_held += len(safe) - len(body)
 
     def end(self) -> None:
-        self._out.write("\n")
-        self._out.flush()
+        if self._has_begun:
+            self._out.write("\n")
+            self._out.flush()
 
 
 class Wait:

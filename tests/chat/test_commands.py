@@ -126,7 +126,7 @@ def test_regen_refuses_what_is_no_temperature(text: str) -> None:
 
 
 def test_a_stopped_regen_keeps_the_old_answer_when_nothing_was_said() -> None:
-    chat = chat_with(ScriptedEngine(said("one"), [(), *said("two")]))
+    chat = chat_with(ScriptedEngine(said("one"), said("two")))
     ask(chat, "first")
     answer = chat.session.regenerate(chat.settings)
     answer.stop()

@@ -85,6 +85,18 @@ def test_a_reader_that_leaves_is_no_error(as_json: bool) -> None:
     assert err.getvalue() == ""
 
 
+def test_an_engine_that_fails_leaves_stdout_empty() -> None:
+    def fail() -> None:
+        raise MtpError("the model could not be decoded")
+
+    engine = ScriptedEngine(said("é"))  # fails when half a character is there
+    engine.after_round = fail
+    out = io.StringIO()
+    with pytest.raises(MtpError, match="could not be decoded"):
+        answer(engine, out=out, err=io.StringIO())
+    assert out.getvalue() == ""
+
+
 def test_a_full_disk_is_one_clear_line() -> None:
     with (
         open("/dev/full", "w", encoding="utf-8") as out,
