@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import platformdirs
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -40,10 +40,13 @@ _STYLE = Style.from_dict(
 class Editor:
     """Reads messages from the terminal behind `screen`.
 
-    commands: (name, summary) of each slash command, to complete
+    commands:  (name, summary) of each slash command, to complete
+    with_file: the names of those that take a file name
     """
 
-    def __init__(self, commands: Sequence[tuple[str, str]], screen: TextIO) -> None:
+    def __init__(
+        self, commands: Sequence[tuple[str, str]], with_file: Collection[str], screen: TextIO
+    ) -> None:
         self._hint = "Ask anything"
         self._prompt: PromptSession[str] = PromptSession(
             [("class:prompt", "> ")],
@@ -52,7 +55,7 @@ class Editor:
             multiline=True,
             prompt_continuation="  ",
             placeholder=lambda: [("class:placeholder", self._hint)],
-            completer=_CommandCompleter(commands),
+            completer=CommandCompleter(commands, with_file),
             complete_while_typing=_typing_a_command,
             reserve_space_for_menu=len(commands),
             key_bindings=self._bindings(),
@@ -103,15 +106,22 @@ def _typing_a_command() -> bool:
     return document.text.startswith("/") and " " not in document.text_before_cursor
 
 
-class _CommandCompleter(Completer):
-    def __init__(self, commands: Sequence[tuple[str, str]]) -> None:
+class CommandCompleter(Completer):
+    """Completes the commands, and the file names that some of them take."""
+
+    def __init__(self, commands: Sequence[tuple[str, str]], with_file: Collection[str]) -> None:
         self._commands = commands
+        self._with_file = with_file
+        self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterable[Completion]:
         typed = document.text
-        if not typed.startswith("/"):
+        name, space, path = typed.partition(" ")
+        if space and name in self._with_file:
+            yield from self._paths.get_completions(Document(path), complete_event)
+        if space or not typed.startswith("/"):
             return
         for name, summary in self._commands:
             if name.startswith(typed):

@@ -13,7 +13,8 @@ from mtp_cli.errors import MtpError
 
 def converse(chat: Chat, screen: TextIO) -> None:
     """Read from the terminal behind `screen` until Ctrl-D or /exit."""
-    editor = Editor([(command.name, command.summary) for command in COMMANDS], screen)
+    with_file = [command.name for command in COMMANDS if command.argument == "FILE"]
+    editor = Editor([(command.name, command.summary) for command in COMMANDS], with_file, screen)
     while _turn(chat, editor):
         pass
 

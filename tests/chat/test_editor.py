@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.input import PipeInput, create_pipe_input
 
 from mtp_cli.chat.commands import COMMANDS
-from mtp_cli.chat.editor import Editor, history_path, open_history
+from mtp_cli.chat.editor import CommandCompleter, Editor, history_path, open_history
 
 ENTER, ALT_ENTER, CTRL_C, CTRL_D = "\r", "\x1b\r", "\x03", "\x04"
 NAMES = [(command.name, command.summary) for command in COMMANDS]
@@ -32,7 +34,7 @@ def keys() -> Iterator[PipeInput]:
 
 def read(keys: PipeInput, typed: str) -> str:
     keys.send_text(typed)
-    return Editor(NAMES, io.StringIO()).read()
+    return Editor(NAMES, ["/load"], io.StringIO()).read()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +63,7 @@ def test_ctrl_d_on_an_empty_line_leaves(keys: PipeInput) -> None:
 
 def test_bytes_that_are_no_utf8_become_replacements(keys: PipeInput) -> None:
     keys.send_bytes(b"caf\xe9 ol\xe9" + ENTER.encode())
-    assert Editor(NAMES, io.StringIO()).read() == "caf\ufffd ol\ufffd"
+    assert Editor(NAMES, ["/load"], io.StringIO()).read() == "caf\ufffd ol\ufffd"
 
 
 def test_history_outlives_the_run_for_this_user_alone(keys: PipeInput) -> None:
@@ -89,8 +91,30 @@ def test_without_a_place_for_history_it_stays_in_memory(
 def test_a_disk_that_fills_up_does_not_cost_the_message(
     keys: PipeInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    editor = Editor(NAMES, io.StringIO())
+    editor = Editor(NAMES, ["/load"], io.StringIO())
     history_path().unlink()
     history_path().mkdir()
     keys.send_text(f"hello{ENTER}")
     assert editor.read() == "hello"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("/s", ["/system", "/save", "/stats"]),
+        ("/he", ["/help"]),
+        ("/load {folder}/ta", ["/load {folder}/talk.json"]),
+        ("/clear {folder}/ta", []),
+        ("/nothing", []),
+        ("hello", []),
+        ("a /he", []),
+    ],
+)
+def test_commands_and_their_files_are_completed(
+    tmp_path: Path, typed: str, completed: list[str]
+) -> None:
+    (tmp_path / "talk.json").touch()
+    document = Document(typed.format(folder=tmp_path))
+    found = CommandCompleter(NAMES, ["/load"]).get_completions(document, CompleteEvent())
+    texts = [document.text[: len(document.text) + c.start_position] + c.text for c in found]
+    assert texts == [text.format(folder=tmp_path) for text in completed]
