@@ -97,6 +97,37 @@ def _metadata_without_gating(config: Config, n_heads: int) -> dict[str, Any]:
     return found
 
 
+_I = "{L}.self_attn.indexer."
+
+# V3.2's sparse attention chooses keys with a small scorer of its own.
+_INDEXER = (
+    Rule("blk.{i}.indexer.attn_q_b.weight", _I + "wq_b.weight", "index_q,q_rank"),
+    Rule("blk.{i}.indexer.attn_k.weight", _I + "wk.weight", "index_dim,embd"),
+    Rule("blk.{i}.indexer.k_norm.weight", _I + "k_norm.weight", "index_dim"),
+    Rule("blk.{i}.indexer.k_norm.bias", _I + "k_norm.bias", "index_dim"),
+    Rule("blk.{i}.indexer.proj.weight", _I + "weights_proj.weight", "index_heads,embd"),
+)
+
+
+def _sparse_dims(config: Config, i: int) -> Dims:
+    n_heads, width = config.count("index_n_heads"), config.count("index_head_dim")
+    return {
+        **_dims(config, i),
+        "index_heads": n_heads,
+        "index_dim": width,
+        "index_q": n_heads * width,
+    }
+
+
+def _sparse_metadata(config: Config, n_heads: int) -> dict[str, Any]:
+    return {
+        **_metadata(config, n_heads),
+        "{arch}.attention.indexer.head_count": config.count("index_n_heads"),
+        "{arch}.attention.indexer.key_length": config.count("index_head_dim"),
+        "{arch}.attention.indexer.top_k": config.count("index_topk"),
+    }
+
+
 _LAYER = union(
     norms(),
     _ATTENTION,
@@ -127,6 +158,19 @@ DEEPSEEK_V3 = Family(
     notes="llama.cpp's own converter drops these heads",
 )
 
+DEEPSEEK_V32 = Family(
+    name="DeepSeek-V3.2",
+    classes=("DeepseekV32ForCausalLM",),
+    arch="deepseek32",
+    rules=trunk(),
+    layer_rules=union(_LAYER, _INDEXER),
+    metadata=_sparse_metadata,
+    dims=_sparse_dims,
+    kinds=_kinds,
+    heads=_HEADS,
+    ignored=OTHER_TOWERS,
+)
+
 GLM4_MOE_LITE = Family(
     name="GLM-4.7-Flash",
     classes=("Glm4MoeLiteForCausalLM",),
@@ -142,4 +186,4 @@ GLM4_MOE_LITE = Family(
     special_tokens=SPECIAL_TOKENS,
 )
 
-FAMILIES = (DEEPSEEK_V3, GLM4_MOE_LITE)
+FAMILIES = (DEEPSEEK_V3, DEEPSEEK_V32, GLM4_MOE_LITE)

@@ -26,6 +26,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "qwen3next": (checkpoints_mtp.qwen3next, "qwen3next", 1),
     "glm4moe": (checkpoints_mtp.glm4moe, "glm4moe", 1),
     "deepseek3": (checkpoints_mtp.deepseek3, "deepseek2", 1),
+    "deepseek32": (checkpoints_mtp.deepseek32, "deepseek32", 1),
     "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
     "mimo2": (checkpoints_mtp.mimo2, "mimo2", 3),
     "step35": (checkpoints_mtp.step35, "step35", 3),

@@ -24,8 +24,16 @@ _QWEN_HEAD = {
 }  # fmt: skip
 
 
-# The released gguf-py lists these for few architectures; llama.cpp has them for all with heads.
-_NEXTN = {
+# The released gguf-py lists these for few architectures, and does not know some at all.
+_OWN = {
+    **{
+        f"self_attn.indexer.{old}": f"indexer.{new}"
+        for old, new in (
+            ("wq_b.weight", "attn_q_b.weight"), ("wk.weight", "attn_k.weight"),
+            ("k_norm.weight", "k_norm.weight"), ("k_norm.bias", "k_norm.bias"),
+            ("weights_proj.weight", "proj.weight"),
+        )
+    },
     "eh_proj.weight": "nextn.eh_proj.weight", "enorm.weight": "nextn.enorm.weight",
     "hnorm.weight": "nextn.hnorm.weight", "embed_tokens.weight": "nextn.embed_tokens.weight",
     "shared_head.head.weight": "nextn.shared_head_head.weight",
@@ -81,7 +89,8 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     """GGUF name -> values in numpy order."""
     config = text_config(tiny)
     n_layer = int(config["num_hidden_layers"])
-    kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == arch)
+    known = {"deepseek32": "deepseek2"}.get(arch, arch)
+    kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == known)
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
     plain = {canonical(name, n_layer): values for name, values in dequantized(tiny).items()}
     found: dict[str, Floats] = {}
@@ -93,8 +102,8 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
 
 def gguf_name(name: str, table: TensorNameMap) -> str:
     layer = re.match(r"model\.layers\.(\d+)\.(.*)", name)
-    if layer and layer[2] in _NEXTN:
-        return f"blk.{layer[1]}.{_NEXTN[layer[2]]}"
+    if layer and layer[2] in _OWN:
+        return f"blk.{layer[1]}.{_OWN[layer[2]]}"
     for old, new in (
         (".dt_bias", ".dt_proj.bias"),
         ("attention_sink_bias", "attention_sink_bias.weight"),

@@ -17,9 +17,11 @@ def main() -> None:
     tree, pre = Path(sys.argv[1]), sys.argv[2]
     sys.path.insert(0, str(tree))
     sys.path.insert(0, str(tree / "gguf-py"))
-    from conversion import base  # type: ignore[import-not-found]
+    from conversion import base, deepseek  # type: ignore[import-not-found]
 
     base.TextModel.get_vocab_base_pre = lambda self, tokenizer: pre
+    # This one insists on a tokenizer that adds a beginning-of-text token.
+    deepseek.DeepseekV32Model.set_vocab = base.TextModel.set_vocab
     if sys.argv[3] == "raw":
         base.ModelBase.load_hparams = staticmethod(
             lambda folder, is_mistral_format: json.loads((folder / "config.json").read_text())
