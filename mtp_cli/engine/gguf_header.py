@@ -110,7 +110,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """The header of one GGUF file, after checking that the file holds all it announces."""
-    n_bytes = _check_preamble(path)
+    n_bytes = check_preamble(path)
     gguf = _gguf()
     handle = gguf.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
     if not handle:
@@ -125,9 +125,11 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def _check_preamble(path: Path) -> int:
+def check_preamble(path: Path) -> int:
     """The file's size, after its first 24 bytes have been found to be a GGUF's."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise MtpError(f"{path}: not a regular file")  # a pipe could keep us for ever
         with path.open("rb") as file:
             preamble = file.read(24)
             n_bytes = file.seek(0, 2)

@@ -37,13 +37,13 @@ Floats = npt.NDArray[np.float32]
 __all__ = ["PINNED", "Context", "Floats", "HiddenSource", "Model", "ggml_base", "lib"]
 
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
-_ERROR_LEVEL = 3
-_last_errors: collections.deque[str] = collections.deque(maxlen=8)
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR; one more is continued lines of any level
+_errors: collections.deque[str] = collections.deque(maxlen=8)
 
 
 def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
-    if level >= _ERROR_LEVEL and text.strip():
-        _last_errors.append(text.decode(errors="replace").strip())
+    if level == _ERROR_LEVEL and text.strip():
+        _errors.append(text.decode(errors="replace").strip())
 
 
 def _probe() -> None:
@@ -80,8 +80,8 @@ def supports_gpu() -> bool:
 
 
 def _why(what: str) -> MtpError:
-    """The error for a native failure, with llama.cpp's own last word on it."""
-    reason = _last_errors[-1] if _last_errors else "llama.cpp gave no reason"
+    """The error for a native failure, with llama.cpp's first word on it (later ones pass it on)."""
+    reason = _errors[0] if _errors else "llama.cpp gave no reason"
     return MtpError(f"{what}: {reason}")
 
 
@@ -129,7 +129,7 @@ class Model:
             params.load_mode = lib.LLAMA_LOAD_MODE_NONE  # llama.cpp refuses a mapping here
         if on_progress is not None:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
-        _last_errors.clear()
+        _errors.clear()
         self.path = path
         self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
@@ -250,7 +250,7 @@ class Context:
         params.embeddings = hidden is HiddenSource.EMBD
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
         params.no_perf = True
-        _last_errors.clear()
+        _errors.clear()
         self.model = model
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
@@ -286,6 +286,7 @@ class Context:
         if self._hidden is HiddenSource.EMBD:
             self._has_hidden = first_output == 0
             lib.llama_set_embeddings(self.handle, self._has_hidden)
+        _errors.clear()
         code = lib.llama_decode(self.handle, self._batch.native)
         if code == 1:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")

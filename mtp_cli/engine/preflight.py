@@ -24,10 +24,14 @@ from mtp_cli.errors import MtpError
 
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 _N_REMEMBERED = 256
+_LIMIT_S = 120.0  # some tokenizers never return
 
 
 def preflight(path: Path) -> None:
     """Raise MtpError, naming the file, when llama.cpp cannot load it."""
+    from mtp_cli.engine import gguf_header
+
+    gguf_header.check_preamble(path)
     key = identity(path)
     if key is not None and key in _remembered():
         return
@@ -37,22 +41,25 @@ def preflight(path: Path) -> None:
 
 
 def _examine_in_child(path: Path) -> None:
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise MtpError(f"{path}: not a regular file")  # reading a pipe could wait for ever
     environment = {
         **os.environ,
         "GGML_NO_BACKTRACE": "1",
+        "PYTHONIOENCODING": "utf-8:surrogateescape",  # names of files may be any bytes
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
     }
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, str(path)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, str(path)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
+            timeout=_LIMIT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise MtpError(f"{path}: llama.cpp did not come to an end with this file") from None
     if child.returncode == 0:
         return
     if child.returncode == 1 and child.stdout:
@@ -73,6 +80,7 @@ def examine(path: Path) -> None:
     is_head = gguf_header.is_head_file(shards[0])
     kinds = [] if is_head else [False]
     if not is_head:
+        soundness.check_trunk(shards[0])
         model.check_text()
     if is_head or gguf_header.has_heads(shards):
         soundness.check_heads(shards)

@@ -43,6 +43,12 @@ def check_numbers(header: Header, *, uses_rope: bool) -> None:
         )
 
 
+def check_trunk(header: Header) -> None:
+    """That there is one beside the heads."""
+    if header.n_trunk_layers < 1:
+        raise MtpError(f"{header.path}: all of its blocks are heads; there is no trunk")
+
+
 def check_heads(shards: list[Header]) -> None:
     """Every chained head has the layers of the first, the only one llama.cpp builds at once."""
     n_trunk, n_nextn = shards[0].n_trunk_layers, shards[0].number("nextn_predict_layers")
