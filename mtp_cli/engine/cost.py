@@ -6,6 +6,7 @@ neither the clock nor the models; `calibrate.py` makes the first measurements.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ Floats64 = npt.NDArray[np.float64]
 _NOISE = 0.1  # of one observation
 _LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
 _OFF_FIRST, _OFF_DRIFT = 0.1, 0.004  # of what is one row count's own
+_EXPECTED, _EXPECTED_EVERY = 0.1, 4  # of what is as expected, only every fourth is learned from
 _STALL = 0.25  # an observation further off than this is not believed until the next one is too
 
 
@@ -54,6 +56,7 @@ class Correction:
         self._state = np.zeros(n_shapes)  # the level, then each shape's own
         self._covariance = np.diag([_LEVEL_FIRST**2] + [_OFF_FIRST**2] * (n_shapes - 1))
         self._drift = np.diag([_LEVEL_DRIFT**2] + [_OFF_DRIFT**2] * (n_shapes - 1))
+        self._n_observed = 0
         self._last_surprise = 0.0
         self._surprises = [0.0] * n_shapes
         self.factors = [1.0] * n_shapes
@@ -61,6 +64,9 @@ class Correction:
     def observe(self, shape: int, ratio: float) -> bool:
         """Learn from seconds taken over seconds measured; False when it is left out as a stall."""
         surprise = math.log(max(ratio, 1e-6) / self.factors[shape])
+        self._n_observed += 1
+        if abs(surprise) < _EXPECTED and self._n_observed % _EXPECTED_EVERY:
+            return True
         self._covariance += self._drift
         if self._is_stall(shape, surprise):
             return False
@@ -112,6 +118,11 @@ class CostModel:
     def verify_s(self, n_rows: int, n_past: int) -> float:
         """A target decode of n_rows, and choosing from them."""
         return self._target.factors[n_rows - 1] * self._measured(n_rows, n_past)
+
+    def rows_s(self, n_rows: int, n_past: int) -> list[float]:
+        """The same for 1 to n_rows."""
+        table = zip(self._target.factors, self.table.target_s, self.table.growth_s, strict=True)
+        return [f * (t + n_past * g) for f, t, g in itertools.islice(table, n_rows)]
 
     def first_s(self, n_waiting: int) -> float:
         """The head's first step with n_waiting rows of catch-up before the newest."""

@@ -21,9 +21,10 @@ from typing import Protocol
 import numpy as np
 
 from mtp_cli.engine.acceptance import HeadAcceptance, MatchAcceptance
-from mtp_cli.engine.cost import CostModel, Floats64
+from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.target import MAX_DEPTH
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ _MARGIN = 0.06  # by which verifying more must look better, for each plain round
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
 _TYPICAL = 0.7  # survival taken for granted before anything was drafted
+_STEPS = np.arange(MAX_DEPTH)
 
 
 @dataclass
@@ -100,19 +102,24 @@ class _Round:
     match: Match
     plain_s: float
     price: float
-    costs: Floats64
+    costs: list[float]
     copied: list[float]
     draft: Draft = field(default_factory=Draft)
     drafted: list[float] = field(default_factory=list)
     agreement: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
 
+    @property
+    def plain(self) -> float:
+        """What a plain round is worth."""
+        return 1.0 - self.costs[0]
+
     def price_of(self, seconds: float) -> float:
         return self.price * seconds / self.plain_s
 
     def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
         """How much of a draft to verify: what the round is then worth, and how many ids."""
-        best, n_best, reached, tokens = 1.0 - self.costs[0], 0, 1.0, 1.0
+        best, n_best, reached, tokens = self.plain, 0, 1.0, 1.0
         for n, probability in enumerate(survival[: len(self.costs) - 1], start=1):
             reached *= probability
             tokens += reached
@@ -153,10 +160,11 @@ class ExpectedValue:
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
+        self._prospect = 0.0
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
-        rows_s = np.array([self._cost.verify_s(n, n_past) for n in range(1, n_rows + 1)])
+        rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
         lengths = range(match.length, match.length + min(len(match.ids), n_rows - 1))
         self._round = _Round(
@@ -165,21 +173,19 @@ class ExpectedValue:
             match,
             plain_s=rows_s[0],
             price=price,
-            costs=rows_s * (price / rows_s[0]),
+            costs=[seconds * price / rows_s[0] for seconds in rows_s],
             copied=[self._matches.predict(length) for length in lengths],
         )
-        if self._n_rounds % _REFRESH == 0:
-            self._sample_futures()
-        self._n_rounds += 1
         return n_rows - 1 if n_rows > 1 and self._wants_heads() else 0
 
     def _wants_heads(self) -> bool:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
-        first_s = self._cost.first_s(0)  # rows that wait have to be read sooner or later
-        if not math.isfinite(first_s) or self._is_comparison_due():
+        if not math.isfinite(self._cost.step_s()) or self._is_comparison_due():
             return False
-        worth, _ = self._round.best_part(self._round.copied)
-        if self._worth_of_more(worth, first_s) > worth:
+        if self._n_rounds % _REFRESH == 0:
+            self._look_ahead()
+        self._n_rounds += 1
+        if self._prospect > self._round.best_part(self._round.copied)[0] - self._round.plain:
             self._wait, self._n_parked = _FIRST_WAIT, 0
             return True
         self._n_parked += 1
@@ -187,6 +193,13 @@ class ExpectedValue:
             return False
         self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
         return True
+
+    def _look_ahead(self) -> None:
+        """Sample futures, and find what asking the heads is worth more than a plain round."""
+        self._sample_futures()
+        # What the catch-up costs is left out: rows that wait have to be read sooner or later.
+        plain, first_s = self._round.plain, self._cost.first_s(0)
+        self._prospect = self._worth_of_more(plain, first_s) - plain
 
     def _is_comparison_due(self) -> bool:
         """Whether a plain round is due, lest its cost be forgotten where drafting always pays."""
@@ -217,13 +230,17 @@ class ExpectedValue:
         """
         now = self._round
         k = len(now.drafted)
-        reached = np.prod(now.drafted)
-        tokens = 1.0 + np.cumprod(now.drafted).sum()
+        reached = tokens = 1.0
+        for survival in now.drafted:
+            reached *= survival
+            tokens += reached
         futures = self._futures[:, k : len(now.costs) - 1]
-        values = tokens + (reached * futures.cumprod(axis=1)).cumsum(axis=1) - now.costs[k + 1 :]
-        best = np.maximum.accumulate(np.maximum(values, worth), axis=1).mean(axis=0)
-        steps_s = next_s + self._cost.step_s() * np.arange(len(best))
-        return float((best - now.price_of(1.0) * steps_s).max())
+        values = (reached * futures.cumprod(axis=1)).cumsum(axis=1)
+        values += tokens - np.array(now.costs[k + 1 :])
+        np.maximum(values, worth, out=values)
+        best = np.maximum.accumulate(values, axis=1).sum(axis=0) / _N_FUTURES
+        best -= now.price_of(next_s) + now.price_of(self._cost.step_s()) * _STEPS[: len(best)]
+        return float(best.max())
 
     def _sample_futures(self) -> None:
         """(_N_FUTURES, n_max - 1) survival of the id at each position.
@@ -239,11 +256,13 @@ class ExpectedValue:
     def choose(self, draft: Draft) -> list[int]:
         now = self._round
         self._note(draft)
+        if not draft.ids and not now.match.ids:
+            return now.ids
         worth, n_drafted = now.best_part(now.drafted)
         worth_copied, n_copied = now.best_part(now.copied_given_draft())
         if self._is_comparison_due():
-            now.ids = []
-        elif worth_copied > worth:
+            return now.ids
+        if worth_copied > worth:
             now.ids = now.match.ids[:n_copied]
         else:
             now.ids = draft.ids[:n_drafted]
