@@ -178,7 +178,9 @@ def measure(
 
 
 def _answer(engine: Engine, prompt: list[int], depth: int, max_tokens: int) -> Acceptance:
-    generation = engine.generate(prompt, Sampling(), max_tokens=max_tokens, depth=depth)
+    generation = engine.generate(
+        prompt, Sampling(temperature=0), max_tokens=max_tokens, depth=depth
+    )
     for _ in generation:
         pass
     stats = generation.stats
