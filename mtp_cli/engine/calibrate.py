@@ -30,18 +30,22 @@ from mtp_cli.engine.llama import Floats
 
 _TARGET_S = 0.7  # for the row counts; three passes over them are made in any case
 _LONG_S = 2.5  # a longer context is left out where its rows, nine at a time, would take longer
-_N_SHORT, _N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
+N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
 _N_REMEMBERED = 64
 N_CTX_MIN = 64  # the least context that can be measured
 
 
 def cost_table(
-    facts: Sequence[object], target: TargetLike, drafter: Drafter, n_max: int
+    facts: Sequence[object],
+    target: TargetLike,
+    drafter: Drafter,
+    n_max: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> CostTable:
     """What was measured under these very facts (files, threads), or is measured now."""
     table = _remembered(facts)
     if table is None or len(table.target_s) != n_max:
-        table = calibrate(target, drafter, n_max)
+        table = calibrate(target, drafter, n_max, clock)
         _remember(facts, table)
     return table
 
@@ -71,7 +75,7 @@ class _TargetBench:
         self._target = target
         self._clock = clock
         target.truncate(0)
-        self._prefix = _some_ids(_N_SHORT)
+        self._prefix = _some_ids(N_SHORT)
         self._rewind()
 
     def _rewind(self) -> None:
@@ -112,11 +116,11 @@ class _TargetBench:
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
-        n_max, n_more = len(target_s), _N_LONG - _N_SHORT
+        n_max, n_more = len(target_s), N_LONG - N_SHORT
         is_affordable = n_more * target_s[-1] / n_max < _LONG_S
-        if not is_affordable or self._target.n_ctx < _N_LONG + n_max:
+        if not is_affordable or self._target.n_ctx < N_LONG + n_max:
             return (0.0,) * n_max
-        self._prefix = _some_ids(_N_LONG)
+        self._prefix = _some_ids(N_LONG)
         self._rewind()
         ends = []
         for n in (1, n_max):
@@ -171,7 +175,7 @@ def _remembered(facts: Sequence[object]) -> CostTable | None:
     entry = _read().get(_key(facts))
     try:
         return None if entry is None else CostTable(**_tuples(entry))
-    except TypeError:
+    except (AttributeError, TypeError):
         return None
 
 

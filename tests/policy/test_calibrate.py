@@ -1,0 +1,155 @@
+"""The first measurement: a simulated machine's costs are found again, and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtp_cli.engine import calibrate
+from mtp_cli.engine.cost import CostTable
+from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
+from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.target import Rows
+from tests.policy.machines import TABLES
+
+TABLE = TABLES["Q8_0"]
+
+
+@dataclass
+class Bench:
+    """A target that takes its time from a table, and the clock it moves.
+
+    exact:    row counts that give the logits of single rows
+    can_drop: False for a memory that loses everything when a suffix is dropped
+    """
+
+    table: CostTable = TABLE
+    exact: tuple[int, ...] = tuple(range(1, 10))
+    can_drop: bool = True
+    n_ctx: int = 4096
+    now: float = 0.0
+    ids: list[int] = field(default_factory=list)
+
+    def clock(self) -> float:
+        return self.now
+
+    def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
+        self.ids.extend(tokens)
+        return self._rows(1)
+
+    def verify(self, tokens: Sequence[int]) -> Rows:
+        n = len(tokens)
+        self.now += self.table.target_s[n - 1] + len(self.ids) * self.table.growth_s[n - 1]
+        self.ids.extend(tokens)
+        return self._rows(n)
+
+    def _rows(self, n: int) -> Rows:
+        ends = np.arange(len(self.ids) - n, len(self.ids), dtype=np.float32)
+        rounding = np.float32(0.0 if n in self.exact else 0.25)
+        return Rows(np.stack([ends, ends**2], axis=1) + rounding, np.zeros((n, 4), np.float32))
+
+    def truncate(self, n_past: int) -> int:
+        del self.ids[n_past if self.can_drop or n_past >= len(self.ids) else 0 :]
+        return len(self.ids)
+
+
+@dataclass
+class Heads:
+    """Heads on the same clock."""
+
+    bench: Bench
+    max_depth: int = 8
+    n_window: int = 0
+    n_waiting: int = 0
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        self.n_waiting += len(ids)
+
+    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+        table = self.bench.table
+        self.bench.now += table.first_s + self.n_waiting * table.row_s + (depth - 1) * table.step_s
+        self.n_waiting = 0
+        return Draft([0] * depth, [0.5] * depth)
+
+    def truncate(self, n_past: int) -> None:
+        self.n_waiting = 0
+
+    def close(self) -> None:
+        pass
+
+
+def calibrated(bench: Bench) -> CostTable:
+    return calibrate.calibrate(bench, Heads(bench), 9, bench.clock)
+
+
+def cached(bench: Bench, *facts: object) -> CostTable:
+    return calibrate.cost_table(facts, bench, Heads(bench), 9, bench.clock)
+
+
+@pytest.mark.parametrize("can_drop", [True, False])
+def test_finds_the_machine_again(can_drop: bool) -> None:
+    bench = Bench(can_drop=can_drop)
+    found = calibrated(bench)
+    short = calibrate.N_SHORT
+    expected = [t + short * g for t, g in zip(TABLE.target_s, TABLE.growth_s, strict=True)]
+    assert found.target_s == pytest.approx(expected)
+    assert found.growth_s == pytest.approx(TABLE.growth_s)
+    assert found.first_s == pytest.approx(TABLE.first_s)
+    assert found.row_s == pytest.approx(TABLE.row_s)
+    assert found.step_s == pytest.approx(TABLE.step_s)
+    assert bench.ids == []
+
+
+def test_finds_the_row_counts_that_change_no_bit() -> None:
+    bench = Bench(exact=(1, 2, 3, 6))
+    assert calibrated(bench).exact == (1, 2, 3, 6)
+
+
+def test_without_heads_there_is_no_draft_to_pay() -> None:
+    bench = Bench()
+    found = calibrate.calibrate(bench, NoDrafter(), 9, bench.clock)
+    assert found.step_s == found.first_s == float("inf")
+
+
+def test_takes_about_a_second_on_a_small_model_and_three_passes_on_a_large_one() -> None:
+    small, large = Bench(), Bench(TABLES["wide BF16"])
+    calibrated(small)
+    assert small.now < 2.0
+    calibrated(large)
+    assert large.now < 8 * sum(large.table.target_s)
+
+
+def test_a_short_context_is_enough() -> None:
+    bench = Bench(n_ctx=calibrate.N_CTX_MIN)
+    assert calibrated(bench).growth_s == (0.0,) * 9
+
+
+def test_is_measured_once_for_the_same_files_and_again_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench = Bench()
+    first = cached(bench, "model", 2)
+    unused = Bench(TABLES["BF16"])
+    assert cached(unused, "model", 2) == first
+    assert unused.now == 0.0
+    cached(unused, "model", 4)
+    assert unused.now > 0.0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
+def test_a_damaged_cache_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench = Bench()
+    cached(bench, "model")
+    (file,) = tmp_path.rglob("costs.json")
+    file.write_text(text or file.read_text()[:-20])
+    before = bench.now
+    cached(bench, "model")
+    assert bench.now > before
