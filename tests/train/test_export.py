@@ -1,0 +1,103 @@
+"""The head file: read back by the independent reader, refused where it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from gguf import GGMLQuantizationType, GGUFReader, dequantize
+
+from mtp_cli import models
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import HeadInfo
+from train.corpus import make_vocabulary
+from train.export import write_head
+from train.trunk import Trunk, neox_rows
+
+SHAPE = {
+    "n_embd": 576,
+    "n_head": 9,
+    "n_head_kv": 3,
+    "head_dim": 64,
+    "n_ff": 64,
+    "n_draft": 32,
+    "rms_eps": 1e-5,
+    "rope_base": 1e5,
+}
+EXACT = dict.fromkeys(("token_embd", "output", "block"), GGMLQuantizationType.F32)
+
+
+def weights() -> dict[str, npt.NDArray[np.float32]]:
+    rng = np.random.default_rng(0)
+    d, n_q = 576, 576
+    shapes = {
+        "output": (32, d),
+        "eh_proj": (d, 2 * d),
+        "qkv": (n_q + 2 * 192, d),
+        "attn_output": (d, n_q),
+        "ffn_gate": (64, d),
+        "ffn_up": (64, d),
+        "ffn_down": (d, 64),
+        **dict.fromkeys(("enorm", "hnorm", "head_norm", "attn_norm", "ffn_norm"), (d,)),
+    }
+    return {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Trunk:
+    return Trunk(models.built_in_model())
+
+
+def test_what_is_written_reads_back(trunk: Trunk, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
+    path = tmp_path / "head.gguf"
+    write_head(path, trunk, vocabulary, SHAPE, weights(), EXACT)
+    reader = GGUFReader(path)
+    pairs = {key: field.contents() for key, field in reader.fields.items()}
+    info = HeadInfo.from_metadata(pairs)
+    assert info.fingerprint == trunk.fingerprint
+    assert (info.n_embd, info.n_vocab, info.hidden) == (576, 49152, "pre_norm")
+    assert pairs["general.architecture"] == "mimo2"
+    assert pairs["general.type"] == "mtp-head"
+    tensors = {t.name: np.asarray(dequantize(t.data, t.tensor_type)) for t in reader.tensors}
+    np.testing.assert_array_equal(tensors["blk.0.nextn.eh_proj.weight"], weights()["eh_proj"])
+    np.testing.assert_array_equal(tensors["token_embd.weight"], trunk.token_embd[5:37])
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("name", ["eh_proj", "output", "ffn_down", "hnorm"])
+def test_a_wrong_width_is_refused_and_nothing_written(
+    trunk: Trunk, tmp_path: Path, name: str
+) -> None:
+    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), trunk.token_embd)
+    wrong = weights()
+    wrong[name] = wrong[name][..., :-1]
+    with pytest.raises(MtpError, match=f"{name}: expected"):
+        write_head(tmp_path / "head.gguf", trunk, vocabulary, SHAPE, wrong, EXACT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_for_another_width_is_refused(trunk: Trunk, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), trunk.token_embd)
+    with pytest.raises(MtpError, match="over 32 ids, found width 576 over 64"):
+        write_head(tmp_path / "h", trunk, vocabulary, {**SHAPE, "n_draft": 64}, weights(), EXACT)
+
+
+def test_neox_rows_undo_the_interleaving() -> None:
+    """Llama's files hold the pair (i, i + half) of each head side by side."""
+    n_head, width = 2, 6
+    neox = np.arange(n_head * width, dtype=np.float32)[:, None].repeat(3, 1)
+    halves = neox.reshape(n_head, 2, width // 2, 3)
+    interleaved = halves.swapaxes(1, 2).reshape(-1, 3)
+    assert not np.array_equal(interleaved, neox)
+    np.testing.assert_array_equal(neox_rows(interleaved, n_head), neox)
+
+
+def test_the_shipped_head_fits_its_model_and_its_limit(trunk: Trunk) -> None:
+    path = models.built_in_heads()
+    assert path is not None
+    assert path.stat().st_size <= 16_000_000
+    info = HeadInfo.from_metadata({k: f.contents() for k, f in GGUFReader(path).fields.items()})
+    assert info.fingerprint == trunk.fingerprint
