@@ -121,6 +121,8 @@ class Resolver:
         if self.family.heads is None:
             return 0
         prefix = self.family.heads.prefix
+        if "{" not in prefix:  # one head, in one place
+            return int(any(name.startswith(prefix + ".") for name in self.names))
         count = 0
         while any(n.startswith(self.head_prefix(prefix, count) + ".") for n in self.names):
             count += 1

@@ -68,13 +68,13 @@ def _is_of_head(name: str, family: Family, config: Config) -> bool:
     if family.heads is None:
         raise MtpError(f"{config.where}: {family.name} has no heads of its own; see pack")
     known = family.rename(name)
-    if "{h}" in family.heads.prefix:
-        pattern = re.escape(family.heads.prefix).replace(r"\{h\}", r"\d+") + r"\."
-        fixed = {p for rule in family.heads.rules for p in rule.patterns if "{" not in p}
-        return bool(re.match(pattern, known)) or known in fixed
-    pattern = re.escape(family.heads.prefix).replace(r"\{i\}", r"(\d+)") + r"\."
-    match = re.match(pattern, known)
-    return match is not None and int(match[1]) >= config.count("num_hidden_layers")
+    fixed = {p for rule in family.heads.rules for p in rule.patterns if "{" not in p}
+    pattern = re.escape(family.heads.prefix).replace(r"\{h\}", r"\d+")
+    match = re.match(pattern.replace(r"\{i\}", r"(?P<layer>\d+)") + r"\.", known)
+    if match is None:
+        return known in fixed
+    layer = match.groupdict().get("layer")
+    return layer is None or int(layer) >= config.count("num_hidden_layers")
 
 
 def _check(model: GgufModel, values: Mapping[str, Pair], resolver: Resolver) -> None:

@@ -55,7 +55,8 @@ class Rule:
 class Heads:
     """How a family stores its MTP heads.
 
-    prefix: of head h's layer; `{h}` counts heads, `{i}` continues the trunk's layers
+    prefix: of head h's layer; `{h}` counts heads, `{i}` continues the trunk's layers; with
+            neither there is one head
     count:  config keys that announce how many there are
     rules:  the tensors a head has beside those of a layer
     single: llama.cpp's graph runs only one

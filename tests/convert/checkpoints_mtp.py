@@ -380,3 +380,63 @@ def step35() -> Tiny:
                 tiny.norm(f"{layer}.{name}.weight", EMBD, 0.0)
             tiny.matrix(layer + ".transformer.shared_head.output.weight", N_VOCAB, EMBD, scale=3.0)
     return tiny
+
+
+def _nemotron_attention(tiny: Tiny, mixer: str) -> None:
+    tiny.matrix(mixer + "q_proj.weight", N_HEAD * WIDTH, EMBD)
+    tiny.matrix(mixer + "k_proj.weight", 2 * WIDTH, EMBD)
+    tiny.matrix(mixer + "v_proj.weight", 2 * WIDTH, EMBD)
+    tiny.matrix(mixer + "o_proj.weight", EMBD, N_HEAD * WIDTH)
+
+
+def _nemotron_experts(tiny: Tiny, mixer: str) -> None:
+    tiny.matrix(mixer + "gate.weight", N_EXPERT, EMBD)
+    tiny.vector(mixer + "gate.e_score_correction_bias", N_EXPERT)
+    for name in (*(f"experts.{e}" for e in range(N_EXPERT)), "shared_experts"):
+        tiny.matrix(f"{mixer}{name}.up_proj.weight", FF_EXP, EMBD)
+        tiny.matrix(f"{mixer}{name}.down_proj.weight", EMBD, FF_EXP)
+
+
+def nemotron_h() -> Tiny:
+    """Mamba-2, attention and expert layers in a pattern; the head is stored as two layers."""
+    heads, width, groups, state = 4, 32, 2, 16
+    inner, states = heads * width, 2 * groups * state
+    tiny = Tiny(_base(
+        "NemotronHForCausalLM", "nemotron_h", num_hidden_layers=4, head_dim=WIDTH,
+        hybrid_override_pattern="ME*E", mamba_num_heads=heads, mamba_head_dim=width,
+        n_groups=groups, ssm_state_size=state, conv_kernel=4, expand=2, use_conv_bias=True,
+        layer_norm_epsilon=1e-5, norm_eps=1e-5, mlp_hidden_act="relu2", n_routed_experts=N_EXPERT,
+        num_experts_per_tok=2, moe_intermediate_size=FF_EXP, n_shared_experts=1,
+        moe_shared_expert_intermediate_size=FF_EXP, routed_scaling_factor=1.5,
+        norm_topk_prob=True, n_group=1, topk_group=1, num_nextn_predict_layers=1,
+    ))  # fmt: skip
+    for key in ("rms_norm_eps", "rope_theta", "hidden_act"):
+        del tiny.config[key]
+    trunk(tiny, prefix="backbone.")
+    tiny.tensors["backbone.embeddings.weight"] = tiny.tensors.pop("backbone.embed_tokens.weight")
+    tiny.tensors["backbone.norm_f.weight"] = tiny.tensors.pop("backbone.norm.weight")
+    for name in ("embeddings", "norm_f"):
+        tiny.formats[f"backbone.{name}.weight"] = "BF16"
+    for i, kind in enumerate("ME*E"):
+        layer = f"backbone.layers.{i}"
+        mixer = layer + ".mixer."
+        tiny.norm(layer + ".norm.weight", EMBD)
+        if kind == "*":
+            _nemotron_attention(tiny, mixer)
+        elif kind == "E":
+            _nemotron_experts(tiny, mixer)
+        else:
+            tiny.matrix(mixer + "in_proj.weight", 2 * inner + states + heads, EMBD)
+            tiny.matrix(mixer + "conv1d.weight", inner + states, 1, 4)
+            tiny.vector(mixer + "conv1d.bias", inner + states)
+            tiny.vector(mixer + "dt_bias", heads)
+            tiny.put(mixer + "A_log", np.log(np.arange(1, heads + 1, dtype=np.float32)), "F32")
+            tiny.vector(mixer + "D", heads, scale=1.0)
+            tiny.norm(mixer + "norm.weight", inner)
+            tiny.matrix(mixer + "out_proj.weight", EMBD, inner)
+    tiny.matrix("mtp.layers.0.eh_proj.weight", EMBD, 2 * EMBD)
+    for name in ("0.enorm", "0.hnorm", "0.norm", "1.norm", "1.final_layernorm"):
+        tiny.norm(f"mtp.layers.{name}.weight", EMBD)
+    _nemotron_attention(tiny, "mtp.layers.0.mixer.")
+    _nemotron_experts(tiny, "mtp.layers.1.mixer.")
+    return tiny

@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "deepseek32": (checkpoints_mtp.deepseek32, "deepseek32", 1),
     "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
     "mimo2": (checkpoints_mtp.mimo2, "mimo2", 3),
+    "nemotron_h": (checkpoints_mtp.nemotron_h, "nemotron_h_moe", 1),
     "step35": (checkpoints_mtp.step35, "step35", 3),
 }
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]

@@ -39,6 +39,7 @@ _OWN = {
     "shared_head.head.weight": "nextn.shared_head_head.weight",
     "shared_head.norm.weight": "nextn.shared_head_norm.weight",
     "self_attn.qkv_proj.weight": "attn_qkv.weight",
+    "mtp_norm.weight": "post_attention_norm.weight",
     "final_layernorm.weight": "layer_output_norm.weight",
 }  # fmt: skip
 
@@ -73,8 +74,21 @@ def text_config(tiny: Tiny) -> dict[str, Any]:
     return {**tiny.config, **tiny.config.get("text_config", {})}
 
 
-def canonical(name: str, n_layer: int) -> str:
+_NEMOTRON_HEAD = {
+    "0.norm": "norm", "0.mixer": "mixer", "1.mixer": "mixer", "1.norm": "mtp_norm",
+    "1.final_layernorm": "shared_head.norm", "0.eh_proj": "eh_proj", "0.enorm": "enorm",
+    "0.hnorm": "hnorm",
+}  # fmt: skip
+
+
+def canonical(name: str, n_layer: int, arch: str) -> str:
     """Heads as layers behind the trunk's, the way gguf-py's table names them."""
+    if arch == "nemotron_h_moe":
+        for old, new in _NEMOTRON_HEAD.items():
+            own = new in ("norm", "mixer")
+            base = "backbone" if own else "model"
+            name = name.replace(f"mtp.layers.{old}.", f"{base}.layers.{n_layer}.{new}.")
+        return re.sub(r"backbone(\S*)\.mixer\.experts\.", r"model\1.mlp.experts.", name)
     name = name.replace("language_model.", "").replace("model.mtp.", "mtp.")
     module, _, kind = name.rpartition(".")
     if module in _QWEN_HEAD:
@@ -92,7 +106,7 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     known = {"deepseek32": "deepseek2"}.get(arch, arch)
     kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == known)
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
-    plain = {canonical(name, n_layer): values for name, values in dequantized(tiny).items()}
+    plain = {canonical(name, n_layer, arch): values for name, values in dequantized(tiny).items()}
     found: dict[str, Floats] = {}
     for name, values in _split(_stack(plain), config, arch).items():
         values = _changed(name, values, config, arch)
@@ -105,7 +119,8 @@ def gguf_name(name: str, table: TensorNameMap) -> str:
     if layer and layer[2] in _OWN:
         return f"blk.{layer[1]}.{_OWN[layer[2]]}"
     for old, new in (
-        (".dt_bias", ".dt_proj.bias"),
+        ("mixer.dt_bias", "mixer.dt_proj.bias"),
+        ("linear_attn.dt_bias", "linear_attn.dt_proj.bias"),
         ("attention_sink_bias", "attention_sink_bias.weight"),
         ("e_score_correction_bias", "e_score_correction.bias"),
         ("moe.router_bias", "moe.router_bias.bias"),
@@ -166,7 +181,7 @@ def _split(plain: dict[str, Floats], config: dict[str, Any], arch: str) -> dict[
 
 def _changed(name: str, values: Floats, config: dict[str, Any], arch: str) -> Floats:
     """The arithmetic and the re-orderings, one rule each."""
-    if arch == "llama" and re.search(r"\.(q|k)_proj\.weight$", name):
+    if arch in ("llama", "nemotron_h_moe") and re.search(r"\.(q|k)_proj\.weight$", name):
         key = "num_attention_heads" if ".q_proj" in name else "num_key_value_heads"
         n_head = int(config[key])
         pairs = values.reshape(n_head, 2, values.shape[0] // n_head // 2, values.shape[1])
@@ -175,6 +190,11 @@ def _changed(name: str, values: Floats, config: dict[str, Any], arch: str) -> Fl
         values = -np.exp(values)
     if name.endswith("conv1d.weight"):
         values = values[:, 0]
+    if arch == "nemotron_h_moe":
+        if name.endswith((".A_log", ".D")):
+            values = values[:, None]
+        if name.endswith("mixer.norm.weight"):
+            values = values.reshape(int(config["n_groups"]), -1)
     if arch in ("qwen35", "qwen35moe") and ".linear_attn." in name:
         values = _tiled(name.rpartition("linear_attn.")[2], values)
     centred = arch in ("qwen35", "qwen35moe", "qwen3next", "step35")
