@@ -101,7 +101,7 @@ class ScriptedDrafter:
         self, target: TargetLike, text: Sequence[int], is_right: Callable[[], bool]
     ) -> None:
         self._target = target
-        self._text = text
+        self.text = text
         self._is_right = is_right
         self.seen: dict[int, tuple[int, Floats | None]] = {}
 
@@ -113,9 +113,9 @@ class ScriptedDrafter:
 
     def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
         start = len(self._target.ids)
-        assert self._text[start] == newest, "the loop drafts for another text"
+        assert self.text[start] == newest, "the loop drafts for another text"
         draft = Draft()
-        for right in self._text[start + 1 : start + 1 + depth]:
+        for right in self.text[start + 1 : start + 1 + depth]:
             draft.ids.append(right if self._is_right() else (right + 1) % N_VOCAB)
             draft.probs.append(0.5)
             if not keep_going(draft):
@@ -136,7 +136,7 @@ class StubbornDrafter(ScriptedDrafter):
         super().__init__(target, ids, lambda: True)
 
     def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
-        ids = list(self._text[:depth])
+        ids = list(self.text[:depth])
         return Draft(ids, [0.5] * len(ids))
 
 

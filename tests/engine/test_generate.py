@@ -1,0 +1,287 @@
+"""The loop, on a scripted target: the order of events, every way to end, prefix reuse, statistics.
+
+`test_lossless.py` runs the same loop over llama.cpp.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from mtp_cli.engine.drafters import NoDrafter
+from mtp_cli.engine.generate import Generation
+from mtp_cli.errors import MtpError
+from tests.engine.scripted import (
+    SKILLS,
+    ScriptedDrafter,
+    ScriptedTarget,
+    finish,
+    new_generation,
+    wander,
+)
+
+PROMPT = [5, 6, 7]
+
+
+def text(n: int, prompt: list[int] = PROMPT) -> list[int]:
+    """What follows the prompt."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(wander(ids))
+    return ids[len(prompt) :]
+
+
+def perfect(target: ScriptedTarget, prompt: list[int] = PROMPT) -> ScriptedDrafter:
+    return ScriptedDrafter(target, prompt + text(64, prompt), lambda: True)
+
+
+def test_plain_decoding_is_one_row_a_round() -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, NoDrafter(), PROMPT, depth=0, max_tokens=4)
+    rounds = list(generation)
+    assert rounds == [(token,) for token in text(4)]
+    calls = [call for call in target.log if call[0] != "truncate"]
+    assert calls == [("prefill", PROMPT), *(("verify", [token]) for token in text(3))]
+    assert generation.finish_reason == "length"
+    assert target.ids == PROMPT + text(3)
+
+
+def test_a_round_verifies_the_newest_id_and_its_draft() -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, perfect(target), PROMPT, depth=3, max_tokens=9)
+    expected = text(9)
+    assert list(generation) == [(expected[0],), tuple(expected[1:5]), tuple(expected[5:9])]
+    assert [call for call in target.log if call[0] == "verify"] == [
+        ("verify", expected[0:4]),
+        ("verify", expected[4:8]),
+    ]
+    assert target.ids == PROMPT + expected[:8]
+
+
+def test_a_rejected_draft_is_dropped_at_once() -> None:
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(target, PROMPT + text(64), iter([True, False, True] * 9).__next__)
+    generation = new_generation(target, drafter, PROMPT, depth=3, max_tokens=64)
+    next(generation)
+    assert len(target.ids) == 3
+    assert next(generation) == tuple(text(3)[1:])
+    assert target.ids == PROMPT + text(2)
+    assert target.log[-1] == ("truncate", 5)
+    assert generation.stats.drafted == [1, 1, 1]
+    assert generation.stats.accepted == [1, 0, 0]
+
+
+def test_the_drafter_sees_every_row_of_the_answer_once_and_true() -> None:
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(target, PROMPT + text(64), SKILLS["random"]())
+    finish(new_generation(target, drafter, PROMPT, depth=4, max_tokens=30))
+    ids = PROMPT + text(29)
+    assert target.ids == ids
+    for position, (token, hidden) in drafter.seen.items():
+        assert token == ids[position]
+        assert hidden is not None
+        assert hidden.tolist() == [position, token]
+    assert sorted(drafter.seen) == list(range(len(ids)))
+
+
+# Ways to end
+
+
+@pytest.mark.parametrize("max_tokens", range(1, 12))
+@pytest.mark.parametrize("skill", SKILLS)
+def test_never_more_than_max_tokens(max_tokens: int, skill: str) -> None:
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(target, PROMPT + text(64), SKILLS[skill]())
+    generation = new_generation(target, drafter, PROMPT, depth=4, max_tokens=max_tokens)
+    assert finish(generation) == text(max_tokens)
+    assert generation.finish_reason == "length"
+    assert generation.stats.completion_tokens == max_tokens
+    assert target.ids == PROMPT + text(max_tokens - 1)
+
+
+@pytest.mark.parametrize("position", range(9))
+@pytest.mark.parametrize("skill", SKILLS)
+def test_an_end_inside_a_draft_is_the_end(position: int, skill: str) -> None:
+    """Tokens drafted and right beyond the end do not come out, and are not in the timeline."""
+    answer = text(64)
+    end = answer[position]
+    n = answer.index(end) + 1
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(target, PROMPT + answer, SKILLS[skill]())
+    generation = new_generation(
+        target, drafter, PROMPT, depth=4, max_tokens=64, is_end=lambda token: token == end
+    )
+    assert finish(generation) == answer[:n]
+    assert generation.finish_reason == "stop"
+    assert target.ids == PROMPT + answer[: n - 1]
+
+
+@pytest.mark.parametrize("n_ctx", range(4, 16))
+@pytest.mark.parametrize("skill", SKILLS)
+def test_up_to_a_full_context(n_ctx: int, skill: str) -> None:
+    """Every position is used; the last token needs none."""
+    target = ScriptedTarget(n_ctx=n_ctx)
+    drafter = ScriptedDrafter(target, PROMPT + text(64), SKILLS[skill]())
+    generation = new_generation(target, drafter, PROMPT, depth=4, max_tokens=64)
+    assert finish(generation) == text(n_ctx - len(PROMPT) + 1)
+    assert generation.finish_reason == "length"
+    assert len(target.ids) == n_ctx
+
+
+def test_stop_ends_after_the_round_in_progress() -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, perfect(target), PROMPT, depth=3, max_tokens=64)
+    next(generation)
+    next(generation)
+    generation.stop()
+    assert list(generation) == []
+    assert generation.finish_reason == "interrupted"
+    assert generation.tokens == text(5)
+    assert target.ids == PROMPT + text(4)
+
+
+def test_stop_before_the_first_token() -> None:
+    """A long prompt can be interrupted; what was read of it stays."""
+    target = ScriptedTarget(n_batch=8)
+    prompt = list(range(1, 31))
+    generation = new_generation(target, NoDrafter(), prompt, depth=0)
+    generation.stop()
+    assert list(generation) == []
+    assert generation.tokens == []
+    assert generation.finish_reason == "interrupted"
+    assert target.ids == prompt[:8]
+    again = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=5)
+    assert finish(again) == text(5, prompt)
+    assert again.stats.cached_tokens == 8
+
+
+def test_an_abandoned_answer_leaves_the_timeline_consistent() -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, perfect(target), PROMPT, depth=3, max_tokens=64)
+    next(generation)
+    next(generation)
+    del generation
+    assert target.ids == PROMPT + text(4)
+    following = [*PROMPT, *text(5), 9]
+    again = new_generation(target, perfect(target, following), following, depth=3, max_tokens=7)
+    assert finish(again) == text(7, following)
+    assert again.stats.cached_tokens == len(PROMPT) + 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        ([], "the prompt is empty"),
+        (list(range(1, 9)), "the prompt has 8 tokens and the context 8: no room for an answer"),
+    ],
+)
+def test_prompts_that_cannot_be_answered(prompt: list[int], line: str) -> None:
+    target = ScriptedTarget(n_ctx=8)
+    generation = new_generation(target, NoDrafter(), prompt, depth=0)
+    with pytest.raises(MtpError, match=f"^{line}"):
+        next(generation)
+    assert target.log == []
+
+
+def test_a_memory_that_cannot_drop_a_draft_is_an_error() -> None:
+    target = ScriptedTarget(can_drop=False)
+    drafter = ScriptedDrafter(target, PROMPT + text(64), lambda: False)
+    generation = new_generation(target, drafter, PROMPT, depth=2)
+    next(generation)
+    with pytest.raises(MtpError, match="could not drop a rejected draft"):
+        next(generation)
+
+
+# Prefix reuse
+
+
+def answered(target: ScriptedTarget, prompt: list[int], n: int = 6) -> Generation:
+    generation = new_generation(target, perfect(target, prompt), prompt, depth=3, max_tokens=n)
+    finish(generation)
+    target.log.clear()
+    return generation
+
+
+def test_the_next_turn_decodes_only_what_is_new() -> None:
+    target = ScriptedTarget()
+    first = answered(target, PROMPT)
+    prompt = [*PROMPT, *first.tokens, 9, 10]
+    second = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=3)
+    assert finish(second) == text(3, prompt)
+    assert second.stats.cached_tokens == len(PROMPT) + 5
+    assert ("prefill", [first.tokens[-1], 9, 10]) in target.log
+
+
+def test_a_prompt_that_diverges_keeps_what_is_common() -> None:
+    target = ScriptedTarget()
+    answered(target, [5, 6, 7, 8])
+    prompt = [5, 6, 9, 9]
+    generation = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=3)
+    assert finish(generation) == text(3, prompt)
+    assert generation.stats.cached_tokens == 2
+    assert ("prefill", [9, 9]) in target.log
+
+
+def test_the_same_prompt_again_decodes_its_last_row() -> None:
+    target = ScriptedTarget()
+    answered(target, PROMPT)
+    again = new_generation(target, perfect(target), PROMPT, depth=3, max_tokens=6)
+    assert finish(again) == text(6)
+    assert again.stats.cached_tokens == 2
+    assert ("prefill", [7]) in target.log
+
+
+def test_a_prompt_inside_the_timeline() -> None:
+    target = ScriptedTarget()
+    answered(target, [5, 6, 7, 8])
+    generation = new_generation(target, NoDrafter(), [5, 6], depth=0, max_tokens=2)
+    assert finish(generation) == text(2, [5, 6])
+    assert generation.stats.cached_tokens == 1
+
+
+def test_a_memory_that_cannot_go_back_reads_everything_again() -> None:
+    target = ScriptedTarget(can_drop=False)
+    target.ids = [5, 6, 7, 8, 9]
+    prompt = [5, 6, 1]
+    generation = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=2)
+    assert finish(generation) == text(2, prompt)
+    assert generation.stats.cached_tokens == 0
+    assert ("prefill", prompt) in target.log
+
+
+def test_the_drafter_forgets_what_the_target_does() -> None:
+    target = ScriptedTarget()
+    drafter = perfect(target, [5, 6, 7, 8])
+    finish(new_generation(target, drafter, [5, 6, 7, 8], depth=3, max_tokens=6))
+    prompt = [5, 6, 9]
+    drafter.text = prompt + text(64, prompt)
+    finish(new_generation(target, drafter, prompt, depth=3, max_tokens=6))
+    assert [drafter.seen[p][0] for p in sorted(drafter.seen)] == prompt + text(5, prompt)
+
+
+# Statistics
+
+
+def test_what_an_answer_cost() -> None:
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(
+        target, PROMPT + text(64), iter([True, True, False, True, False, True]).__next__
+    )
+    generation = new_generation(target, drafter, PROMPT, depth=3, max_tokens=6)
+    finish(generation)
+    stats = generation.stats
+    assert (stats.prompt_tokens, stats.cached_tokens, stats.completion_tokens) == (3, 0, 6)
+    assert stats.rounds == 2  # 3 tokens of the first, 2 of the second; 1 of the prompt's pass
+    assert stats.drafted == [2, 1, 1]  # in the second, the answer had room for one
+    assert stats.accepted == [2, 1, 0]
+    assert stats.tokens_per_round == 2.5
+    assert stats.prefill_s > 0
+    assert stats.time_to_first_token_s == stats.prefill_s
+    assert stats.tokens_per_s == pytest.approx(5 / stats.decode_s)
+
+
+def test_an_answer_of_one_token_has_no_rates() -> None:
+    generation = new_generation(ScriptedTarget(), NoDrafter(), PROMPT, depth=0, max_tokens=1)
+    finish(generation)
+    assert generation.stats.tokens_per_s == 0
+    assert generation.stats.tokens_per_round == 0
+    assert generation.stats.rounds == 0
