@@ -116,7 +116,12 @@ FORWARD = [name for name in FAMILIES if name not in ("qwen35_vision", "mimo2", "
 def test_same_logits_as_transformers(family: str, tmp_path: Path) -> None:
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
-    folder = write_checkpoint(tmp_path / "x", without_fp8(FAMILIES[family][0]()))
+    tiny = without_fp8(FAMILIES[family][0]())
+    if "index_topk" in tiny.config:
+        # All keys, so that both attend to the same: which key is dropped last is a near-tie that
+        # half precision decides.
+        tiny.config["index_topk"] = 64
+    folder = write_checkpoint(tmp_path / "x", tiny)
     out = tmp_path / "x.gguf"
     write(plan_checkpoint(open_checkpoint(folder), Options(outtype="f32")), out)
     found, _ = trunk_rows(out, PROMPT, nextn=bool(FAMILIES[family][2]))
