@@ -25,11 +25,11 @@ def _turn(chat: Chat, editor: Editor) -> bool:
         line = editor.read()
         if not dispatch(chat, line):
             chat.show(chat.session.ask(line.strip(), chat.settings))
-            print(file=chat.err)
     except EOFError:
         return False
     except KeyboardInterrupt:  # a second Ctrl-C during an answer
         pass
     except MtpError as error:
-        print(error_line(error), file=chat.err, flush=True)
+        print(error_line(error), file=chat.err)
+    print(file=chat.err, flush=True)
     return True

@@ -86,6 +86,14 @@ def test_an_argument_comes_before_its_material() -> None:
     assert tokens[0] == tokens[1]
 
 
+def test_a_model_without_heads_says_so_once_and_answers() -> None:
+    done = run("--model", str(models.built_in_model()), "-n", "2", stdin="Hi")
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    said = [line for line in done.stderr.decode().splitlines() if "no MTP heads" in line]
+    assert len(said) == 1
+
+
 def test_depth_0_decodes_plainly_and_says_the_same(
     plain: subprocess.CompletedProcess[bytes],
 ) -> None:
