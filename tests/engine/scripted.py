@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mtp_cli.engine.depth import FixedDepth
+from mtp_cli.engine.depth import FixedDepth, Seconds
 from mtp_cli.engine.drafters.base import Draft, Drafter, always
+from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.sampling import Sampler, Sampling
-from mtp_cli.engine.target import Rows
+from mtp_cli.engine.target import MAX_DEPTH, Rows
 
 N_VOCAB = 64
 GREEDY = Sampling(temperature=0)
@@ -138,6 +139,33 @@ class StubbornDrafter(ScriptedDrafter):
     def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
         ids = list(self.text[:depth])
         return Draft(ids, [0.5] * len(ids))
+
+
+class Whim:
+    """A depth policy without sense: any depth, any part of the heads' ids or of copied ones."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._room = 0
+        self._copied: list[int] = []
+        self.n_verified = 0
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        self._room, self._copied = min(room, MAX_DEPTH), match.ids
+        return int(self._rng.integers(0, self._room + 1))
+
+    def keep_going(self, draft: Draft) -> bool:
+        return bool(self._rng.random() < 0.7)
+
+    def choose(self, draft: Draft) -> list[int]:
+        made_up = self._rng.integers(0, N_VOCAB, self._room).tolist()
+        ids = [draft.ids, self._copied, made_up][int(self._rng.integers(3))]
+        chosen = list(ids[: int(self._rng.integers(0, self._room + 1))])
+        self.n_verified += len(chosen)
+        return chosen
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        pass
 
 
 def coin(seed: int) -> Callable[[], bool]:

