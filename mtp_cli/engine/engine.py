@@ -7,6 +7,7 @@ knows nothing of conversations or terminals.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +56,7 @@ class Engine:
         self._drafter = drafter
         self._ngram = NgramDrafter()
         self._cost_facts = cost_facts
+        self._costs: CostModel | None = None
         self._automatic: dict[bool, ExpectedValue] = {}  # greedy and sampled accept differently
         self.drafter = drafts
         self.n_ctx = target.n_ctx
@@ -131,6 +133,7 @@ class Engine:
         *,
         max_tokens: int,
         depth: Depth | DepthPolicy = "auto",
+        clock: Callable[[], float] = time.perf_counter,
     ) -> Generation:
         """Continue `prompt`. At most one generation is under way at a time.
 
@@ -147,7 +150,15 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
+            clock=clock,
         )
+
+    def costs(self) -> CostModel:
+        """What rounds cost here; measured now if it never was, which empties the timeline."""
+        if self._costs is None:
+            table = cost_table(self._cost_facts, self._target, self._drafter, MAX_DEPTH + 1)
+            self._costs = CostModel(table)
+        return self._costs
 
     def _policy(self, depth: Depth | DepthPolicy, *, is_greedy: bool) -> DepthPolicy:
         if isinstance(depth, int):
@@ -156,10 +167,8 @@ class Engine:
             return depth
         if self.n_ctx < N_CTX_MIN:
             return FixedDepth(0)
-        if not self._automatic:
-            table = cost_table(self._cost_facts, self._target, self._drafter, MAX_DEPTH + 1)
-            cost = CostModel(table)
-            self._automatic = {kind: ExpectedValue(cost) for kind in (True, False)}
+        if is_greedy not in self._automatic:
+            self._automatic[is_greedy] = ExpectedValue(self.costs())
         return self._automatic[is_greedy]
 
     def close(self) -> None:

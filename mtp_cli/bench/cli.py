@@ -1,0 +1,221 @@
+"""`mtp-bench`: its options, and the one place where its expected errors end.
+
+Heavy imports wait until they are needed: `--help` and wrong usage answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mtp_cli.bench.prompts import PROMPTS
+from mtp_cli.errors import MtpError
+
+if TYPE_CHECKING:
+    from mtp_cli.bench.measure import Plan, Result
+    from mtp_cli.engine import Depth, Engine
+    from mtp_cli.models import ModelFiles
+
+_MAX_DEPTH = 8
+_QUICK_S = 40.0  # of answers; loading, calibration and the rest of a minute come on top
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def _classes(text: str) -> str:
+    unknown = set(text.split(",")) - set(PROMPTS)
+    if unknown:
+        raise typer.BadParameter(f"no class {min(unknown)!r}; there are {', '.join(PROMPTS)}.")
+    return text
+
+
+def _temperatures(text: str) -> str:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected numbers with commas between.") from None
+    if not all(0 <= number < 100 for number in numbers):
+        raise typer.BadParameter(f"{text!r}: temperatures are 0 or more.")
+    return text
+
+
+def _depths(text: str) -> str:
+    for part in text.split(","):
+        if part != "auto" and not (part.isdecimal() and int(part) <= _MAX_DEPTH):
+            raise typer.BadParameter(f"{part!r} is neither 'auto' nor from 0 to {_MAX_DEPTH}.")
+    return text
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mtp-bench {version('mtp-cli')}")
+        raise typer.Exit
+
+
+_EPILOG = """\b
+Examples:
+  mtp-bench --quick                     the built-in model, in a minute
+  mtp-bench -m big.gguf --json big.json --plot big.png
+  mtp-bench --classes python,editing --temperatures 0 --depths 0,1,3,auto
+
+\b
+Every ratio is to plain decoding of the same prompt in the same run. The table goes to stdout,
+everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
+
+
+@app.command(epilog=_EPILOG)
+def bench(
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+    ] = None,
+    heads: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Head-only GGUF that drafts for the model."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
+    ] = False,
+    repetitions: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Runs of each, over three prompts a class.")
+    ] = 5,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", "-n", metavar="N", min=2, help="Tokens in an answer.")
+    ] = 128,
+    classes: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B", callback=_classes, help=f"Of {', '.join(PROMPTS)}. [default: all]"
+        ),
+    ] = ",".join(PROMPTS),
+    temperatures: Annotated[
+        str, typer.Option(metavar="X,Y", callback=_temperatures, help="0 is greedy.")
+    ] = "0,0.7,1",
+    depths: Annotated[
+        str, typer.Option(metavar="A,B", callback=_depths, help="Of 0 to 8 and auto.")
+    ] = "0,1,2,3,4,5,6,7,8,auto",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all records as JSON.")
+    ] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as PNG.")
+    ] = None,
+    ctx: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of context.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]"),
+    ] = None,
+    gpu_layers: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
+    from mtp_cli import models
+    from mtp_cli.bench.measure import Plan, shortened, warm_up
+    from mtp_cli.engine import Engine
+
+    wanted = [_depth(part) for part in depths.split(",")]
+    plan = Plan(
+        tuple(dict.fromkeys(classes.split(","))),
+        tuple(dict.fromkeys(float(part) for part in temperatures.split(","))),
+        tuple(dict.fromkeys([0, *wanted])),
+        repetitions,
+        max_tokens,
+    )
+    if quick:
+        plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48)
+    files = models.find(model, heads)
+    _check_writable(json_file, plot_file)
+    with Engine.open(
+        files.model, files.heads, n_ctx=ctx, n_threads=threads, n_gpu_layers=gpu_layers
+    ) as engine:
+        speed = warm_up(engine)
+        _run(
+            engine, files, shortened(plan, speed, _QUICK_S) if quick else plan, json_file, plot_file
+        )
+
+
+def _depth(text: str) -> Depth:
+    return "auto" if text == "auto" else int(text)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Before an hour of measuring, not after."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise MtpError(f"{path}: cannot be written: no such folder, or a folder itself")
+
+
+def _run(
+    engine: Engine, files: ModelFiles, plan: Plan, json_file: Path | None, plot_file: Path | None
+) -> None:
+    from rich.console import Console
+
+    from mtp_cli.bench import report
+    from mtp_cli.bench.measure import Bench
+
+    if engine.drafter is None:
+        print(f"{files.name} has no MTP heads: only copying can draft", file=sys.stderr)
+    bench = Bench(engine, plan)
+    result = _with_progress(len(plan), bench.run)
+    cost = engine.costs()
+    report.show(Console(), plan, result, cost)
+    if json_file is not None:
+        report.write_json(json_file, report.as_json(files, plan, result, cost))
+    if plot_file is not None:
+        report.write_plot(plot_file, result, cost)
+
+
+def _with_progress(n_answers: int, run: Callable[[Callable[[str], None]], Result]) -> Result:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description:12s}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=n_answers)
+
+        def on_answer(cls: str) -> None:
+            bar.update(task, description=cls, advance=1)
+
+        return run(on_answer)
+
+
+def main() -> None:
+    try:
+        app()
+    except MtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Runs the benchmark: every depth on every prompt, interleaved.
+
+Owns the order of runs and what is kept of each. Knows nothing of tables, files or plots.
+
+What is compared runs side by side: all depths of one prompt directly after each other, in an order
+that changes from repetition to repetition, from the same cached prompt. So a machine that slows
+down slows all of them down, and ratios are taken within one prompt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtp_cli.bench.prompts import PROMPTS
+from mtp_cli.bench.trace import Recorder, Trace
+from mtp_cli.engine import Depth, Engine, Generation, Sampling
+from mtp_cli.engine.depth import DepthPolicy
+from mtp_cli.template import ChatTemplate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run. depths must hold 0, plain decoding, which all others are compared with."""
+
+    classes: tuple[str, ...] = tuple(PROMPTS)
+    temperatures: tuple[float, ...] = (0.0, 0.7, 1.0)
+    depths: tuple[Depth, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, "auto")
+    repetitions: int = 5
+    max_tokens: int = 128
+
+    def __len__(self) -> int:
+        """Answers, the recorded ones included."""
+        n_prompts = self.repetitions * len(self.classes)
+        return n_prompts * (len(self.temperatures) * len(self.depths) + 1)
+
+    def prompts(self) -> Iterator[tuple[int, str, str]]:
+        """(repetition, class, text), all classes before any comes again."""
+        for repetition in range(self.repetitions):
+            for cls in self.classes:
+                texts = PROMPTS[cls]
+                yield repetition, cls, texts[repetition % len(texts)]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One answer. seconds: decoding alone, without the prompt and the token it gives
+
+    is_fork: greedy, and not the answer that plain decoding gave
+    """
+
+    cls: str
+    temperature: float
+    depth: Depth
+    repetition: int
+    tokens: int
+    seconds: float
+    rounds: int
+    drafted: list[int]
+    accepted: list[int]
+    is_fork: bool
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """The prompt's own pass: tokens that were not cached, and what they took."""
+
+    cls: str
+    repetition: int
+    tokens: int
+    seconds: float
+
+
+@dataclass
+class Result:
+    """traces: the greedy answer of each class and repetition, with what was proposed."""
+
+    records: list[Record] = field(default_factory=list)
+    prefills: list[Prefill] = field(default_factory=list)
+    traces: dict[tuple[str, int], Trace] = field(default_factory=dict)
+
+
+class Bench:
+    """One run of a plan on one engine."""
+
+    def __init__(
+        self, engine: Engine, plan: Plan, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._engine = engine
+        self._plan = plan
+        self._clock = clock
+        self.result = Result()
+
+    def run(self, on_answer: Callable[[str], None]) -> Result:
+        """on_answer: told the class of each answer before it begins."""
+        self._engine.costs()
+        order = random.Random(0)
+        for repetition, cls, text in self._plan.prompts():
+            prompt = prompt_ids(self._engine, text)
+            on_answer(cls)
+            self._prefill_and_trace(cls, repetition, prompt)
+            for temperature in self._plan.temperatures:
+                depths = list(self._plan.depths)
+                order.shuffle(depths)
+                answers = {}
+                for depth in depths:
+                    on_answer(cls)
+                    answers[depth] = self._answer(prompt, temperature, repetition, depth)
+                self._keep(cls, temperature, repetition, answers)
+        return self.result
+
+    def _prefill_and_trace(self, cls: str, repetition: int, prompt: list[int]) -> None:
+        recorder = Recorder()
+        answer = self._answer(prompt, 0.0, repetition, recorder)
+        stats = answer.stats
+        n_new = stats.prompt_tokens - stats.cached_tokens
+        self.result.prefills.append(Prefill(cls, repetition, n_new, stats.prefill_s))
+        self.result.traces[cls, repetition] = recorder.trace(prompt, answer.tokens)
+
+    def _answer(
+        self, prompt: list[int], temperature: float, repetition: int, depth: Depth | DepthPolicy
+    ) -> Generation:
+        generation = self._engine.generate(
+            prompt,
+            Sampling(temperature=temperature, seed=repetition),
+            max_tokens=self._plan.max_tokens,
+            depth=depth,
+            clock=self._clock,
+        )
+        for _ in generation:
+            pass
+        return generation
+
+    def _keep(
+        self,
+        cls: str,
+        temperature: float,
+        repetition: int,
+        answers: dict[Depth, Generation],
+    ) -> None:
+        for depth in self._plan.depths:
+            answer, stats = answers[depth], answers[depth].stats
+            if stats.rounds == 0:  # the answer ended with the token the prompt's pass gave
+                continue
+            record = Record(
+                cls,
+                temperature,
+                depth,
+                repetition,
+                tokens=len(answer.tokens) - 1,
+                seconds=stats.decode_s,
+                rounds=stats.rounds,
+                drafted=stats.drafted,
+                accepted=stats.accepted,
+                is_fork=temperature == 0 and answer.tokens != answers[0].tokens,
+            )
+            self.result.records.append(record)
+
+
+def prompt_ids(engine: Engine, text: str) -> list[int]:
+    """A user's turn as the model's chat template has it, or the bare text where there is none."""
+    source = engine.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return engine.tokenize(text, add_special=True, parse_special=False)
+    bos, eos = engine.special_text("bos"), engine.special_text("eos")
+    rendered = ChatTemplate(source, bos=bos, eos=eos).render([{"role": "user", "content": text}])
+    return engine.tokenize(rendered, add_special=False, parse_special=True)
+
+
+def shortened(plan: Plan, plain_tokens_per_s: float, seconds: float) -> Plan:
+    """The plan with answers short enough for all of it to take about `seconds`."""
+    affordable = int(seconds * plain_tokens_per_s / len(plan))
+    return dataclasses.replace(plan, max_tokens=max(8, min(plan.max_tokens, affordable)))
+
+
+def warm_up(engine: Engine) -> float:
+    """Load everything that loads at first use; tokens per second of plain decoding."""
+    answer = engine.generate(
+        prompt_ids(engine, PROMPTS["chat"][0]), Sampling(temperature=0), max_tokens=24, depth=0
+    )
+    for _ in answer:
+        pass
+    return answer.stats.tokens_per_s

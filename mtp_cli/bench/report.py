@@ -1,0 +1,153 @@
+"""Shows the result: a table for people, a JSON file for programs, a plot.
+
+Owns the three forms. Computes nothing that `summary.py` does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mtp_cli.bench.measure import Plan, Result
+from mtp_cli.bench.summary import Comparison, bounds_over_plain, summary
+from mtp_cli.engine.cost import CostModel
+from mtp_cli.errors import MtpError
+from mtp_cli.models import ModelFiles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VERSION = 1
+
+
+def peak_memory() -> int:
+    """The most bytes this process has had in memory."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else 1024 * peak
+
+
+def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
+    """One record for each class, temperature, depth and repetition; see `Record`."""
+    prefill_s = sum(p.seconds for p in result.prefills)
+    return {
+        "version": VERSION,
+        "model": str(files.model),
+        "heads": None if files.heads is None else str(files.heads),
+        "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cpus",
+        "plan": vars(plan),
+        "costs": vars(cost.table),
+        "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
+        "peak_memory_bytes": peak_memory(),
+        "records": [record.to_json() for record in result.records],
+        "prefills": [vars(prefill) for prefill in result.prefills],
+        "summary": summary(result, cost),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """By rename, so that an older file is whole until this one is."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(content, file, indent=1)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise MtpError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def table(result: Result, cost: CostModel, temperature: float) -> Table:
+    """Speeds over plain decoding; a row for each class."""
+    found = Comparison(result.records, temperature)
+    bounds = bounds_over_plain(result, cost) if temperature == 0 else {}
+    name = "greedy" if temperature == 0 else f"temperature {temperature:g}"
+    shown = Table(title=f"times plain decoding, {name}", title_justify="left")
+    shown.add_column("class")
+    shown.add_column("plain tok/s", justify="right")
+    depths = [depth for depth in found.depths if depth != 0]
+    for depth in depths:
+        shown.add_column("auto" if depth == "auto" else f"depth {depth}", justify="right")
+    if bounds and "auto" in depths:
+        shown.add_column("of bound", justify="right")
+    for cls in found.classes:
+        best, _ = found.best_static(cls)
+        cells = [cls, f"{found.plain(cls).median:.1f}"]
+        for depth in depths:
+            ratio = found.over_plain(cls, depth)
+            text = f"{ratio.median:.2f}"
+            if depth == "auto":
+                text += f" [dim]{ratio.low:.2f}-{ratio.high:.2f}[/dim]"
+            cells.append(f"[bold]{text}[/bold]" if depth in (best, "auto") else text)
+        if bounds and "auto" in depths:
+            cells.append(f"{found.of_bound(cls, bounds):.2f}")
+        shown.add_row(*cells)
+    return shown
+
+
+def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
+    for temperature in plan.temperatures:
+        console.print(table(result, cost, temperature))
+    found = summary(result, cost)
+    for name in ("auto_over_plain", "auto_over_best_static", "auto_over_bound"):
+        ratios = found.get(name)
+        if isinstance(ratios, dict) and ratios:
+            label = name.replace("_", " ")
+            worst = f"worst class {ratios['worst']:.3f}"
+            console.print(f"{label}: geometric mean {ratios['geomean']:.3f}, {worst}")
+    prefill_s = sum(p.seconds for p in result.prefills)
+    n_prefilled = sum(p.tokens for p in result.prefills)
+    console.print(
+        f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {peak_memory() / 2**20:.0f} MiB,"
+        f" {found['greedy_forks']} of {found['greedy_answers']} greedy answers differ from plain"
+        f" decoding's (row counts that change no bit: {_listed(cost.table.exact)})"
+    )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def plot(result: Result, cost: CostModel) -> Figure:
+    """Bars for each class, greedy: the best fixed depth, automatic, and the bound."""
+    from matplotlib.figure import Figure
+
+    found = Comparison(result.records)
+    bounds = bounds_over_plain(result, cost)
+    series = {
+        "best fixed depth of the class": [found.best_static(cls)[1] for cls in found.classes],
+        "automatic": [found.over_plain(cls, "auto").median for cls in found.classes],
+        "clairvoyant bound": [
+            found.over_plain(cls, "auto").median / found.of_bound(cls, bounds)
+            for cls in found.classes
+        ],
+    }
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for index, (label, values) in enumerate(series.items()):
+        places = [place + 0.27 * (index - 1) for place in range(len(values))]
+        axes.bar(places, values, 0.25, label=label)
+    axes.axhline(1.0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(found.classes)), found.classes, rotation=30, ha="right")
+    axes.set_ylabel("times plain decoding")
+    axes.legend()
+    return figure
+
+
+def write_plot(path: Path, result: Result, cost: CostModel) -> None:
+    try:
+        plot(result, cost).savefig(path, dpi=150, format="png")
+    except ImportError:
+        raise MtpError("--plot needs matplotlib: pip install 'mtp-cli[bench]'") from None
+    except OSError as error:
+        raise MtpError(f"{path}: cannot be written: {error.strerror}") from None
