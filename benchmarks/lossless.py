@@ -11,6 +11,7 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -87,17 +88,19 @@ def main(
     files = models.find(heads=heads)
     results.parent.mkdir(parents=True, exist_ok=True)
     known = set(done_before(results))
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        engines = {}
         for name in formats.split(","):
-            trunk = Path(folder) / f"{name}.gguf"
-            quantize(files.model, trunk, name)
-            with Engine.open(trunk, files.heads, n_ctx=2048) as engine:
-                todo = [text for text in prompts()[:limit] if (name, text) not in known]
-                for text in track(todo, name, console=Console(stderr=True)):
-                    record = {"format": name, **compare(engine, text, max_tokens)}
-                    with results.open("a") as file:
-                        file.write(json.dumps(record) + "\n")
-            trunk.unlink()
+            quantize(files.model, folder / name, name)
+            engine = Engine.open(folder / name, files.heads, n_ctx=2048)
+            engines[name] = stack.enter_context(engine)
+        todo = [(text, name) for text in prompts()[:limit] for name in engines]
+        for text, name in track(todo, "comparing", console=Console(stderr=True)):
+            if (name, text) not in known:
+                record = {"format": name, **compare(engines[name], text, max_tokens)}
+                with results.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
     sys.exit(summarize(results))
 
 
