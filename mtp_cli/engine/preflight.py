@@ -23,6 +23,8 @@ import platformdirs
 from mtp_cli.errors import MtpError
 
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
+# Not "-m": that would import from the folder the user happens to be in.
+_CHILD = f"import sys; sys.path = [p for p in sys.path if p]; import {__name__} as p; p.main()"
 _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
@@ -49,7 +51,7 @@ def _examine_in_child(path: Path) -> None:
     }
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)],
+            [sys.executable, "-c", _CHILD, str(path)],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -127,14 +129,10 @@ def _remember(key: str) -> None:
         os.replace(file.name, _memory())
 
 
-def main() -> int:
+def main() -> None:
+    """The child: exits with 1 and a line on stdout when the file is refused."""
     try:
         examine(Path(sys.argv[1]))
     except MtpError as error:
         print(error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(1)

@@ -7,6 +7,7 @@ nothing of drafts: a drafted row and a plain one are sampled alike.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,7 @@ class Sampler:
         self._data = np.zeros(n_vocab, _TOKEN_DATA)
         self._ids = np.arange(n_vocab, dtype=np.int32)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        weakref.finalize(self, lib.llama_sampler_free, self._chain)
         if sampling.top_k > 0:
             self._add(lib.llama_sampler_init_top_k(sampling.top_k))
         if sampling.top_p < 1:
@@ -111,8 +113,3 @@ class Sampler:
         kept = np.frombuffer(raw, _TOKEN_DATA)  # a sampler may point the array at its own memory
         weights = np.exp(kept["logit"].astype(np.float64) - kept["logit"].max())
         return Candidates(kept["id"].copy(), weights / weights.sum())
-
-    def close(self) -> None:
-        if self._chain:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None

@@ -360,6 +360,17 @@ def test_a_trunk_that_gives_heads_no_rows(tiny_file: Files, tmp_path: Path) -> N
     assert "gives heads no rows of a lfm2 model" in refusal(trunk, heads, named=trunk)
 
 
+def test_a_folder_with_modules_of_its_own(
+    tiny_file: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child that examines a file runs nothing that lies where the user happens to be."""
+    for name in ("json", "re", "numpy", "llama_cpp", "mtp_cli", "platformdirs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert runs(tiny_file("llama"))
+
+
 # What is remembered of files
 
 

@@ -59,7 +59,6 @@ def test_the_truncated_distribution(
             assert probability == pytest.approx(expected[token], rel=1e-4)
         assert found.probs.sum() == pytest.approx(1)
         assert sampler.choose(logits) in expected
-    sampler.close()
 
 
 def test_greedy_is_the_first_of_the_best() -> None:
