@@ -13,7 +13,7 @@ import math
 import operator
 from collections.abc import Sequence
 
-_DRIFT = 0.002  # variance the weight of the constant feature gains with each label
+_DRIFT = 0.001  # variance the weight of the constant feature gains with each label
 _CAUTION = 0.5  # standard deviations of its log-odds taken off an estimate
 _LEAST, _MOST = 0.005, 0.995
 
@@ -66,20 +66,25 @@ def _sigmoid(log_odds: float) -> float:
 class HeadAcceptance:
     """Survival of a head's tokens: by position, its probability, and an n-gram match beside it.
 
-    agreement: 1 when a match proposes the same token, -1 when another, 0 without a match
+    agreement: how many ids the match is long when it proposes the same token, as a negative
+               number when it proposes another, 0 without a match
     """
 
     def __init__(self) -> None:
-        self._positions = [Logistic((0.0, 1.0, 0.5), (0.5, 0.1, 0.3)) for _ in range(4)]
+        self._positions = [Logistic((0.0, 0.85, 0.6), (0.3, 0.05, 0.05)) for _ in range(4)]
 
     def predict(self, position: int, probability: float, agreement: int) -> float:
-        return self._at(position).predict((1.0, log_odds(probability), agreement))
+        return self._at(position).predict(self._features(probability, agreement))
 
     def learn(self, position: int, probability: float, agreement: int, survived: bool) -> None:
-        self._at(position).learn((1.0, log_odds(probability), agreement), survived)
+        self._at(position).learn(self._features(probability, agreement), survived)
 
     def _at(self, position: int) -> Logistic:
         return self._positions[min(position, len(self._positions) - 1)]
+
+    def _features(self, probability: float, agreement: int) -> tuple[float, float, float]:
+        strength = math.copysign(math.log2(abs(agreement)), agreement) if agreement else 0.0
+        return 1.0, log_odds(probability), strength
 
 
 class MatchAcceptance:

@@ -129,18 +129,18 @@ class _Round:
         return best, n_best
 
     def agreement_at(self, k: int) -> int:
-        ids = self.match.ids
-        if k >= len(ids) or (k > 0 and self.agreement[k - 1] != 1):
+        ids, length = self.match.ids, self.match.length + k
+        if k >= len(ids) or (k > 0 and self.agreement[k - 1] <= 0):
             return 0
-        return 1 if self.draft.ids[k] == ids[k] else -1
+        return length if self.draft.ids[k] == ids[k] else -length
 
     def copied_given_draft(self) -> list[float]:
         """What the drafted ids say of the copied ones: the same one, or at most the rest."""
         survival = list(self.copied)
         for k, agreement in enumerate(self.agreement):
-            if agreement == 1:
+            if agreement > 0:
                 survival[k] = self.drafted[k]
-            elif agreement == -1:
+            elif agreement < 0:
                 survival[k] = min(survival[k], 1 - self.drafted[k])
         return survival
 

@@ -38,7 +38,7 @@ def test_positions_are_apart_and_deep_ones_together() -> None:
 
 def test_a_match_that_agrees_raises_a_token_and_one_that_does_not_lowers_it() -> None:
     acceptance = HeadAcceptance()
-    agreeing, alone, against = (acceptance.predict(0, 0.6, a) for a in (1, 0, -1))
+    agreeing, alone, against = (acceptance.predict(0, 0.6, a) for a in (4, 0, -4))
     assert agreeing > alone > against
 
 
