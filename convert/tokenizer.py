@@ -6,6 +6,7 @@ tokens, merges and the chat template are read by gguf-py. Knows nothing of tenso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ _PRE_TOKENIZERS: dict[tuple[str, ...], tuple[str, ...]] = {
     (_GPT2,): ("gpt-2",),
 }  # fmt: skip
 
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+
 NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
 
 
@@ -60,6 +63,8 @@ def tokenizer_metadata(
             raise MtpError(f"{folder / 'tokenizer.json'}: expected a BPE model")
         if "ByteLevel" in [kind for kind, _ in _steps(data.get("pre_tokenizer"))]:
             return _byte_level(folder, data, n_vocab, family, pre)
+        if family.arch.startswith("gemma4"):
+            return _gemma4(folder, data, n_vocab, family)
     if (folder / "tokenizer.model").is_file():
         return _sentencepiece(folder, n_vocab, read_pieces(folder / "tokenizer.model"))
     if (folder / "tokenizer.json").is_file():
@@ -87,6 +92,32 @@ def _byte_level(
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": kinds,
         **_special(folder, texts, family, load_merges=True),
+    }
+
+
+def _gemma4(folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family) -> dict[str, Any]:
+    """Gemma 4's own kind: BPE over characters, with bytes as a last resort."""
+    texts, kinds = _empty(n_vocab)
+    for text, i in data["model"].get("vocab", {}).items():
+        kind = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
+        _place(folder, texts, kinds, i, text, kind)
+    for added in data.get("added_tokens") or []:
+        i, text = added["id"], added["content"]
+        known = 0 <= i < n_vocab and texts[i] == text
+        if added.get("special") or not known:
+            special = bool(added.get("special"))
+            kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
+            _place(folder, texts, kinds, i, text, kind)
+        if text in family.visible_tokens:
+            kinds[i] = int(TokenType.USER_DEFINED)
+    return {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": np.full(n_vocab, -1000.0, np.float32),
+        "tokenizer.ggml.token_type": kinds,
+        **_special(folder, texts, family, load_merges=True),
+        "tokenizer.ggml.add_space_prefix": False,
+        "tokenizer.ggml.add_bos_token": True,
     }
 
 

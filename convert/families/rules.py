@@ -158,6 +158,8 @@ class Family:
     # config files leave out: (what GGUF calls it, its text).
     pre_tokenizer: str = ""
     special_tokens: tuple[tuple[str, str], ...] = ()
+    # Special tokens that are shown all the same: the marks a chat parser reads.
+    visible_tokens: tuple[str, ...] = ()
     notes: str = field(default="")
 
     def rename(self, name: str) -> str:

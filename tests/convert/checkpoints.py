@@ -36,6 +36,7 @@ class Tiny:
 
     config: dict[str, Any]
     seed: int = 1
+    byte_fallback: bool = False  # a tokenizer of characters, with bytes as a last resort
     tensors: dict[str, Array] = field(default_factory=dict)
     formats: dict[str, str] = field(default_factory=dict)
 
@@ -108,7 +109,8 @@ def write_checkpoint(folder: Path, tiny: Tiny, n_shards: int = 2, tokenizer: boo
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     if tokenizer:
-        write_tokenizer(folder)
+        write = write_gemma_tokenizer if tiny.byte_fallback else write_tokenizer
+        write(folder)
     return folder
 
 
@@ -158,11 +160,41 @@ def write_tokenizer(folder: Path, rule: str = QWEN2_RULE) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
+def write_gemma_tokenizer(folder: Path) -> None:
+    """Gemma's kind: characters, a mark for spaces, bytes where all else fails."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    letters = [chr(c) for c in range(97, 123)] + ["\u2581", "."]
+    others = ["<|channel>", *[f"word{i}" for i in range(N_VOCAB - 5 - 256 - 28 - 2)], "th", "in"]
+    texts = [*special, *[f"<0x{byte:02X}>" for byte in range(256)], *letters, *others]
+    merges = [["t", "h"], ["i", "n"]]
+    added = [
+        {"id": texts.index(text), "content": text, "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False, "special": True}
+        for text in [*special, "<|channel>"]
+    ]  # fmt: skip
+    data = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": None, "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>",
+                  "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": True, "byte_fallback": True,
+                  "vocab": {text: i for i, text in enumerate(texts)}, "merges": merges},
+    }  # fmt: skip
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>",
+        "pad_token": "<pad>", "unk_token": "<unk>", "additional_special_tokens": ["<|channel>"],
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
 Builder = Callable[[], Tiny]
 EMBD, N_HEAD, N_KV, WIDTH, FF, N_LAYER = 64, 4, 2, 16, 96, 3
 
 
-def _base(architecture: str, model_type: str, **more: Any) -> dict[str, Any]:
+def base(architecture: str, model_type: str, **more: Any) -> dict[str, Any]:
     return {
         "architectures": [architecture], "model_type": model_type, "hidden_size": EMBD,
         "num_attention_heads": N_HEAD, "num_key_value_heads": N_KV, "num_hidden_layers": N_LAYER,
@@ -209,7 +241,7 @@ def mlp(tiny: Tiny, prefix: str, n_ff: int = FF) -> None:
 
 
 def llama() -> Tiny:
-    tiny = Tiny(_base("LlamaForCausalLM", "llama"))
+    tiny = Tiny(base("LlamaForCausalLM", "llama"))
     tiny.config["rope_scaling"] = {
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 128,
@@ -238,7 +270,7 @@ def smollm() -> Tiny:
 
 
 def qwen2() -> Tiny:
-    tiny = Tiny(_base("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True))
+    tiny = Tiny(base("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True))
     trunk(tiny, tied=True)
     for i in range(N_LAYER):
         norms(tiny, f"model.layers.{i}")
@@ -248,7 +280,7 @@ def qwen2() -> Tiny:
 
 
 def qwen3() -> Tiny:
-    tiny = Tiny(_base("Qwen3ForCausalLM", "qwen3", head_dim=WIDTH))
+    tiny = Tiny(base("Qwen3ForCausalLM", "qwen3", head_dim=WIDTH))
     trunk(tiny)
     for i in range(N_LAYER):
         norms(tiny, f"model.layers.{i}")

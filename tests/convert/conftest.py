@@ -10,7 +10,7 @@ import pytest
 from convert.build import Options, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
-from tests.convert import checkpoints, checkpoints_mtp
+from tests.convert import checkpoints, checkpoints_more, checkpoints_mtp
 from tests.convert.checkpoints import Tiny, write_checkpoint
 
 # builder -> (llama.cpp's architecture, heads)
@@ -20,6 +20,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "smollm": (checkpoints.smollm, "llama", 0),
     "qwen2": (checkpoints.qwen2, "qwen2", 0),
     "qwen3": (checkpoints.qwen3, "qwen3", 0),
+    "gemma4": (checkpoints_more.gemma4, "gemma4", 0),
     "qwen35": (checkpoints_mtp.qwen35, "qwen35", 1),
     "qwen35_vision": (checkpoints_mtp.qwen35_vision, "qwen35", 1),
     "qwen35moe": (checkpoints_mtp.qwen35moe, "qwen35moe", 1),
@@ -28,10 +29,15 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "deepseek3": (checkpoints_mtp.deepseek3, "deepseek2", 1),
     "deepseek32": (checkpoints_mtp.deepseek32, "deepseek32", 1),
     "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
-    "mimo2": (checkpoints_mtp.mimo2, "mimo2", 3),
-    "nemotron_h": (checkpoints_mtp.nemotron_h, "nemotron_h_moe", 1),
-    "step35": (checkpoints_mtp.step35, "step35", 3),
+    "mimo2": (checkpoints_more.mimo2, "mimo2", 3),
+    "nemotron_h": (checkpoints_more.nemotron_h, "nemotron_h_moe", 1),
+    "step35": (checkpoints_more.step35, "step35", 3),
 }
+# Heads that are a checkpoint of their own, and run only with a target's context.
+BESIDE: dict[str, tuple[Callable[[], Tiny], str, int]] = {
+    "gemma4_assistant": (checkpoints_more.gemma4_assistant, "gemma4-assistant", 0),
+}
+ALL = FAMILIES | BESIDE
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]
 
 Convert = Callable[..., Path]
@@ -44,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     def make(family: str) -> Path:
         folder = root / family
-        return folder if folder.exists() else write_checkpoint(folder, FAMILIES[family][0]())
+        return folder if folder.exists() else write_checkpoint(folder, ALL[family][0]())
 
     return make
 

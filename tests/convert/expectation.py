@@ -44,6 +44,12 @@ _OWN = {
 }  # fmt: skip
 
 
+_ASSISTANT = {
+    "pre_projection.weight": "nextn.pre_projection.weight",
+    "post_projection.weight": "nextn.post_projection.weight",
+}
+
+
 def e4m3(code: int) -> float:
     """One FP8 value from its bits, by the definition."""
     sign = -1.0 if code & 0x80 else 1.0
@@ -103,7 +109,7 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     """GGUF name -> values in numpy order."""
     config = text_config(tiny)
     n_layer = int(config["num_hidden_layers"])
-    known = {"deepseek32": "deepseek2"}.get(arch, arch)
+    known = {"deepseek32": "deepseek2", "gemma4-assistant": "gemma4"}.get(arch, arch)
     kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == known)
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
     plain = {canonical(name, n_layer, arch): values for name, values in dequantized(tiny).items()}
@@ -115,6 +121,8 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
 
 
 def gguf_name(name: str, table: TensorNameMap) -> str:
+    if name in _ASSISTANT:
+        return _ASSISTANT[name]
     layer = re.match(r"model\.layers\.(\d+)\.(.*)", name)
     if layer and layer[2] in _OWN:
         return f"blk.{layer[1]}.{_OWN[layer[2]]}"
@@ -124,6 +132,7 @@ def gguf_name(name: str, table: TensorNameMap) -> str:
         ("attention_sink_bias", "attention_sink_bias.weight"),
         ("e_score_correction_bias", "e_score_correction.bias"),
         ("moe.router_bias", "moe.router_bias.bias"),
+        ("layer_scalar", "layer_scalar.weight"),
     ):
         name = name.replace(old, new)
     mapped: str | None = table.get_name(name, try_suffixes=(".weight", ".bias"))

@@ -22,7 +22,7 @@ from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
 from tests.convert.checkpoints import Tiny, write_checkpoint
-from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
+from tests.convert.conftest import ALL, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import dequantized
 from tests.convert.native import trunk_rows
 from tests.convert.test_families import PROMPT
@@ -49,7 +49,7 @@ def reference(family: str, folder: Path, outtype: str, out: Path) -> Path:
 
 
 @pytest.mark.parametrize("outtype", ["f32", "f16", "bf16", "q8_0"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ALL)
 def test_same_file_as_llama_cpps_converter(
     family: str, outtype: str, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
