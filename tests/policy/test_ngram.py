@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
@@ -25,6 +25,7 @@ def n_agreeing(text: list[int], end: int, other: int) -> int:
     return n
 
 
+@settings(deadline=None)
 @given(texts, st.integers(0, 3))
 def test_a_match_is_the_latest_place_that_agrees_in_enough_ids(
     text: list[int], newest: int
@@ -45,6 +46,7 @@ def test_a_match_is_the_latest_place_that_agrees_in_enough_ids(
     assert match.length == agreeing[place]
 
 
+@settings(deadline=None)
 @given(texts, st.integers(0, 60), texts, st.integers(0, 3))
 def test_what_is_forgotten_leaves_no_trace(
     text: list[int], n_past: int, more: list[int], newest: int

@@ -1,0 +1,91 @@
+"""mtp-bench end to end on a tiny random model, and its wrong usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtp_cli.bench import cli
+from tests.engine import tiny
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["mtp-bench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tiny.llama().write(tmp_path / "tiny.gguf")
+
+
+def test_measures_everything_that_was_asked_for(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    json_file, plot_file = model.with_name("found.json"), model.with_name("found.png")
+    status = run(
+        monkeypatch,
+        *("--model", model, "--classes", "chat,editing", "--temperatures", "0,0.7"),
+        *("--depths", "2,auto", "--repetitions", 2, "--max-tokens", 12),
+        *("--json", json_file, "--plot", plot_file, "--threads", 1),
+    )
+    assert status == 0
+    out = capsys.readouterr()
+    assert "editing" in out.out
+    assert "auto over plain" in out.out
+    assert "no MTP heads" in out.err
+    found = json.loads(json_file.read_text())
+    shapes = {(r["class"], r["temperature"], r["depth"], r["repetition"]) for r in found["records"]}
+    assert len(found["records"]) == len(shapes) == 2 * 2 * 3 * 2
+    for record in found["records"]:
+        assert record["tokens"] == 11
+        assert record["seconds"] > 0
+        assert record["rounds"] + sum(record["accepted"]) == 11
+    for name in ("plain_tokens_per_s", "auto_over_plain", "auto_over_best_static"):
+        assert set(found["summary"][name]) == {"chat", "editing", "geomean", "worst"}
+    assert found["summary"]["greedy_forks"] == 0
+    assert found["peak_memory_bytes"] > 1e6
+    assert plot_file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--classes", "python,prose"),
+        ("--depths", "9"),
+        ("--depths", "1,x"),
+        ("--temperatures", "warm"),
+        ("--temperatures", "-1"),
+        ("--repetitions", "0"),
+        ("--unknown",),
+    ],
+)
+def test_wrong_usage_is_told_apart(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = model.with_name("nowhere") / "found.json"
+    assert run(monkeypatch, "--model", model, "--json", missing) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert str(missing) in err
+
+
+def test_a_missing_model_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--model", "no-such.gguf") == 1
+    assert "no-such.gguf" in capsys.readouterr().err

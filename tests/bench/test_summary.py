@@ -1,0 +1,103 @@
+"""Ratios, medians and means, from records written by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtp_cli.bench.measure import Plan, Record, Result, shortened
+from mtp_cli.bench.prompts import CHAT_CLASSES, PROMPTS
+from mtp_cli.bench.summary import Comparison, bounds_over_plain, summary
+from mtp_cli.bench.trace import Trace
+from mtp_cli.engine import Depth
+from mtp_cli.engine.cost import CostModel, CostTable
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+
+COST = CostModel(CostTable((1.0, 1.0), (0.0, 0.0), 0.0, 0.0, 0.0))
+
+
+def record(
+    cls: str, depth: Depth, repetition: int, speed: float, temperature: float = 0.0
+) -> Record:
+    return Record(cls, temperature, depth, repetition, 100, 100 / speed, 50, [], [], False)
+
+
+def result() -> Result:
+    """Two classes, three repetitions on a machine that is another each time."""
+    records = []
+    ratios: dict[str, dict[Depth, float]] = {
+        "prose": {0: 1.0, 2: 0.5, "auto": 0.9},
+        "copies": {0: 1.0, 2: 2.0, "auto": 3.2},
+    }
+    for repetition, machine in enumerate((1.0, 10.0, 0.1)):
+        for cls, by_depth in ratios.items():
+            for depth, ratio in by_depth.items():
+                records.append(record(cls, depth, repetition, 20 * machine * ratio))
+    trace = Trace([1], [5, 6, 7], [Draft([6], [0.5]), Draft([0], [0.5])], [Match(), Match()])
+    return Result(records, [], {(c, r): trace for c in ("prose", "copies") for r in range(3)})
+
+
+def test_ratios_are_taken_within_a_repetition() -> None:
+    found = Comparison(result().records)
+    assert found.over_plain("copies", "auto").low == pytest.approx(3.2)
+    assert found.over_plain("copies", "auto").high == pytest.approx(3.2)
+    assert found.plain("copies").median == pytest.approx(20)
+
+
+def test_plain_decoding_is_a_static_depth_too() -> None:
+    found = Comparison(result().records)
+    assert found.best_static("prose") == (0, 1.0)
+    depth, ratio = found.best_static("copies")
+    assert depth == 2
+    assert ratio == pytest.approx(2.0)
+
+
+def test_the_summary_has_every_class_their_mean_and_the_worst() -> None:
+    found = summary(result(), COST)
+    assert found["auto_over_plain"] == pytest.approx(
+        {"prose": 0.9, "copies": 3.2, "geomean": (0.9 * 3.2) ** 0.5, "worst": 0.9}
+    )
+    over_static = found["auto_over_best_static"]
+    assert isinstance(over_static, dict)
+    assert over_static["copies"] == pytest.approx(1.6)
+    assert set(found) >= {"plain_tokens_per_s", "auto_over_bound"}
+
+
+def test_the_bound_is_over_plain_of_the_same_trace() -> None:
+    bounds = bounds_over_plain(result(), COST)
+    assert set(bounds.values()) == {
+        2.0
+    }  # two tokens in one round that costs as much as a plain one
+    over_bound = summary(result(), COST)["auto_over_bound"]
+    assert isinstance(over_bound, dict)
+    assert over_bound["prose"] == pytest.approx(0.45)
+
+
+def test_other_temperatures_stay_out_of_the_greedy_summary() -> None:
+    mixed = result()
+    mixed.records += [record("prose", depth, 0, 1.0, 0.7) for depth in (0, "auto")]
+    assert summary(mixed, COST) == {**summary(result(), COST), "greedy_answers": 12}
+
+
+def test_a_plan_runs_every_prompt_and_counts_its_answers() -> None:
+    plan = Plan(repetitions=4)
+    prompts = list(plan.prompts())
+    assert len(prompts) == 4 * len(PROMPTS)
+    assert {cls for _, cls, _ in prompts[: len(PROMPTS)]} == set(PROMPTS)
+    assert len(plan) == 4 * 11 * (3 * 10 + 1)
+    first, again = (text for r, cls, text in prompts if cls == "chat" and r in (0, 3))
+    assert first == again
+
+
+def test_a_slow_model_gets_shorter_answers() -> None:
+    plan = Plan(temperatures=(0.0,), depths=(0, "auto"), repetitions=1)
+    assert len(plan) == 33
+    assert shortened(plan, 1e9, 40).max_tokens == plan.max_tokens
+    assert shortened(plan, 33.0, 40).max_tokens == 40
+    assert shortened(plan, 0.1, 40).max_tokens == 8
+
+
+def test_there_are_the_eleven_classes() -> None:
+    assert len(PROMPTS) == 11
+    assert all(len(set(texts)) == 3 for texts in PROMPTS.values())
+    assert set(CHAT_CLASSES) < set(PROMPTS)
