@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,19 +57,27 @@ class DepthPolicy(Protocol):
 
 
 class FixedDepth:
-    """Always the same depth, from the heads alone; 0 is plain decoding."""
+    """Always the same depth, from the heads alone; 0 is plain decoding.
 
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
+    row_counts: how many rows may be verified together; any number unless told
+    """
+
+    def __init__(self, depth: int, row_counts: Collection[int] | None = None) -> None:
+        self._depths: Sequence[int] = range(depth + 1)
+        if row_counts is not None:
+            self._depths = [n for n in self._depths if n == 0 or 1 + n in row_counts]
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
-        return min(self._depth, room)
+        return self._most(room)
 
     def keep_going(self, draft: Draft) -> bool:
         return True
 
     def choose(self, draft: Draft) -> list[int]:
-        return draft.ids
+        return draft.ids[: self._most(len(draft.ids))]
+
+    def _most(self, room: int) -> int:
+        return max(depth for depth in self._depths if depth <= room)
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         pass
@@ -149,10 +157,15 @@ class ExpectedValue:
     """The automatic depth: the most expected tokens per second, round by round.
 
     Time is counted in plain rounds, so that a machine that slows down changes no decision.
+
+    row_counts: how many rows may be verified together; any number unless told
     """
 
-    def __init__(self, cost: CostModel) -> None:
+    def __init__(self, cost: CostModel, row_counts: Collection[int] | None = None) -> None:
         self._cost = cost
+        self._is_allowed = [
+            row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
+        ]
         self._heads = HeadAcceptance()
         self._matches = MatchAcceptance()
         self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(cost.n_max - 1)]
@@ -173,7 +186,10 @@ class ExpectedValue:
             match,
             plain_s=rows_s[0],
             price=price,
-            costs=[seconds * price / rows_s[0] for seconds in rows_s],
+            costs=[
+                seconds * price / rows_s[0] if is_allowed else math.inf
+                for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
+            ],
             copied=[self._matches.predict(length) for length in lengths],
         )
         return n_rows - 1 if n_rows > 1 and self._wants_heads() else 0

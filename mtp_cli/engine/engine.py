@@ -57,7 +57,8 @@ class Engine:
         self._ngram = NgramDrafter()
         self._cost_facts = cost_facts
         self._costs: CostModel | None = None
-        self._automatic: dict[bool, ExpectedValue] = {}  # greedy and sampled accept differently
+        # Whether greedy, whether exact: what is accepted differs, and so does what may be tried.
+        self._automatic: dict[tuple[bool, bool], ExpectedValue] = {}
         self.drafter = drafts
         self.n_ctx = target.n_ctx
         self.n_vocab = trunk.n_vocab
@@ -133,6 +134,7 @@ class Engine:
         *,
         max_tokens: int,
         depth: Depth | DepthPolicy = "auto",
+        exact: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Generation:
         """Continue `prompt`. At most one generation is under way at a time.
@@ -140,18 +142,22 @@ class Engine:
         depth: how many ids to draft each round, 0 to 8, or who decides that; 0 is plain decoding.
                "auto" decides by cost, and measures it (about a second) for the first time that
                these files meet this machine
+        exact: verify only as many rows together as give the logits of single rows here, to the
+               bit (`costs` knows), so that a greedy answer is plain decoding's on every format
         """
-        return Generation(
+        generation = Generation(
             self._target,
             self._drafter,  # at depth 0 too: it has to follow the timeline
             Sampler(sampling, self.n_vocab),
-            self._policy(depth, is_greedy=sampling.temperature <= 0),
+            self._policy(depth, is_greedy=sampling.temperature <= 0, exact=exact),
             prompt,
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
             clock=clock,
         )
+        generation.stats.exact = exact
+        return generation
 
     def costs(self) -> CostModel:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
@@ -160,16 +166,17 @@ class Engine:
             self._costs = CostModel(table)
         return self._costs
 
-    def _policy(self, depth: Depth | DepthPolicy, *, is_greedy: bool) -> DepthPolicy:
-        if isinstance(depth, int):
-            return FixedDepth(min(depth, MAX_DEPTH))
-        if depth != "auto":
+    def _policy(self, depth: Depth | DepthPolicy, *, is_greedy: bool, exact: bool) -> DepthPolicy:
+        if depth != "auto" and not isinstance(depth, int):
             return depth
-        if self.n_ctx < N_CTX_MIN:
+        if depth == 0 or self.n_ctx < N_CTX_MIN:
             return FixedDepth(0)
-        if is_greedy not in self._automatic:
-            self._automatic[is_greedy] = ExpectedValue(self.costs())
-        return self._automatic[is_greedy]
+        row_counts = self.costs().table.exact if exact else None
+        if depth != "auto":
+            return FixedDepth(min(depth, MAX_DEPTH), row_counts)
+        if (is_greedy, exact) not in self._automatic:
+            self._automatic[is_greedy, exact] = ExpectedValue(self.costs(), row_counts)
+        return self._automatic[is_greedy, exact]
 
     def close(self) -> None:
         self._drafter.close()

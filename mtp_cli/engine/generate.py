@@ -51,7 +51,8 @@ class SamplerLike(Protocol):
 class Stats:
     """What one answer cost.
 
-    drafted, accepted: how often each draft position was drafted, and accepted
+    drafted, accepted: how often each draft position was verified, and accepted
+    exact:             only row counts that change no bit of the logits were verified
     """
 
     prompt_tokens: int = 0
@@ -62,6 +63,7 @@ class Stats:
     rounds: int = 0
     drafted: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+    exact: bool = False
 
     @property
     def time_to_first_token_s(self) -> float:

@@ -39,12 +39,14 @@ class Machine:
 
     load:       how many times slower everything is at a given second
     drafted_at: when the heads were asked
+    verified:   how many rows each decode had
     """
 
     table: CostTable
     load: Load = no_load
     now: float = 0.0
     drafted_at: list[float] = field(default_factory=list)
+    verified: list[int] = field(default_factory=list)
 
     def clock(self) -> float:
         return self.now
@@ -69,6 +71,7 @@ class RecordedTarget:
     def verify(self, tokens: Sequence[int]) -> Rows:
         table, n = self.machine.table, len(tokens)
         self.machine.spend(table.target_s[n - 1] + len(self.ids) * table.growth_s[n - 1])
+        self.machine.verified.append(n)
         self.ids.extend(tokens)
         return self._rows(n)
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine.cost import CostModel, CostTable
-from mtp_cli.engine.depth import ExpectedValue, FixedDepth
+from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from tests.policy.machines import TABLES, joined, made_up
@@ -165,3 +165,24 @@ def test_room_is_respected() -> None:
     for room in (0, 1, 3):
         assert policy.begin(room, 10, 0, Match([5] * 8, 30)) <= room
         assert len(policy.choose(Draft())) <= room
+
+
+@every_machine
+@pytest.mark.parametrize("row_counts", [(1,), (1, 2, 3), (1, 2, 3, 6)])
+def test_only_allowed_row_counts_are_verified(
+    table: CostTable, row_counts: tuple[int, ...]
+) -> None:
+    trace = made_up(300, right=0.9)
+    policies: list[DepthPolicy] = [FixedDepth(depth, row_counts) for depth in range(9)]
+    for policy in (ExpectedValue(CostModel(table), row_counts), *policies):
+        machine = Machine(table)
+        replay(trace, machine, policy)
+        assert set(machine.verified) <= set(row_counts)
+
+
+def test_what_is_allowed_is_used() -> None:
+    table = TABLES["wide BF16"]
+    for policy in (ExpectedValue(CostModel(table), (1, 3)), FixedDepth(8, (1, 3))):
+        machine = Machine(table)
+        replay(made_up(300, right=1.0), machine, policy)
+        assert machine.verified.count(3) > 0.9 * len(machine.verified)
