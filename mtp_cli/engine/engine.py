@@ -63,7 +63,10 @@ class Engine:
         self.n_ctx = target.n_ctx
         self.n_vocab = trunk.n_vocab
         self.metadata: Mapping[str, str] = trunk.metadata()
-        self.sampling_defaults = Sampling.from_metadata(self.metadata)
+        try:
+            self.sampling_defaults = Sampling.from_metadata(self.metadata)
+        except MtpError as error:
+            raise MtpError(f"{trunk.path}: {error}") from None
 
     @classmethod
     def open(
@@ -95,16 +98,22 @@ class Engine:
         n_threads = n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
-            trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
-            size = n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
-            hidden = HiddenSource.NONE if pairing is None else pairing.hidden
-            target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
-            files = (identity(model), identity(heads) if heads else None)
-            cost_facts = (*files, n_threads, n_layers)
-            if pairing is None:
-                return cls(trunk, target, NoDrafter(), None, cost_facts)
-            drafter = _open_drafter(trunk, pairing, size, n_threads, n_layers)
-            return cls(trunk, target, drafter, pairing.describe(), cost_facts)
+            with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
+                trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
+                opened.callback(trunk.close)
+                size = n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
+                hidden = HiddenSource.NONE if pairing is None else pairing.hidden
+                target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
+                opened.callback(target.close)
+                files = (identity(model), identity(heads) if heads else None)
+                cost_facts = (*files, n_threads, n_layers)
+                drafter: Drafter = NoDrafter()
+                if pairing is not None:
+                    drafter = _open_drafter(trunk, pairing, size, n_threads, n_layers)
+                drafts = None if pairing is None else pairing.describe()
+                engine = cls(trunk, target, drafter, drafts, cost_facts)
+                opened.pop_all()
+            return engine
 
         return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
 
@@ -211,15 +220,19 @@ def _open_drafter(
 ) -> MtpDrafter:
     is_beside = pairing.path is not None
     model = Model(pairing.path, n_gpu_layers=n_gpu_layers) if pairing.path else trunk
-    context = Context(
-        model,
-        n_ctx=n_ctx,
-        n_batch=min(N_BATCH, n_ctx),
-        n_outputs=1,
-        n_threads=n_threads,
-        hidden=HiddenSource.NEXTN,
-        mtp=True,
-    )
+    with contextlib.ExitStack() as opened:
+        if is_beside:
+            opened.callback(model.close)
+        context = Context(
+            model,
+            n_ctx=n_ctx,
+            n_batch=min(N_BATCH, n_ctx),
+            n_outputs=1,
+            n_threads=n_threads,
+            hidden=HiddenSource.NEXTN,
+            mtp=True,
+        )
+        opened.pop_all()
     return MtpDrafter(
         context,
         vocabulary=pairing.vocabulary,

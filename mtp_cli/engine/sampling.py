@@ -7,6 +7,7 @@ nothing of drafts: a drafted row and a plain one are sampled alike.
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Sampling:
             if key in metadata:
                 try:
                     fields[field] = parse(metadata[key])
+                    if not math.isfinite(fields[field]):
+                        raise ValueError
                 except ValueError:
                     raise MtpError(f"{key}: expected a number, found {metadata[key]!r}") from None
         return cls(**fields)

@@ -224,6 +224,16 @@ CRASHERS: dict[str, tuple[Callable[[], tiny.Spec], Change, str]] = {
         ),
         "this model has no vocabulary to read text with",
     ),
+    "a temperature that is text": (
+        tiny.llama,
+        _set("general.sampling.temp", "warm"),
+        "general.sampling.temp: expected a number, found 'warm'",
+    ),
+    "a temperature that is no number": (
+        tiny.llama,
+        _set("general.sampling.temp", float("nan")),
+        "general.sampling.temp: expected a number, found",
+    ),
     "an unknown architecture": (
         tiny.llama,
         lambda spec: setattr(spec, "architecture", "nothing"),
