@@ -125,7 +125,8 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
             "hidden_size_per_layer_input", default=0
         ),
         "{arch}.expert_feed_forward_length": n_ff_exp,
-        "{arch}.final_logit_softcapping": None if softcap is None else float(softcap),
+        # Left out, llama.cpp would take 30.
+        "{arch}.final_logit_softcapping": float(softcap or 0.0),
         "{arch}.rope.dimension_count": full,
         "{arch}.rope.dimension_count_swa": int(
             config.count("head_dim") * sliding.get("partial_rotary_factor", 1.0)

@@ -180,7 +180,11 @@ SLIDING = ["sliding_attention", "full_attention", "sliding_attention", "full_att
 
 
 def _gemma4(tiny: Tiny, n_layers: int, embd: int, per_layer: int, has_keys: bool) -> None:
-    """Sliding layers with heads of 16 and two of keys, full ones with 32 and one."""
+    """Sliding layers with heads of 16 and two of keys, full ones with 32 and one.
+
+    Attention is not scaled by the width, so the norms of q and k must be small, as trained ones
+    are: or half precision keys decide the softmax.
+    """
     tiny.matrix("model.embed_tokens.weight", N_VOCAB, embd, scale=3.0)
     tiny.tensors["model.embed_tokens.weight"][259:264] = 0
     tiny.norm("model.norm.weight", embd)
@@ -190,15 +194,15 @@ def _gemma4(tiny: Tiny, n_layers: int, embd: int, per_layer: int, has_keys: bool
         width, n_kv = (16, 2) if SLIDING[i] == "sliding_attention" else (32, 1)
         tiny.matrix(a + "q_proj.weight", N_HEAD * width, embd)
         tiny.matrix(a + "o_proj.weight", embd, N_HEAD * width)
-        tiny.norm(a + "q_norm.weight", width)
+        tiny.norm(a + "q_norm.weight", width, 0.4)
         if has_keys:
             tiny.matrix(a + "k_proj.weight", n_kv * width, embd)
             if width == 16:  # in full attention the keys are the values
                 tiny.matrix(a + "v_proj.weight", n_kv * width, embd)
-            tiny.norm(a + "k_norm.weight", width)
+            tiny.norm(a + "k_norm.weight", width, 0.4)
         for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
             tiny.norm(f"{layer}.{name}_layernorm.weight", embd)
-        tiny.vector(layer + ".layer_scalar", 1, scale=1.0)
+        tiny.norm(layer + ".layer_scalar", 1)
         for part, shape in (("gate", (FF, embd)), ("up", (FF, embd)), ("down", (embd, FF))):
             tiny.matrix(f"{layer}.mlp.{part}_proj.weight", *shape)
         if per_layer:
@@ -217,7 +221,8 @@ def _gemma4_config(architecture: str, model_type: str, **more: object) -> dict[s
         num_global_key_value_heads=1, layer_types=SLIDING, sliding_window=16,
         tie_word_embeddings=True, hidden_activation="gelu_pytorch_tanh",
         vocab_size_per_layer_input=N_VOCAB, hidden_size_per_layer_input=16,
-        num_kv_shared_layers=0, attention_k_eq_v=True, enable_moe_block=False,
+        num_kv_shared_layers=0, final_logit_softcapping=30.0, attention_k_eq_v=True,
+        enable_moe_block=False,
         use_double_wide_mlp=False, moe_intermediate_size=None,
         rope_parameters={
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
