@@ -205,7 +205,6 @@ class Session:
         )
 
         def take_up(answer: Answer) -> None:
-            self._known.extend(prompt_text, prompt)
             if not answer.text and answer.finish_reason == "interrupted":
                 return
             self.messages = [*asked, Message(role="assistant", content=answer.text)]

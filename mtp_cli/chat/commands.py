@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from mtp_cli.chat import report, saved
 from mtp_cli.chat.chat import Chat
-from mtp_cli.chat.terminal import dim, visible
+from mtp_cli.chat.terminal import dim, visible, width
 from mtp_cli.errors import MtpError
 
 _KEYS = (
@@ -65,9 +64,9 @@ def _named(name: str) -> Command:
 
 def _help(chat: Chat, _argument: str) -> None:
     lines = [(f"{c.name} {c.argument}".strip(), c.summary) for c in COMMANDS]
-    width = max(shutil.get_terminal_size().columns - 17, 20)
+    n_right = max(width(chat.err) - 17, 20)
     for left, right in (*lines, ("", ""), *_KEYS):
-        first, *rest = textwrap.wrap(right, width) or [""]
+        first, *rest = textwrap.wrap(right, n_right) or [""]
         print(f"{left:15} {dim(first, chat.err)}".rstrip(), file=chat.err)
         for line in rest:
             print(f"{'':15} {dim(line, chat.err)}", file=chat.err)
@@ -160,9 +159,9 @@ def _temperature(text: str) -> float:
     return value
 
 
-def _shortened(text: str, width: int = 60) -> str:
+def _shortened(text: str, limit: int = 60) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
 COMMANDS = (

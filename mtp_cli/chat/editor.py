@@ -60,6 +60,7 @@ class Editor:
             reserve_space_for_menu=len(commands),
             key_bindings=self._bindings(),
             enable_open_in_editor=True,
+            enable_suspend=True,
             style=_STYLE,
         )
 

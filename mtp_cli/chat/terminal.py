@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -56,9 +55,16 @@ def dim(text: str, stream: TextIO) -> str:
     return text if plain else f"\x1b[2m{text}\x1b[0m"
 
 
+def width(stream: TextIO) -> int:
+    """Columns of the terminal behind `stream`, 80 where there is none to ask."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
 def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
     """`parts` joined, on as many lines as a terminal is too narrow for; elsewhere on one."""
-    columns = shutil.get_terminal_size().columns if is_terminal(stream) else sys.maxsize
+    columns = width(stream) if is_terminal(stream) else sys.maxsize
     lines: list[str] = []
     for part in parts:
         if lines and len(lines[-1]) + len(joint) + len(part) < columns:
@@ -95,12 +101,14 @@ class AnswerStream:
 class Wait:
     """Says what is going on when nothing has been heard for a while, until its `end`."""
 
-    def __init__(self, text: str, screen: TextIO, *, quiet: bool) -> None:
+    def __init__(
+        self, text: str, screen: TextIO, *, quiet: bool, after_s: float = _PATIENCE_S
+    ) -> None:
         self._text = text
         self._screen = screen
         self._lock = threading.Lock()
         self._state: Literal["patient", "shown", "over"] = "patient"
-        self._timer = threading.Timer(_PATIENCE_S, self._show)
+        self._timer = threading.Timer(after_s, self._show)
         self._timer.daemon = True
         if is_terminal(screen) and not quiet:
             self._timer.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.session import Session, Settings
+from mtp_cli.template import Message
 from tests.chat.scripted import CHATML, END, MERGED, START, ScriptedEngine, said
 
 SETTINGS = Settings(Sampling(temperature=0.0))
@@ -201,6 +204,41 @@ def test_a_consumer_that_fails_midway_loses_nothing() -> None:
     assert next(chunks) == "H"
     chunks.close()  # type: ignore[attr-defined]
     assert session.messages[-1]["content"] == "H"
+
+
+def rendered(before: Sequence[Message], question: str) -> str:
+    """What the prompt for `question` must say, control tokens spelled out."""
+    asked = [*before, Message(role="user", content=question)]
+    turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in asked)
+    return f"<s>{turns}<|im_start|>assistant\n"
+
+
+TEXTS = st.text(alphabet="abé <>|/s\n") | st.sampled_from(["<|im_end|>", "<|im_<s>end|>", "<s>"])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ask", "stop", "undo", "regenerate"]), TEXTS, TEXTS)))
+def test_whatever_happens_a_prompt_says_what_the_template_renders(
+    steps: list[tuple[str, str, str]],
+) -> None:
+    engine = ScriptedEngine(*(said(answer) for *_, answer in steps), n_ctx=100_000)
+    session = Session(engine)
+    for do, question, _answer in steps:
+        before = session.messages
+        if do == "undo" or (do == "regenerate" and not before):
+            session.undo()
+            continue
+        if do == "regenerate":
+            before, question = before[:-2], before[-2]["content"]
+            answer = session.regenerate(SETTINGS)
+        else:
+            answer = session.ask(question, SETTINGS)
+        prompt = engine.prompts[-1]
+        spelled = b"".join(engine.piece(token, special=True) for token in prompt)
+        assert spelled.decode() == rendered(before, question)
+        assert prompt.count(START) == len(before) + 2
+        for _chunk in answer:
+            if do == "stop":
+                answer.stop()
 
 
 @given(st.text(), st.lists(st.integers(1, 5), max_size=20))

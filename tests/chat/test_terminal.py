@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
 import re
 import signal
+import struct
+import termios
 import unicodedata
+from collections.abc import Iterator
+from typing import TextIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.chat.terminal import AnswerStream, fold, interruptible, one_line, visible
+from mtp_cli.chat.terminal import AnswerStream, Wait, fold, interruptible, one_line, visible
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -65,6 +71,46 @@ def test_an_error_is_one_safe_line() -> None:
 
 def test_statistics_stay_on_one_line_where_there_is_no_terminal() -> None:
     assert fold(["x" * 80, "y" * 80], io.StringIO()) == f"{'x' * 80} · {'y' * 80}"
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[TextIO, int]]:
+    """A pseudo-terminal as programs see it, and the descriptor where its screen can be read."""
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w", encoding="utf-8") as screen:
+        yield screen, reader
+    os.close(reader)
+
+
+def test_a_long_wait_is_announced_and_taken_back(terminal: tuple[TextIO, int]) -> None:
+    screen, reader = terminal
+    wait = Wait("reading", screen, quiet=False, after_s=0)
+    assert "reading …" in os.read(reader, 100).decode()
+    wait.end()
+    wait.end()
+    assert os.read(reader, 100) == b"\r\x1b[K"
+
+
+@pytest.mark.parametrize(("quiet", "after_s"), [(True, 0), (False, 60)])
+def test_a_short_wait_and_a_quiet_one_say_nothing(
+    terminal: tuple[TextIO, int], quiet: bool, after_s: float
+) -> None:
+    screen, reader = terminal
+    wait = Wait("reading", screen, quiet=quiet, after_s=after_s)
+    wait.end()
+    screen.write("answer")
+    screen.flush()
+    assert os.read(reader, 100) == b"answer"
+
+
+def test_statistics_break_between_parts_where_a_terminal_is_narrow(
+    terminal: tuple[TextIO, int],
+) -> None:
+    screen, _reader = terminal
+    fcntl.ioctl(screen.fileno(), termios.TIOCSWINSZ, struct.pack("4H", 24, 20, 0, 0))
+    assert fold(["123 tok/s", "answer 12", "prompt 3"], screen) == (
+        "123 tok/s\nanswer 12\nprompt 3"
+    )
 
 
 def test_the_first_ctrl_c_stops_and_the_second_insists() -> None:
