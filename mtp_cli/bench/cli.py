@@ -134,6 +134,8 @@ def bench(
     )
     if quick:
         plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48)
+    if plot_file is not None and not (0.0 in plan.temperatures and "auto" in plan.depths):
+        raise typer.BadParameter("--plot shows greedy answers: it needs temperature 0 and auto.")
     files = models.find(model, heads)
     _check_writable(json_file, plot_file)
     with Engine.open(

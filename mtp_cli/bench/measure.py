@@ -149,10 +149,10 @@ class Bench:
         repetition: int,
         answers: dict[Depth, Generation],
     ) -> None:
+        if any(answer.stats.rounds == 0 for answer in answers.values()):
+            return  # it ended with the token that the prompt's pass gives: nothing to compare
         for depth in self._plan.depths:
             answer, stats = answers[depth], answers[depth].stats
-            if stats.rounds == 0:  # the answer ended with the token the prompt's pass gave
-                continue
             record = Record(
                 cls,
                 temperature,

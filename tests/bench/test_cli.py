@@ -63,6 +63,8 @@ def test_measures_everything_that_was_asked_for(
         ("--temperatures", "warm"),
         ("--temperatures", "-1"),
         ("--repetitions", "0"),
+        ("--plot", "x.png", "--depths", "0,1"),
+        ("--plot", "x.png", "--temperatures", "1"),
         ("--unknown",),
     ],
 )
