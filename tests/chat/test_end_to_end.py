@@ -16,6 +16,9 @@ import pytest
 
 from mtp_cli import models
 
+# pexpect forks, which Python 3.12 and later warn of wherever a library has started threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
+
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "mtp_cli.chat"]
 GREEDY = ["-t", "0", "--ctx", "512"]

@@ -12,6 +12,9 @@ import pytest
 
 from mtp_cli.chat.loading import progress_bar
 
+# pexpect forks, which Python 3.12 and later warn of wherever a library has started threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
+
 SCRIPT = """
 import sys, time
 from mtp_cli.chat.loading import progress_bar
