@@ -86,12 +86,13 @@ class FixedDepth:
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
 _N_SEEN = 32  # recent survival probabilities remembered for each position
 _N_ENOUGH = 8  # of them to judge a position by
-_REFRESH = 8  # rounds between two samples of them
+_REFRESH = 8  # rounds between two samples of them, after the first few
 _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
-_TYPICAL = 0.7  # survival taken for granted before anything was drafted
+_TRIALS_FIRST, _TRIALS = 0.5, 0.01  # plain rounds that trials may cost at first, and each round
+_TYPICAL = 0.5  # survival taken for granted before anything was drafted
 _STEPS = np.arange(MAX_DEPTH)
 
 
@@ -103,6 +104,8 @@ class _Round:
     copied:    survival of each id of the match, given the ones before it
     drafted:   survival of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
+    is_trial:  the heads are asked although it does not seem to pay
+    ids:       what is verified
     """
 
     n_past: int
@@ -115,6 +118,7 @@ class _Round:
     draft: Draft = field(default_factory=Draft)
     drafted: list[float] = field(default_factory=list)
     agreement: list[int] = field(default_factory=list)
+    is_trial: bool = False
     ids: list[int] = field(default_factory=list)
 
     @property
@@ -173,6 +177,7 @@ class ExpectedValue:
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
+        self._in_vain = 0.0  # plain rounds' time that trials took for nothing
         self._prospect = 0.0
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
@@ -198,17 +203,25 @@ class ExpectedValue:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
         if not math.isfinite(self._cost.step_s()) or self._is_comparison_due():
             return False
-        if self._n_rounds % _REFRESH == 0:
+        if self._n_rounds < _REFRESH or self._n_rounds % _REFRESH == 0:
             self._look_ahead()
         self._n_rounds += 1
-        if self._prospect > self._round.best_part(self._round.copied)[0] - self._round.plain:
+        now = self._round
+        if self._prospect > now.best_part(now.copied)[0] - now.plain:
             self._wait, self._n_parked = _FIRST_WAIT, 0
             return True
         self._n_parked += 1
-        if self._n_parked < self._wait:
+        if self._n_parked < self._wait or not self._can_afford_to_ask():
             return False
         self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
+        now.is_trial = True
         return True
+
+    def _can_afford_to_ask(self) -> bool:
+        """Whether trials, this one among them, stay within their share of all time."""
+        now = self._round
+        trial = self._cost.first_s(now.n_waiting) / now.plain_s
+        return self._in_vain + trial <= _TRIALS_FIRST + _TRIALS * self._n_rounds
 
     def _look_ahead(self) -> None:
         """Sample futures, and find what asking the heads is worth more than a plain round."""
@@ -294,7 +307,10 @@ class ExpectedValue:
         elif is_believed:
             self._n_since_plain = 0
         if now.draft.ids:
-            modelled_s += self._cost.draft_s(now.n_waiting, len(now.draft.ids))
+            draft_s = self._cost.draft_s(now.n_waiting, len(now.draft.ids))
+            modelled_s += draft_s
+            if now.is_trial and not now.ids:
+                self._in_vain += draft_s / now.plain_s
             self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
         kept = 1 - 1 / _PRICE_ROUNDS
         self._tokens = kept * self._tokens + len(chosen)
