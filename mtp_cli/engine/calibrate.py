@@ -63,7 +63,7 @@ def calibrate(
     if drafter.max_depth > 0:
         hidden = bench.hidden(n_max)
         if hidden is not None:
-            table = _with_heads(table, drafter, hidden, clock)
+            table = _with_heads(table, drafter, hidden, bench.between, clock)
     target.truncate(0)
     return table
 
@@ -133,9 +133,18 @@ class _TargetBench:
         rows = self._target.verify(_some_ids(n_rows))
         return None if rows.hidden is None else rows.hidden.copy()
 
+    def between(self) -> None:
+        """What comes between two drafts: a decode, which leaves no cache warm for the heads."""
+        self._rewind()
+        self._target.verify(_some_ids(1))
+
 
 def _with_heads(
-    table: CostTable, drafter: Drafter, hidden: Floats, clock: Callable[[], float]
+    table: CostTable,
+    drafter: Drafter,
+    hidden: Floats,
+    between: Callable[[], None],
+    clock: Callable[[], float],
 ) -> CostTable:
     """Add the drafter's first step, its catch-up rows and its further steps."""
     drafter.truncate(0)
@@ -147,6 +156,7 @@ def _with_heads(
         drafter.observe(_some_ids(n_rows), position, hidden[:n_rows])
         position += n_rows
         n_waiting = drafter.n_waiting
+        between()
         started = clock()
         drafter.draft(1, depth)
         return n_waiting, clock() - started
@@ -154,7 +164,7 @@ def _with_heads(
     n_many, depth = len(hidden), min(4, drafter.max_depth)
     shapes = ((1, 1), (n_many, 1), (1, depth))
     draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with
-    seen = [[draft_s(*shape) for shape in shapes] for _ in range(9)]
+    seen = [[draft_s(*shape) for shape in shapes] for _ in range(4)]
     (few, few_s), (many, many_s), (_, deep_s) = (min(s) for s in zip(*seen, strict=True))
     drafter.truncate(0)
     row_s = max(0.0, many_s - few_s) / max(1, many - few)
