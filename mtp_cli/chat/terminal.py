@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Literal, TextIO
 
+from mtp_cli.chat.wrap import WordWrap
+
 # Controls become their visible pictures; what has none, and what reorders text to deceive the
 # reader, becomes U+FFFD. A carriage return would let a line overwrite itself: it is dropped, so
 # that CRLF text still reads well. Newline and tab stay.
@@ -75,10 +77,14 @@ def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
 
 
 class AnswerStream:
-    """Writes an answer as it comes, made safe; one that has begun ends with just one newline."""
+    """Writes an answer as it comes, made safe; one that has begun ends with just one newline.
+
+    On a terminal its lines break between words; elsewhere they are the model's own.
+    """
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._wrap = WordWrap(lambda: width(out)) if is_terminal(out) else None
         self._n_held = 0  # newlines that are written only once something follows them
         self._has_begun = False
 
@@ -87,15 +93,19 @@ class AnswerStream:
         body = safe.rstrip("\n")
         self._has_begun |= bool(safe)
         if body:
-            self._out.write("\n" * self._n_held + body)
-            self._out.flush()
+            self._show("\n" * self._n_held + body)
             self._n_held = 0
         self._n_held += len(safe) - len(body)
 
     def end(self) -> None:
         if self._has_begun:
-            self._out.write("\n")
+            rest = self._wrap.flush() if self._wrap else ""
+            self._out.write(rest + "\n")
             self._out.flush()
+
+    def _show(self, text: str) -> None:
+        self._out.write(self._wrap.feed(text) if self._wrap else text)
+        self._out.flush()
 
 
 class Wait:
