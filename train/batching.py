@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.llama import Floats, Model, lib
+from mtp_cli.engine.binding import lib
+from mtp_cli.engine.llama import Floats, Model
 from mtp_cli.errors import MtpError
 
 

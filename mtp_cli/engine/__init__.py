@@ -1,10 +1,14 @@
 """The engine: token ids in, token ids out. Knows nothing of text or terminals.
 
-llama.py, gguf_header.py   llama.cpp and ggml, behind Python
-preflight.py, pairing.py   is this file safe to load, and are these its heads
+binding.py, llama.py       llama.cpp behind Python, with errors instead of aborts
+gguf_header.py             a GGUF's keys and tensors
+preflight.py, soundness.py is this file safe to load
+pairing.py                 are these its heads
 target.py, drafters/       the trunk's timeline, and what proposes for it
 sampling.py, verify.py     what the trunk chooses, and so what of a draft stands
-depth.py, generate.py      how far to draft, and the loop
+calibrate.py, cost.py      what a round costs here
+acceptance.py, depth.py    what survives, and so how far to draft
+generate.py                the loop
 engine.py                  all of it together
 """
 

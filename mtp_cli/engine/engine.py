@@ -16,6 +16,7 @@ from typing import Literal
 import psutil
 
 from mtp_cli.engine import gguf_header
+from mtp_cli.engine.binding import supports_gpu
 from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
@@ -23,7 +24,7 @@ from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.llama import Context, HiddenSource, Model, supports_gpu
+from mtp_cli.engine.llama import Context, HiddenSource, Model
 from mtp_cli.engine.pairing import Pairing, pair
 from mtp_cli.engine.preflight import identity, preflight
 from mtp_cli.engine.sampling import Sampler, Sampling

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli import head_file
-from mtp_cli.engine.llama import ggml_base
+from mtp_cli.engine.binding import ggml_base
 from mtp_cli.errors import MtpError
 
 _MAGIC = b"GGUF"

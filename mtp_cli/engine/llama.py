@@ -1,14 +1,11 @@
-"""The only module that imports llama_cpp: models, contexts and batches, with errors, not aborts.
+"""Models, contexts and batches of llama.cpp, with errors where it has nulls and aborts.
 
 Owns every native handle and turns each null or non-zero return into an `MtpError`. Knows nothing
-of drafting, sampling or text beyond the vocabulary. The calls that MTP needs are private to
-llama.cpp and bound under mangled C++ names by `llama_cpp.llama_cpp_ext`; they may change with any
-release, which is why the version is pinned and the symbols are probed at import.
+of drafting, sampling or text beyond the vocabulary.
 """
 
 from __future__ import annotations
 
-import collections
 import ctypes
 import os
 from collections.abc import Callable, Sequence
@@ -19,70 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtp_cli.engine.binding import errors, ext, failure, lib
+from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
-
-PINNED = "0.3.36"
-
-try:
-    import llama_cpp as lib
-    from llama_cpp import llama_cpp_ext as ext
-    from llama_cpp._ctypes_extensions import load_shared_library
-except (ImportError, AttributeError, OSError) as error:
-    raise MtpError(
-        f"llama-cpp-python {PINNED} with its MTP extensions is needed, and it did not load: {error}"
-    ) from error
 
 Floats = npt.NDArray[np.float32]
 
-__all__ = ["PINNED", "Context", "Floats", "HiddenSource", "Model", "ggml_base", "lib"]
-
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
-_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR; one more is continued lines of any level
-_errors: collections.deque[str] = collections.deque(maxlen=8)
-
-
-def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
-    if level == _ERROR_LEVEL and text.strip():
-        _errors.append(text.decode(errors="replace").strip())
-
-
-def _probe() -> None:
-    """Fail at import, in a line a user can act on, when another release is installed."""
-    needed = (
-        (lib, "llama_model_n_layer_nextn", "llama_context_params", "llama_n_rs_seq"),
-        (ext, "llama_set_embeddings_nextn", "llama_get_embeddings_nextn"),
-        (ext, "llama_set_nextn_layer_offset", "llama_get_ctx_other"),
-    )
-    missing = [name for module, *names in needed for name in names if not hasattr(module, name)]
-    fields = {name for name, *_ in lib.llama_model_params._fields_}
-    missing += [f"llama_model_params.{name}" for name in {"load_mtp", "no_alloc"} - fields]
-    if missing:
-        raise MtpError(
-            f"llama-cpp-python {lib.__version__} lacks {', '.join(missing)}; "
-            f"install llama-cpp-python=={PINNED}"
-        )
-
-
-_probe()
-_log_callback = lib.llama_log_callback(_on_log)  # kept: llama.cpp holds only a bare pointer
-lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
-lib.llama_backend_init()
-
-
-def ggml_base() -> ctypes.CDLL:
-    """ggml's own library, which reads GGUF headers and quantizes rows."""
-    library: ctypes.CDLL = load_shared_library("ggml-base", Path(lib.__file__).parent / "lib")
-    return library
-
-
-def supports_gpu() -> bool:
-    return bool(lib.llama_supports_gpu_offload())
-
-
-def _why(what: str) -> MtpError:
-    """The error for a native failure, with llama.cpp's first word on it (later ones pass it on)."""
-    reason = _errors[0] if _errors else "llama.cpp gave no reason"
-    return MtpError(f"{what}: {reason}")
+_SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
+_STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
 
 
 def _reporter(on_progress: Callable[[float], None]) -> Callable[[float, Any], bool]:
@@ -129,11 +71,11 @@ class Model:
             params.load_mode = lib.LLAMA_LOAD_MODE_NONE  # llama.cpp refuses a mapping here
         if on_progress is not None:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
-        _errors.clear()
+        errors.clear()
         self.path = path
         self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
-            raise _why(f"{path}: llama.cpp could not load this model")
+            raise failure(f"{path}: llama.cpp could not load this model")
         self.vocab = lib.llama_model_get_vocab(self.handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(lib.llama_model_n_embd_out(self.handle))
@@ -183,6 +125,15 @@ class Model:
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         raw = text.encode()
+        if len(raw) <= _SHORT_TEXT:
+            return self._tokenize(raw, add_special, parse_special)
+        # Some pre-tokenizers are a std::regex, which recurses once for each character.
+        return on_deep_stack(
+            _STACK_BYTES + _STACK_PER_BYTE * len(raw),
+            lambda: self._tokenize(raw, add_special, parse_special),
+        )
+
+    def _tokenize(self, raw: bytes, add_special: bool, parse_special: bool) -> list[int]:
         size = len(raw) + 8
         while True:
             ids = (lib.llama_token * size)()
@@ -190,7 +141,7 @@ class Model:
             if n >= 0:
                 return list(ids[:n])
             if -n <= size:
-                raise _why("llama.cpp could not tokenize the text")
+                raise failure("llama.cpp could not tokenize the text")
             size = -n
 
     def piece(self, token: int, *, special: bool) -> bytes:
@@ -250,11 +201,11 @@ class Context:
         params.embeddings = hidden is HiddenSource.EMBD
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
         params.no_perf = True
-        _errors.clear()
+        errors.clear()
         self.model = model
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise _why(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
+            raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
         if hidden is HiddenSource.NEXTN:
             ext.llama_set_embeddings_nextn(self.handle, True, True)
         self._memory = lib.llama_get_memory(self.handle)
@@ -286,12 +237,12 @@ class Context:
         if self._hidden is HiddenSource.EMBD:
             self._has_hidden = first_output == 0
             lib.llama_set_embeddings(self.handle, self._has_hidden)
-        _errors.clear()
+        errors.clear()
         code = lib.llama_decode(self.handle, self._batch.native)
         if code == 1:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")
         if code != 0:
-            raise _why(f"llama.cpp could not decode {len(tokens)} rows (code {code})")
+            raise failure(f"llama.cpp could not decode {len(tokens)} rows (code {code})")
 
     def logits(self) -> Floats:
         """(n_outputs, n_vocab) float32, a view that the next decode overwrites."""
@@ -310,7 +261,7 @@ class Context:
 
     def _view(self, pointer: Any, width: int) -> Floats:
         if not pointer:
-            raise _why("llama.cpp returned no output rows")
+            raise failure("llama.cpp returned no output rows")
         array = (ctypes.c_float * (self.n_outputs * width)).from_address(
             ctypes.addressof(pointer.contents)
         )
@@ -337,14 +288,14 @@ class Context:
         size = lib.llama_state_seq_get_size_ext(self.handle, SEQUENCE, flags)
         buffer = (ctypes.c_uint8 * size)()
         if lib.llama_state_seq_get_data_ext(self.handle, buffer, size, SEQUENCE, flags) != size:
-            raise _why("llama.cpp could not save the recurrent state")
+            raise failure("llama.cpp could not save the recurrent state")
         return bytes(buffer)
 
     def restore_partial(self, state: bytes) -> None:
         flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
         buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if not lib.llama_state_seq_set_data_ext(self.handle, buffer, len(state), SEQUENCE, flags):
-            raise _why("llama.cpp could not restore the recurrent state")
+            raise failure("llama.cpp could not restore the recurrent state")
 
     def close(self) -> None:
         if self.handle:

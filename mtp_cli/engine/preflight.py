@@ -97,7 +97,7 @@ def examine(path: Path) -> None:
 
 def identity(path: Path) -> str | None:
     """What tells this version of this file from any other; None when it cannot be seen."""
-    from mtp_cli.engine.llama import PINNED
+    from mtp_cli.engine.binding import PINNED
 
     try:
         stat = path.stat()

@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from mtp_cli.engine.llama import lib
+from mtp_cli.engine.binding import lib
 from mtp_cli.errors import MtpError
 
 _FTYPES = {

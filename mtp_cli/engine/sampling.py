@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.llama import Floats, lib
+from mtp_cli.engine.binding import lib
+from mtp_cli.engine.llama import Floats
 from mtp_cli.errors import MtpError
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])

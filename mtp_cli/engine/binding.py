@@ -1,0 +1,75 @@
+"""The binding to llama.cpp: the only module that imports llama_cpp.
+
+Owns the pinned release, the probe of its symbols, its log and the native libraries. The calls that
+MTP needs are private to llama.cpp and bound under mangled C++ names by `llama_cpp.llama_cpp_ext`;
+they may change with any release, which is why the version is pinned and the symbols are probed at
+import. Knows nothing of what the calls are used for.
+"""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+from pathlib import Path
+
+from mtp_cli.errors import MtpError
+
+PINNED = "0.3.36"
+
+try:
+    import llama_cpp as lib
+    from llama_cpp import llama_cpp_ext as ext
+    from llama_cpp._ctypes_extensions import load_shared_library
+except (ImportError, AttributeError, OSError) as error:
+    raise MtpError(
+        f"llama-cpp-python {PINNED} with its MTP extensions is needed, and it did not load: {error}"
+    ) from error
+
+__all__ = ["PINNED", "errors", "ext", "failure", "ggml_base", "lib", "supports_gpu"]
+
+_ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR; one more is continued lines of any level
+errors: collections.deque[str] = collections.deque(maxlen=8)  # llama.cpp's last error lines
+
+
+def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    if level == _ERROR_LEVEL and text.strip():
+        errors.append(text.decode(errors="replace").strip())
+
+
+def _probe() -> None:
+    """Fail at import, in a line a user can act on, when another release is installed."""
+    needed = (
+        (lib, "llama_model_n_layer_nextn", "llama_context_params", "llama_n_rs_seq"),
+        (ext, "llama_set_embeddings_nextn", "llama_get_embeddings_nextn"),
+        (ext, "llama_set_nextn_layer_offset", "llama_get_ctx_other"),
+    )
+    missing = [name for module, *names in needed for name in names if not hasattr(module, name)]
+    fields = {name for name, *_ in lib.llama_model_params._fields_}
+    missing += [f"llama_model_params.{name}" for name in {"load_mtp", "no_alloc"} - fields]
+    if missing:
+        raise MtpError(
+            f"llama-cpp-python {lib.__version__} lacks {', '.join(missing)}; "
+            f"install llama-cpp-python=={PINNED}"
+        )
+
+
+_probe()
+_log_callback = lib.llama_log_callback(_on_log)  # kept: llama.cpp holds only a bare pointer
+lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
+lib.llama_backend_init()
+
+
+def ggml_base() -> ctypes.CDLL:
+    """ggml's own library, which reads GGUF headers and quantizes rows."""
+    library: ctypes.CDLL = load_shared_library("ggml-base", Path(lib.__file__).parent / "lib")
+    return library
+
+
+def supports_gpu() -> bool:
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def failure(what: str) -> MtpError:
+    """The error for a native failure, with llama.cpp's first word on it (later ones pass it on)."""
+    reason = errors[0] if errors else "llama.cpp gave no reason"
+    return MtpError(f"{what}: {reason}")
