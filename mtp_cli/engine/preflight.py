@@ -25,6 +25,7 @@ from mtp_cli.errors import MtpError
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 # Not "-m": that would import from the folder the user happens to be in.
 _CHILD = f"import sys; sys.path = [p for p in sys.path if p]; import {__name__} as p; p.main()"
+_CHECKS = 1  # goes up with every new check, so that files passed by fewer are examined again
 _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
@@ -34,7 +35,8 @@ def preflight(path: Path) -> None:
     from mtp_cli.engine import gguf_header
 
     gguf_header.check_preamble(path)
-    key = identity(path)
+    file = identity(path)
+    key = None if file is None else f"{_CHECKS}:{file}"
     if key is not None and key in _remembered():
         return
     _examine_in_child(path)
