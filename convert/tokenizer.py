@@ -36,8 +36,8 @@ _PRE_TOKENIZERS: dict[tuple[str, ...], tuple[str, ...]] = {
     (
         r"\p{N}{1,3}",
         "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-        "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
-        "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+        r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ): ("deepseek-v3",),
     (
         f"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*" + r"|\p{N}"
@@ -56,6 +56,15 @@ def tokenizer_metadata(
     folder: Path, n_vocab: int, family: Family, pre: str | None = None
 ) -> dict[str, Any]:
     """The tokenizer.* pairs of a checkpoint; a folder without tokenizer gives "no_vocab"."""
+    try:
+        return _metadata(folder, n_vocab, family, pre)
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise MtpError(
+            f"{folder}: the tokenizer's files hold a value of an unexpected kind: {error}"
+        ) from error
+
+
+def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> dict[str, Any]:
     if (folder / "tokenizer.json").is_file():
         data = read_json(folder / "tokenizer.json")
         model = data.get("model")
@@ -204,7 +213,9 @@ def pre_tokenizer(folder: Path, data: Mapping[str, Any], family: Family) -> str:
     for kind, fields in _steps(data.get("pre_tokenizer")):
         if kind == "Split":
             pattern = fields.get("pattern")
-            rules.append(str(pattern.get("Regex")) if isinstance(pattern, dict) else str(pattern))
+            text = str(pattern.get("Regex")) if isinstance(pattern, dict) else str(pattern)
+            # Some files spell line ends out, others hold the characters themselves.
+            rules.append(text.replace("\r", r"\r").replace("\n", r"\n"))
         elif kind == "Digits":
             rules.append("digits")
         elif kind == "ByteLevel" and fields.get("use_regex", True):

@@ -209,6 +209,23 @@ def test_pre_tokenizers_are_known_by_their_rules(rule: str, name: str, tmp_path:
     assert open_and_plan(folder) == name
 
 
+@pytest.mark.parametrize("line_ends", [r"\r\n", "\r\n"])
+def test_deepseeks_pre_tokenizer_has_three_steps(line_ends: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "x", smollm())
+    data = json.loads((folder / "tokenizer.json").read_text())
+    rules = [
+        r"\p{N}{1,3}",
+        "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+        r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^EOL\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+        r"| ?[\p{P}\p{S}]+[EOL]*|\s*[EOL]+|\s+(?!\S)|\s+",
+    ]
+    data["pre_tokenizer"]["pretokenizers"] = [
+        {"type": "Split", "pattern": {"Regex": rule.replace("EOL", line_ends)}} for rule in rules
+    ] + [{"type": "ByteLevel", "use_regex": False}]
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    assert open_and_plan(folder) == "deepseek-v3"
+
+
 def test_smollms_pre_tokenizer_has_two_steps(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "x", smollm())
     data = json.loads((folder / "tokenizer.json").read_text())
@@ -227,3 +244,15 @@ def test_the_chat_template_and_special_tokens_come_along(tmp_path: Path) -> None
     texts = plan.metadata["tokenizer.ggml.tokens"].value
     assert texts[plan.metadata["tokenizer.ggml.eos_token_id"].value] == "<|im_end|>"
     assert texts[-1] == f"[PAD{N_VOCAB - 1}]"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"added_tokens": [{}]}, {"added_tokens": 3}, {"model": {"vocab": 7}}, {"pre_tokenizer": [1]}],
+)
+def test_a_tokenizer_with_values_of_other_kinds(change: dict[str, object], tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "x", smollm())
+    data = json.loads((folder / "tokenizer.json").read_text()) | change
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    with pytest.raises(MtpError, match="tokenizer"):
+        open_and_plan(folder)
