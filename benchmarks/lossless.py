@@ -27,7 +27,7 @@ from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.quantize import quantize
-from mtp_cli.template import ChatTemplate
+from mtp_cli.session import prompt_ids
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
 TOPICS = ("volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess")
@@ -42,16 +42,6 @@ def prompts() -> list[str]:
     """The benchmark's prompts, and a few subjects in a few forms: 54 in all."""
     varied = [request.format(topic) for topic in TOPICS for request in REQUESTS]
     return [*(text for group in PROMPTS.values() for text in group), *varied]
-
-
-def prompt_ids(engine: Engine, text: str) -> list[int]:
-    template = ChatTemplate(
-        engine.metadata["tokenizer.chat_template"],
-        bos=engine.special_text("bos"),
-        eos=engine.special_text("eos"),
-    )
-    rendered = template.render([{"role": "user", "content": text}])
-    return engine.tokenize(rendered, add_special=False, parse_special=True)
 
 
 def answer(engine: Engine, prompt: list[int], depth: Depth, max_tokens: int) -> list[int]:

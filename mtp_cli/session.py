@@ -270,3 +270,13 @@ class Session:
                 parse_special=i % 2 == 0,
             )
         return ids
+
+
+def prompt_ids(engine: Engine, text: str) -> list[int]:
+    """One user turn, with nothing before it, as the chat would put it; as it is without template."""
+    source = engine.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return engine.tokenize(text, add_special=True, parse_special=True)
+    template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
+    rendered = template.render([Message(role="user", content=text)])
+    return engine.tokenize(rendered, add_special=False, parse_special=True)

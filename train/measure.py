@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.template import ChatTemplate
+from mtp_cli.session import prompt_ids
 from train.corpus import prompt_key
 
 PROMPTS: Mapping[str, tuple[str, ...]] = {
@@ -135,17 +135,6 @@ class Acceptance:
     @property
     def tokens_per_round(self) -> float:
         return self.n_tokens / max(self.rounds, 1)
-
-
-def prompt_ids(engine: Engine, text: str) -> list[int]:
-    """A user turn as the chat renders it, with the template's own default system message."""
-    template = ChatTemplate(
-        engine.metadata["tokenizer.chat_template"],
-        bos=engine.special_text("bos"),
-        eos=engine.special_text("eos"),
-    )
-    rendered = template.render([{"role": "user", "content": text}])
-    return engine.tokenize(rendered, add_special=False, parse_special=True)
 
 
 def held_out_keys(engine: Engine) -> list[bytes]:

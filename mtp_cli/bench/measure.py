@@ -20,7 +20,7 @@ from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.depth import DepthPolicy
-from mtp_cli.template import ChatTemplate
+from mtp_cli.session import prompt_ids
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,6 @@ class Bench:
                 is_fork=temperature == 0 and answer.tokens != answers[0].tokens,
             )
             self.result.records.append(record)
-
-
-def prompt_ids(engine: Engine, text: str) -> list[int]:
-    """A user's turn as the model's chat template has it, or the bare text where there is none."""
-    source = engine.metadata.get("tokenizer.chat_template")
-    if source is None:
-        return engine.tokenize(text, add_special=True, parse_special=False)
-    bos, eos = engine.special_text("bos"), engine.special_text("eos")
-    rendered = ChatTemplate(source, bos=bos, eos=eos).render([{"role": "user", "content": text}])
-    return engine.tokenize(rendered, add_special=False, parse_special=True)
 
 
 def shortened(plan: Plan, plain_tokens_per_s: float, seconds: float) -> Plan:
