@@ -273,7 +273,7 @@ class Session:
 
 
 def prompt_ids(engine: Engine, text: str) -> list[int]:
-    """One user turn, with nothing before it, as the chat would put it; as it is without template."""
+    """One user turn as the chat would put it, alone; as it is where there is no template."""
     source = engine.metadata.get("tokenizer.chat_template")
     if source is None:
         return engine.tokenize(text, add_special=True, parse_special=True)
