@@ -208,15 +208,10 @@ def _with_progress(n_answers: int, run: Callable[[Callable[[str], None]], Result
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="mtp-bench")
     except MtpError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
 if __name__ == "__main__":
