@@ -25,7 +25,6 @@ from convert.model import coarse_tensors, open_model
 from convert.pack import plan_pack
 from convert.plan import Plan
 from convert.report import notices, plan_lines, progress_bar, summary_lines
-from convert.trial import ends_of_text, ids_of_text, try_heads, written_by
 from convert.trim import count_ids, plan_trim
 from convert.write import write
 from mtp_cli.errors import MtpError
@@ -156,6 +155,9 @@ def trim(
     dry_run: DryRun = False,
 ) -> None:
     """Make a head with a smaller draft vocabulary, chosen from text."""
+    # Here, so that the commands that need no model also need no llama.cpp.
+    from convert.trial import ends_of_text, ids_of_text, try_heads, written_by
+
     given = [_read(path) for path in text or []]
     texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens)
     counts = count_ids(texts, open_model(trunk).n_vocab)
@@ -174,6 +176,8 @@ def check(
     heads: Annotated[Path | None, typer.Option("--heads", help="Its head file.")] = None,
 ) -> None:
     """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
+    from convert.trial import try_heads
+
     owner = open_model(heads or model)
     if not owner.n_heads:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")

@@ -114,3 +114,12 @@ def test_check_without_heads_names_what_adds_them(converted: Convert) -> None:
     done = run("check", converted("llama"))
     assert done.returncode == 1
     assert "mtp-convert graft or pack adds them" in done.stderr
+
+
+def test_converting_imports_neither_pytorch_nor_llama_cpp() -> None:
+    script = (
+        "import sys, convert.cli\n"
+        "print({'torch', 'transformers', 'llama_cpp', 'mtp_cli.engine'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "set()\n"
