@@ -91,7 +91,7 @@ _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
-_TRIALS_FIRST, _TRIALS = 0.5, 0.01  # plain rounds that trials may cost at first, and each round
+_TRIALS_FIRST, _TRIALS = 0.4, 0.006  # plain rounds that trials may cost at first, and each round
 _TYPICAL = 0.5  # survival taken for granted before anything was drafted
 _STEPS = np.arange(MAX_DEPTH)
 
@@ -179,8 +179,13 @@ class ExpectedValue:
         self._wait, self._n_parked = _FIRST_WAIT, 0
         self._in_vain = 0.0  # plain rounds' time that trials took for nothing
         self._prospect = 0.0
+        self._is_resting, self._n_past = False, 0
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        self._is_resting = not match.ids and self._may_rest()
+        if self._is_resting:
+            self._n_past = n_past
+            return 0
         n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
@@ -198,6 +203,20 @@ class ExpectedValue:
             copied=[self._matches.predict(length) for length in lengths],
         )
         return n_rows - 1 if n_rows > 1 and self._wants_heads() else 0
+
+    def _may_rest(self) -> bool:
+        """Whether this is a round like many: nothing to copy, heads parked, no trial due.
+
+        A shortcut, since a parked policy must cost next to nothing.
+        """
+        if not math.isfinite(self._cost.step_s()):
+            return True
+        is_due = self._n_parked + 1 >= self._wait or self._n_rounds % _REFRESH == 0
+        if is_due or self._prospect > 0 or self._n_rounds < _REFRESH:
+            return False
+        self._n_parked += 1
+        self._n_rounds += 1
+        return True
 
     def _wants_heads(self) -> bool:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
@@ -283,6 +302,8 @@ class ExpectedValue:
         self._futures = np.stack(columns, axis=1)
 
     def choose(self, draft: Draft) -> list[int]:
+        if self._is_resting:
+            return []
         now = self._round
         self._note(draft)
         if not draft.ids and not now.match.ids:
@@ -298,6 +319,11 @@ class ExpectedValue:
         return now.ids
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        if self._is_resting:
+            self._n_since_plain = 0
+            self._cost.observe_verify(1, self._n_past, seconds.verify)
+            self._earn(len(chosen), 1.0)
+            return
         now = self._round
         n_rows = 1 + len(now.ids)
         modelled_s = self._cost.verify_s(n_rows, now.n_past)
@@ -312,10 +338,13 @@ class ExpectedValue:
             if now.is_trial and not now.ids:
                 self._in_vain += draft_s / now.plain_s
             self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
-        kept = 1 - 1 / _PRICE_ROUNDS
-        self._tokens = kept * self._tokens + len(chosen)
-        self._time = kept * self._time + modelled_s / now.plain_s
+        self._earn(len(chosen), modelled_s / now.plain_s)
         self._learn(chosen)
+
+    def _earn(self, n_tokens: int, time: float) -> None:
+        kept = 1 - 1 / _PRICE_ROUNDS
+        self._tokens = kept * self._tokens + n_tokens
+        self._time = kept * self._time + time
 
     def _learn(self, chosen: Sequence[int]) -> None:
         """Every proposal that what came can judge is judged, verified or not."""
