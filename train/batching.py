@@ -1,16 +1,20 @@
 """A llama.cpp context over many sequences, one row of each per decode, with logits and rows.
 
-Owns that context and its batch. Knows nothing of text, sampling or training.
+Owns that context and its batch, and the copy of the trunk that makes wide decodes cheap.
+Knows nothing of text, sampling or training.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.binding import lib
 from mtp_cli.engine.llama import Floats, Model
@@ -71,6 +75,22 @@ class ManySequences:
 
     def close(self) -> None:
         lib.llama_free(self._handle)
+
+
+def bf16_copy(model: Path, copy: Path) -> Path:
+    """The model with its matrices widened to BF16, made once. The function stays the same to
+    rounding, and many rows at once are far cheaper than in the narrow formats."""
+    if not copy.exists():
+        params = lib.llama_model_quantize_default_params()
+        params.ftype = lib.LLAMA_FTYPE_MOSTLY_BF16
+        params.output_tensor_type = params.token_embedding_type = int(GGMLQuantizationType.BF16)
+        params.allow_requantize = True
+        partial = copy.with_suffix(".partial")
+        arguments = str(model).encode(), str(partial).encode(), ctypes.byref(params)
+        if lib.llama_model_quantize(*arguments) != 0:
+            raise MtpError(f"{model}: llama.cpp could not widen it to BF16")
+        os.replace(partial, copy)
+    return copy
 
 
 def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.models import built_in_model
+from train.batching import bf16_copy
 from train.corpus import Role, answers, n_tokens_in, read_shard
 from train.generate import Generator, Settings, draw, is_looping
 from train.trunk import Trunk
@@ -17,8 +18,9 @@ from train.trunk import Trunk
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
+    copy = bf16_copy(built_in_model(), folder / "trunk.gguf")
     settings = Settings(tokens=500, n_slots=6, n_ctx=160, max_answer=24, greedy_share=0.7)
-    generator = Generator(built_in_model(), folder, settings, n_threads=1)
+    generator = Generator(copy, folder, settings, n_threads=1)
     generator.run(lambda _n: None)
     generator.close()
     return folder

@@ -1,0 +1,39 @@
+"""The command line, as a stranger meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def mtp_train(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "train.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_help_names_every_step() -> None:
+    found = mtp_train("--help")
+    assert found.returncode == 0
+    for step in ("generate", "fit", "export", "measure", "run", "mtp-cli[train]"):
+        assert step in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [("fit", "no shards; run `mtp-train generate` first"), ("export", "no checkpoint to export")],
+)
+def test_an_empty_folder_is_one_line_and_exit_1(tmp_path: Path, command: str, why: str) -> None:
+    pytest.importorskip("torch")
+    found = mtp_train(command, "--folder", str(tmp_path))
+    assert found.returncode == 1
+    assert found.stdout == ""
+    assert found.stderr.startswith("error: ")
+    assert why in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_wrong_usage_exits_2() -> None:
+    assert mtp_train("measure", "--depth", "9").returncode == 2
