@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.binding import errors, ext, failure, lib
+from mtp_cli.engine.binding import errors, ext, failure, lib, supports_gpu
 from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
 
 Floats = npt.NDArray[np.float32]
 
+_GGML_TYPE_BF16 = 30
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
@@ -85,6 +86,7 @@ class Model:
             lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
         )
         self.n_swa = int(lib.llama_model_n_swa(self.handle))
+        self.is_mla = any(key.endswith(".attention.kv_lora_rank") for key in self.metadata())
         self.uses_rope = lib.llama_model_rope_type(self.handle) != lib.LLAMA_ROPE_TYPE_NONE
 
     def check_text(self) -> None:
@@ -176,6 +178,9 @@ class Context:
     mtp:       a context that runs the model's MTP block instead of its trunk; its rows carry a
                hidden row (n_embd floats) beside the token id
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
+    one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
+               cells on, ggml splits a single row's keys among its threads, and only a single
+               row's, which rounds otherwise; it does not where keys and values differ in type
     """
 
     def __init__(
@@ -189,8 +194,11 @@ class Context:
         hidden: HiddenSource,
         mtp: bool = False,
         n_rs_seq: int = 0,
+        one_kernel: bool = False,
     ) -> None:
         params = lib.llama_context_default_params()
+        if one_kernel and not supports_gpu() and not model.is_mla:
+            params.type_v = _GGML_TYPE_BF16
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_batch, 512)

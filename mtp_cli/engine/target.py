@@ -52,6 +52,7 @@ class Target:
             n_threads=n_threads,
             hidden=hidden,
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
+            one_kernel=True,
         )
         self._hidden = hidden
         self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
