@@ -22,7 +22,7 @@ from mtp_cli.errors import MtpError
 
 Floats = npt.NDArray[np.float32]
 
-_GGML_TYPE_BF16 = 30
+GGML_TYPE_BF16 = 30
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
@@ -198,7 +198,7 @@ class Context:
     ) -> None:
         params = lib.llama_context_default_params()
         if one_kernel and not supports_gpu() and not model.is_mla:
-            params.type_v = _GGML_TYPE_BF16
+            params.type_v = GGML_TYPE_BF16
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_batch, 512)
