@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: chat test install lock clean
 
+# A job of its own (set -m), so that Ctrl-C stops an answer and leaves make alone.
 chat: install
-	@$(BIN)/mtp-chat
+	@test ! -t 0 || set -m; $(BIN)/mtp-chat
 
 test: install
 	$(BIN)/ruff check .
