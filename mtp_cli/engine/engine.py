@@ -21,11 +21,11 @@ from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
 from mtp_cli.engine.drafters import Drafter, NoDrafter
-from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
+from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.llama import Context, HiddenSource, Model
-from mtp_cli.engine.pairing import Pairing, pair
+from mtp_cli.engine.llama import HiddenSource, Model
+from mtp_cli.engine.pairing import pair
 from mtp_cli.engine.preflight import identity, preflight
 from mtp_cli.engine.sampling import Sampler, Sampling
 from mtp_cli.engine.target import MAX_DEPTH, Target
@@ -94,7 +94,7 @@ class Engine:
         if gguf_header.is_head_file(shards[0]):
             raise MtpError(f"{model}: these are heads without a trunk; pass them with --heads")
         if heads is not None:
-            preflight(heads)
+            preflight(heads, trunk=model)
         pairing = pair(shards, heads)
         n_threads = n_threads or physical_cores()
 
@@ -110,7 +110,7 @@ class Engine:
                 cost_facts = (*files, n_threads, n_layers)
                 drafter: Drafter = NoDrafter()
                 if pairing is not None:
-                    drafter = _open_drafter(trunk, pairing, size, n_threads, n_layers)
+                    drafter = open_drafter(target, pairing, n_threads, n_layers)
                 drafts = None if pairing is None else pairing.describe()
                 engine = cls(trunk, target, drafter, drafts, cost_facts)
                 opened.pop_all()
@@ -214,33 +214,6 @@ def physical_cores() -> int:
     except (AttributeError, psutil.Error):  # macOS has no affinity
         usable = logical
     return max(1, min(physical, usable))
-
-
-def _open_drafter(
-    trunk: Model, pairing: Pairing, n_ctx: int, n_threads: int, n_gpu_layers: int
-) -> MtpDrafter:
-    is_beside = pairing.path is not None
-    model = Model(pairing.path, n_gpu_layers=n_gpu_layers) if pairing.path else trunk
-    with contextlib.ExitStack() as opened:
-        if is_beside:
-            opened.callback(model.close)
-        context = Context(
-            model,
-            n_ctx=n_ctx,
-            n_batch=min(N_BATCH, n_ctx),
-            n_outputs=1,
-            n_threads=n_threads,
-            hidden=HiddenSource.NEXTN,
-            mtp=True,
-        )
-        opened.pop_all()
-    return MtpDrafter(
-        context,
-        vocabulary=pairing.vocabulary,
-        scale=pairing.scale,
-        n_chained=pairing.n_heads,
-        owns_model=is_beside,
-    )
 
 
 def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:

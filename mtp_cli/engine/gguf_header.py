@@ -25,6 +25,7 @@ from mtp_cli.errors import MtpError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+ASSISTANT = "gemma4-assistant"
 _GGML_F32 = 0
 _STRING, _ARRAY = 8, 9
 # enum gguf_type -> the numpy type of a scalar or of an array's elements
@@ -233,9 +234,23 @@ def _trunk_norms(shards: list[Header]) -> Iterator[tuple[str, npt.NDArray[np.flo
                     yield name, values
 
 
+def n_vocab(shards: list[Header]) -> int:
+    """Rows of the token embedding, which llama.cpp holds to be the vocabulary's size."""
+    for header in shards:
+        entry = header.tensors.get("token_embd.weight")
+        if entry is not None:
+            return entry.shape[1] if len(entry.shape) > 1 else 0
+    return 0
+
+
 def is_head_file(header: Header) -> bool:
     """Whether this is a head-only file (`mtp_cli.head_file`)."""
     return header.pairs.get(head_file.KEY_TYPE) == head_file.TYPE
+
+
+def is_assistant(header: Header) -> bool:
+    """Whether this is a model that drafts from another's keys and values."""
+    return header.architecture == ASSISTANT
 
 
 def has_heads(shards: list[Header]) -> bool:

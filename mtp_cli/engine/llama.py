@@ -177,6 +177,8 @@ class Context:
     hidden:    which hidden rows it gives
     mtp:       a context that runs the model's MTP block instead of its trunk; its rows carry a
                hidden row (n_embd floats) beside the token id
+    shares:    the context whose memory an assistant reads, which has none of its own; it must
+               outlive this one
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
     one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
                cells on, ggml splits a single row's keys among its threads, and only a single
@@ -193,6 +195,7 @@ class Context:
         n_threads: int,
         hidden: HiddenSource,
         mtp: bool = False,
+        shares: Context | None = None,
         n_rs_seq: int = 0,
         one_kernel: bool = False,
     ) -> None:
@@ -208,10 +211,11 @@ class Context:
         params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
         params.embeddings = hidden is HiddenSource.EMBD
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
+        params.ctx_other = None if shares is None else shares.handle
         params.no_perf = True
         errors.clear()
         self.model = model
-        self.handle = lib.llama_init_from_model(model.handle, params)
+        self.handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
         if hidden is HiddenSource.NEXTN:
@@ -285,6 +289,10 @@ class Context:
     def first_position(self) -> int:
         """The lowest position every layer still holds, -1 when the memory is empty."""
         return int(lib.llama_memory_seq_pos_min(self._memory, SEQUENCE))
+
+    def next_position(self) -> int:
+        """The position after the last one in memory."""
+        return int(lib.llama_memory_seq_pos_max(self._memory, SEQUENCE)) + 1
 
     def use_head(self, index: int) -> None:
         """Choose which of a model's chained heads an MTP context runs."""

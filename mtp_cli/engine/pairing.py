@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine import gguf_header
+from mtp_cli.engine import assistant, gguf_header
 from mtp_cli.engine.gguf_header import Header
 from mtp_cli.engine.llama import Floats, HiddenSource
 from mtp_cli.errors import MtpError
@@ -30,6 +30,7 @@ class Pairing:
     scale:      (n_embd,) float32 to multiply that row with, None for as it is
     vocabulary: the heads' own, None when it is the trunk's
     n_heads:    more than one are chained, one per draft step
+    shares_kv:  the file is an assistant, a model that reads the trunk's own keys and values
     """
 
     path: Path | None
@@ -37,8 +38,11 @@ class Pairing:
     scale: Floats | None
     vocabulary: DraftVocabulary | None
     n_heads: int
+    shares_kv: bool = False
 
     def describe(self) -> str:
+        if self.shares_kv and self.path is not None:
+            return f"{self.path.name}, assistant that shares the model's KV"
         name = "in the model's file" if self.path is None else self.path.name
         count = "1 head" if self.n_heads == 1 else f"{self.n_heads} chained heads"
         ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
@@ -56,6 +60,9 @@ def pair(trunk: list[Header], heads: Path | None) -> Pairing | None:
 
 
 def _beside(trunk: list[Header], heads: Header) -> Pairing:
+    if gguf_header.is_assistant(heads):
+        assistant.check(trunk, heads)
+        return Pairing(heads.path, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
     if not gguf_header.is_head_file(heads):
         raise MtpError(f"{heads.path}: not a head file (general.type is not mtp-head)")
     try:
@@ -76,7 +83,7 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
 def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
     name = trunk[0].path.name
     n_embd = trunk[0].number("embedding_length")
-    n_vocab = _n_vocab(trunk)
+    n_vocab = gguf_header.n_vocab(trunk)
     n_draft = n_vocab if info.vocabulary is None else len(info.vocabulary.draft_ids)
     facts = (
         ("rows of width", info.n_embd, n_embd),
@@ -89,7 +96,7 @@ def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
             )
     own = (
         ("rows of width", n_embd, heads.number("embedding_length")),
-        ("a vocabulary of", n_draft, _n_vocab([heads])),
+        ("a vocabulary of", n_draft, gguf_header.n_vocab([heads])),
     )
     for what, expected, found in own:
         if expected != found:
@@ -99,15 +106,6 @@ def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
             f"{heads.path}: these heads were made for another model "
             f"({info.trunk_name or 'unnamed'}) of the same shape as {name}"
         )
-
-
-def _n_vocab(shards: list[Header]) -> int:
-    """Rows of the token embedding, which llama.cpp holds to be the vocabulary's size."""
-    for header in shards:
-        entry = header.tensors.get("token_embd.weight")
-        if entry is not None:
-            return entry.shape[1] if len(entry.shape) > 1 else 0
-    return 0
 
 
 def _unscale(trunk: list[Header]) -> Floats:

@@ -30,21 +30,25 @@ _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
 
-def preflight(path: Path) -> None:
-    """Raise MtpError, naming the file, when llama.cpp cannot load it."""
+def preflight(path: Path, trunk: Path | None = None) -> None:
+    """Raise MtpError, naming the file, when llama.cpp cannot load it.
+
+    trunk: what heads are to run beside; an assistant is nothing without
+    """
     from mtp_cli.engine import gguf_header
 
     gguf_header.check_preamble(path)
-    file = identity(path)
-    key = None if file is None else f"{_CHECKS}:{file}"
+    files = [file for file in (path, trunk) if file is not None]
+    identities = [identity(file) for file in files]
+    key = None if None in identities else ":".join(map(str, (_CHECKS, *identities)))
     if key is not None and key in _remembered():
         return
-    _examine_in_child(path)
+    _examine_in_child(*files)
     if key is not None:
         _remember(key)
 
 
-def _examine_in_child(path: Path) -> None:
+def _examine_in_child(path: Path, *trunk: Path) -> None:
     environment = {
         **os.environ,
         "GGML_NO_BACKTRACE": "1",
@@ -53,7 +57,7 @@ def _examine_in_child(path: Path) -> None:
     }
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(path)],
+            [sys.executable, "-c", _CHILD, *map(str, (path, *trunk))],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -73,12 +77,15 @@ def _examine_in_child(path: Path) -> None:
     raise MtpError(f"{path}: llama.cpp cannot run this file: {reason}")
 
 
-def examine(path: Path) -> None:
+def examine(path: Path, trunk: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
     from mtp_cli.engine import gguf_header, soundness
     from mtp_cli.engine.llama import Context, HiddenSource, Model
 
     shards = gguf_header.read_shards(path)
+    if gguf_header.is_assistant(shards[0]):
+        _examine_assistant(path, trunk)
+        return
     model = Model(path, no_alloc=True)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     is_head = gguf_header.is_head_file(shards[0])
@@ -95,6 +102,37 @@ def examine(path: Path) -> None:
             model, n_ctx=256, n_batch=64, n_outputs=16, n_threads=1, hidden=hidden, mtp=mtp
         ).close()
     model.close()
+
+
+def _examine_assistant(path: Path, trunk: Path | None) -> None:
+    """An assistant's context is built over its trunk's."""
+    from mtp_cli.engine import gguf_header, soundness
+    from mtp_cli.engine.llama import Context, HiddenSource, Model
+    from mtp_cli.engine.pairing import pair
+
+    if trunk is None:
+        raise MtpError(f"{path}: an assistant without the model it assists; pass it with --heads")
+    pair(gguf_header.read_shards(trunk), path)
+    models = Model(trunk, no_alloc=True), Model(path, no_alloc=True)
+    soundness.check_numbers(gguf_header.read_header(path), uses_rope=models[1].uses_rope)
+    shared: Context | None = None
+    contexts = []
+    for model in models:
+        shared = Context(
+            model,
+            n_ctx=256,
+            n_batch=1,
+            n_outputs=1,
+            n_threads=1,
+            hidden=HiddenSource.NEXTN,
+            mtp=shared is not None,
+            shares=shared,
+        )
+        contexts.append(shared)
+    for context in reversed(contexts):
+        context.close()
+    for model in models:
+        model.close()
 
 
 def identity(path: Path) -> str | None:
@@ -134,7 +172,7 @@ def _remember(key: str) -> None:
 def main() -> None:
     """The child: exits with 1 and a line on stdout when the file is refused."""
     try:
-        examine(Path(sys.argv[1]))
+        examine(*map(Path, sys.argv[1:]))
     except MtpError as error:
         print(error)
         sys.exit(1)

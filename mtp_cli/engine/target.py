@@ -61,6 +61,11 @@ class Target:
         self.ids: list[int] = []
         self.n_ctx = n_ctx
 
+    @property
+    def context(self) -> Context:
+        """For drafters that read its memory; only the target changes it."""
+        return self._context
+
     def prefill(
         self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
     ) -> Rows | None:

@@ -96,7 +96,7 @@ def test_heads_that_are_not_this_trunks(
     build, line = WRONG_HEADS[name]
     heads = build().write(tmp_path / "heads.gguf")
     # As after the first start with this file: the pairing is checked every time.
-    monkeypatch.setattr(preflight, "_examine_in_child", lambda path: None)
+    monkeypatch.setattr(preflight, "_examine_in_child", lambda *files: None)
     assert line in refusal(tiny_file("llama"), heads)
 
 

@@ -1,0 +1,45 @@
+"""From how heads are to be run to what runs them: their model, their context, their drafter.
+
+Owns closing what it had opened when the rest fails. Knows nothing of how a pairing was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
+from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
+from mtp_cli.engine.llama import Context, HiddenSource, Model
+from mtp_cli.engine.pairing import Pairing
+from mtp_cli.engine.target import Target
+
+
+def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int) -> Drafter:
+    """The drafter of this pairing; it must be closed before the target."""
+    is_beside = pairing.path is not None
+    with contextlib.ExitStack() as opened:
+        model = target.model
+        if pairing.path is not None:
+            model = Model(pairing.path, n_gpu_layers=n_gpu_layers)
+            opened.callback(model.close)
+        context = Context(
+            model,
+            n_ctx=target.n_ctx,
+            n_batch=1 if pairing.shares_kv else min(N_BATCH, target.n_ctx),
+            n_outputs=1,
+            n_threads=n_threads,
+            hidden=HiddenSource.NEXTN,
+            mtp=True,
+            shares=target.context if pairing.shares_kv else None,
+        )
+        opened.pop_all()
+    if pairing.shares_kv:
+        return SharedKvDrafter(context)
+    return MtpDrafter(
+        context,
+        vocabulary=pairing.vocabulary,
+        scale=pairing.scale,
+        n_chained=pairing.n_heads,
+        owns_model=is_beside,
+    )
