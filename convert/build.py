@@ -6,19 +6,18 @@ nothing of any one family, nor of writing.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gguf import GGUFWriter, Metadata
 from gguf.utility import size_label
 
-from convert import formats
+from convert import formats, mixes
 from convert.checkpoint import Checkpoint
 from convert.families import family_of
 from convert.families.rules import Config, Dims, Family, Rule, reading
-from convert.formats import Type
 from convert.gguf_file import Pair
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
@@ -29,9 +28,8 @@ from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
 Part = Literal["all", "heads", "trunk"]
+Named = tuple[str, Source]
 
-# Small or sensitive tensors that llama.cpp keeps in float32.
-_KEEP_F32 = re.compile(r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d|indexer\.proj)\.weight$")
 _SCALE_SUFFIXES = ("_scale_inv", "_scale")
 _DERIVED = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 _FLOATS = ("F32", "F16", "BF16", "F64")
@@ -49,22 +47,13 @@ class Options:
 
     @property
     def head_type(self) -> str:
-        """Heads of a model below eight bits stay at eight: they are small and decide the gain."""
-        if self.head_outtype:
-            return self.head_outtype
-        kind = formats.outtype(self.outtype)
-        coarse = formats.is_quantized(kind) and kind != Type.Q8_0
-        return "q8_0" if coarse else self.outtype
+        return self.head_outtype or default_head_type(self.outtype)
 
 
-def kind_for(name: str, shape: tuple[int, ...], wanted: Type, tied: bool = False) -> Type:
-    """The format of one tensor: what was asked for, where llama.cpp can use it."""
-    if len(shape) == 1 or _KEEP_F32.search(name) or not name.endswith(".weight"):
-        return Type.F32
-    is_output = name == "output.weight" or (tied and name == "token_embd.weight")
-    if is_output and formats.is_quantized(wanted) and wanted != Type.Q8_0:
-        return Type.Q6_K
-    return wanted
+def default_head_type(outtype: str) -> str:
+    """Heads of a model below eight bits stay at eight: they are small and decide the gain."""
+    kind = formats.outtype(outtype)
+    return "q8_0" if formats.is_quantized(kind) else outtype
 
 
 @dataclass
@@ -131,7 +120,7 @@ class Resolver:
     def head_prefix(self, prefix: str, head: int) -> str:
         return prefix.format(h=head, i=self.n_layers + head)
 
-    def apply(self, rules: tuple[Rule, ...], i: int, prefix: str) -> Iterator[tuple[str, Source]]:
+    def apply(self, rules: tuple[Rule, ...], i: int, prefix: str) -> Iterator[Named]:
         """The rules of one layer (or of the whole): GGUF name and source of each tensor."""
         with reading(self.config):
             kinds, dims = self.family.kinds(self.config, i), self.family.dims(self.config, i)
@@ -183,7 +172,7 @@ class Resolver:
             )
         return source
 
-    def trunk(self) -> Iterator[tuple[str, Source]]:
+    def trunk(self) -> Iterator[Named]:
         yield from self.shared()
         with reading(self.config):
             extra = self.family.extra(self.config)
@@ -191,11 +180,11 @@ class Resolver:
         for i in range(self.n_layers):
             yield from self.apply(self.family.layer_rules, i, self.family.layer_prefix.format(i=i))
 
-    def shared(self) -> Iterator[tuple[str, Source]]:
+    def shared(self) -> Iterator[Named]:
         """Embedding, final norm and output: heads need them too."""
         yield from self.apply(self.family.rules, 0, "")
 
-    def heads(self, n_heads: int) -> Iterator[tuple[str, Source]]:
+    def heads(self, n_heads: int) -> Iterator[Named]:
         heads = self.family.heads
         for head in range(n_heads if heads else 0):
             assert heads is not None
@@ -239,10 +228,11 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     heads = list(resolver.heads(n_heads))
     if options.part != "heads":
         resolver.check_leftovers(found)
-    tensors = [*encode_all(trunk, options.outtype), *encode_all(heads, options.head_type)]
+    values = family_metadata(family, config, n_heads)
+    tensors = encode_all(trunk, heads, options, mixes.Traits.of(family.arch, values))
     metadata = {
-        **_general(checkpoint, family, tensors, options),
-        **family_metadata(family, config, n_heads),
+        **_general(checkpoint, family, [*trunk, *heads], options),
+        **values,
         **tokenizer_metadata(checkpoint.folder, config.count("vocab_size"), family, options.pre),
     }
     if metadata["tokenizer.ggml.model"] == "no_vocab":
@@ -271,12 +261,15 @@ def usable_heads(family: Family, config: Config, found: int, part: Part) -> tupl
     return found, notes
 
 
-def encode_all(tensors: list[tuple[str, Source]], outtype: str) -> Iterator[PlannedTensor]:
-    """Choose each tensor's format."""
-    wanted = formats.outtype(outtype)
-    tied = not any(name == "output.weight" for name, _ in tensors)
-    for name, source in tensors:
-        yield encoded(name, source, kind_for(name, source.shape, wanted, tied))
+def encode_all(
+    trunk: Sequence[Named], heads: Sequence[Named], options: Options, traits: mixes.Traits
+) -> Iterator[PlannedTensor]:
+    """Choose each tensor's format, as for one file of that outtype."""
+    shapes = [(name, source.shape) for name, source in (*trunk, *heads)]
+    for tensors, outtype in ((trunk, options.outtype), (heads, options.head_type)):
+        kinds = mixes.choose(outtype, shapes, traits)
+        for name, source in tensors:
+            yield encoded(name, source, kinds[name])
 
 
 def family_metadata(family: Family, config: Config, n_heads: int) -> dict[str, Pair]:
@@ -287,7 +280,7 @@ def family_metadata(family: Family, config: Config, n_heads: int) -> dict[str, P
 
 
 def _general(
-    checkpoint: Checkpoint, family: Family, tensors: list[PlannedTensor], options: Options
+    checkpoint: Checkpoint, family: Family, tensors: Sequence[Named], options: Options
 ) -> dict[str, Any]:
     """general.*: gguf-py reads the names and the model card, as llama.cpp's converter does."""
     total, shared, experts, n_experts = parameter_counts(tensors)
@@ -300,22 +293,19 @@ def _general(
     outtype = options.head_type if options.part == "heads" else options.outtype
     return {
         **{key: value.value for key, value in sink.kv_data[0].items()},
-        "general.file_type": int(formats.OUTTYPES[outtype][1]),
-        "general.quantization_version": 2,
+        **formats.file_metadata(outtype),
     }
 
 
-def parameter_counts(tensors: list[PlannedTensor]) -> tuple[int, int, int, int]:
+def parameter_counts(tensors: Sequence[Named]) -> tuple[int, int, int, int]:
     """Total, shared and per-expert parameters and the number of experts, for the size label."""
     total = shared = experts = n_experts = n_stacks = 0
-    for tensor in tensors:
-        size = 1
-        for n in tensor.shape:
-            size *= n
+    for name, source in tensors:
+        size = math.prod(source.shape)
         total += size
-        if "_exps." in tensor.name:
-            experts += size // tensor.shape[-3]
-            n_experts, n_stacks = n_experts + tensor.shape[-3], n_stacks + 1
+        if "_exps." in name:
+            experts += size // source.shape[-3]
+            n_experts, n_stacks = n_experts + source.shape[-3], n_stacks + 1
         else:
             shared += size
     return total, shared, experts, n_experts // n_stacks if n_stacks else 0

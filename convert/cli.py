@@ -18,13 +18,13 @@ from convert import formats
 from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.detach import plan_extract, plan_strip
-from convert.formats import OUTTYPES
-from convert.graft import grafted_format, plan_graft
+from convert.graft import plan_graft
 from convert.inspect import inspect_lines
 from convert.model import coarse_tensors, open_model
 from convert.pack import plan_pack
 from convert.plan import Plan
 from convert.report import notices, plan_lines, progress_bar, summary_lines
+from convert.reuse import Wanted
 from convert.trim import count_ids, plan_trim
 from convert.write import write
 from mtp_cli.errors import MtpError
@@ -40,14 +40,17 @@ Out = Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to writ
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
 
 
-def _format(name: str | None) -> str | None:
-    if name is not None and name not in OUTTYPES:
-        raise typer.BadParameter(f"expected one of {', '.join(OUTTYPES)}")
-    return name
-
-
 INTERRUPTED = 130
-FORMATS = ", ".join(OUTTYPES)
+FORMATS = ", ".join(formats.OUTTYPES)
+
+
+def _format(name: str | None) -> str | None:
+    try:
+        return name and formats.canonical(name)
+    except MtpError as error:
+        raise typer.BadParameter(f"expected one of {FORMATS}") from error
+
+
 Outtype = Annotated[
     str, typer.Option("--outtype", callback=_format, help=f"Number format: {FORMATS}.")
 ]
@@ -59,10 +62,11 @@ HeadOuttype = Annotated[
         help="Number format of the heads. Default: as --outtype, but at least q8_0.",
     ),
 ]
-
 AnyOuttype = Annotated[
     str | None,
-    typer.Option("--outtype", callback=_format, help="Number format. Default: as it is."),
+    typer.Option(
+        "--outtype", callback=_format, help=f"Number format: {FORMATS}. Default: as it is."
+    ),
 ]
 
 
@@ -98,12 +102,12 @@ def graft(
     trunk: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
     checkpoint: Annotated[Path, typer.Argument(help="The folder of the same model's checkpoint.")],
     output: Out,
+    outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
     dry_run: DryRun = False,
 ) -> None:
     """Join a checkpoint's heads to an existing GGUF of the same model."""
-    options = Options("heads", head_outtype=head_outtype or grafted_format(trunk))
-    _execute(plan_graft(trunk, checkpoint, options), output, dry_run)
+    _execute(plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype)), output, dry_run)
 
 
 @app.command()
@@ -111,11 +115,12 @@ def pack(
     trunk: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
     heads: Annotated[Path, typer.Argument(help="A head file made by mtp-train.")],
     output: Out,
+    outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
     dry_run: DryRun = False,
 ) -> None:
     """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
-    _execute(plan_pack(trunk, heads, head_outtype or "q8_0"), output, dry_run)
+    _execute(plan_pack(trunk, heads, Wanted(outtype, head_outtype)), output, dry_run)
 
 
 @app.command()
@@ -123,10 +128,11 @@ def extract(
     model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
     output: Out,
     outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
     dry_run: DryRun = False,
 ) -> None:
     """Take the heads out of a GGUF into a head file."""
-    _execute(plan_extract(model, outtype and formats.outtype(outtype)), output, dry_run)
+    _execute(plan_extract(model, Wanted(outtype, head_outtype)), output, dry_run)
 
 
 @app.command()
@@ -134,10 +140,16 @@ def strip(
     model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
     output: Out,
     outtype: AnyOuttype = None,
+    head_outtype: Annotated[
+        str | None,
+        typer.Option(
+            "--head-outtype", callback=_format, help="Of no effect: no heads are written."
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Write a GGUF without its heads."""
-    _execute(plan_strip(model, outtype and formats.outtype(outtype)), output, dry_run)
+    _execute(plan_strip(model, Wanted(outtype, head_outtype)), output, dry_run)
 
 
 @app.command()
@@ -152,6 +164,8 @@ def trim(
     tokens: Annotated[
         int, typer.Option("--tokens", min=1, help="Without --text: what the model writes itself.")
     ] = 20_000,
+    outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make a head with a smaller draft vocabulary, chosen from text."""
@@ -161,7 +175,8 @@ def trim(
     given = [_read(path) for path in text or []]
     texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens)
     counts = count_ids(texts, open_model(trunk).n_vocab)
-    trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk))
+    wanted = Wanted(outtype, head_outtype)
+    trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
     _execute(trimmed.plan, output, dry_run)
     _say(f"the kept ids cover {trimmed.coverage:.2%} of the text")
     if not dry_run:

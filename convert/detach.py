@@ -1,18 +1,19 @@
-"""Heads out of a GGUF into a file of their own, and a GGUF without its heads; byte for byte.
+"""Heads out of a GGUF into a file of their own, and a GGUF without its heads; byte for byte,
+unless another format is asked for.
 
 Knows nothing of checkpoints: works on any architecture whose heads follow the trunk's blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convert.formats import Type
+from convert.gguf_file import Pair
 from convert.metadata import pair
+from convert.mixes import Traits
 from convert.model import SHARED, GgufModel, open_model
-from convert.plan import Plan, PlannedTensor
-from convert.reuse import reformatted
+from convert.plan import Plan
+from convert.reuse import AS_IT_IS, Taken, Wanted, as_they_are, losses, planned
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
@@ -26,14 +27,11 @@ def _with_heads(path: Path) -> GgufModel:
     return model
 
 
-def plan_extract(path: Path, wanted: Type | None) -> Plan:
-    """A head file: the heads' blocks, and the embedding, norm and output they share.
-
-    wanted: the number format, None for as it is
-    """
+def plan_extract(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
+    """A head file: the heads' blocks, and the embedding, norm and output they share."""
     model = _with_heads(path)
     file = model.file
-    names = [name for name in (*SHARED, *model.head_tensors) if name in file.tensors]
+    shared = as_they_are(file, [name for name in SHARED if name in file.tensors])
     info = head_file.HeadInfo(
         trunk_name=str(file.get("general.name", path.stem)),
         fingerprint=model.fingerprint(),
@@ -45,21 +43,21 @@ def plan_extract(path: Path, wanted: Type | None) -> Plan:
     metadata = dict(file.pairs)
     metadata[head_file.KEY_TYPE] = pair(head_file.TYPE)
     metadata |= {key: pair(value) for key, value in info.metadata().items()}
-    return Plan(metadata, tuple(_tensors(model, names, wanted)))
+    metadata |= wanted.metadata(wanted.head)
+    return _plan(metadata, model.arch, shared, as_they_are(file, model.head_tensors), wanted)
 
 
-def plan_strip(path: Path, wanted: Type | None) -> Plan:
+def plan_strip(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     """The trunk alone, as if it had been converted without heads."""
     model = _with_heads(path)
     heads = set(model.head_tensors)
-    metadata = model.resized(0, model.file.pairs)
+    metadata = model.resized(0, model.file.pairs) | wanted.metadata(wanted.outtype)
     names = [name for name in model.file.tensors if name not in heads]
-    return Plan(metadata, tuple(_tensors(model, names, wanted)))
+    return _plan(metadata, model.arch, as_they_are(model.file, names), [], wanted)
 
 
-def _tensors(
-    model: GgufModel, names: Sequence[str], wanted: Type | None
-) -> Iterator[PlannedTensor]:
-    tied = "output.weight" not in model.file.tensors
-    for name in names:
-        yield reformatted(model.file, name, wanted, tied)
+def _plan(
+    metadata: dict[str, Pair], arch: str, trunk: list[Taken], heads: list[Taken], wanted: Wanted
+) -> Plan:
+    tensors = planned(trunk, heads, wanted, Traits.of(arch, metadata))
+    return Plan(metadata, tuple(tensors), losses([*trunk, *heads], tensors))

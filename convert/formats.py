@@ -23,7 +23,7 @@ from mtp_cli.errors import MtpError
 
 Type: TypeAlias = GGMLQuantizationType
 
-# --outtype name -> (the tensors' format, general.file_type)
+# --outtype name -> (most tensors' format, general.file_type)
 OUTTYPES = {
     "f32": (Type.F32, LlamaFileType.ALL_F32),
     "f16": (Type.F16, LlamaFileType.MOSTLY_F16),
@@ -31,11 +31,17 @@ OUTTYPES = {
     "q8_0": (Type.Q8_0, LlamaFileType.MOSTLY_Q8_0),
     "q4_0": (Type.Q4_0, LlamaFileType.MOSTLY_Q4_0),
     "q2_k": (Type.Q2_K, LlamaFileType.MOSTLY_Q2_K),
-    "q3_k": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_M),
-    "q4_k": (Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_M),
-    "q5_k": (Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
+    "q3_k_s": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_S),
+    "q3_k_m": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_M),
+    "q3_k_l": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_L),
+    "q4_k_s": (Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_S),
+    "q4_k_m": (Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_M),
+    "q5_k_s": (Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_S),
+    "q5_k_m": (Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
     "q6_k": (Type.Q6_K, LlamaFileType.MOSTLY_Q6_K),
 }
+# llama-quantize's own short names.
+ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 
 # What a row takes instead when its length is no multiple of the format's block, as llama.cpp does.
 _FALLBACK = {
@@ -47,11 +53,27 @@ _FALLBACK = {
 _PLAIN = {Type.F32: "F32", Type.F16: "F16", Type.BF16: "BF16"}
 
 
-def outtype(name: str) -> Type:
-    if name not in OUTTYPES:
+def canonical(name: str) -> str:
+    """An outtype as OUTTYPES spells it; MtpError when there is none of that name."""
+    lower = name.lower()
+    found = ALIASES.get(lower, lower)
+    if found not in OUTTYPES:
         raise MtpError(f"number format {name!r}: expected one of {', '.join(OUTTYPES)}")
-    kind: Type = OUTTYPES[name][0]
+    return found
+
+
+def outtype(name: str) -> Type:
+    """The format of most tensors of a file of this outtype."""
+    kind: Type = OUTTYPES[canonical(name)][0]
     return kind
+
+
+def file_metadata(name: str) -> dict[str, int]:
+    """The metadata keys that tell a file's outtype."""
+    return {
+        "general.file_type": int(OUTTYPES[canonical(name)][1]),
+        "general.quantization_version": 2,
+    }
 
 
 def row_bytes(kind: Type, n_cols: int) -> int:

@@ -1,28 +1,28 @@
 """The heads of a checkpoint onto an existing GGUF of the same model.
 
-The trunk's tensors are copied byte for byte, and of the checkpoint only the shards that hold head
-tensors are opened. Knows nothing of any one family.
+The trunk's tensors are copied byte for byte unless another format is asked for, and of the
+checkpoint only the shards that hold head tensors are opened. Knows nothing of any one family.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gguf import GGUFValueType
 
-from convert import formats
-from convert.build import Options, Resolver, encode_all, family_metadata, usable_heads
+from convert import formats, mixes
+from convert.build import Named, Resolver, family_metadata, usable_heads
 from convert.checkpoint import Checkpoint, open_checkpoint, read_json
 from convert.families import family_of
 from convert.families.rules import Config, Family
 from convert.gguf_file import Pair
 from convert.model import BLOCK_COUNT, GgufModel, open_model
-from convert.plan import Plan
-from convert.reuse import copied
+from convert.plan import Plan, PlannedTensor, encoded
+from convert.reuse import AS_IT_IS, Taken, Wanted, as_they_are, losses
 from convert.sources import load
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
@@ -31,7 +31,7 @@ from mtp_cli.errors import MtpError
 _MUST_AGREE = ("embedding_length", "attention.head_count", "attention.key_length", "expert_count")
 
 
-def plan_graft(trunk: Path, folder: Path, options: Options) -> Plan:
+def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     """The plan that joins a trunk and a checkpoint's heads; refuses heads of another model."""
     model = open_model(trunk)
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
@@ -46,20 +46,38 @@ def plan_graft(trunk: Path, folder: Path, options: Options) -> Plan:
     values = family_metadata(family, config, n_heads)
     _check(model, values, resolver)
     _check_norms(model, family, config, folder, checkpoint)
-    tensors = [copied(model.file, name) for name in model.file.tensors]
-    tensors += encode_all(list(resolver.heads(n_heads)), options.head_type)
     metadata = dict(model.file.pairs)
     # Per-layer arrays grow with the blocks.
     metadata |= {k: v for k, v in values.items() if v.kind == GGUFValueType.ARRAY}
     for key in (f"{family.arch}.{BLOCK_COUNT}", f"{family.arch}.nextn_predict_layers"):
         metadata[key] = values[key]
-    return Plan(metadata, tuple(tensors), tuple(notes))
+    metadata |= wanted.metadata(wanted.outtype)
+    taken = as_they_are(model.file, model.file.tensors)
+    heads = list(resolver.heads(n_heads))
+    traits = mixes.Traits.of(model.arch, metadata)
+    tensors = list(_joined(taken, heads, wanted, wanted.head or _own_format(model), traits))
+    return Plan(metadata, tuple(tensors), (*notes, *losses(taken, tensors)))
 
 
-def grafted_format(trunk: Path) -> str:
+def _joined(
+    trunk: Sequence[Taken],
+    heads: Sequence[Named],
+    wanted: Wanted,
+    head_type: str,
+    traits: mixes.Traits,
+) -> Iterator[PlannedTensor]:
+    """The trunk's tensors, copied unless a format was asked for, and the heads' encoded."""
+    shapes = [(tensor.to, tensor.shape) for tensor in trunk]
+    shapes += [(name, source.shape) for name, source in heads]
+    kinds = mixes.choose(wanted.outtype, shapes, traits) if wanted.outtype else {}
+    yield from (tensor.planned(kinds.get(tensor.to)) for tensor in trunk)
+    kinds = mixes.choose(head_type, shapes, traits)
+    yield from (encoded(name, source, kinds[name]) for name, source in heads)
+
+
+def _own_format(model: GgufModel) -> str:
     """Heads in the trunk's own format where that is a plain one, else in eight bits."""
-    file = open_model(trunk).file
-    largest = max(file.tensors.values(), key=lambda tensor: tensor.n_bytes)
+    largest = max(model.file.tensors.values(), key=lambda tensor: tensor.n_bytes)
     return "q8_0" if formats.is_quantized(largest.kind) else largest.kind.name.lower()
 
 

@@ -10,7 +10,7 @@ the trunk's for the rest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convert import formats
-from convert.build import kind_for
 from convert.gguf_file import GgufFile, Pair
 from convert.metadata import pairs
+from convert.mixes import Traits
 from convert.model import GgufModel, open_model
-from convert.plan import Plan, PlannedTensor, encoded
-from convert.reuse import Decoded, copied, moved_rows
+from convert.plan import Plan, encoded
+from convert.reuse import AS_IT_IS, Decoded, Taken, Wanted, losses, planned
 from convert.sources import Array, load_rows
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
@@ -39,14 +39,23 @@ _LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", 
           "ffn_up", "ffn_down")  # fmt: skip
 
 
-def plan_pack(trunk_path: Path, heads_path: Path, outtype: str) -> Plan:
-    """outtype: the format of a full-vocabulary output matrix for a head that was trimmed."""
+def plan_pack(trunk_path: Path, heads_path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
+    """The plan that joins a trunk and a head file of mtp-train.
+
+    A trimmed head's output matrix is made whole, in q8_0 unless another format is asked for.
+    """
     trunk, heads = open_model(trunk_path), open_model(heads_path)
     info = heads.info()
     _check_trunk(trunk)
     _check_heads(trunk, heads, info)
-    tensors = [*_trunk_tensors(trunk), *_head_tensors(trunk, heads, info, outtype)]
-    return Plan(_metadata(trunk, heads), tuple(tensors))
+    metadata = _metadata(trunk, heads) | wanted.metadata(wanted.outtype)
+    of_trunk, of_heads = list(_trunk_tensors(trunk)), list(_head_tensors(trunk, heads, info))
+    tensors = planned(of_trunk, of_heads, wanted, Traits.of(ARCH, metadata))
+    if info.vocabulary is not None:
+        source = FullOutput(trunk, heads, info.vocabulary.draft_ids)
+        kind = formats.outtype(wanted.head or "q8_0")
+        tensors.append(encoded(_output_name(trunk), source, kind))
+    return Plan(metadata, tuple(tensors), losses([*of_trunk, *of_heads], tensors))
 
 
 def _check_trunk(trunk: GgufModel) -> None:
@@ -93,45 +102,42 @@ def _n_kv(model: GgufModel) -> int:
     return int(found[0]) if isinstance(found, np.ndarray) else int(found)
 
 
-def _unrotated(file: GgufFile, name: str, n_heads: int) -> PlannedTensor:
+def _unrotated(file: GgufFile, name: str, n_heads: int) -> Taken:
     """q or k with the rows of each head back from interleaved pairs to halves."""
-    tensor = file.tensors[name]
-    n = tensor.shape[0]
+    n = file.tensors[name].shape[0]
     if n % (2 * n_heads):
         raise MtpError(f"{file.path}: {name}: {n} rows do not divide into {n_heads} heads")
     index = np.arange(n).reshape(n_heads, n // n_heads // 2, 2).transpose(0, 2, 1).ravel()
-    return moved_rows(file, name, index)
+    return Taken(file, name, name, index)
 
 
-def _trunk_tensors(trunk: GgufModel) -> list[PlannedTensor]:
-    file, found = trunk.file, []
+def _trunk_tensors(trunk: GgufModel) -> Iterator[Taken]:
+    file = trunk.file
     n_head = file.count(trunk.key("attention.head_count"))
     n_heads = {"attn_q": n_head, "attn_k": _n_kv(trunk)}
     for name in file.tensors:
         part = name.split(".")[-2]
-        is_rotated = name.startswith("blk.") and part in n_heads
-        found.append(_unrotated(file, name, n_heads[part]) if is_rotated else copied(file, name))
+        if name.startswith("blk.") and part in n_heads:
+            yield _unrotated(file, name, n_heads[part])
+        else:
+            yield Taken(file, name, name)
     if "output.weight" not in file.tensors:
-        found.append(copied(file, "token_embd.weight", "output.weight"))
-    return found
+        yield Taken(file, "token_embd.weight", "output.weight")
 
 
-def _head_tensors(
-    trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo, outtype: str
-) -> list[PlannedTensor]:
-    """The head's block behind the trunk's; its matrices over the vocabulary where they differ."""
-    found = []
+def _output_name(trunk: GgufModel) -> str:
+    return f"blk.{trunk.n_layers}.nextn.shared_head_head.weight"
+
+
+def _head_tensors(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> Iterator[Taken]:
+    """The head's block behind the trunk's, and its output matrix where that is whole."""
     for name in heads.head_tensors:
         number, rest = name.removeprefix("blk.").split(".", 1)
-        found.append(copied(heads.file, name, f"blk.{trunk.n_layers + int(number)}.{rest}"))
-    if f"blk.{trunk.n_layers}.nextn.shared_head_norm.weight" not in {t.name for t in found}:
+        yield Taken(heads.file, name, f"blk.{trunk.n_layers + int(number)}.{rest}")
+    if "blk.0.nextn.shared_head_norm.weight" not in heads.file.tensors:
         raise MtpError(f"{heads.path}: blk.0.nextn.shared_head_norm.weight is missing")
-    name = f"blk.{trunk.n_layers}.nextn.shared_head_head.weight"
     if info.vocabulary is None:
-        return [*found, copied(heads.file, "output.weight", name)]
-    source = FullOutput(trunk, heads, info.vocabulary.draft_ids)
-    kind = kind_for(name, source.shape, formats.outtype(outtype))
-    return [*found, encoded(name, source, kind)]
+        yield Taken(heads.file, "output.weight", _output_name(trunk))
 
 
 @dataclass(frozen=True)

@@ -1,52 +1,103 @@
 """Tensors of an existing GGUF in a new one: copied, with rows moved, or in another format.
 
-Owns nothing but the ways to read them. Knows nothing of models.
+Owns the ways to take them over. Knows nothing of models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from convert import formats
-from convert.build import kind_for
+from convert import formats, mixes
+from convert.build import default_head_type
 from convert.formats import Type
-from convert.gguf_file import GgufFile
+from convert.gguf_file import GgufFile, Pair
+from convert.metadata import pair
 from convert.plan import BLOCK_VALUES, PlannedTensor, encoded
-from convert.sources import STORAGE, Array, Index
+from convert.sources import STORAGE, Array, Index, Pick, Source
 
 COPY_BYTES = 1 << 24
 
 
-def copied(file: GgufFile, name: str, new_name: str | None = None) -> PlannedTensor:
-    """A tensor byte for byte."""
-    tensor = file.tensors[name]
+@dataclass(frozen=True)
+class Wanted:
+    """The formats asked for; None: as it is. `explicit_head` is what was asked for heads alone."""
 
-    def blocks() -> Iterator[bytes | memoryview]:
-        for begin in range(0, tensor.n_bytes, COPY_BYTES):
-            yield file.read(name, begin, min(COPY_BYTES, tensor.n_bytes - begin))
+    outtype: str | None = None
+    explicit_head: str | None = None
 
-    return PlannedTensor(new_name or name, tensor.shape, tensor.kind, tensor.n_bytes, blocks)
+    @property
+    def head(self) -> str | None:
+        return self.explicit_head or (self.outtype and default_head_type(self.outtype))
+
+    def metadata(self, outtype: str | None) -> dict[str, Pair]:
+        """The pairs that tell a file's format, where it changes."""
+        found = formats.file_metadata(outtype) if outtype else {}
+        return {key: pair(value) for key, value in found.items()}
 
 
-def moved_rows(file: GgufFile, name: str, index: Index) -> PlannedTensor:
-    """Chosen rows of a matrix in a chosen order, byte for byte; quantized rows move whole."""
-    tensor = file.tensors[name]
-    n_row = formats.row_bytes(tensor.kind, tensor.shape[-1])
-    step = max(1, BLOCK_VALUES // tensor.shape[-1])
+AS_IT_IS = Wanted()
 
-    def blocks() -> Iterator[bytes | memoryview]:
-        for begin in range(0, len(index), step):
-            chosen = index[begin : begin + step]
-            first, last = int(chosen.min()), int(chosen.max()) + 1
-            raw = file.read(name, first * n_row, (last - first) * n_row)
-            rows = np.frombuffer(raw, np.uint8).reshape(-1, n_row)
-            yield rows[chosen - first].tobytes()
 
-    shape = (len(index), tensor.shape[-1])
-    return PlannedTensor(name, shape, tensor.kind, len(index) * n_row, blocks)
+@dataclass(frozen=True)
+class Taken:
+    """A tensor of `file` that is called `to` in another; `index`: only these rows, in this order.
+
+    Byte for byte where its format stays: quantized rows move whole.
+    """
+
+    file: GgufFile
+    name: str
+    to: str
+    index: Index | None = None
+
+    @property
+    def stored(self) -> Type:
+        return self.file.tensors[self.name].kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.file.tensors[self.name].shape
+        return shape if self.index is None else (len(self.index), shape[-1])
+
+    def planned(self, kind: Type | None) -> PlannedTensor:
+        """In the format `kind`; None: as it is. Integer tensors have no other format."""
+        is_integer = self.stored.name.startswith(("I8", "I16", "I32", "I64"))
+        if kind not in (None, self.stored) and not is_integer:
+            return encoded(self.to, self.source(), kind)
+        n_row = formats.row_bytes(self.stored, self.shape[-1])
+        n_bytes = n_row * int(np.prod(self.shape[:-1]))
+        return PlannedTensor(self.to, self.shape, self.stored, n_bytes, self.blocks)
+
+    def source(self) -> Source:
+        source = Decoded(self.file, self.name)
+        return source if self.index is None else Pick(source, self.index, self.shape)
+
+    def blocks(self) -> Iterator[bytes | memoryview]:
+        tensor = self.file.tensors[self.name]
+        if self.index is None:
+            for begin in range(0, tensor.n_bytes, COPY_BYTES):
+                yield self.file.read(self.name, begin, min(COPY_BYTES, tensor.n_bytes - begin))
+            return
+        n_row = formats.row_bytes(tensor.kind, tensor.shape[-1])
+        step = max(1, BLOCK_VALUES // tensor.shape[-1])
+        for begin in range(0, len(self.index), step):
+            yield self._rows(self.index[begin : begin + step], n_row)
+
+    def _rows(self, chosen: Index, n_row: int) -> bytes:
+        first, last = int(chosen.min()), int(chosen.max()) + 1
+        if last - first > 2 * len(chosen):  # scattered: one by one, to stay within a block
+            return b"".join(self.file.read(self.name, i * n_row, n_row) for i in chosen.tolist())
+        raw = self.file.read(self.name, first * n_row, (last - first) * n_row)
+        return np.frombuffer(raw, np.uint8).reshape(-1, n_row)[chosen - first].tobytes()
+
+
+def as_they_are(file: GgufFile, names: Iterable[str]) -> list[Taken]:
+    """Whole tensors under their own names."""
+    return [Taken(file, name, name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -77,15 +128,27 @@ class Decoded:
         return np.frombuffer(raw, STORAGE[self.dtype]).reshape(end - begin, n_cols)
 
 
-def reformatted(file: GgufFile, name: str, wanted: Type | None, tied: bool) -> PlannedTensor:
-    """A tensor in another format, or copied where it is in that format already."""
-    tensor = file.tensors[name]
-    if wanted is None or not _is_matrix(tensor.kind):
-        return copied(file, name)
-    kind = formats.fitting(kind_for(name, tensor.shape, wanted, tied), tensor.shape[-1])
-    return copied(file, name) if kind == tensor.kind else encoded(name, Decoded(file, name), kind)
+def planned(
+    trunk: Sequence[Taken], heads: Sequence[Taken], wanted: Wanted, traits: mixes.Traits
+) -> list[PlannedTensor]:
+    """The tensors of a new file, each in the format asked for, as for one file of that outtype."""
+    shapes = [(tensor.to, tensor.shape) for tensor in (*trunk, *heads)]
+    found: list[PlannedTensor] = []
+    for tensors, outtype in ((trunk, wanted.outtype), (heads, wanted.head)):
+        kinds: Mapping[str, Type] = mixes.choose(outtype, shapes, traits) if outtype else {}
+        found += [tensor.planned(kinds.get(tensor.to)) for tensor in tensors]
+    return found
 
 
-def _is_matrix(kind: Type) -> bool:
-    """Integer tensors (id maps) have no other format."""
-    return not kind.name.startswith(("I8", "I16", "I32", "I64"))
+def losses(taken: Sequence[Taken], made: Sequence[PlannedTensor]) -> tuple[str, ...]:
+    """What people should know: tensors that were quantized before and now are once more."""
+    kinds = {tensor.name: tensor.kind for tensor in made}
+    before = Counter(
+        tensor.stored.name
+        for tensor in taken
+        if formats.is_quantized(tensor.stored) and kinds[tensor.to] != tensor.stored
+    )
+    if not before:
+        return ()
+    shown = ", ".join(f"{count} from {name}" for name, count in before.most_common())
+    return (f"converted from a quantized format: {shown}; what that lost stays lost",)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from convert.gguf_file import Pair
 from convert.metadata import pair
+from convert.mixes import Traits
 from convert.model import GgufModel, open_model
-from convert.plan import Plan, PlannedTensor
-from convert.reuse import Decoded, copied, moved_rows
+from convert.plan import Plan
+from convert.reuse import AS_IT_IS, Decoded, Taken, Wanted, losses, planned
 from convert.sources import load_rows
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
@@ -63,7 +65,7 @@ def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -
 
 
 def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
-              always: Iterable[int]) -> Trimmed:  # fmt: skip
+              always: Iterable[int], wanted: Wanted = AS_IT_IS) -> Trimmed:  # fmt: skip
     """The plan for a head file over `size` ids; `counts` says which matter."""
     heads, trunk = open_model(heads_path), open_model(trunk_path)
     info = heads.info()
@@ -74,27 +76,36 @@ def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
     if not 0 < size < len(old):
         raise MtpError(f"{heads_path}: drafts over {len(old)} ids; {size} is no smaller number")
     ids = choose_ids(counts, size, old, always)
-    vocabulary = DraftVocabulary(ids, surrogates(trunk, ids))
-    rows = np.searchsorted(old, ids)
-    tensors = [_cut(heads, name, len(old), rows) for name in heads.file.tensors]
-    metadata = dict(heads.file.pairs)
-    new = head_file.HeadInfo(
-        info.trunk_name, info.fingerprint, info.n_embd, info.n_vocab, info.hidden, vocabulary
+    metadata = _metadata(
+        heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(trunk, ids)))
     )
-    metadata |= {key: pair(value) for key, value in new.metadata().items()}
-    metadata = {k: v for k, v in metadata.items() if not k.startswith("tokenizer.")}
-    metadata["tokenizer.ggml.model"] = pair("no_vocab")
-    metadata[heads.key("vocab_size")] = pair(size)
+    metadata |= wanted.metadata(wanted.head)
+    rows = np.searchsorted(old, ids)
+    taken = [_cut(heads, name, len(old), rows) for name in heads.file.tensors]
+    of_blocks = [tensor for tensor in taken if tensor.name.startswith("blk.")]
+    shared = [tensor for tensor in taken if not tensor.name.startswith("blk.")]
+    tensors = planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata))
     total = int(counts.sum())
-    return Trimmed(Plan(metadata, tuple(tensors)), float(counts[ids].sum()) / max(total, 1))
+    plan = Plan(metadata, tuple(tensors), losses(taken, tensors))
+    return Trimmed(plan, float(counts[ids].sum()) / max(total, 1))
 
 
-def _cut(heads: GgufModel, name: str, n_ids: int, rows: npt.NDArray[np.int64]) -> PlannedTensor:
+def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:
+    """The head file's pairs, with a draft vocabulary in place of its tokenizer."""
+    found = {k: v for k, v in heads.file.pairs.items() if not k.startswith("tokenizer.")}
+    found |= {key: pair(value) for key, value in info.metadata().items()}
+    assert info.vocabulary is not None
+    found["tokenizer.ggml.model"] = pair("no_vocab")
+    found[heads.key("vocab_size")] = pair(len(info.vocabulary.draft_ids))
+    return found
+
+
+def _cut(heads: GgufModel, name: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
     if not _OVER_IDS.fullmatch(name):
-        return copied(heads.file, name)
+        return Taken(heads.file, name, name)
     if heads.shape(name)[0] != n_ids:
         raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {heads.shape(name)}")
-    return moved_rows(heads.file, name, rows)
+    return Taken(heads.file, name, name, rows)
 
 
 def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:

@@ -11,10 +11,10 @@ from gguf import GGMLQuantizationType, GGUFReader
 
 from convert.build import Options
 from convert.detach import plan_extract, plan_strip
-from convert.formats import Type
 from convert.graft import plan_graft
 from convert.inspect import inspect_lines
 from convert.pack import plan_pack
+from convert.reuse import Wanted
 from convert.trial import try_heads
 from convert.trim import choose_ids, plan_trim
 from convert.write import write
@@ -43,8 +43,7 @@ def test_grafting_gives_the_file_that_converting_gives(
     family: str, checkpoint: Folder, converted: Convert, tmp_path: Path
 ) -> None:
     out = tmp_path / "grafted.gguf"
-    heads = Options("heads", head_outtype="q8_0")
-    write(plan_graft(converted(family, TRUNK), checkpoint(family), heads), out)
+    write(plan_graft(converted(family, TRUNK), checkpoint(family)), out)
     whole = converted(family, Options(outtype="q8_0"))
     assert contents(out) == contents(whole)
     found, wanted = pairs(out), pairs(whole)
@@ -64,7 +63,7 @@ def test_grafting_opens_only_the_shards_that_hold_heads(
     move_to_own_shard(folder, heads, "model.mtp.")
     for file in folder.glob("model-*.safetensors"):
         file.unlink()
-    plan = plan_graft(converted("mimo2", TRUNK), folder, Options("heads", head_outtype="q8_0"))
+    plan = plan_graft(converted("mimo2", TRUNK), folder)
     write(plan, tmp_path / "grafted.gguf")
     assert contents(tmp_path / "grafted.gguf") == contents(
         converted("mimo2", Options(outtype="q8_0"))
@@ -94,7 +93,7 @@ def test_grafting_refuses_heads_of_another_kind_of_model(
 ) -> None:
     trunk = converted("qwen35" if family != "llama" else "llama", TRUNK)
     with pytest.raises(MtpError, match=message):
-        plan_graft(trunk, checkpoint(family), Options("heads"))
+        plan_graft(trunk, checkpoint(family))
 
 
 def test_grafting_refuses_a_trunk_of_other_norms(
@@ -109,7 +108,7 @@ def test_grafting_refuses_a_trunk_of_other_norms(
     raw[offset : offset + 4] = np.float32(3.5).tobytes()
     trunk.write_bytes(raw)
     with pytest.raises(MtpError, match=r"output_norm\.weight differs"):
-        plan_graft(trunk, checkpoint("glm4moe"), Options("heads"))
+        plan_graft(trunk, checkpoint("glm4moe"))
 
 
 @pytest.mark.parametrize("family", WITH_HEADS)
@@ -117,7 +116,7 @@ def test_stripping_gives_the_file_converted_without_heads(
     family: str, converted: Convert, tmp_path: Path
 ) -> None:
     out = tmp_path / "stripped.gguf"
-    write(plan_strip(converted(family, Options(outtype="q8_0")), None), out)
+    write(plan_strip(converted(family, Options(outtype="q8_0"))), out)
     wanted = converted(family, TRUNK)
     assert contents(out) == contents(wanted)
     found = pairs(out)
@@ -131,7 +130,7 @@ def test_extracted_heads_draft_beside_the_stripped_trunk(
 ) -> None:
     whole = converted(family, Options(outtype="q8_0"))
     heads, trunk = tmp_path / "heads.gguf", converted(family, TRUNK)
-    write(plan_extract(whole, None), heads)
+    write(plan_extract(whole), heads)
     assert contents(heads).items() <= contents(whole).items()
     own = converted(family, Options("heads", outtype="q8_0"))
     assert contents(heads) == contents(own)
@@ -148,7 +147,7 @@ def drafts(model: Path, heads: Path | None) -> tuple[list[int], list[int], list[
 
 
 def test_extracting_in_another_format(converted: Convert, tmp_path: Path) -> None:
-    write(plan_extract(converted("glm4moe"), Type.Q8_0), tmp_path / "heads.gguf")
+    write(plan_extract(converted("glm4moe"), Wanted("q8_0")), tmp_path / "heads.gguf")
     kinds = {t.name: t.tensor_type for t in GGUFReader(tmp_path / "heads.gguf").tensors}
     assert kinds["blk.3.nextn.eh_proj.weight"] == GGMLQuantizationType.Q8_0
     assert kinds["blk.3.nextn.enorm.weight"] == GGMLQuantizationType.F32
@@ -159,7 +158,7 @@ def test_a_file_without_heads_says_what_adds_them(
     planner: Callable[..., object], converted: Convert
 ) -> None:
     with pytest.raises(MtpError, match="holds no MTP heads; mtp-convert graft or pack"):
-        planner(converted("llama"), None)
+        planner(converted("llama"))
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def trunk(converted: Convert) -> Path:
 def test_a_packed_trunk_computes_the_same_function(trunk: Path, tmp_path: Path) -> None:
     heads = write_head_file(tmp_path / "heads.gguf", trunk)
     packed = tmp_path / "packed.gguf"
-    write(plan_pack(trunk, heads, "q8_0"), packed)
+    write(plan_pack(trunk, heads), packed)
     assert generate(packed, 0)[0] == generate(trunk, 0)[0]
     _, hidden = trunk_rows(packed, PROMPT)
     beside, _ = head_rows(heads, PROMPT, hidden)
@@ -197,7 +196,7 @@ def test_packing_a_trimmed_head_gives_its_rows_among_the_trunks(
 ) -> None:
     ids = np.arange(10, 300, 2, dtype=np.int32)
     heads = write_head_file(tmp_path / "heads.gguf", trunk, ids)
-    write(plan_pack(trunk, heads, "f32"), tmp_path / "packed.gguf")
+    write(plan_pack(trunk, heads, Wanted(explicit_head="f32")), tmp_path / "packed.gguf")
     found = {t.name: t for t in GGUFReader(tmp_path / "packed.gguf").tensors}
     output = values(found["blk.3.nextn.shared_head_head.weight"])
     wanted = trunk_values(trunk, "token_embd.weight").copy()
@@ -216,7 +215,7 @@ def test_packing_refuses_what_mimo2_cannot_compute(
     other = converted(family)
     heads = write_head_file(tmp_path / "heads.gguf", other)
     with pytest.raises(MtpError, match=message):
-        plan_pack(other, heads, "q8_0")
+        plan_pack(other, heads)
 
 
 def test_packing_refuses_heads_of_another_trunk(
@@ -224,13 +223,13 @@ def test_packing_refuses_heads_of_another_trunk(
 ) -> None:
     heads = write_head_file(tmp_path / "heads.gguf", converted("qwen2"))
     with pytest.raises(MtpError, match="made for tiny, not for"):
-        plan_pack(trunk, heads, "q8_0")
+        plan_pack(trunk, heads)
 
 
 def test_packing_refuses_heads_on_other_rows(trunk: Path, tmp_path: Path) -> None:
     heads = write_head_file(tmp_path / "heads.gguf", trunk, hidden="post_norm")
     with pytest.raises(MtpError, match="expected mimo2 heads on pre_norm rows"):
-        plan_pack(trunk, heads, "q8_0")
+        plan_pack(trunk, heads)
 
 
 def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(trunk: Path, tmp_path: Path) -> None:

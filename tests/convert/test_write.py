@@ -17,7 +17,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from convert import formats
-from convert.build import Options, kind_for
+from convert.build import Options
 from convert.formats import Type, encode
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
@@ -78,22 +78,6 @@ def test_rows_that_do_not_fit_take_the_nearest_format(
     kind: Type, n_cols: int, wanted: Type
 ) -> None:
     assert formats.fitting(kind, n_cols) == wanted
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "wanted"),
-    [
-        ("blk.0.attn_norm.weight", (64,), Type.F32),
-        ("blk.0.ffn_gate_inp.weight", (4, 64), Type.F32),
-        ("blk.0.ssm_conv1d.weight", (64, 4), Type.F32),
-        ("blk.0.attn_q.weight", (64, 64), Type.Q4_0),
-        ("output.weight", (320, 64), Type.Q6_K),
-    ],
-)
-def test_each_tensor_gets_the_format_llama_cpp_can_use(
-    name: str, shape: tuple[int, ...], wanted: Type
-) -> None:
-    assert kind_for(name, shape, Type.Q4_0) == wanted
 
 
 @pytest.mark.parametrize("outtype", ["f16", "bf16", "q4_0", "q4_k", "q6_k"])
