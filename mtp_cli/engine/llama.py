@@ -219,7 +219,7 @@ class Context:
         if not self.handle:
             raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
         if hidden is HiddenSource.NEXTN:
-            ext.llama_set_embeddings_nextn(self.handle, True, True)
+            self._ask_for_nextn()
         self._memory = lib.llama_get_memory(self.handle)
         self._hidden = hidden
         self._n_outputs_max = n_outputs
@@ -228,6 +228,18 @@ class Context:
         self.n_batch = n_batch
         self.n_ctx = int(lib.llama_n_ctx(self.handle))
         self.n_rs_seq = int(lib.llama_n_rs_seq(self.handle))
+
+    def _ask_for_nextn(self) -> None:
+        """Ask for the rows of outputs, and for graphs whose memory is laid out with them.
+
+        The context's graphs were laid out when it was created, before anyone could ask. In that
+        layout a trunk that hands out the row before its final norm (mimo2) writes the normed row
+        over it. Clearing a control vector, though there is none, lets llama.cpp lay them out anew
+        at the next decode.
+        """
+        ext.llama_set_embeddings_nextn(self.handle, True, True)
+        if lib.llama_set_adapter_cvec(self.handle, None, 0, self.model.n_embd, 0, 0) != 0:
+            raise failure(f"{self.model.path}: llama.cpp could not give the heads their rows")
 
     def decode(
         self,

@@ -41,10 +41,6 @@ def _run(
         hidden=source,
         mtp=hidden is not None,
     )
-    if hidden is None and source is HiddenSource.NEXTN:
-        # All rows, as llama.cpp's own drafter asks a target for them. Asked for output rows only,
-        # a mimo2 trunk gives rows after its norm: its graph is laid out before the request.
-        ext.llama_set_embeddings_nextn(context.handle, True, False)
     if head:
         context.use_head(head)
     context.decode(tokens, 0, hidden=hidden)
@@ -64,7 +60,6 @@ def assistant_draft(target: Path, assistant: Path, prompt: list[int], n: int) ->
     trunk, small = Model(target, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
     context = Context(trunk, n_ctx=64, n_batch=32, n_outputs=32, n_threads=1,
                       hidden=HiddenSource.NEXTN)  # fmt: skip
-    ext.llama_set_embeddings_nextn(context.handle, True, False)
     context.decode(prompt, 0)
     row = context.hidden()
     assert row is not None
