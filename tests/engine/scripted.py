@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mtp_cli.engine.depth import FixedDepth, Seconds
-from mtp_cli.engine.drafters.base import Draft, Drafter, always
+from mtp_cli.engine.drafters.base import Draft, Drafter, Propose, always, likeliest
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
 from mtp_cli.engine.llama import Floats
@@ -112,7 +112,13 @@ class ScriptedDrafter:
             row = None if hidden is None else hidden[index].copy()
             self.seen[position + index] = (token, row)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         start = len(self._target.ids)
         assert self.text[start] == newest, "the loop drafts for another text"
         draft = Draft()
@@ -136,7 +142,13 @@ class StubbornDrafter(ScriptedDrafter):
     def __init__(self, target: TargetLike, ids: Sequence[int]) -> None:
         super().__init__(target, ids, lambda: True)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         ids = list(self.text[:depth])
         return Draft(ids, [0.5] * len(ids))
 

@@ -18,7 +18,7 @@ from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine.cost import CostModel, CostTable
 from mtp_cli.engine.depth import DepthPolicy
-from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
@@ -110,7 +110,13 @@ class RecordedHeads:
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         self._n_shown += len(ids)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         recorded = self._trace.drafts[self._n_shown]
         depth = min(depth, len(recorded.ids))
         draft = Draft()

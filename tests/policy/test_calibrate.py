@@ -11,7 +11,7 @@ import pytest
 
 from mtp_cli.engine import calibrate
 from mtp_cli.engine.cost import CostTable
-from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
+from mtp_cli.engine.drafters.base import Draft, NoDrafter, Propose, always, likeliest
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.target import Rows
 from tests.policy.machines import TABLES
@@ -69,7 +69,13 @@ class Heads:
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         self.n_waiting += len(ids)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         table = self.bench.table
         self.bench.now += table.first_s + self.n_waiting * table.row_s + (depth - 1) * table.step_s
         self.n_waiting = 0

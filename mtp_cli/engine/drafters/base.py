@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from mtp_cli.engine.llama import Floats
+
+Ids = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,31 @@ class Draft:
 def always(_draft: Draft) -> bool:
     """Draft on, to the depth asked for."""
     return True
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The id drafted from one row of a drafter's logits.
+
+    index: its place in the row
+    prob:  the drafter's own probability that it stands
+    """
+
+    index: int
+    prob: float
+
+
+class Propose(Protocol):
+    """Chooses what to draft; asked once for each further id of a draft, in order."""
+
+    def __call__(self, logits: Floats, ids: Ids | None) -> Proposal:
+        """logits: (n_draft,) float32; ids: (n_draft,) int32, the target's id of each, None: same"""
+
+
+def likeliest(logits: Floats, ids: Ids | None) -> Proposal:
+    """The drafter's best id, and its probability."""
+    best = int(logits.argmax())
+    return Proposal(best, float(1 / np.exp(logits - logits[best]).sum()))
 
 
 class Drafter(Protocol):
@@ -42,10 +72,18 @@ class Drafter(Protocol):
         hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
         """
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         """At most `depth` ids to follow `newest`, which the target has not decoded yet.
 
         keep_going: shown the draft so far before each further id is drafted; False ends it
+        propose:    chooses each id from the drafter's logits; a drafter that has none, or only
+                    knows its best guess, may leave it unused
         """
 
     def truncate(self, n_past: int) -> None:
@@ -64,7 +102,13 @@ class NoDrafter:
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         pass
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         return Draft()
 
     def truncate(self, n_past: int) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
 from mtp_cli.engine.llama import Context, Floats
 from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
@@ -85,7 +85,7 @@ class MtpDrafter:
         self._context = context
         self._owns_model = owns_model
         self._scale = scale
-        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids.tolist()
+        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
         self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
         self._is_chained = n_chained > 1
         self.max_depth = n_chained if self._is_chained else MAX_DEPTH
@@ -115,7 +115,13 @@ class MtpDrafter:
     def n_waiting(self) -> int:
         return len(self._waiting.tokens)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         depth = min(depth, self.max_depth, self._room())
         if depth <= 0 or self._carry is None:
             return Draft()
@@ -128,7 +134,13 @@ class MtpDrafter:
         self._n_read = self._waiting.end
         draft = Draft()
         run = self._chained_steps if self._is_chained else self._reused_steps
-        run(tokens, hidden, start, draft, lambda: len(draft.ids) < depth and keep_going(draft))
+        run(
+            tokens,
+            hidden,
+            start,
+            take=lambda: self._take(draft, propose),
+            is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
+        )
         self._waiting.restart(self._n_read)
         return draft
 
@@ -143,7 +155,7 @@ class MtpDrafter:
         tokens: list[int],
         hidden: Floats,
         start: int,
-        draft: Draft,
+        take: Callable[[], int],
         is_wanted: Callable[[], bool],
     ) -> None:
         """One head: each step adds one row after the rows before it."""
@@ -152,11 +164,11 @@ class MtpDrafter:
             self._context.decode(tokens[:-1], start, first_output=n_before, hidden=hidden[:-1])
             tokens, hidden, start = tokens[-1:], hidden[-1:], start + n_before
         self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
-        token = self._take(draft)
+        token = take()
         position = self._n_read
         while is_wanted():
             self._context.decode([token], position, hidden=self._context.hidden())
-            token = self._take(draft)
+            token = take()
             position += 1
 
     def _chained_steps(
@@ -164,7 +176,7 @@ class MtpDrafter:
         tokens: list[int],
         hidden: Floats,
         start: int,
-        draft: Draft,
+        take: Callable[[], int],
         is_wanted: Callable[[], bool],
     ) -> None:
         """One head per step: head k has its own layer of KV and reads all rows again.
@@ -179,7 +191,7 @@ class MtpDrafter:
             self._context.use_head(head)
             self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
             if is_drafting:
-                token = self._take(draft)
+                token = take()
                 row = self._context.hidden()
                 is_drafting = row is not None and is_wanted()
                 if is_drafting:
@@ -190,13 +202,13 @@ class MtpDrafter:
         if not self._context.remove_from(position):
             self._context.clear()  # the head only loses what it remembers of the text
 
-    def _take(self, draft: Draft) -> int:
-        """Add the head's best token to the draft; returns its id in the head's vocabulary."""
-        logits = self._context.logits()[0]
-        best = int(logits.argmax())
-        draft.ids.append(best if self._draft_ids is None else self._draft_ids[best])
-        draft.probs.append(float(1 / np.exp(logits - logits[best]).sum()))
-        return best
+    def _take(self, draft: Draft, propose: Propose) -> int:
+        """Add to the draft from the newest logits; returns the id in the head's vocabulary."""
+        chosen = propose(self._context.logits()[0], self._draft_ids)
+        token = chosen.index if self._draft_ids is None else int(self._draft_ids[chosen.index])
+        draft.ids.append(token)
+        draft.probs.append(chosen.prob)
+        return chosen.index
 
     def truncate(self, n_past: int) -> None:
         if n_past < self._next:
