@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
+from convert.files import read_range
 from mtp_cli.errors import MtpError
 
 MAGIC = b"GGUF"
@@ -75,13 +76,14 @@ def _array(payload: bytes) -> Any:
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor: shape in numpy order (GGUF's reversed), absolute offset of its bytes."""
+    """One tensor: shape in numpy order (GGUF's reversed); its bytes start at `offset` of `file`."""
 
     name: str
     shape: tuple[int, ...]
     kind: GGMLQuantizationType
     offset: int
     n_bytes: int
+    file: Path
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,7 @@ class GgufFile:
         """Bytes of a tensor from byte `begin` of it on."""
         tensor = self.tensors[name]
         n_wanted = tensor.n_bytes - begin if n_bytes is None else n_bytes
-        with self.path.open("rb", buffering=0) as file:
-            found = b""
-            while len(found) < n_wanted:
-                start = tensor.offset + begin + len(found)
-                more = os.pread(file.fileno(), n_wanted - len(found), start)
-                if not more:
-                    raise MtpError(f"{self.path}: {name}: the file ends too early")
-                found += more
-        return found
+        return read_range(tensor.file, name, tensor.offset + begin, n_wanted)
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -244,7 +238,7 @@ class _Parser:
                     f"{self.path}: {name}: {n_bytes} bytes at {start + offset} do not fit the "
                     f"file of {self.size} (is it truncated?)"
                 )
-            tensors[name] = GgufTensor(name, shape, kind, start + offset, n_bytes)
+            tensors[name] = GgufTensor(name, shape, kind, start + offset, n_bytes, self.path)
         end = 0
         for tensor in sorted(tensors.values(), key=lambda tensor: tensor.offset):
             if tensor.offset < end:

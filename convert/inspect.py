@@ -82,7 +82,9 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     for tensor in file.tensors.values():
         formats[tensor.kind.name] += tensor.n_bytes
     total = sum(formats.values())
-    yield f"tensors: {len(file.tensors)}, {size(total)}: {_shares(formats)}"
+    n_files = len({tensor.file for tensor in file.tensors.values()})
+    parts = f" in {n_files} files" if n_files > 1 else ""
+    yield f"tensors: {len(file.tensors)}{parts}, {size(total)}: {_shares(formats)}"
 
 
 def _pairing_lines(model: GgufModel) -> Iterator[str]:

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from gguf import GGUFValueType
 
 from convert import formats
-from convert.gguf_file import GgufFile, Pair, read_gguf
+from convert.gguf_file import GgufFile, Pair
 from convert.metadata import pair
+from convert.splits import read_whole
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
@@ -39,8 +40,6 @@ class GgufModel:
     def arch(self) -> str:
         if not self.file.architecture:
             raise MtpError(f"{self.path}: general.architecture is missing")
-        if self.file.get("split.count", 0) not in (0, 1):
-            raise MtpError(f"{self.path}: one part of a split model; merge it first")
         return self.file.architecture
 
     def key(self, name: str) -> str:
@@ -136,8 +135,8 @@ def _block(name: str) -> int | None:
 
 
 def open_model(path: Path) -> GgufModel:
-    """Read a GGUF's header as a model."""
-    model = GgufModel(read_gguf(path))
+    """Read a GGUF's header, or those of all its parts, as a model."""
+    model = GgufModel(read_whole(path))
     if model.arch and not model.file.tensors:
         raise MtpError(f"{path}: holds no tensors")
     return model

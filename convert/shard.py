@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert.files import read_range
 from mtp_cli.errors import MtpError
 
 # The safetensors library's own limit: a larger header is an attack or an accident.
@@ -47,18 +48,7 @@ class TensorEntry:
 
     def read(self, begin: int, n_bytes: int) -> bytes:
         """n_bytes of the tensor from byte `begin` of it; MtpError when the file has shrunk."""
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                found = os.pread(file.fileno(), n_bytes, self.begin + begin)
-                while len(found) < n_bytes:  # one read returns at most 2 GiB
-                    start = self.begin + begin + len(found)
-                    more = os.pread(file.fileno(), n_bytes - len(found), start)
-                    if not more:
-                        raise MtpError(f"{self.file}: {self.name}: the file ends too early")
-                    found += more
-                return found
-        except OSError as error:
-            raise MtpError(f"{self.file}: {error.strerror}") from error
+        return read_range(self.file, self.name, self.begin + begin, n_bytes)
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

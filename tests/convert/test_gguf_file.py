@@ -142,7 +142,7 @@ def written(tmp_path: Path, change: Callable[[dict[str, object]], None]) -> Path
     [
         ("llama.nextn_predict_layers", 9, "9 heads in 2 blocks"),
         ("llama.block_count", "two", "llama.block_count: expected a count, found two"),
-        ("split.count", 3, "merge it first"),
+        ("split.count", 3, "one of 3 parts; expected a name that ends in"),
         ("general.architecture", "", "general.architecture is missing"),
     ],
 )
