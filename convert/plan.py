@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from convert import formats
+from convert.ahead import in_order
 from convert.formats import Type
 from convert.gguf_file import ALIGNMENT, KEY_ALIGNMENT, Pair
 from convert.metadata import encode_header
 from convert.sources import Source, n_rows
 from mtp_cli.errors import MtpError
 
-# A block of rows holds about this many values: 16 MB as float32.
-BLOCK_VALUES = 1 << 22
+# A block of rows holds about this many values: 4 MB as float32, and several are alive at a time.
+BLOCK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,16 @@ def encoded(name: str, source: Source, kind: Type) -> PlannedTensor:
     fits = formats.fitting(kind, source.shape[-1])
     n_bytes = n_rows(source) * formats.row_bytes(fits, source.shape[-1])
 
+    def block(begin: int, end: int) -> bytes | memoryview:
+        try:
+            return formats.encode(source.rows(begin, end), source.dtype, fits)
+        except MtpError as error:
+            raise MtpError(f"{name}: {error}") from error
+
     def blocks() -> Iterator[bytes | memoryview]:
-        step = max(1, BLOCK_VALUES // source.shape[-1])
-        for begin in range(0, n_rows(source), step):
-            rows = source.rows(begin, min(begin + step, n_rows(source)))
-            try:
-                yield formats.encode(rows, source.dtype, fits)
-            except MtpError as error:
-                raise MtpError(f"{name}: {error}") from error
+        step, n = max(1, BLOCK_VALUES // source.shape[-1]), n_rows(source)
+        jobs = [partial(block, begin, min(begin + step, n)) for begin in range(0, n, step)]
+        yield from in_order(jobs) if len(jobs) > 1 else (job() for job in jobs)
 
     return PlannedTensor(name, source.shape, fits, n_bytes, blocks)
 

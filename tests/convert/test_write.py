@@ -42,6 +42,26 @@ def test_encodes_as_gguf_py_does(kind: Type) -> None:
     assert bytes(encode(values, "F32", kind)) == wanted.tobytes()
 
 
+@pytest.mark.parametrize("kind", [Type.F16, Type.BF16])
+def test_any_float_is_narrowed_as_gguf_py_does(kind: Type) -> None:
+    bits = np.random.default_rng(3).integers(0, 1 << 32, (256, 1024), np.uint32)
+    values = bits.view(np.float32)  # the smallest, infinities and NaNs among them
+    values[np.abs(values) > 65000] = np.inf  # or f16 would refuse
+    with np.errstate(over="ignore"):
+        wanted = quants.quantize(values, kind).view(np.uint16)
+    found = np.frombuffer(encode(values, "F32", kind), np.uint16).reshape(wanted.shape)
+    is_nan = np.isnan(values)
+    np.testing.assert_array_equal(found[~is_nan], wanted[~is_nan])
+    assert np.isnan(formats.decode(found.tobytes(), kind, values.shape)[is_nan]).all()
+
+
+def test_blocks_of_a_large_tensor_come_in_order() -> None:
+    values = random_rows(3000, 1024)
+    assert b"".join(map(bytes, encoded("a", Constant(values), Type.F32).blocks())) == (
+        values.tobytes()
+    )
+
+
 @pytest.mark.parametrize("kind", [Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K])
 def test_k_quants_decode_to_about_the_same_values(kind: Type) -> None:
     values = random_rows(4, 512)
