@@ -303,7 +303,7 @@ def parameter_counts(tensors: Sequence[Named]) -> tuple[int, int, int, int]:
     for name, source in tensors:
         size = math.prod(source.shape)
         total += size
-        if "_exps." in name:
+        if "_exps." in name and len(source.shape) > 2:  # not a scale for each expert
             experts += size // source.shape[-3]
             n_experts, n_stacks = n_experts + source.shape[-3], n_stacks + 1
         else:

@@ -166,7 +166,7 @@ def common_metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.rope.freq_base_swa": None if swa_theta is None else float(swa_theta),
         "{arch}.attention.layer_norm_rms_epsilon": _optional_float(config.find("rms_norm_eps")),
         "{arch}.expert_count": config.find("num_local_experts", "num_experts", "n_routed_experts"),
-        "{arch}.expert_used_count": config.find("num_experts_per_tok"),
+        "{arch}.expert_used_count": config.find("num_experts_per_tok", "top_k_experts"),
         "{arch}.expert_group_count": config.find("n_group"),
         "{arch}.expert_group_used_count": config.find("topk_group"),
         "{arch}.expert_gating_func": _GATING.get(score) if isinstance(score, str) else None,

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints with heads: MiMo-V2, Step-3.5, Nemotron-H, Gemma 4."""
+"""Tiny random checkpoints with heads: MiMo-V2, Step-3.5, Nemotron-H."""
 
 from __future__ import annotations
 
@@ -173,89 +173,4 @@ def nemotron_h() -> Tiny:
         tiny.norm(f"mtp.layers.{name}.weight", EMBD)
     _nemotron_attention(tiny, "mtp.layers.0.mixer.")
     _nemotron_experts(tiny, "mtp.layers.1.mixer.")
-    return tiny
-
-
-SLIDING = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
-
-
-def _gemma4(tiny: Tiny, n_layers: int, embd: int, per_layer: int, has_keys: bool) -> None:
-    """Sliding layers with heads of 16 and two of keys, full ones with 32 and one.
-
-    Attention is not scaled by the width, so the norms of q and k must be small, as trained ones
-    are: or half precision keys decide the softmax.
-    """
-    tiny.matrix("model.embed_tokens.weight", N_VOCAB, embd, scale=3.0)
-    tiny.tensors["model.embed_tokens.weight"][259:264] = 0
-    tiny.norm("model.norm.weight", embd)
-    for i in range(n_layers):
-        layer = f"model.layers.{i}"
-        a = layer + ".self_attn."
-        width, n_kv = (16, 2) if SLIDING[i] == "sliding_attention" else (32, 1)
-        tiny.matrix(a + "q_proj.weight", N_HEAD * width, embd)
-        tiny.matrix(a + "o_proj.weight", embd, N_HEAD * width)
-        tiny.norm(a + "q_norm.weight", width, 0.4)
-        if has_keys:
-            tiny.matrix(a + "k_proj.weight", n_kv * width, embd)
-            if width == 16:  # in full attention the keys are the values
-                tiny.matrix(a + "v_proj.weight", n_kv * width, embd)
-            tiny.norm(a + "k_norm.weight", width, 0.4)
-        for name in ("input", "post_attention", "pre_feedforward", "post_feedforward"):
-            tiny.norm(f"{layer}.{name}_layernorm.weight", embd)
-        tiny.norm(layer + ".layer_scalar", 1)
-        for part, shape in (("gate", (FF, embd)), ("up", (FF, embd)), ("down", (embd, FF))):
-            tiny.matrix(f"{layer}.mlp.{part}_proj.weight", *shape)
-        if per_layer:
-            tiny.matrix(layer + ".per_layer_input_gate.weight", per_layer, embd)
-            tiny.matrix(layer + ".per_layer_projection.weight", embd, per_layer)
-            tiny.norm(layer + ".post_per_layer_input_norm.weight", embd)
-    if per_layer:
-        tiny.matrix("model.embed_tokens_per_layer.weight", N_VOCAB, per_layer * n_layers)
-        tiny.matrix("model.per_layer_model_projection.weight", per_layer * n_layers, embd)
-        tiny.norm("model.per_layer_projection_norm.weight", per_layer)
-
-
-def _gemma4_config(architecture: str, model_type: str, **more: object) -> dict[str, object]:
-    return base(
-        architecture, model_type, num_hidden_layers=4, head_dim=16, global_head_dim=32,
-        num_global_key_value_heads=1, layer_types=SLIDING, sliding_window=16,
-        tie_word_embeddings=True, hidden_activation="gelu_pytorch_tanh",
-        vocab_size_per_layer_input=N_VOCAB, hidden_size_per_layer_input=16,
-        num_kv_shared_layers=0, final_logit_softcapping=30.0, attention_k_eq_v=True,
-        enable_moe_block=False,
-        use_double_wide_mlp=False, moe_intermediate_size=None,
-        rope_parameters={
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25,
-                               "rope_theta": 1000000.0},
-        },
-    ) | more  # fmt: skip
-
-
-def gemma4() -> Tiny:
-    """With embeddings for each layer, as in the small models."""
-    tiny = Tiny(_gemma4_config("Gemma4ForCausalLM", "gemma4_text"), byte_fallback=True)
-    _gemma4(tiny, 4, EMBD, 16, has_keys=True)
-    return tiny
-
-
-def gemma4_assistant() -> Tiny:
-    """No keys or values of its own; wraps a text config, beside the width of its target."""
-    text = _gemma4_config("", "gemma4_text", hidden_size=32, num_hidden_layers=2,
-                          layer_types=SLIDING[:2], vocab_size_per_layer_input=0,
-                          hidden_size_per_layer_input=0, num_kv_shared_layers=2)  # fmt: skip
-    del text["architectures"]
-    tiny = Tiny(
-        {
-            "architectures": ["Gemma4AssistantForCausalLM"],
-            "model_type": "gemma4_assistant",
-            "backbone_hidden_size": EMBD,
-            "text_config": text,
-            "tie_word_embeddings": True,
-        }
-    )
-    tiny.byte_fallback = True
-    _gemma4(tiny, 2, 32, 0, has_keys=False)
-    tiny.matrix("pre_projection.weight", 32, 2 * EMBD)
-    tiny.matrix("post_projection.weight", EMBD, 32)
     return tiny

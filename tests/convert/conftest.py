@@ -10,7 +10,7 @@ import pytest
 from convert.build import Options, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
-from tests.convert import checkpoints, checkpoints_more, checkpoints_mtp
+from tests.convert import checkpoints, checkpoints_gemma4, checkpoints_more, checkpoints_mtp
 from tests.convert.checkpoints import Tiny, write_checkpoint
 
 # builder -> (llama.cpp's architecture, heads)
@@ -20,7 +20,9 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "smollm": (checkpoints.smollm, "llama", 0),
     "qwen2": (checkpoints.qwen2, "qwen2", 0),
     "qwen3": (checkpoints.qwen3, "qwen3", 0),
-    "gemma4": (checkpoints_more.gemma4, "gemma4", 0),
+    "gemma4": (checkpoints_gemma4.gemma4, "gemma4", 0),
+    "gemma4_e2b": (checkpoints_gemma4.gemma4_e2b, "gemma4", 0),
+    "gemma4_moe": (checkpoints_gemma4.gemma4_moe, "gemma4", 0),
     "qwen35": (checkpoints_mtp.qwen35, "qwen35", 1),
     "qwen35_vision": (checkpoints_mtp.qwen35_vision, "qwen35", 1),
     "qwen35moe": (checkpoints_mtp.qwen35moe, "qwen35moe", 1),
@@ -35,7 +37,8 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
 }
 # Heads that are a checkpoint of their own, and run only with a target's context.
 BESIDE: dict[str, tuple[Callable[[], Tiny], str, int]] = {
-    "gemma4_assistant": (checkpoints_more.gemma4_assistant, "gemma4-assistant", 0),
+    "gemma4_assistant": (checkpoints_gemma4.gemma4_assistant, "gemma4-assistant", 0),
+    "gemma4_e2b_assistant": (checkpoints_gemma4.gemma4_e2b_assistant, "gemma4-assistant", 0),
 }
 ALL = FAMILIES | BESIDE
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]

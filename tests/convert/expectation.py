@@ -41,6 +41,7 @@ _OWN = {
     "self_attn.qkv_proj.weight": "attn_qkv.weight",
     "mtp_norm.weight": "post_attention_norm.weight",
     "final_layernorm.weight": "layer_output_norm.weight",
+    "router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale",
 }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
     plain = {canonical(name, n_layer, arch): values for name, values in dequantized(tiny).items()}
     found: dict[str, Floats] = {}
-    for name, values in _split(_stack(plain), config, arch).items():
+    for name, values in _split(_stack(plain, arch), config, arch).items():
         values = _changed(name, values, config, arch)
         found[gguf_name(name, table)] = values
     return found
@@ -140,14 +141,16 @@ def gguf_name(name: str, table: TensorNameMap) -> str:
     return mapped
 
 
-def _stack(plain: dict[str, Floats]) -> dict[str, Floats]:
-    """Experts one by one -> stacked; experts fused -> gate and up."""
+def _stack(plain: dict[str, Floats], arch: str) -> dict[str, Floats]:
+    """Experts one by one -> stacked; experts fused -> gate and up, but for Gemma."""
     found: dict[str, Floats] = {}
     groups: dict[str, dict[int, Floats]] = defaultdict(dict)
     for name, values in plain.items():
         match = re.search(r"\.experts\.(\d+)\.", name)
         if match:
             groups[name.replace(match[0], ".experts.")][int(match[1])] = values
+        elif name.endswith("experts.gate_up_proj") and arch == "gemma4":
+            found[name + ".weight"] = values
         elif name.endswith("experts.gate_up_proj"):
             half = values.shape[1] // 2
             base = name.removesuffix("gate_up_proj")

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
 from mtp_cli.engine.llama import Context, Floats
 from mtp_cli.engine.target import MAX_DEPTH
 
@@ -43,7 +43,13 @@ class SharedKvDrafter:
         self._row = hidden[-1].copy()
         self._next = position + len(ids)
 
-    def draft(self, newest: int, depth: int, keep_going: Callable[[Draft], bool] = always) -> Draft:
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
         draft = Draft()
         row, token = self._row, newest
         # Where the target's memory ends is where llama.cpp lets a reader of it stand.
@@ -53,18 +59,13 @@ class SharedKvDrafter:
             if draft.ids and not keep_going(draft):
                 break
             self._context.decode([token], position, hidden=row[np.newaxis])
-            token = self._take(draft)
+            chosen = propose(self._context.logits()[0], None)
+            token = chosen.index
+            draft.ids.append(token)
+            draft.probs.append(chosen.prob)
             rows = self._context.hidden()
             row = None if rows is None else rows[0]
         return draft
-
-    def _take(self, draft: Draft) -> int:
-        """Add the assistant's best token to the draft."""
-        logits = self._context.logits()[0]
-        best = int(logits.argmax())
-        draft.ids.append(best)
-        draft.probs.append(float(1 / np.exp(logits - logits[best]).sum()))
-        return best
 
     def truncate(self, n_past: int) -> None:
         """The target's memory is cut by its owner; only the row can be out of date here."""
