@@ -142,7 +142,10 @@ class _Parser:
             raise MtpError(f"{self.path}: GGUF version {version}; expected {VERSION}")
         n_tensors, n_pairs = self.unpack("<QQ")
         if n_tensors > MAX_ENTRIES or n_pairs > MAX_ENTRIES:
-            raise MtpError(f"{self.path}: {n_tensors} tensors and {n_pairs} pairs announced")
+            raise MtpError(
+                f"{self.path}: {n_tensors} tensors and {n_pairs} pairs announced; expected at most "
+                f"{MAX_ENTRIES} of each"
+            )
         pairs: dict[str, Pair] = {}
         for _ in range(n_pairs):
             key = self.string("a metadata key")
@@ -155,7 +158,10 @@ class _Parser:
     def take(self, n_bytes: int, what: str) -> bytes:
         position = self.file.tell()
         if n_bytes > self.size - position or position + n_bytes > MAX_HEADER_BYTES:
-            raise MtpError(f"{self.path}: {what}: {n_bytes} bytes at {position} of {self.size}")
+            raise MtpError(
+                f"{self.path}: {what}: expected {n_bytes} bytes at {position}, the file has "
+                f"{self.size} (is it truncated?)"
+            )
         return self.file.read(n_bytes)
 
     def unpack(self, layout: str, what: str = "header") -> tuple[Any, ...]:
@@ -172,7 +178,10 @@ class _Parser:
         head = self.take(8, what)
         (n_bytes,) = struct.unpack("<Q", head)
         if n_bytes > MAX_STRING_BYTES:
-            raise MtpError(f"{self.path}: {what}: a string of {n_bytes} bytes")
+            raise MtpError(
+                f"{self.path}: {what}: a string of {n_bytes} bytes; expected at most "
+                f"{MAX_STRING_BYTES}"
+            )
         return head + self.take(n_bytes, what)
 
     def kind(self, key: str) -> GGUFValueType:
@@ -209,7 +218,10 @@ class _Parser:
         try:
             kind = GGMLQuantizationType(code)
         except ValueError:
-            raise MtpError(f"{self.path}: {name}: number format {code} is not known") from None
+            raise MtpError(
+                f"{self.path}: {name}: number format {code} is not known; expected one of ggml's, "
+                f"0 to {max(GGMLQuantizationType)}"
+            ) from None
         if shape[-1] % GGML_QUANT_SIZES[kind][0] or 0 in shape:
             raise MtpError(f"{self.path}: {name}: {kind.name} cannot hold shape {shape}")
         return name, shape, kind, offset
@@ -242,6 +254,9 @@ class _Parser:
         end = 0
         for tensor in sorted(tensors.values(), key=lambda tensor: tensor.offset):
             if tensor.offset < end:
-                raise MtpError(f"{self.path}: {tensor.name}: overlaps the tensor before it")
+                raise MtpError(
+                    f"{self.path}: {tensor.name}: overlaps the tensor before it: expected it at "
+                    f"byte {end} or later, found at {tensor.offset}"
+                )
             end = tensor.offset + tensor.n_bytes
         return tensors

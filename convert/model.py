@@ -48,6 +48,10 @@ class GgufModel:
     @cached_property
     def n_layers(self) -> int:
         """Layers of the trunk, heads not counted."""
+        if self.key(BLOCK_COUNT) not in self.file.pairs:
+            raise MtpError(
+                f"{self.path}: architecture {self.arch}: {self.key(BLOCK_COUNT)} is missing"
+            )
         n_blocks = self.file.count(self.key(BLOCK_COUNT))
         n_nextn = self.file.count(self.key(NEXTN))
         if n_nextn > n_blocks:

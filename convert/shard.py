@@ -61,7 +61,10 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
                 raise MtpError(f"{file}: expected a safetensors file, found {size} bytes")
             n_header = int.from_bytes(head, "little")
             if n_header > MAX_HEADER_BYTES or 8 + n_header > size:
-                raise MtpError(f"{file}: header of {n_header} bytes in a file of {size}")
+                raise MtpError(
+                    f"{file}: header of {n_header} bytes in a file of {size}; expected at most "
+                    f"{min(MAX_HEADER_BYTES, size - 8)}"
+                )
             text = stream.read(n_header)
     except OSError as error:
         raise MtpError(f"{file}: {error.strerror}") from error
@@ -101,7 +104,10 @@ def _entry(file: Path, name: str, fields: Any, start: int, size: int) -> TensorE
         raise MtpError(f"{where}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise MtpError(f"{where}: number format {dtype!r} is not known")
+        raise MtpError(
+            f"{where}: number format {dtype!r} is not known; expected one of "
+            f"{', '.join(ITEM_BYTES)}"
+        )
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise MtpError(f"{where}: shape {str(shape)[:60]} is not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2:
@@ -132,9 +138,15 @@ def _check_layout(file: Path, entries: dict[str, TensorEntry], start: int, size:
     position = start
     for entry in sorted(entries.values(), key=lambda entry: (entry.begin, entry.end)):
         if entry.begin < position:
-            raise MtpError(f"{file}: {entry.name}: overlaps the tensor before it")
+            raise MtpError(
+                f"{file}: {entry.name}: overlaps the tensor before it: expected it at byte "
+                f"{position}, found at {entry.begin}"
+            )
         if entry.begin > position:
-            raise MtpError(f"{file}: {entry.name}: a gap of {entry.begin - position} bytes")
+            raise MtpError(
+                f"{file}: {entry.name}: a gap of {entry.begin - position} bytes: expected it at "
+                f"byte {position}, found at {entry.begin}"
+            )
         position = entry.end
     if position != size:
         raise MtpError(f"{file}: {size - position} bytes after the last tensor")

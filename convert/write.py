@@ -24,31 +24,28 @@ READ_BYTES = 1 << 24
 
 def write(plan: Plan, out: Path, progress: Progress = lambda done, total: None) -> None:
     """Write `plan` to `out`, which appears only by rename, after it was read back."""
-    with _temporary(out) as path:
-        free = shutil.disk_usage(path.parent).free
-        if plan.n_bytes > free:
-            raise MtpError(f"{out}: needs {plan.n_bytes} bytes, the disk has {free} free")
-        try:
+    try:
+        with _temporary(out) as path:
+            free = shutil.disk_usage(path.parent).free
+            if plan.n_bytes > free:
+                raise MtpError(f"{out}: needs {plan.n_bytes} bytes, the disk has {free} free")
             with path.open("wb") as file:
                 sums = list(_stream(plan, file, progress))
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise MtpError(f"{out}: {error.strerror}") from error
-        _verify(plan, path, sums)
-        path.replace(out)
-        _sync_folder(out.parent)
+            _verify(plan, path, sums)
+            path.replace(out)
+            _sync_folder(out.parent)
+    except OSError as error:
+        raise MtpError(f"{out}: cannot be written: {error.strerror}") from error
 
 
 @contextmanager
 def _temporary(out: Path) -> Iterator[Path]:
-    if out.is_dir():
+    if os.path.isdir(out):  # unlike Path.is_dir it takes an unreadable folder for none
         raise MtpError(f"{out}: is a folder; expected a file name")
     path = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        path.open("xb").close()
-    except OSError as error:
-        raise MtpError(f"{out}: cannot be written: {error.strerror}") from error
+    path.open("xb").close()
     try:
         yield path
     finally:

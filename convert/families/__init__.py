@@ -34,4 +34,7 @@ def family_of(config: Config) -> Family:
                 raise MtpError(f"{config.where}: {refusal}")
             return family
     shown = ", ".join(str(name)[:60] for name in classes[:3]) or "none named"
-    raise MtpError(f"{config.where}: architectures: {shown}: no family of mtp-convert")
+    raise MtpError(
+        f"{config.where}: architectures: {shown}: no family of mtp-convert; expected one of "
+        "those in convert/README.md"
+    )

@@ -78,7 +78,7 @@ BAD = {
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "version 1": (header(version=1), "GGUF version 1; expected 3"),
     "version 9": (header(version=9), "GGUF version 9"),
-    "cut in the counts": (header()[:10], "bytes at 8 of 10"),
+    "cut in the counts": (header()[:10], "expected 16 bytes at 8, the file has 10"),
     "absurd counts": (header(n_tensors=1 << 60), "tensors and 0 pairs announced"),
     "pairs that are not there": (header(n_pairs=2), "a metadata key"),
     "an absurd key": (header(n_pairs=1, rest=struct.pack("<Q", 1 << 62)), "a string of"),

@@ -1,0 +1,271 @@
+"""Bad input by command, both formats: one line that names file and tensor, exit 1, and no trace.
+
+Each case damages one thing about a good checkpoint or GGUF and runs a command that needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convert import cli
+from convert.build import Options
+from convert.checkpoint import INDEX
+from convert.detach import plan_strip
+from convert.gguf_file import read_gguf
+from convert.write import write
+from mtp_cli.errors import MtpError
+from tests.convert.checkpoints import write_checkpoint
+from tests.convert.checkpoints_mtp import glm4moe
+from tests.convert.conftest import Convert
+from tests.convert.heads import write_head_file
+from tests.convert.test_bad_checkpoints import edit_config, edit_header, edit_index
+
+OLD = b"what was there before"
+SHARD = "model-00001-of-00002.safetensors"
+NORM = "model.norm.weight"
+LAYER_NORM = "model.layers.1.input_layernorm.weight"
+TRUNK = Options("trunk", outtype="q8_0")
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Run]:
+    """Runs a command that must fail; its one line of error."""
+    handler = signal.getsignal(signal.SIGTERM)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "x.gguf").write_bytes(OLD)
+
+    def run(*arguments: object) -> str:
+        words = ["mtp-convert", *map(str, arguments), "-o", str(folder / "x.gguf")]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        assert (stop.value.code, captured.out) == (1, "")
+        assert os.listdir(folder) == ["x.gguf"]
+        assert (folder / "x.gguf").read_bytes() == OLD
+        assert captured.err.startswith("error: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def shard_of(folder: Path, name: str) -> Path:
+    return folder / str(json.loads((folder / INDEX).read_text())["weight_map"][name])
+
+
+def describe(name: str, **fields: Any) -> Callable[[Path], None]:
+    """Change what a shard's header says of a tensor."""
+    return lambda folder: edit_header(
+        shard_of(folder, name), lambda header: header[name].update(fields)
+    )
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / SHARD, (folder / SHARD).stat().st_size - 100)
+
+
+def absurd(folder: Path) -> None:
+    (folder / SHARD).write_bytes((1 << 60).to_bytes(8, "little") + b"{}")
+
+
+CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "a missing shard": (lambda folder: (folder / SHARD).unlink(), ["missing", SHARD]),
+    "an extra shard": (
+        lambda folder: shutil.copy(folder / SHARD, folder / "model-00009-of-00002.safetensors"),
+        ["model-00009-of-00002.safetensors", INDEX]),
+    "a tensor no shard holds": (
+        lambda folder: edit_index(folder, lambda names: names.update({"model.ghost": SHARD})),
+        [SHARD, "model.ghost", INDEX]),
+    "a truncated shard": (cut, [SHARD, "weight", "is it truncated"]),
+    "overlapping offsets": (
+        describe(LAYER_NORM, data_offsets=[0, 128]), ["weight: overlaps", "expected it at byte"]),
+    "offsets out of range": (
+        describe(NORM, data_offsets=[1 << 40, (1 << 40) + 128]), [NORM, "lie outside"]),
+    "a header of absurd length": (absurd, [SHARD, "header of 1152921504606846976", "expected"]),
+    "shapes against config.json": (
+        lambda folder: edit_config(folder, hidden_size=32), ["token_embd.weight", NORM[:5],
+        "expected (320, 32)", "found (320, 64)"]),
+    "an unknown number format": (
+        describe(NORM, dtype="F4_E2M1"), [NORM, "'F4_E2M1'", "expected one of F64"]),
+    "an unknown architecture": (
+        lambda folder: edit_config(folder, architectures=["MartianForCausalLM"]),
+        ["config.json", "MartianForCausalLM", "expected"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHECKPOINTS)
+def test_a_bad_checkpoint(case: str, refused: Run, tmp_path: Path) -> None:
+    damage, words = CHECKPOINTS[case]
+    folder = write_checkpoint(tmp_path / "tiny", glm4moe())
+    damage(folder)
+    line = refused("convert", folder)
+    assert all(word in line for word in (str(folder), *words)), line
+
+
+OTHER_MODELS: dict[str, tuple[dict[str, Any], str]] = {
+    "another width": ({"hidden_size": 32}, "embedding_length 32"),
+    "another vocabulary": ({"vocab_size": 300}, "a vocabulary of 300"),
+    "fewer layers": ({"num_hidden_layers": 2}, "heads for 2 layers"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_MODELS)
+def test_heads_for_another_model(
+    case: str, refused: Run, converted: Convert, tmp_path: Path
+) -> None:
+    changes, words = OTHER_MODELS[case]
+    folder, trunk = write_checkpoint(tmp_path / "tiny", glm4moe()), converted("glm4moe", TRUNK)
+    edit_config(folder, **changes)
+    line = refused("graft", trunk, folder)
+    assert all(word in line for word in (str(folder), words, str(trunk))), line
+
+
+def described_at(path: Path, name: str) -> int:
+    """Where in the file the description of a tensor goes on after its name."""
+    return path.read_bytes().index(struct.pack("<Q", len(name)) + name.encode()) + 8 + len(name)
+
+
+def patch(path: Path, where: int, raw: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(where)
+        file.write(raw)
+
+
+def patch_offset(path: Path, name: str, value: int) -> None:
+    n_dims = len(read_gguf(path).tensors[name].shape)
+    patch(path, described_at(path, name) + 4 + 8 * n_dims + 4, struct.pack("<Q", value))
+
+
+def patch_format(path: Path, name: str, code: int) -> None:
+    n_dims = len(read_gguf(path).tensors[name].shape)
+    patch(path, described_at(path, name) + 4 + 8 * n_dims, struct.pack("<I", code))
+
+
+def patch_key(path: Path, key: str, raw: bytes) -> None:
+    """The value of a metadata key, behind its four bytes of type."""
+    patch(path, path.read_bytes().index(key.encode()) + len(key) + 4, raw)
+
+
+TENSOR = "blk.0.attn_q.weight"
+GGUFS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
+    "truncated": (
+        lambda path: os.truncate(path, path.stat().st_size - 4096), ["weight", "is it truncated"]),
+    "truncated in the header": (lambda path: os.truncate(path, 100), ["expected", "truncated"]),
+    "overlapping": (
+        lambda path: patch_offset(path, TENSOR, 0), ["overlaps", "expected it at byte"]),
+    "out of range": (
+        lambda path: patch_offset(path, TENSOR, 1 << 40), [TENSOR, "do not fit the file"]),
+    "a header of absurd length": (
+        lambda path: patch(path, 8, b"\xff" * 8), ["18446744073709551615 tensors", "expected"]),
+    "a string of absurd length": (
+        lambda path: patch(path, 24, b"\xff" * 8), ["18446744073709551615 bytes", "expected"]),
+    "an unknown number format": (
+        lambda path: patch_format(path, TENSOR, 999), [TENSOR, "number format 999", "expected"]),
+    "a shape its format cannot have": (
+        lambda path: patch(path, described_at(path, TENSOR) + 4, struct.pack("<Q", 33)),
+        [TENSOR, "cannot hold shape"]),
+    "another endianness": (
+        lambda path: patch(path, 4, b"\0\0\0\3"), ["big-endian", "expected little-endian"]),
+    "another version": (lambda path: patch(path, 4, b"\7\0\0\0"), ["version 7", "expected 3"]),
+    "no GGUF": (lambda path: patch(path, 0, b"PK\3\4"), ["not a GGUF file"]),
+    "more heads than blocks": (
+        lambda path: patch_key(path, "glm4moe.nextn_predict_layers", b"\x63\0\0\0"),
+        ["99 heads in 4 blocks"]),
+    "an unknown architecture": (
+        lambda path: patch_key(path, "general.architecture", struct.pack("<Q", 7) + b"martian"),
+        ["architecture martian", "martian.block_count is missing"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GGUFS)
+@pytest.mark.parametrize("command", ["strip", "extract"])
+def test_a_bad_gguf(
+    command: str, case: str, refused: Run, converted: Convert, tmp_path: Path
+) -> None:
+    damage, words = GGUFS[case]
+    path = tmp_path / "model.gguf"
+    shutil.copy(converted("glm4moe", Options(outtype="q8_0")), path)
+    damage(path)
+    line = refused(command, path)
+    assert all(word in line for word in (str(path), *words)), line
+
+
+def test_a_head_file_of_another_width(refused: Run, converted: Convert, tmp_path: Path) -> None:
+    trunk = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    patch_key(heads, "mimo2.feed_forward_length", struct.pack("<I", 64))
+    line = refused("pack", trunk, heads)
+    assert str(heads) in line
+    assert "feed_forward_length 64, the trunk's is 96" in line
+
+
+def test_a_model_that_ends_while_it_is_read(converted: Convert, tmp_path: Path) -> None:
+    path, out = tmp_path / "model.gguf", tmp_path / "out.gguf"
+    shutil.copy(converted("glm4moe", Options(outtype="q8_0")), path)
+    plan = plan_strip(path)
+    os.truncate(path, 8192)
+    with pytest.raises(MtpError, match=r"model\.gguf: \S+: the file ends too early"):
+        write(plan, out)
+    assert os.listdir(tmp_path) == ["model.gguf"]
+
+
+@contextmanager
+def no_file_above(n_bytes: int) -> Iterator[None]:
+    """A disk that is full after n_bytes: the system refuses to let a file grow beyond them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("n_bytes", [10, 100_000])
+def test_a_disk_that_fills_up(
+    n_bytes: int, refused: Run, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = checkpoint("glm4moe")
+    with no_file_above(n_bytes):
+        line = refused("convert", folder)
+    assert f"{tmp_path}/out/x.gguf: cannot be written: File too large" in line
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """As another user, where the tests run as root, whom permissions do not stop."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(user)
+
+
+def test_a_folder_that_may_not_be_written(converted: Convert, tmp_path: Path) -> None:
+    plan, closed = plan_strip(converted("glm4moe", Options(outtype="q8_0"))), tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    wanted = r"closed/out\.gguf: cannot be written: Permission denied"
+    with without_privileges(), pytest.raises(MtpError, match=wanted):
+        write(plan, closed / "out.gguf")
+    assert os.listdir(closed) == []
