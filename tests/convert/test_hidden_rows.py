@@ -41,7 +41,7 @@ def rows(path: Path, source: HiddenSource, pieces: list[int], first_output: int 
 def before_norm(path: Path, normed: Floats) -> Floats:
     """The direction of the row before an RMS norm."""
     norm = next(t for t in GGUFReader(path).tensors if t.name == "output_norm.weight")
-    return unit(normed / np.asarray(norm.data, np.float32))
+    return unit(np.divide(normed, norm.data, dtype=np.float32))
 
 
 def unit(rows: Floats) -> Floats:

@@ -1,0 +1,173 @@
+"""`python -m benchmarks.peer`: its two commands, and the one place where expected errors end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.peer import build as building
+from benchmarks.peer import report
+from benchmarks.peer.compare import Contender, Record, compare, ours, peers
+from benchmarks.peer.server import SETTINGS, Server, Setting
+from benchmarks.peer.summary import summary
+from convert.model import open_model
+from convert.pack import plan_pack
+from convert.write import write
+from mtp_cli import models
+from mtp_cli.bench.measure import Plan, shortened, warm_up
+from mtp_cli.bench.prompts import PROMPTS
+from mtp_cli.bench.report import write_json
+from mtp_cli.engine import Engine
+from mtp_cli.engine.engine import physical_cores
+from mtp_cli.engine.quantize import OUTTYPES, quantize
+from mtp_cli.errors import MtpError
+from mtp_cli.models import ModelFiles
+from mtp_cli.session import prompt_ids
+
+FOLDER = Path("runs/peer")
+BINARY = building.binary(FOLDER)
+QUICK_CLASSES = "python,editing,chat"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command("build")
+def build_(
+    folder: Annotated[Path, typer.Option("--dir", help="For source and build, 600 MB.")] = FOLDER,
+    sdist: Annotated[
+        Path | None, typer.Option(help="llama-cpp-python's .tar.gz, or it unpacked.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1)] = 2,
+) -> None:
+    """Compile llama-server from llama-cpp-python's sdist, with the wheel's flags."""
+    folder.mkdir(parents=True, exist_ok=True)
+    print(building.build(building.fetch(folder, sdist), folder, jobs))
+
+
+def packed(files: ModelFiles, outtype: str | None, folder: Path) -> Path:
+    """Trunk and head in one file of an architecture that llama.cpp can draft with."""
+    if files.heads is None:
+        raise MtpError(f"{files.name} has no heads of its own; name them with --heads")
+    trunk = files.model
+    if outtype is not None:
+        trunk = folder / f"trunk-{outtype}.gguf"
+        quantize(files.model, trunk, outtype)
+    out = folder / "packed.gguf"
+    write(plan_pack(trunk, files.heads), out)
+    if trunk != files.model:
+        trunk.unlink()
+    return out
+
+
+def start(
+    stack: contextlib.ExitStack, binary: Path, model: Path, settings: Sequence[Setting],
+    n_ctx: int, n_threads: int,
+) -> list[Contender]:  # fmt: skip
+    """Every setting of both tools, ready to answer; `stack` ends them."""
+    servers = []
+    for index, setting in enumerate(settings):
+        log = model.parent / f"server-{index}.log"
+        server = Server(binary, model, setting, n_ctx=n_ctx, n_threads=n_threads, log=log)
+        servers.append(stack.enter_context(server))
+    return peers(servers)
+
+
+def measured(engine: Engine, contenders: Sequence[Contender], plan: Plan) -> list[Record]:
+    prompts = [(n, cls, prompt_ids(engine, text)) for n, cls, text in plan.prompts()]
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(prompts) * len(contenders))
+        return compare(
+            contenders,
+            prompts,
+            plan.max_tokens,
+            lambda cls: progress.update(task, description=cls, advance=1),
+        )
+
+
+def affordable(plan: Plan, n_contenders: int, tokens_per_s: float, seconds: float) -> Plan:
+    """The plan with answers short enough, if every setting were as fast as plain decoding."""
+    stand_in = dataclasses.replace(plan, depths=tuple(range(n_contenders)))
+    n = shortened(stand_in, tokens_per_s, seconds).max_tokens
+    return dataclasses.replace(plan, max_tokens=n)
+
+
+@app.command("run")
+def run(
+    server: Annotated[Path, typer.Option(help="The llama-server to compare with.")] = BINARY,
+    model: Annotated[Path | None, typer.Option("--model", "-m", help="A Llama-type trunk.")] = None,
+    heads: Annotated[Path | None, typer.Option(help="Its head file.")] = None,
+    outtype: Annotated[
+        str | None, typer.Option(help=f"Requantize the trunk: {', '.join(OUTTYPES)}.")
+    ] = None,
+    classes: Annotated[str, typer.Option(help="mtp-bench's. [default: all]")] = ",".join(PROMPTS),
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=2)] = 64,
+    minutes: Annotated[float, typer.Option(help="Of answers, at the most.")] = 12,
+    quick: Annotated[bool, typer.Option("--quick", help="Three classes, once.")] = False,
+    ctx: Annotated[int, typer.Option(min=512)] = 2048,
+    threads: Annotated[int | None, typer.Option(min=1)] = None,
+    workdir: Annotated[Path | None, typer.Option(help="For the packed file and logs.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure ours and llama-server's settings on the same file, alternating."""
+    if quick:
+        classes, repetitions, minutes = QUICK_CLASSES, 1, 2
+    unknown = set(classes.split(",")) - set(PROMPTS)
+    if unknown:
+        raise typer.BadParameter(f"no class {min(unknown)!r}; there are {', '.join(PROMPTS)}.")
+    if outtype is not None and outtype not in OUTTYPES:
+        raise typer.BadParameter(f"--outtype: one of {', '.join(OUTTYPES)}.")
+    if not server.exists():
+        raise MtpError(f"{server}: not there; python -m benchmarks.peer build makes it")
+    files, n_threads = models.find(model, heads), threads or physical_cores()
+    plan = Plan(tuple(classes.split(",")), (0.0,), (0,), repetitions, max_tokens)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workdir)))
+        path = packed(files, outtype, folder)
+        engine = stack.enter_context(Engine.open(path, n_ctx=ctx, n_threads=n_threads))
+        engine.costs()
+        contenders = [*ours(engine), *start(stack, server, path, SETTINGS, ctx, n_threads)]
+        plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
+        records = measured(engine, contenders, plan)
+        name = open_model(path).file.get("general.name", "")
+    report.show(Console(), records)
+    if json_file is not None:
+        write_json(json_file, as_json(server, files, str(name), n_threads, ctx, plan, records))
+
+
+def as_json(
+    server: Path, files: ModelFiles, name: str, n_threads: int, n_ctx: int, plan: Plan,
+    records: list[Record],
+) -> dict[str, Any]:  # fmt: skip
+    """One record for each class, repetition, tool and setting; see `Record`."""
+    return {
+        "version": 1,
+        "model": str(files.model),
+        "heads": str(files.heads),
+        "name": name,
+        "llama_server": str(server),
+        "llama_server_build": building.configuration(server),
+        "settings": {setting.name: list(setting.options) for setting in SETTINGS},
+        "threads": n_threads,
+        "n_ctx": n_ctx,
+        "max_tokens": plan.max_tokens,
+        "repetitions": plan.repetitions,
+        "records": [record.to_json() for record in records],
+        "summary": summary(records),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        app(prog_name="python -m benchmarks.peer")
+    except MtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

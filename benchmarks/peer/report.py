@@ -1,0 +1,58 @@
+"""Shows the comparison: two tables for people. Computes nothing that summary.py does not."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peer.compare import OURS, PEER, Record
+from benchmarks.peer.summary import PEER_PLAIN, Speeds, bar
+
+
+def speed_table(speeds: Speeds, records: list[Record]) -> Table:
+    """A row for each setting: its speed, and over llama-server's plain decoding by class."""
+    shown = Table(
+        title="greedy decoding, tok/s, and times llama-server's plain decoding",
+        title_justify="left",
+    )
+    for name in ("", "setting", "tok/s", "all", *speeds.classes, "accepted"):
+        shown.add_column(name, justify="left" if name in ("", "setting") else "right")
+    for tool in (OURS, PEER):
+        for setting in speeds.settings(tool):
+            key = (tool, setting)
+            ratio = speeds.ratio(key, PEER_PLAIN)
+            over = [f"{ratio[name]:.2f}" for name in ("geomean", *speeds.classes)]
+            shown.add_row(tool, setting, f"{speeds.mean(key):.1f}", *over, accepted(records, key))
+        shown.add_section()
+    return shown
+
+
+def accepted(records: list[Record], key: tuple[str, str]) -> str:
+    """The share of verified draft ids that stayed."""
+    found = [r for r in records if (r.tool, r.setting) == key]
+    n_drafted = sum(r.drafted for r in found)
+    return f"{sum(r.accepted for r in found) / n_drafted:.2f}" if n_drafted else ""
+
+
+def bar_table(speeds: Speeds) -> Table:
+    shown = Table(title="ours over llama-server, same file", title_justify="left")
+    for name in ("ours", "llama-server", "geometric mean", "worst class", "at least", ""):
+        shown.add_column(name, justify="left" if name in ("ours", "llama-server", "") else "right")
+    for row in bar(speeds):
+        numbers = (row.ratios["geomean"], row.ratios["worst"], row.at_least)
+        cells = [f"{number:.2f}" for number in numbers]
+        shown.add_row(row.name, row.against, *cells, "met" if row.is_met else "short")
+    return shown
+
+
+def show(console: Console, records: list[Record]) -> None:
+    if not records:
+        console.print("nothing to compare: every prompt was answered with one token")
+        return
+    speeds = Speeds(records)
+    console.print(speed_table(speeds, records))
+    console.print(bar_table(speeds))
+    console.print(
+        "llama-server by its own timings.predicted_per_second, ours without the prompt's pass; "
+        "both without the first token"
+    )

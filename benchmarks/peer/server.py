@@ -1,0 +1,173 @@
+"""One llama-server process with one setting, and its answers.
+
+Owns starting, asking and ending it. Knows nothing of what the answers are compared with.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mtp_cli.errors import MtpError
+
+HOST = "127.0.0.1"
+START_S, ANSWER_S, STOP_S = 300.0, 600.0, 10.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """tokens_per_s: of decoding, without the prompt's pass and the token it gives."""
+
+    tokens: list[int]
+    tokens_per_s: float
+    drafted: int
+    accepted: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What of llama-server's options differs from its defaults."""
+
+    name: str
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def draft_mtp(cls, name: str, n_max: int | None = None, p_min: float | None = None) -> Setting:
+        options = ["--spec-type", "draft-mtp"]
+        if n_max is not None:
+            options += ["--spec-draft-n-max", str(n_max)]
+        if p_min is not None:
+            options += ["--spec-draft-p-min", str(p_min)]
+        return cls(name, tuple(options))
+
+
+PLAIN = Setting("plain")
+DEFAULTS = Setting.draft_mtp("draft-mtp defaults")
+DEPTHS = (1, 2, 3, 4)
+SETTINGS = (
+    PLAIN,
+    DEFAULTS,
+    *(Setting.draft_mtp(f"depth {n}", n) for n in DEPTHS),
+    *(Setting.draft_mtp(f"n-max {n} p-min {p}", n, p) for n, p in ((3, 0.5), (3, 0.8), (8, 0.8))),
+)
+
+
+def parse_answer(body: Mapping[str, Any]) -> Answer:
+    """An answer of POST /completion; MtpError when it lacks what is measured."""
+    timings, tokens = body.get("timings"), body.get("tokens")
+    if not isinstance(timings, dict) or not isinstance(tokens, list):
+        raise MtpError(f"llama-server's answer has no timings or tokens: {str(body)[:200]}")
+    speed = timings.get("predicted_per_second")
+    if not isinstance(speed, int | float):
+        raise MtpError("llama-server's timings have no predicted_per_second")
+    drafted, accepted = (int(timings.get(key, 0)) for key in ("draft_n", "draft_n_accepted"))
+    return Answer(tokens, float(speed), drafted, accepted)
+
+
+class Client:
+    """Asks a llama-server that runs somewhere."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://{HOST}:{port}"
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._url}/health", timeout=5) as response:
+                return bool(response.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def answer(self, prompt: Sequence[int], max_tokens: int) -> Answer:
+        """Greedy, by the one sampler that needs no sorting, which is the fastest it has."""
+        asked = {
+            "prompt": list(prompt), "n_predict": max_tokens, "samplers": ["top_k"], "top_k": 1,
+            "temperature": 0, "return_tokens": True, "stream": False,
+        }  # fmt: skip
+        request = urllib.request.Request(
+            f"{self._url}/completion",
+            json.dumps(asked).encode(),
+            {"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+                return parse_answer(json.load(response))
+        except urllib.error.HTTPError as error:
+            raise MtpError(f"llama-server refused: {error.read(300).decode()}") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise MtpError(f"llama-server gave no answer: {error}") from None
+
+
+class Server:
+    """A running llama-server; a context manager, which ends it whatever happens."""
+
+    def __init__(
+        self, binary: Path, model: Path, setting: Setting, *, n_ctx: int, n_threads: int, log: Path
+    ) -> None:
+        self.setting = setting
+        self._log = log
+        port = free_port()
+        command = [str(binary), "--model", str(model), "--ctx-size", str(n_ctx),
+                   "--threads", str(n_threads), "--parallel", "1", "--host", HOST,
+                   "--port", str(port), *setting.options]  # fmt: skip
+        self.client = Client(port)
+        try:
+            with log.open("wb") as file:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+                )
+        except OSError as error:
+            raise MtpError(f"{binary}: {error.strerror}") from None
+
+    def __enter__(self) -> Server:
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_S
+        while not self.client.is_ready():
+            if self._process.poll() is not None:
+                raise MtpError(f"llama-server ended at once: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise MtpError(f"llama-server was not ready after {START_S:.0f} s")
+            time.sleep(0.1)
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def stop(self) -> None:
+        """Ask it to end; end it if it does not."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])

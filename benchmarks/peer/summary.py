@@ -1,0 +1,104 @@
+"""What the records say of the two tools. Pure.
+
+Every ratio is of two speeds on one prompt; its median over the repetitions of a class, then over
+the classes the geometric mean and the worst.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.peer.compare import OURS, PEER, Record
+from benchmarks.peer.server import DEFAULTS, DEPTHS, PLAIN
+
+Key = tuple[str, str]  # a tool and one of its settings
+AUTO, OUR_PLAIN = (OURS, "auto"), (OURS, "plain")
+PEER_PLAIN, PEER_DEFAULTS = (PEER, PLAIN.name), (PEER, DEFAULTS.name)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the bar: what was compared, with what, and the least that is asked for."""
+
+    name: str
+    against: str
+    ratios: dict[str, float]
+    at_least: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.ratios["geomean"] >= self.at_least
+
+
+class Speeds:
+    """Tokens per second by setting, class and repetition."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._speeds: dict[Key, dict[tuple[str, int], float]] = {}
+        for record in records:
+            of_key = self._speeds.setdefault((record.tool, record.setting), {})
+            of_key[record.cls, record.repetition] = record.tokens_per_s
+        places = next(iter(self._speeds.values()), {})
+        self.classes = list(dict.fromkeys(cls for cls, _ in places))
+
+    def settings(self, tool: str) -> list[str]:
+        return [setting for found, setting in self._speeds if found == tool]
+
+    def median(self, key: Key, cls: str) -> float:
+        return statistics.median(v for place, v in self._speeds[key].items() if place[0] == cls)
+
+    def mean(self, key: Key) -> float:
+        return statistics.geometric_mean(self.median(key, cls) for cls in self.classes)
+
+    def ratio(self, key: Key, other: Key) -> dict[str, float]:
+        """By class, then "geomean" and "worst"."""
+        ours, theirs = self._speeds[key], self._speeds[other]
+        found = {
+            cls: statistics.median(v / theirs[at] for at, v in ours.items() if at[0] == cls)
+            for cls in self.classes
+        }
+        means = statistics.geometric_mean(found.values()), min(found.values())
+        return {**found, "geomean": means[0], "worst": means[1]}
+
+    def best_peer(self) -> str:
+        """llama-server's setting that is fastest over all classes, plain decoding among them."""
+        return max(
+            self.settings(PEER), key=lambda name: self.ratio((PEER, name), PEER_PLAIN)["geomean"]
+        )
+
+
+def bar(speeds: Speeds) -> list[Row]:
+    """The lines of the bar that this run can answer."""
+    best = speeds.best_peer()
+    rows = [
+        Row("automatic", PEER_DEFAULTS[1], speeds.ratio(AUTO, PEER_DEFAULTS), 1.5),
+        Row("automatic", f"its best setting, {best}", speeds.ratio(AUTO, (PEER, best)), 1.05),
+    ]
+    rows += [Row(name, name, ratios, 1.25) for name, ratios in same_depth(speeds).items()]
+    return [*rows, Row("plain", "plain", speeds.ratio(OUR_PLAIN, PEER_PLAIN), 1.0)]
+
+
+def same_depth(speeds: Speeds) -> dict[str, dict[str, float]]:
+    """Ours over llama-server's at each fixed depth."""
+    names = [f"depth {n}" for n in DEPTHS]
+    return {name: speeds.ratio((OURS, name), (PEER, name)) for name in names}
+
+
+def summary(records: list[Record]) -> dict[str, Any]:
+    """The JSON file's `summary`: ratios as objects of class -> ratio with geomean and worst."""
+    if not records:
+        return {}
+    speeds = Speeds(records)
+    best = speeds.best_peer()
+    return {
+        "auto_over_peer_defaults": speeds.ratio(AUTO, PEER_DEFAULTS),
+        "peer_best_setting": best,
+        "auto_over_peer_best": speeds.ratio(AUTO, (PEER, best)),
+        "ours_over_peer_same_depth": same_depth(speeds),
+        "plain_over_peer_plain": speeds.ratio(OUR_PLAIN, PEER_PLAIN),
+        "auto_over_plain": speeds.ratio(AUTO, OUR_PLAIN),
+        "forks": {tool: sum(r.is_fork for r in records if r.tool == tool) for tool in (OURS, PEER)},
+    }

@@ -1,0 +1,198 @@
+"""Zero-pads a trunk and its heads into a wider model that computes the same function.
+
+Owns the plans of the widened files. Knows nothing of measuring.
+
+Every matrix gets zero rows and columns, so the added channels, attention heads and feed-forward
+units carry zeros through the whole model. Only the RMS norms see the width: over `hidden` times
+as many channels the mean square is that much smaller, so epsilon is divided by `hidden` and each
+norm's weights by its square root. Attention heads keep their width and thereby their rotary
+angles and their scale; more of them are added, key/value heads alike, which keeps each head with
+its keys. A block of zeros quantizes to zeros, so quantized values do not change either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convert import formats
+from convert.formats import Type
+from convert.gguf_file import Pair
+from convert.metadata import pair
+from convert.model import GgufModel
+from convert.plan import Plan, PlannedTensor, encoded
+from convert.reuse import Decoded
+from convert.sources import Source, load_rows
+from mtp_cli.errors import MtpError
+
+EPSILON = "attention.layer_norm_rms_epsilon"
+# What rows and columns of a matrix count: hidden channels, query and key/value heads' channels,
+# feed-forward units; a dot for rows that stay (ids).
+_MATRICES = {
+    "token_embd": (".", "h"), "output": (".", "h"), "attn_q": ("q", "h"), "attn_k": ("k", "h"),
+    "attn_v": ("k", "h"), "attn_qkv": ("qkk", "h"), "attn_output": ("h", "q"),
+    "ffn_gate": ("f", "h"), "ffn_up": ("f", "h"), "ffn_down": ("h", "f"), "eh_proj": ("h", "hh"),
+}  # fmt: skip
+_NORMS = ("output_norm", "attn_norm", "ffn_norm", "enorm", "hnorm", "shared_head_norm")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many times as wide: the hidden row, and everything else."""
+
+    hidden: int
+    others: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of rows or columns: where it lay, how many, and where it goes."""
+
+    start: int
+    count: int
+    to: int
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The widths of a dense model, by what counts them in `_MATRICES`."""
+
+    h: int
+    q: int
+    k: int
+    f: int
+
+    @classmethod
+    def of(cls, model: GgufModel) -> Widths:
+        n_head, n_head_kv = (_count(model, f"attention.head_count{s}") for s in ("", "_kv"))
+        width = head_width(model)
+        return cls(model.n_embd, n_head * width, n_head_kv * width, _count(model, _FF))
+
+    def times(self, scale: Scale) -> Widths:
+        others = {name: getattr(self, name) * scale.others for name in "qkf"}
+        return dataclasses.replace(self, h=self.h * scale.hidden, **others)
+
+
+_FF = "feed_forward_length"
+
+
+def _count(model: GgufModel, name: str) -> int:
+    """A number of the model; where it has one for each layer, they must be equal."""
+    found = np.unique(np.atleast_1d(model.file.get(model.key(name), 0)))
+    if len(found) != 1 or found[0] <= 0:
+        raise MtpError(f"{model.path}: {name}: expected one number for all layers, found {found}")
+    return int(found[0])
+
+
+def head_width(model: GgufModel) -> int:
+    n_head = _count(model, "attention.head_count")
+    return int(model.file.get(model.key("attention.key_length"), model.n_embd // n_head))
+
+
+@dataclass(frozen=True)
+class Padded:
+    """A tensor among zeros, times `factor`, as a source of float32 rows."""
+
+    source: Source
+    rows_: tuple[Part, ...]
+    columns: tuple[Part, ...]
+    shape: tuple[int, ...]
+    factor: float = 1.0
+    dtype: str = "F32"
+
+    def rows(self, begin: int, end: int) -> npt.NDArray[np.float32]:
+        found = np.zeros((end - begin, self.shape[-1]), np.float32)
+        for part in self.rows_:
+            first, last = max(begin, part.to), min(end, part.to + part.count)
+            if first < last:
+                old = part.start - part.to
+                values = load_rows(self.source, first + old, last + old) * np.float32(self.factor)
+                for column in self.columns:
+                    here = slice(column.to, column.to + column.count)
+                    there = slice(column.start, column.start + column.count)
+                    found[first - begin : last - begin, here] = values[:, there]
+        return found
+
+
+def _parts(kinds: str, old: Widths, new: Widths) -> tuple[tuple[Part, ...], int]:
+    """The runs of one dimension, and its new size."""
+    parts, start, to = [], 0, 0
+    for kind in kinds:
+        parts.append(Part(start, getattr(old, kind), to))
+        start += getattr(old, kind)
+        to += getattr(new, kind)
+    return tuple(parts), to
+
+
+def _padded(model: GgufModel, name: str, scale: Scale) -> Padded:
+    source = Decoded(model.file, name)
+    old = Widths.of(model)
+    new = old.times(scale)
+    part = name.removesuffix(".weight").split(".")[-1]
+    if part in _NORMS:
+        columns, n = _parts("h", old, new)
+        return Padded(source, (Part(0, 1, 0),), columns, (n,), 1 / math.sqrt(scale.hidden))
+    if part not in _MATRICES:
+        raise MtpError(f"{model.path}: {name}: not a tensor of a dense Llama, cannot be widened")
+    row_kinds, column_kinds = _MATRICES[part]
+    n_rows, n_columns = source.shape
+    rows, n = _parts(row_kinds, old, new) if row_kinds != "." else ((Part(0, n_rows, 0),), n_rows)
+    columns, m = _parts(column_kinds, old, new)
+    if rows[-1].start + rows[-1].count != n_rows or columns[-1].start + columns[-1].count != (
+        n_columns
+    ):
+        raise MtpError(f"{model.path}: {name}: shape {source.shape} does not fit the metadata")
+    return Padded(source, rows, columns, (n, m))
+
+
+def _metadata(model: GgufModel, scale: Scale) -> dict[str, Pair]:
+    new = Widths.of(model).times(scale)
+    width = head_width(model)
+    n_kv = model.file.get(model.key("attention.head_count_kv"), 0)
+    many_kv = n_kv * scale.others
+    name = f"{model.file.get('general.name', 'model')} scaled to width {new.h} (zero-padded)"
+    changed: dict[str, object] = {
+        "embedding_length": new.h,
+        _FF: new.f,
+        "attention.head_count": new.q // width,
+        "attention.head_count_kv": many_kv.tolist() if isinstance(n_kv, np.ndarray) else many_kv,
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": width,
+        EPSILON: float(model.file.get(model.key(EPSILON))) / scale.hidden,
+    }
+    own = {model.key(key): pair(value) for key, value in changed.items()}
+    return {**model.file.pairs, "general.name": pair(name), **own}
+
+
+def plan_trunk(trunk: GgufModel, scale: Scale, outtype: str) -> Plan:
+    """A dense Llama-type trunk, wider; outtype: the format of its matrices, unquantized."""
+    if trunk.arch != "llama":
+        raise MtpError(f"{trunk.path}: architecture {trunk.arch}; only llama can be widened")
+    tensors = []
+    for name in trunk.file.tensors:
+        source = _padded(trunk, name, scale)
+        kind = formats.outtype(outtype) if len(source.shape) > 1 else Type.F32
+        tensors.append(encoded(name, source, kind))
+    file_type = {key: pair(value) for key, value in formats.file_metadata(outtype).items()}
+    return Plan(_metadata(trunk, scale) | file_type, tuple(tensors))
+
+
+def plan_heads(heads: GgufModel, widened: GgufModel, scale: Scale) -> Plan:
+    """A head file for the trunk in `widened`, in the formats it had."""
+    info = dataclasses.replace(
+        heads.info(), fingerprint=widened.fingerprint(), n_embd=widened.n_embd
+    )
+    if info.hidden != "pre_norm":
+        raise MtpError(f"{heads.path}: reads {info.hidden} rows; only pre_norm ones keep their use")
+    tensors = [_same_format(heads, name, scale) for name in heads.file.tensors]
+    own = {key: pair(value) for key, value in info.metadata().items()}
+    return Plan(_metadata(heads, scale) | own, tuple(tensors))
+
+
+def _same_format(heads: GgufModel, name: str, scale: Scale) -> PlannedTensor:
+    return encoded(name, _padded(heads, name, scale), heads.file.tensors[name].kind)
