@@ -11,14 +11,16 @@ from pathlib import Path
 
 from convert.build import Resolver
 from convert.checkpoint import open_checkpoint
-from convert.families import family_of
+from convert.families import all_families, family_of
 from convert.families.rules import Config
-from convert.model import GgufModel, open_model
+from convert.model import NEXTN, GgufModel, open_model
 from convert.report import size
 
 _MEMORY = {"hybrid": "hybrid memory", "plain": "plain KV"}
 # Architectures whose graph llama.cpp has for heads, and how they run.
-_KINDS = {"mimo2": "chained", "step35": "chained", "gemma4-assistant": "shared-kv"}
+_KINDS = {"mimo2": "chained", "step35": "chained"}
+# Architectures that are heads and nothing else: no block of theirs is a trunk's.
+_BESIDE = {"gemma4-assistant": "shared-kv"}
 
 
 def inspect_lines(path: Path) -> Iterator[str]:
@@ -34,28 +36,37 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     config = Config(checkpoint.config, str(folder / "config.json"))
     family = family_of(config)
     resolver = Resolver(checkpoint, family, config)
-    n_heads = resolver.n_heads()
     yield f"{folder}: checkpoint of {family.name}, llama.cpp architecture {family.arch}"
-    yield (
-        f"trunk: {resolver.n_layers} layers, width {config.count('hidden_size')}, "
-        f"vocabulary {config.count('vocab_size')}"
-    )
-    announced = config.find(*family.heads.count, default=0) if family.heads else 0
-    if family.heads is None:
-        yield f"heads: none ({family.notes})" if family.notes else "heads: none"
-    elif n_heads:
-        run = f"{family.heads.kind}, {_MEMORY[family.heads.memory]}"
-        yield f"heads: {n_heads} ({run})"
-        if announced != n_heads:
-            yield f"note: config.json announces {announced or 'no'} heads"
-        yield "runs in: mtp-chat and llama.cpp, after mtp-convert convert"
+    width, n_vocab = config.count("hidden_size"), config.count("vocab_size")
+    sizes = f"{resolver.n_layers} layers, width {width}, vocabulary {n_vocab}"
+    if family.arch in _BESIDE:
+        yield f"heads: one model ({_BESIDE[family.arch]}), {sizes}"
+        yield "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     else:
-        yield "heads: none"
-        yield f"warning: {family.name} checkpoints have heads; here they are missing"
+        yield f"trunk: {sizes}"
+        yield from _checkpoint_heads(resolver)
     formats: Counter[str] = Counter()
     for entry in checkpoint.tensors.values():
         formats[entry.dtype] += entry.n_bytes
     yield f"tensors: {len(checkpoint.tensors)}, {size(checkpoint.n_bytes)}: {_shares(formats)}"
+
+
+def _checkpoint_heads(resolver: Resolver) -> Iterator[str]:
+    """Heads by their tensors, beside what config.json says of them."""
+    family, n_heads = resolver.family, resolver.n_heads()
+    runs = "runs in: mtp-chat and llama.cpp, after mtp-convert convert"
+    if family.heads is None:
+        yield f"heads: none ({family.notes})" if family.notes else "heads: none of its own"
+    elif n_heads:
+        announced = resolver.config.find(*family.heads.count, default=0)
+        yield f"heads: {n_heads} ({family.heads.kind}, {_MEMORY[family.heads.memory]})"
+        if announced != n_heads:
+            yield f"note: config.json announces {announced or 'no'} heads"
+    else:
+        yield "heads: none"
+        yield f"warning: {family.name} checkpoints have heads; here they are missing"
+        runs += ", without drafting heads"
+    yield runs
 
 
 def _gguf_lines(model: GgufModel) -> Iterator[str]:
@@ -64,20 +75,11 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.get('general.name', '?')}"
     if model.has_trunk and not model.is_head_file:
         yield (f"trunk: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
-    announced = file.count(model.key("nextn_predict_layers"))
-    if model.n_heads:
-        how = _KINDS.get(model.arch, "reused") if model.n_heads > 1 else "reused"
-        yield f"heads: {model.n_heads} ({how}), {_head_bytes(model)}"
-    elif announced:
-        yield f"warning: the metadata announces {announced} head(s), the file holds none"
+    if model.arch in _BESIDE:
+        yield f"heads: one model ({_BESIDE[model.arch]})"
+        yield "runs in: mtp-chat --heads, beside its target"
     else:
-        yield "heads: none; mtp-convert graft adds a checkpoint's, pack those of mtp-train"
-    if model.is_head_file:
-        yield from _pairing_lines(model)
-    elif model.n_heads:
-        yield "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"
-    else:
-        yield "runs in: mtp-chat and llama.cpp, without drafting heads"
+        yield from _gguf_heads(model)
     formats: Counter[str] = Counter()
     for tensor in file.tensors.values():
         formats[tensor.kind.name] += tensor.n_bytes
@@ -85,6 +87,35 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     n_files = len({tensor.file for tensor in file.tensors.values()})
     parts = f" in {n_files} files" if n_files > 1 else ""
     yield f"tensors: {len(file.tensors)}{parts}, {size(total)}: {_shares(formats)}"
+
+
+def _gguf_heads(model: GgufModel) -> Iterator[str]:
+    announced = model.file.count(model.key(NEXTN))
+    if model.n_heads:
+        how = _KINDS.get(model.arch, "reused") if model.n_heads > 1 else "reused"
+        yield f"heads: {model.n_heads} ({how}), {_head_bytes(model)}"
+    elif announced:
+        yield f"warning: the metadata announces {announced} head(s), the file holds none"
+    else:
+        yield "heads: none; mtp-convert graft adds a checkpoint's, pack those of mtp-train"
+        yield from _missing_lines(model)
+    if model.is_head_file:
+        yield from _pairing_lines(model)
+    elif model.n_heads:
+        yield "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"
+    else:
+        yield "runs in: mtp-chat and llama.cpp, without drafting heads"
+
+
+def _missing_lines(model: GgufModel) -> Iterator[str]:
+    """Warnings about a file without heads: lost on the way here, or hidden by the metadata."""
+    hidden = {name.split(".")[1] for name in model.file.tensors if ".nextn." in name}
+    families = [f.name for f in all_families() if f.arch == model.arch and f.heads is not None]
+    if hidden:
+        blocks = ", ".join(sorted(hidden))
+        yield f"warning: block {blocks} holds a head that {model.key(NEXTN)} does not announce"
+    elif families:
+        yield f"warning: {' and '.join(families)} models have heads; here they are missing"
 
 
 def _pairing_lines(model: GgufModel) -> Iterator[str]:

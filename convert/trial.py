@@ -54,7 +54,7 @@ class Trial:
         first = self.acceptance[0] if self.acceptance else 0.0
         if first < NEAR_ZERO:
             yield "warning: next to nothing is accepted; these heads look mis-loaded or untrained"
-        elif first < LOW and coarse:
+        if first < LOW and coarse:
             yield (
                 f"warning: little is accepted and {coarse[0]} has fewer than eight bits; "
                 "quantization may have damaged these heads (try --head-outtype q8_0)"

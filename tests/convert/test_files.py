@@ -15,11 +15,12 @@ from convert.graft import plan_graft
 from convert.inspect import inspect_lines
 from convert.pack import plan_pack
 from convert.reuse import Wanted
-from convert.trial import try_heads
+from convert.trial import Trial, try_heads
 from convert.trim import choose_ids, plan_trim
 from convert.write import write
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
+from tests.convert.checkpoints import write_checkpoint
 from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
 from tests.convert.heads import trunk_values, write_head_file
 from tests.convert.native import head_rows, trunk_rows
@@ -284,6 +285,54 @@ def test_inspect_tells_what_is_there(
     text = "\n".join(inspect_lines(heads))
     assert "draft vocabulary: 64 ids" in text
     assert "for: tiny, width 64, vocabulary 320, pre_norm" in text
+
+
+def test_inspect_warns_of_heads_that_are_missing(
+    checkpoint: Folder, converted: Convert, tmp_path: Path
+) -> None:
+    tiny = FAMILIES["glm4moe"][0]()
+    tiny.drop("model.layers.3.")
+    text = "\n".join(inspect_lines(write_checkpoint(tmp_path / "x", tiny)))
+    assert "warning: GLM-4.5 checkpoints have heads; here they are missing" in text
+    text = "\n".join(inspect_lines(converted("glm4moe", TRUNK)))
+    assert "warning: GLM-4.5 models have heads; here they are missing" in text
+    hidden = bytearray(converted("glm4moe").read_bytes())
+    key = b"glm4moe.nextn_predict_layers"
+    hidden[hidden.index(key) + len(key) + 4] = 0
+    (tmp_path / "hidden.gguf").write_bytes(hidden)
+    text = "\n".join(inspect_lines(tmp_path / "hidden.gguf"))
+    assert "warning: block 3 holds a head that glm4moe.nextn_predict_layers does not" in text
+    assert "warning" not in "\n".join(inspect_lines(converted("llama")))
+
+
+def test_inspect_knows_heads_that_are_a_model_of_their_own(
+    checkpoint: Folder, converted: Convert
+) -> None:
+    for path in (checkpoint("gemma4_assistant"), converted("gemma4_assistant")):
+        text = "\n".join(inspect_lines(path))
+        assert "heads: one model (shared-kv)" in text
+        assert "mtp-chat --heads, beside its target" in text
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coarse", "warnings"),
+    [
+        ([60, 30, 20], [], []),
+        ([60, 30, 20], ["blk.0.a"], []),
+        ([1, 0, 0], [], ["look mis-loaded or untrained"]),
+        ([15, 2, 0], ["blk.0.a"], ["blk.0.a has fewer than eight bits; quantization may have"]),
+        ([15, 2, 0], [], []),
+        ([1, 0, 0], ["blk.0.a"], ["look mis-loaded", "quantization may have damaged"]),
+    ],
+)
+def test_check_warns_of_heads_that_accept_too_little(
+    accepted: list[int], coarse: list[str], warnings: list[str]
+) -> None:
+    lines = list(Trial("heads", [100, 80, 60], accepted, 0, 5).lines(coarse))
+    assert lines[1] == f"position 1: {accepted[0] / 100:.3f} of 100 accepted"
+    found = [line for line in lines if line.startswith("warning")]
+    assert len(found) == len(warnings)
+    assert all(words in line for words, line in zip(warnings, found, strict=True))
 
 
 def test_check_sees_equal_output_and_heads_that_know_nothing(trunk: Path, tmp_path: Path) -> None:
