@@ -92,7 +92,8 @@ def _check_heads(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -
 
 def _head_width(trunk: GgufModel) -> int:
     n_head = trunk.file.count(trunk.key("attention.head_count"))
-    return trunk.n_embd // n_head if n_head else 0
+    default = trunk.n_embd // n_head if n_head else 0
+    return int(trunk.file.get(trunk.key("attention.key_length"), default))
 
 
 def _n_kv(model: GgufModel) -> int:

@@ -4,6 +4,7 @@
     python -m benchmarks.peer run --quick             # a first look, two minutes
     python -m benchmarks.peer run --json peer.json    # the built-in model: 15 minutes on 2 cores
     python -m benchmarks.peer run --outtype bf16 --json peer-bf16.json
+    python -m benchmarks.peer run --scaled width --repetitions 3 --json peer-scaled.json
 
 Both run one file: the trunk packed with its head by `mtp-convert pack`, as architecture mimo2, for
 which llama.cpp has a drafting graph. A prompt goes, as the same token ids, to every setting of

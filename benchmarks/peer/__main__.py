@@ -19,6 +19,7 @@ from benchmarks.peer import report
 from benchmarks.peer.compare import Contender, Record, compare, ours, peers
 from benchmarks.peer.server import SETTINGS, Server, Setting
 from benchmarks.peer.summary import summary
+from benchmarks.scaled import SIZES, widened
 from convert.model import open_model
 from convert.pack import plan_pack
 from convert.write import write
@@ -52,8 +53,14 @@ def build_(
     print(building.build(building.fetch(folder, sdist), folder, jobs))
 
 
-def packed(files: ModelFiles, outtype: str | None, folder: Path) -> Path:
-    """Trunk and head in one file of an architecture that llama.cpp can draft with."""
+def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Path) -> Path:
+    """Trunk and head in one file of an architecture that llama.cpp can draft with.
+
+    size: of SIZES, to widen both before; its files are gone afterwards
+    """
+    if size is not None:
+        with widened(files, SIZES[size], folder) as wide:
+            return packed(wide, outtype, None, folder)
     if files.heads is None:
         raise MtpError(f"{files.name} has no heads of its own; name them with --heads")
     trunk = files.model
@@ -107,6 +114,9 @@ def run(
     outtype: Annotated[
         str | None, typer.Option(help=f"Requantize the trunk: {', '.join(OUTTYPES)}.")
     ] = None,
+    scaled: Annotated[
+        str | None, typer.Option(help=f"Widen it, as benchmarks.scaled: {', '.join(SIZES)}.")
+    ] = None,
     classes: Annotated[str, typer.Option(help="mtp-bench's. [default: all]")] = ",".join(PROMPTS),
     repetitions: Annotated[int, typer.Option(min=1)] = 5,
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=2)] = 64,
@@ -125,22 +135,24 @@ def run(
         raise typer.BadParameter(f"no class {min(unknown)!r}; there are {', '.join(PROMPTS)}.")
     if outtype is not None and outtype not in OUTTYPES:
         raise typer.BadParameter(f"--outtype: one of {', '.join(OUTTYPES)}.")
+    if scaled is not None and scaled not in SIZES:
+        raise typer.BadParameter(f"--scaled: one of {', '.join(SIZES)}.")
     if not server.exists():
         raise MtpError(f"{server}: not there; python -m benchmarks.peer build makes it")
     files, n_threads = models.find(model, heads), threads or physical_cores()
     plan = Plan(tuple(classes.split(",")), (0.0,), (0,), repetitions, max_tokens)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workdir)))
-        path = packed(files, outtype, folder)
+        path = packed(files, outtype, scaled, folder)
         engine = stack.enter_context(Engine.open(path, n_ctx=ctx, n_threads=n_threads))
         engine.costs()
         contenders = [*ours(engine), *start(stack, server, path, SETTINGS, ctx, n_threads)]
         plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
         records = measured(engine, contenders, plan)
-        name = open_model(path).file.get("general.name", "")
-    report.show(Console(), records)
+        name = str(open_model(path).file.get("general.name", ""))
+    report.show(Console(), name, records)
     if json_file is not None:
-        write_json(json_file, as_json(server, files, str(name), n_threads, ctx, plan, records))
+        write_json(json_file, as_json(server, files, name, n_threads, ctx, plan, records))
 
 
 def as_json(

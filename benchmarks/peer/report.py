@@ -9,10 +9,10 @@ from benchmarks.peer.compare import OURS, PEER, Record
 from benchmarks.peer.summary import PEER_PLAIN, Speeds, bar
 
 
-def speed_table(speeds: Speeds, records: list[Record]) -> Table:
+def speed_table(speeds: Speeds, model: str, records: list[Record]) -> Table:
     """A row for each setting: its speed, and over llama-server's plain decoding by class."""
     shown = Table(
-        title="greedy decoding, tok/s, and times llama-server's plain decoding",
+        title=f"{model}: greedy decoding, tok/s, and times llama-server's plain decoding",
         title_justify="left",
     )
     for name in ("", "setting", "tok/s", "all", *speeds.classes, "accepted"):
@@ -34,8 +34,8 @@ def accepted(records: list[Record], key: tuple[str, str]) -> str:
     return f"{sum(r.accepted for r in found) / n_drafted:.2f}" if n_drafted else ""
 
 
-def bar_table(speeds: Speeds) -> Table:
-    shown = Table(title="ours over llama-server, same file", title_justify="left")
+def bar_table(speeds: Speeds, model: str) -> Table:
+    shown = Table(title=f"{model}: ours over llama-server, same file", title_justify="left")
     for name in ("ours", "llama-server", "geometric mean", "worst class", "at least", ""):
         shown.add_column(name, justify="left" if name in ("ours", "llama-server", "") else "right")
     for row in bar(speeds):
@@ -45,13 +45,14 @@ def bar_table(speeds: Speeds) -> Table:
     return shown
 
 
-def show(console: Console, records: list[Record]) -> None:
+def show(console: Console, name: str, records: list[Record]) -> None:
+    """name: the file's general.name, over every table; of a scaled model it says so."""
     if not records:
         console.print("nothing to compare: every prompt was answered with one token")
         return
     speeds = Speeds(records)
-    console.print(speed_table(speeds, records))
-    console.print(bar_table(speeds))
+    console.print(speed_table(speeds, name, records))
+    console.print(bar_table(speeds, name))
     console.print(
         "llama-server by its own timings.predicted_per_second, ours without the prompt's pass; "
         "both without the first token"

@@ -147,7 +147,10 @@ def test_every_setting_sees_every_prompt_next_to_the_others() -> None:
     assert [r.is_fork for r in found[:3]] == [False, True, False]
 
 
+@pytest.mark.parametrize(("size", "outtype"), [(None, "q8_0"), ("width", None)])
 def test_from_packing_to_json(
+    size: str | None,
+    outtype: str | None,
     binary: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,12 +160,24 @@ def test_from_packing_to_json(
     trunk = tiny.llama()
     heads = tiny.heads_for(trunk, hidden="pre_norm", n_draft=100).write(tmp_path / "heads.gguf")
     command.run(
-        server=binary, model=trunk.write(tmp_path / "trunk.gguf"), heads=heads, outtype="q8_0",
-        classes="chat,factual", repetitions=1, max_tokens=8, minutes=1, quick=False, ctx=1024,
-        threads=1, workdir=tmp_path, json_file=tmp_path / "found.json",
-    )  # fmt: skip
+        server=binary,
+        model=trunk.write(tmp_path / "trunk.gguf"),
+        heads=heads,
+        outtype=outtype,
+        scaled=size,
+        classes="chat,factual",
+        repetitions=1,
+        max_tokens=8,
+        minutes=1,
+        quick=False,
+        ctx=1024,
+        threads=1,
+        workdir=tmp_path,
+        json_file=tmp_path / "found.json",
+    )
     out = capsys.readouterr().out
     assert "ours over llama-server, same file" in out
+    assert ("scaled to width 448" in out) == (size is not None)
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found["records"]) == 2 * (6 + len(SETTINGS))
     assert found["summary"]["peer_best_setting"] == "plain"
