@@ -15,12 +15,6 @@ from convert.families.rules import Config, Dims, Rule, Transform, copy
 from convert.families.transforms import expert_half, stacked
 from convert.sources import Constant, Source
 
-# Checkpoint tensors that carry no weights of ours: towers of other modalities, derived buffers.
-OTHER_TOWERS = (
-    "visual.", "vision_tower.", "vision_model.", "vision_", "audio_", "multi_modal_projector.",
-    "mm_projector.", "embed_vision.", "embed_audio.",
-)  # fmt: skip
-
 
 def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
     """Embedding, final norm and output of the trunk."""
@@ -29,6 +23,12 @@ def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
         Rule("output_norm.weight", "model.norm.weight", "embd", norm),
         Rule("output.weight", "lm_head.weight", "vocab,embd", maybe=True),
     )
+
+
+def trunk_with_output(norm: Transform = copy) -> tuple[Rule, ...]:
+    """The same, with an output matrix even where the checkpoint ties it: some graphs want one."""
+    tied = Rule("output.weight", "model.embed_tokens.weight", "vocab,embd")
+    return (*trunk(norm), tied)
 
 
 def norms(post: str = "ffn_norm", norm: Transform = copy) -> tuple[Rule, ...]:

@@ -8,10 +8,10 @@ its `nextn.*` tensors, and `nextn_predict_layers`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from convert.families.common import (
-    OTHER_TOWERS,
     common_metadata,
     dense_ffn,
     dense_until_first_k,
@@ -137,13 +137,6 @@ _LAYER = union(
     dense_ffn("moe", "_shexp", "mlp.shared_experts", "ff_shexp"),
 )
 
-_HEADS = Heads(
-    kind="reused",
-    prefix="model.layers.{i}",
-    count=("num_nextn_predict_layers",),
-    rules=nextn(),
-)
-
 DEEPSEEK_V3 = Family(
     name="DeepSeek-V3",
     classes=("DeepseekV3ForCausalLM",),
@@ -153,37 +146,34 @@ DEEPSEEK_V3 = Family(
     metadata=_metadata,
     dims=_dims,
     kinds=_kinds,
-    heads=_HEADS,
-    ignored=OTHER_TOWERS,
+    heads=Heads(
+        kind="reused",
+        prefix="model.layers.{i}",
+        count=("num_nextn_predict_layers",),
+        rules=nextn(),
+    ),
     notes="llama.cpp's own converter drops these heads",
 )
 
-DEEPSEEK_V32 = Family(
+DEEPSEEK_V32 = replace(
+    DEEPSEEK_V3,
     name="DeepSeek-V3.2",
     classes=("DeepseekV32ForCausalLM",),
     arch="deepseek32",
-    rules=trunk(),
     layer_rules=union(_LAYER, _INDEXER),
     metadata=_sparse_metadata,
     dims=_sparse_dims,
-    kinds=_kinds,
-    heads=_HEADS,
-    ignored=OTHER_TOWERS,
+    notes="",
 )
 
-GLM4_MOE_LITE = Family(
+GLM4_MOE_LITE = replace(
+    DEEPSEEK_V3,
     name="GLM-4.7-Flash",
     classes=("Glm4MoeLiteForCausalLM",),
-    arch="deepseek2",
-    rules=trunk(),
-    layer_rules=_LAYER,
     metadata=_glm_metadata,
-    dims=_dims,
-    kinds=_kinds,
-    heads=_HEADS,
-    ignored=OTHER_TOWERS,
     pre_tokenizer="glm4",
     special_tokens=SPECIAL_TOKENS,
+    notes="",
 )
 
 FAMILIES = (DEEPSEEK_V3, DEEPSEEK_V32, GLM4_MOE_LITE)

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 
 from convert.families.common import (
-    OTHER_TOWERS,
     common_metadata,
     dense_ffn,
     qk_norms,
     union,
 )
-from convert.families.rules import Config, Dims, Family, Rule
+from convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Rule
 from convert.sources import Constant, Source
 
 _VISIBLE = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
@@ -210,7 +209,6 @@ GEMMA4 = Family(
     metadata=_metadata,
     dims=_dims,
     kinds=_kinds,
-    ignored=OTHER_TOWERS,
     extra=_rope,
     visible_tokens=_VISIBLE,
     notes="its heads are a checkpoint of their own, Gemma4AssistantForCausalLM",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from convert.families.common import (
-    OTHER_TOWERS,
     attention,
     common_metadata,
     dense_ffn,
@@ -64,7 +63,6 @@ GLM4_MOE = Family(
         count=("num_nextn_predict_layers",),
         rules=nextn(),
     ),
-    ignored=OTHER_TOWERS,
     pre_tokenizer="glm4",
     special_tokens=SPECIAL_TOKENS,
 )

@@ -6,10 +6,10 @@ k rows are re-ordered. Qwen2 and Qwen3 keep Hugging Face's order.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from convert.families.common import (
-    OTHER_TOWERS,
     attention,
     common_dims,
     common_metadata,
@@ -49,7 +49,6 @@ LLAMA = Family(
     layer_rules=union(norms(), attention(interleaved("n_head"), interleaved("n_kv")), dense_ffn()),
     metadata=_llama_metadata,
     dims=common_dims,
-    ignored=OTHER_TOWERS,
     extra=llama3_rope,
     accepts=_no_experts,
     notes="no heads of its own; mtp-train makes one, pack joins it",
@@ -63,20 +62,15 @@ QWEN2 = Family(
     layer_rules=union(norms(), attention(), dense_ffn()),
     metadata=common_metadata,
     dims=common_dims,
-    ignored=OTHER_TOWERS,
     notes="no heads of its own",
 )
 
-QWEN3 = Family(
+QWEN3 = replace(
+    QWEN2,
     name="Qwen3",
     classes=("Qwen3ForCausalLM",),
     arch="qwen3",
-    rules=trunk(),
     layer_rules=union(norms(), attention(), qk_norms(), dense_ffn()),
-    metadata=common_metadata,
-    dims=common_dims,
-    ignored=OTHER_TOWERS,
-    notes="no heads of its own",
 )
 
 FAMILIES = (LLAMA, QWEN2, QWEN3)

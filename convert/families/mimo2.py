@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from convert.families.common import (
-    OTHER_TOWERS,
     attention,
     common_metadata,
     dense_ffn,
     experts,
     moe_dims,
     router,
-    trunk,
+    trunk_with_output,
     union,
 )  # fmt: skip
 from convert.families.rules import Config, Dims, Family, Heads, Rule
@@ -154,11 +153,7 @@ MIMO2 = Family(
     name="MiMo-V2",
     classes=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
     arch="mimo2",
-    rules=(
-        *trunk(),
-        # The graph wants an output matrix even where the checkpoint ties it.
-        Rule("output.weight", "model.embed_tokens.weight", "vocab,embd"),
-    ),
+    rules=trunk_with_output(),
     layer_rules=union(_NORMS, _QKV, _SEPARATE, dense_ffn("dense"), experts(), router()),
     metadata=_metadata,
     dims=_dims,
@@ -170,7 +165,6 @@ MIMO2 = Family(
         rules=_NEXTN,
         single=False,
     ),
-    ignored=OTHER_TOWERS,
     accepts=_accepts,
 )
 

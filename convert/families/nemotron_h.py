@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.families.common import OTHER_TOWERS, common_metadata, union
+from convert.families.common import common_metadata, union
 from convert.families.rules import Config, Dims, Family, Heads, Rule, Transform
 from convert.families.transforms import interleaved, minus_exp, squeezed, stacked, then
 from convert.sources import Whole
@@ -194,7 +194,6 @@ NEMOTRON_H = Family(
         ("model.norm_f.", "backbone.norm_f."),
         ("e_score_correction.bias", "e_score_correction_bias"),
     ),
-    ignored=OTHER_TOWERS,
     accepts=_accepts,
 )
 

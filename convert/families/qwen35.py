@@ -8,12 +8,12 @@ are stored around zero, so one is added, but not to the linear attention's own n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from convert.families.common import (
-    OTHER_TOWERS,
     attention,
     common_dims,
     common_metadata,
@@ -200,38 +200,25 @@ QWEN35 = Family(
     kinds=_kinds,
     heads=_HEADS,
     renames=_RENAMES,
-    ignored=OTHER_TOWERS,
     accepts=_accepts,
 )
 
-QWEN35_MOE = Family(
+QWEN35_MOE = replace(
+    QWEN35,
     name="Qwen3.5-MoE",
     classes=("Qwen3_5MoeForCausalLM", "Qwen3_5MoeForConditionalGeneration"),
     arch="qwen35moe",
-    rules=trunk(plus_one),
     layer_rules=union(_COMMON, _LINEAR35, _EXPERTS),
-    metadata=_mrope_metadata,
     dims=_moe_dims,
-    kinds=_kinds,
-    heads=_HEADS,
-    renames=_RENAMES,
-    ignored=OTHER_TOWERS,
-    accepts=_accepts,
 )
 
-QWEN3_NEXT = Family(
+QWEN3_NEXT = replace(
+    QWEN35_MOE,
     name="Qwen3-Next",
     classes=("Qwen3NextForCausalLM",),
     arch="qwen3next",
-    rules=trunk(plus_one),
     layer_rules=union(_COMMON, _LINEAR_NEXT, _EXPERTS),
     metadata=_metadata,
-    dims=_moe_dims,
-    kinds=_kinds,
-    heads=_HEADS,
-    renames=_RENAMES,
-    ignored=OTHER_TOWERS,
-    accepts=_accepts,
 )
 
 FAMILIES = (QWEN35, QWEN35_MOE, QWEN3_NEXT)

@@ -17,6 +17,11 @@ from mtp_cli.errors import MtpError
 
 Dims = Mapping[str, int]
 Transform = Callable[[Sequence[Source], Dims], Source]
+# Checkpoint tensors that carry no weights of ours: towers of other modalities, derived buffers.
+OTHER_TOWERS = (
+    "visual.", "vision_tower.", "vision_model.", "vision_", "audio_", "multi_modal_projector.",
+    "mm_projector.", "embed_vision.", "embed_audio.",
+)  # fmt: skip
 HeadKind = Literal["reused", "chained", "shared-kv", "independent"]
 
 
@@ -151,7 +156,7 @@ class Family:
     heads: Heads | None = None
     layer_prefix: str = "model.layers.{i}"
     renames: tuple[tuple[str, str], ...] = (("language_model.", ""),)
-    ignored: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = OTHER_TOWERS
     extra: Callable[[Config], Mapping[str, Source]] = lambda config: {}
     accepts: Callable[[Config], str | None] = lambda config: None
     # What llama.cpp calls the pre-tokenizer, where two share their rules; and special tokens that

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from convert.families.common import (
-    OTHER_TOWERS,
     attention,
     common_metadata,
     dense_ffn,
     norms,
     qk_norms,
     rope_factors,
-    trunk,
+    trunk_with_output,
     union,
 )  # fmt: skip
 from convert.families.rules import Config, Dims, Family, Heads, Rule
@@ -155,11 +154,7 @@ STEP35 = Family(
     name="Step-3.5",
     classes=("Step3p5ForCausalLM",),
     arch="step35",
-    rules=(
-        *trunk(plus_one),
-        # The graph wants an output matrix even where the checkpoint ties it.
-        Rule("output.weight", "model.embed_tokens.weight", "vocab,embd"),
-    ),
+    rules=trunk_with_output(plus_one),
     layer_rules=_LAYER,
     metadata=_metadata,
     dims=_dims,
@@ -171,7 +166,6 @@ STEP35 = Family(
         rules=_NEXTN,
         single=False,
     ),
-    ignored=OTHER_TOWERS,
     extra=_rope,
 )
 
