@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from mtp_cli.models import ModelFiles
 
 _MAX_DEPTH = 8
-_QUICK_S = 40.0  # of answers; loading, calibration and the rest of a minute come on top
+_ALL_CLASSES = ",".join(PROMPTS)
+_QUICK_S = (
+    30.0  # of answers as fast as plain ones; fixed depths are slower, and loading comes on top
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -69,71 +72,82 @@ Every ratio is to plain decoding of the same prompt in the same run. The table g
 everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 
+_Model = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+]
+_Heads = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Head-only GGUF that drafts for the model.")
+]
+_Quick = Annotated[
+    bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
+]
+_Repetitions = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Runs of each, over three prompts a class.")
+]
+_MaxTokens = Annotated[
+    int, typer.Option("--max-tokens", "-n", metavar="N", min=2, help="Tokens in an answer.")
+]
+_Classes = Annotated[
+    str,
+    typer.Option(metavar="A,B", callback=_classes, help=f"Of {', '.join(PROMPTS)}. [default: all]"),
+]
+_Temperatures = Annotated[
+    str, typer.Option(metavar="X,Y", callback=_temperatures, help="0 is greedy.")
+]
+_Depths = Annotated[str, typer.Option(metavar="A,B", callback=_depths, help="Of 0 to 8 and auto.")]
+_Exact = Annotated[bool, typer.Option("--exact", help="Verify only row counts that change no bit.")]
+_Json = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write all records as JSON.")
+]
+_Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as PNG.")]
+_Ctx = Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of context.")]
+_Threads = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]"),
+]
+_GpuLayers = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+]
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+]
+
+
 @app.command(epilog=_EPILOG)
 def bench(
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
-    ] = None,
-    heads: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Head-only GGUF that drafts for the model."),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
-    ] = False,
-    repetitions: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Runs of each, over three prompts a class.")
-    ] = 5,
-    max_tokens: Annotated[
-        int, typer.Option("--max-tokens", "-n", metavar="N", min=2, help="Tokens in an answer.")
-    ] = 128,
-    classes: Annotated[
-        str,
-        typer.Option(
-            metavar="A,B", callback=_classes, help=f"Of {', '.join(PROMPTS)}. [default: all]"
-        ),
-    ] = ",".join(PROMPTS),
-    temperatures: Annotated[
-        str, typer.Option(metavar="X,Y", callback=_temperatures, help="0 is greedy.")
-    ] = "0,0.7,1",
-    depths: Annotated[
-        str, typer.Option(metavar="A,B", callback=_depths, help="Of 0 to 8 and auto.")
-    ] = "0,1,2,3,4,5,6,7,8,auto",
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all records as JSON.")
-    ] = None,
-    plot_file: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as PNG.")
-    ] = None,
-    ctx: Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of context.")] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]"),
-    ] = None,
-    gpu_layers: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
+    model: _Model = None,
+    heads: _Heads = None,
+    quick: _Quick = False,
+    repetitions: _Repetitions = 5,
+    max_tokens: _MaxTokens = 128,
+    classes: _Classes = _ALL_CLASSES,
+    temperatures: _Temperatures = "0,0.7,1",
+    depths: _Depths = "0,1,2,3,4,5,6,7,8,auto",
+    exact: _Exact = False,
+    json_file: _Json = None,
+    plot_file: _Plot = None,
+    ctx: _Ctx = None,
+    threads: _Threads = None,
+    gpu_layers: _GpuLayers = None,
+    version: _Version = False,
 ) -> None:
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
     from mtp_cli import models
     from mtp_cli.bench.measure import Plan, shortened, warm_up
     from mtp_cli.engine import Engine
 
-    wanted = [_depth(part) for part in depths.split(",")]
     plan = Plan(
         tuple(dict.fromkeys(classes.split(","))),
         tuple(dict.fromkeys(float(part) for part in temperatures.split(","))),
-        tuple(dict.fromkeys([0, *wanted])),
+        tuple(dict.fromkeys([0, *map(_depth, depths.split(","))])),
         repetitions,
         max_tokens,
+        exact,
     )
     if quick:
-        plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48)
+        plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48, exact)
     if plot_file is not None and not (0.0 in plan.temperatures and "auto" in plan.depths):
         raise typer.BadParameter("--plot shows greedy answers: it needs temperature 0 and auto.")
     files = models.find(model, heads)
@@ -142,9 +156,8 @@ def bench(
         files.model, files.heads, n_ctx=ctx, n_threads=threads, n_gpu_layers=gpu_layers
     ) as engine:
         speed = warm_up(engine)
-        _run(
-            engine, files, shortened(plan, speed, _QUICK_S) if quick else plan, json_file, plot_file
-        )
+        plan = shortened(plan, speed, _QUICK_S) if quick else plan
+        _run(engine, files, plan, json_file, plot_file)
 
 
 def _depth(text: str) -> Depth:

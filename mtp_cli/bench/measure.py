@@ -3,8 +3,9 @@
 Owns the order of runs and what is kept of each. Knows nothing of tables, files or plots.
 
 What is compared runs side by side: all depths of one prompt directly after each other, in an order
-that changes from repetition to repetition, from the same cached prompt. So a machine that slows
-down slows all of them down, and ratios are taken within one prompt.
+that changes from repetition to repetition, from the same cached prompt; plain decoding and the
+automatic depth are always neighbours. So a machine that slows down slows all of them down, and
+ratios are taken within one prompt.
 """
 
 from __future__ import annotations
@@ -19,24 +20,37 @@ from typing import Any
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
-from mtp_cli.engine.depth import DepthPolicy
+from mtp_cli.engine.policy import DepthPolicy
 from mtp_cli.session import prompt_ids
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run. depths must hold 0, plain decoding, which all others are compared with."""
+    """What to run. depths must hold 0, plain decoding, which all others are compared with.
+
+    exact: verify only row counts that change no bit of the logits
+    """
 
     classes: tuple[str, ...] = tuple(PROMPTS)
     temperatures: tuple[float, ...] = (0.0, 0.7, 1.0)
     depths: tuple[Depth, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, "auto")
     repetitions: int = 5
     max_tokens: int = 128
+    exact: bool = False
 
     def __len__(self) -> int:
-        """Answers, the recorded ones included."""
+        """Answers, the recorded ones and the prompts' own passes included."""
         n_prompts = self.repetitions * len(self.classes)
         return n_prompts * (len(self.temperatures) * len(self.depths) + 1)
+
+    def order(self, rng: random.Random) -> list[Depth]:
+        """The depths as they run: at random, but plain and automatic directly together."""
+        pair = [depth for depth in self.depths if depth in (0, "auto")]
+        others = [depth for depth in self.depths if depth not in (0, "auto")]
+        rng.shuffle(pair)
+        rng.shuffle(others)
+        place = rng.randint(0, len(others))
+        return [*others[:place], *pair, *others[place:]]
 
     def prompts(self) -> Iterator[tuple[int, str, str]]:
         """(repetition, class, text), all classes before any comes again."""
@@ -48,9 +62,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Record:
-    """One answer. seconds: decoding alone, without the prompt and the token it gives
+    """One answer.
 
-    is_fork: greedy, and not the answer that plain decoding gave
+    tokens, seconds:   of decoding alone, without the prompt and the token it gives
+    drafted, accepted: how often each draft position was verified, and accepted
+    is_fork:           greedy, and not the answer that plain decoding gave
     """
 
     cls: str
@@ -69,7 +85,20 @@ class Record:
         return self.tokens / self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
+        """drafted, accepted: of verified ids, in all; by position in `by_position`."""
+        return {
+            "class": self.cls,
+            "temperature": self.temperature,
+            "depth": self.depth,
+            "repetition": self.repetition,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "rounds": self.rounds,
+            "drafted": sum(self.drafted),
+            "accepted": sum(self.accepted),
+            "by_position": {"drafted": self.drafted, "accepted": self.accepted},
+            "is_fork": self.is_fork,
+        }
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,9 @@ class Prefill:
     repetition: int
     tokens: int
     seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
 
 
 @dataclass
@@ -100,42 +132,54 @@ class Bench:
         self._engine = engine
         self._plan = plan
         self._clock = clock
+        self._traces: dict[tuple[int, ...], Trace] = {}
         self.result = Result()
 
     def run(self, on_answer: Callable[[str], None]) -> Result:
         """on_answer: told the class of each answer before it begins."""
         self._engine.costs()
-        order = random.Random(0)
+        rng = random.Random(0)
         for repetition, cls, text in self._plan.prompts():
             prompt = prompt_ids(self._engine, text)
             on_answer(cls)
             self._prefill_and_trace(cls, repetition, prompt)
             for temperature in self._plan.temperatures:
-                depths = list(self._plan.depths)
-                order.shuffle(depths)
                 answers = {}
-                for depth in depths:
+                for depth in self._plan.order(rng):
                     on_answer(cls)
-                    answers[depth] = self._answer(prompt, temperature, repetition, depth)
+                    answers[depth] = self._answer(
+                        prompt, temperature, repetition, depth, self._plan.max_tokens
+                    )
                 self._keep(cls, temperature, repetition, answers)
         return self.result
 
     def _prefill_and_trace(self, cls: str, repetition: int, prompt: list[int]) -> None:
+        """A prompt that comes again says the same again: it is recorded once."""
+        key = tuple(prompt)
         recorder = Recorder()
-        answer = self._answer(prompt, 0.0, repetition, recorder)
+        n_tokens = 1 if key in self._traces else self._plan.max_tokens
+        answer = self._answer(prompt, 0.0, repetition, recorder, n_tokens)
         stats = answer.stats
         n_new = stats.prompt_tokens - stats.cached_tokens
         self.result.prefills.append(Prefill(cls, repetition, n_new, stats.prefill_s))
-        self.result.traces[cls, repetition] = recorder.trace(prompt, answer.tokens)
+        if key not in self._traces:
+            self._traces[key] = recorder.trace(prompt, answer.tokens)
+        self.result.traces[cls, repetition] = self._traces[key]
 
     def _answer(
-        self, prompt: list[int], temperature: float, repetition: int, depth: Depth | DepthPolicy
+        self,
+        prompt: list[int],
+        temperature: float,
+        repetition: int,
+        depth: Depth | DepthPolicy,
+        max_tokens: int,
     ) -> Generation:
         generation = self._engine.generate(
             prompt,
             Sampling(temperature=temperature, seed=repetition),
-            max_tokens=self._plan.max_tokens,
+            max_tokens=max_tokens,
             depth=depth,
+            exact=self._plan.exact,
             clock=self._clock,
         )
         for _ in generation:

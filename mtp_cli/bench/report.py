@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mtp_cli.bench.measure import Plan, Result
-from mtp_cli.bench.summary import Comparison, bounds_over_plain, summary
+from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
+from mtp_cli.engine import Depth
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
@@ -52,7 +53,11 @@ def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> d
         "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
         "peak_memory_bytes": peak_memory(),
         "records": [record.to_json() for record in result.records],
-        "prefills": [vars(prefill) for prefill in result.prefills],
+        "prefills": [prefill.to_json() for prefill in result.prefills],
+        "forks": {
+            depth: {"forks": n_forks, "answers": n_answers}
+            for depth, (n_forks, n_answers) in forks(result.records).items()
+        },
         "summary": summary(result, cost),
     }
 
@@ -77,12 +82,14 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
     shown.add_column("plain tok/s", justify="right")
     depths = [depth for depth in found.depths if depth != 0]
     for depth in depths:
-        shown.add_column("auto" if depth == "auto" else f"depth {depth}", justify="right")
+        shown.add_column(_heading(depth), justify="right")
     if bounds and "auto" in depths:
         shown.add_column("of bound", justify="right")
     for cls in found.classes:
         best, _ = found.best_static(cls)
-        cells = [cls, f"{found.plain(cls).median:.1f}"]
+        plain = found.plain(cls)
+        spread = f" [dim]{plain.low:.0f}-{plain.high:.0f}[/dim]"
+        cells = [cls, f"{plain.median:.1f}{spread}"]
         for depth in depths:
             ratio = found.over_plain(cls, depth)
             text = f"{ratio.median:.2f}"
@@ -95,23 +102,42 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
     return shown
 
 
+def fork_table(result: Result, plan: Plan, exact: tuple[int, ...]) -> Table:
+    """How many greedy answers are not plain decoding's; a column for each depth."""
+    how = "verifying only these" if plan.exact else "any verified; --exact keeps to these"
+    shown = Table(
+        title="greedy answers that differ from plain decoding's\n"
+        f"row counts that change no bit: {_listed(exact)} ({how})",
+        title_justify="left",
+    )
+    found = forks(result.records)
+    for depth in found:
+        shown.add_column(_heading(depth), justify="right")
+    shown.add_row(*(f"{n_forks} of {n_answers}" for n_forks, n_answers in found.values()))
+    return shown
+
+
 def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
     for temperature in plan.temperatures:
         console.print(table(result, cost, temperature))
+    if 0.0 in plan.temperatures and len(plan.depths) > 1:
+        console.print(fork_table(result, plan, cost.table.exact))
     found = summary(result, cost)
     for name in ("auto_over_plain", "auto_over_best_static", "auto_over_bound"):
         ratios = found.get(name)
-        if isinstance(ratios, dict) and ratios:
+        if ratios:
             label = name.replace("_", " ")
             worst = f"worst class {ratios['worst']:.3f}"
             console.print(f"{label}: geometric mean {ratios['geomean']:.3f}, {worst}")
     prefill_s = sum(p.seconds for p in result.prefills)
     n_prefilled = sum(p.tokens for p in result.prefills)
     console.print(
-        f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {peak_memory() / 2**20:.0f} MiB,"
-        f" {found['greedy_forks']} of {found['greedy_answers']} greedy answers differ from plain"
-        f" decoding's (row counts that change no bit: {_listed(cost.table.exact)})"
+        f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {peak_memory() / 2**20:.0f} MiB"
     )
+
+
+def _heading(depth: Depth | str) -> str:
+    return "auto" if depth == "auto" else f"depth {depth}"
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -73,10 +73,20 @@ def bounds_over_plain(result: Result, cost: CostModel) -> dict[tuple[str, int], 
     return bounds
 
 
-def summary(result: Result, cost: CostModel) -> dict[str, Ratios | int]:
+def forks(records: Iterable[Record]) -> dict[str, tuple[int, int]]:
+    """For each depth: greedy answers that are not plain decoding's, and greedy answers."""
+    found: dict[str, tuple[int, int]] = {}
+    for record in records:
+        if record.temperature == 0 and record.depth != 0:
+            n_forks, n_answers = found.get(str(record.depth), (0, 0))
+            found[str(record.depth)] = (n_forks + record.is_fork, n_answers + 1)
+    return found
+
+
+def summary(result: Result, cost: CostModel) -> dict[str, Ratios]:
     """The summary of the greedy answers, as the JSON file has it."""
     greedy = Comparison(result.records)
-    found: dict[str, Ratios | int] = {
+    found: dict[str, Ratios] = {
         "plain_tokens_per_s": _by_class(greedy, lambda cls: greedy.plain(cls).median)
     }
     if "auto" in greedy.depths:
@@ -90,8 +100,6 @@ def summary(result: Result, cost: CostModel) -> dict[str, Ratios | int]:
             greedy, lambda cls: over_plain(cls) / greedy.best_static(cls)[1]
         )
         found["auto_over_bound"] = _by_class(greedy, lambda cls: greedy.of_bound(cls, bounds))
-    found["greedy_answers"] = sum(r.temperature == 0 and r.depth != 0 for r in result.records)
-    found["greedy_forks"] = sum(r.is_fork for r in result.records)
     return found
 
 

@@ -88,17 +88,21 @@ class HeadAcceptance:
 
 
 class MatchAcceptance:
-    """Survival of copied tokens, by how many tokens before them match.
+    """Survival of copied tokens, by how many tokens before them match, and by whether the place
+    before went on the same way (see `Match.support`).
 
     A copied token that survived lengthens the match for the next, so one function serves every
     position of a draft.
     """
 
     def __init__(self) -> None:
-        self._logistic = Logistic((-1.0, 0.85), (0.4, 0.05))
+        self._logistic = Logistic((-0.95, 0.85, 0.8, -1.45), (0.4, 0.05, 0.2, 0.2))
 
-    def predict(self, length: int) -> float:
-        return self._logistic.predict((1.0, math.log2(length)))
+    def predict(self, length: int, support: int) -> float:
+        return self._logistic.predict(self._features(length, support))
 
-    def learn(self, length: int, survived: bool) -> None:
-        self._logistic.learn((1.0, math.log2(length)), survived)
+    def learn(self, length: int, support: int, survived: bool) -> None:
+        self._logistic.learn(self._features(length, support), survived)
+
+    def _features(self, length: int, support: int) -> tuple[float, float, float, float]:
+        return 1.0, math.log2(length), float(support > 0), float(support < 0)

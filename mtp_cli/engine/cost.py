@@ -32,7 +32,7 @@ class CostTable:
     first_s:  the head's first draft step, which also reads the newest row
     row_s:    each further row of catch-up in that step
     step_s:   each further draft step
-    exact:    row counts whose logits are bit-identical to those of single rows
+    exact:    row counts whose logits were seen to be bit-identical to those of single rows
     """
 
     target_s: tuple[float, ...]

@@ -8,6 +8,10 @@ policy earns per second elsewhere, so that a round is worth
 and the best average rate is the one where the best round is worth nothing (Dinkelbach 1967; the
 optimal stopping of a renewal process). The expected tokens of a verified draft are 1 plus the sum
 of its survival probabilities (`acceptance.py`), its seconds are `cost.py`'s.
+
+What was expected may not come. So heads live on a budget: they are asked while what they lost
+against plain decoding is less than a small share of the time, or than they have won. Copies, which
+cost nothing until they are verified, have to promise the more the more they have lost.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -24,64 +27,8 @@ from mtp_cli.engine.acceptance import HeadAcceptance, MatchAcceptance
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.policy import Seconds
 from mtp_cli.engine.target import MAX_DEPTH
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """What a round's two parts took."""
-
-    draft: float
-    verify: float
-
-
-class DepthPolicy(Protocol):
-    """Decides one round at a time: begin, keep_going after each drafted id, choose, observe."""
-
-    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
-        """How many ids the heads may draft, at most `room`.
-
-        n_past:    tokens of context
-        n_waiting: rows the heads would have to catch up with
-        match:     what copying would propose
-        """
-
-    def keep_going(self, draft: Draft) -> bool:
-        """Whether another id is worth drafting."""
-
-    def choose(self, draft: Draft) -> list[int]:
-        """The ids to verify."""
-
-    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
-        """What the target chose: the accepted ids and one of its own."""
-
-
-class FixedDepth:
-    """Always the same depth, from the heads alone; 0 is plain decoding.
-
-    row_counts: how many rows may be verified together; any number unless told
-    """
-
-    def __init__(self, depth: int, row_counts: Collection[int] | None = None) -> None:
-        self._depths: Sequence[int] = range(depth + 1)
-        if row_counts is not None:
-            self._depths = [n for n in self._depths if n == 0 or 1 + n in row_counts]
-
-    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
-        return self._most(room)
-
-    def keep_going(self, draft: Draft) -> bool:
-        return True
-
-    def choose(self, draft: Draft) -> list[int]:
-        return draft.ids[: self._most(len(draft.ids))]
-
-    def _most(self, room: int) -> int:
-        return max(depth for depth in self._depths if depth <= room)
-
-    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
-        pass
-
 
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
 _N_SEEN = 32  # recent survival probabilities remembered for each position
@@ -91,7 +38,12 @@ _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
-_TRIALS_FIRST, _TRIALS = 0.4, 0.006  # plain rounds that trials may cost at first, and each round
+_ALLOWANCE = 0.006  # plain rounds that copies may lose each round
+_DEARER = 0.04  # what is added to that for each plain round that copies have lost of late
+_DOUBT = 0.1
+_HEADS_FIRST, _HEADS_EACH = 0.4, 0.004  # plain rounds that heads may lose at first, and each round
+_HEADS_SHARE, _HEADS_MOST = 0.3, 2.0  # and of what is being won; and at any one time
+_HOPE = 0.05  # a copied id that is reached less often than this is left out
 _TYPICAL = 0.5  # survival taken for granted before anything was drafted
 _STEPS = np.arange(MAX_DEPTH)
 
@@ -105,6 +57,7 @@ class _Round:
     drafted:   survival of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
     is_trial:  the heads are asked although it does not seem to pay
+    margin:    by which verifying more must look better, for each plain round it takes longer
     ids:       what is verified
     """
 
@@ -113,6 +66,7 @@ class _Round:
     match: Match
     plain_s: float
     price: float
+    margin: float
     costs: list[float]
     copied: list[float]
     draft: Draft = field(default_factory=Draft)
@@ -131,14 +85,18 @@ class _Round:
 
     def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
         """How much of a draft to verify: what the round is then worth, and how many ids."""
-        best, n_best, reached, tokens = self.plain, 0, 1.0, 1.0
-        for n, probability in enumerate(survival[: len(self.costs) - 1], start=1):
+        worths = self.worths(survival)
+        best = max(worths)
+        return best, worths.index(best)
+
+    def worths(self, survival: Sequence[float]) -> list[float]:
+        """What the round is worth when 0, 1, 2, ... ids are verified."""
+        worths, reached, tokens = [self.plain], 1.0, 1.0
+        for probability, cost in zip(survival, self.costs[1:], strict=False):
             reached *= probability
             tokens += reached
-            worth = tokens - self.costs[n] - _MARGIN * (self.costs[n] - self.costs[0])
-            if worth > best:
-                best, n_best = worth, n
-        return best, n_best
+            worths.append(tokens - cost - self.margin * (cost - self.costs[0]))
+        return worths
 
     def agreement_at(self, k: int) -> int:
         ids, length = self.match.ids, self.match.length + k
@@ -149,7 +107,7 @@ class _Round:
     def copied_given_draft(self) -> list[float]:
         """What the drafted ids say of the copied ones: the same one, or at most the rest."""
         survival = list(self.copied)
-        for k, agreement in enumerate(self.agreement):
+        for k, agreement in enumerate(self.agreement[: len(survival)]):
             if agreement > 0:
                 survival[k] = self.drafted[k]
             elif agreement < 0:
@@ -163,21 +121,30 @@ class ExpectedValue:
     Time is counted in plain rounds, so that a machine that slows down changes no decision.
 
     row_counts: how many rows may be verified together; any number unless told
+    n_drafted:  the most ids that the heads can draft
     """
 
-    def __init__(self, cost: CostModel, row_counts: Collection[int] | None = None) -> None:
+    def __init__(
+        self,
+        cost: CostModel,
+        row_counts: Collection[int] | None = None,
+        *,
+        n_drafted: int = MAX_DEPTH,
+    ) -> None:
         self._cost = cost
         self._is_allowed = [
             row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
         ]
+        self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
+        self._n_drafted = n_drafted
         self._heads = HeadAcceptance()
         self._matches = MatchAcceptance()
-        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(cost.n_max - 1)]
+        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(n_drafted)]
         self._rng = np.random.default_rng(0)
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
-        self._in_vain = 0.0  # plain rounds' time that trials took for nothing
+        self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
         self._prospect = 0.0
         self._is_resting, self._n_past = False, 0
 
@@ -189,27 +156,38 @@ class ExpectedValue:
         n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
-        lengths = range(match.length, match.length + min(len(match.ids), n_rows - 1))
         self._round = _Round(
             n_past,
             n_waiting,
             match,
             plain_s=rows_s[0],
             price=price,
+            margin=_MARGIN + _DEARER * self._deficit,
             costs=[
                 seconds * price / rows_s[0] if is_allowed else math.inf
                 for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
             ],
-            copied=[self._matches.predict(length) for length in lengths],
+            copied=self._survival_of(match, n_rows - 1),
         )
-        return n_rows - 1 if n_rows > 1 and self._wants_heads() else 0
+        return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
+
+    def _survival_of(self, match: Match, n_max: int) -> list[float]:
+        """Of each copied id, as far as there is some hope to get."""
+        survival: list[float] = []
+        reached = 1.0
+        for k, support in enumerate(match.support[:n_max]):
+            survival.append(self._matches.predict(match.length + k, support))
+            reached *= survival[-1]
+            if reached < _HOPE:
+                break
+        return survival
 
     def _may_rest(self) -> bool:
         """Whether this is a round like many: nothing to copy, heads parked, no trial due.
 
         A shortcut, since a parked policy must cost next to nothing.
         """
-        if not math.isfinite(self._cost.step_s()):
+        if not self._has_heads:
             return True
         is_due = self._n_parked + 1 >= self._wait or self._n_rounds % _REFRESH == 0
         if is_due or self._prospect > 0 or self._n_rounds < _REFRESH:
@@ -220,27 +198,23 @@ class ExpectedValue:
 
     def _wants_heads(self) -> bool:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
-        if not math.isfinite(self._cost.step_s()) or self._is_comparison_due():
+        if not self._has_heads or self._is_comparison_due():
             return False
         if self._n_rounds < _REFRESH or self._n_rounds % _REFRESH == 0:
             self._look_ahead()
         self._n_rounds += 1
         now = self._round
-        if self._prospect > now.best_part(now.copied)[0] - now.plain:
+        short = self._cost.first_s(now.n_waiting) / now.plain_s - self._heads_budget
+        gain = self._prospect - (now.best_part(now.copied)[0] - now.plain)
+        if gain > _DOUBT * max(0.0, short):
             self._wait, self._n_parked = _FIRST_WAIT, 0
             return True
         self._n_parked += 1
-        if self._n_parked < self._wait or not self._can_afford_to_ask():
+        if self._n_parked < self._wait or short > 0:
             return False
         self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
         now.is_trial = True
         return True
-
-    def _can_afford_to_ask(self) -> bool:
-        """Whether trials, this one among them, stay within their share of all time."""
-        now = self._round
-        trial = self._cost.first_s(now.n_waiting) / now.plain_s
-        return self._in_vain + trial <= _TRIALS_FIRST + _TRIALS * self._n_rounds
 
     def _look_ahead(self) -> None:
         """Sample futures, and find what asking the heads is worth more than a plain round."""
@@ -256,7 +230,7 @@ class ExpectedValue:
     def keep_going(self, draft: Draft) -> bool:
         now = self._round
         self._note(draft)
-        if len(now.drafted) >= len(now.costs) - 1:
+        if len(now.drafted) >= min(len(now.costs) - 1, self._n_drafted):
             return False
         worth = max(now.best_part(s)[0] for s in (now.drafted, now.copied_given_draft()))
         return self._worth_of_more(worth, self._cost.step_s()) > worth
@@ -284,14 +258,14 @@ class ExpectedValue:
             tokens += reached
         futures = self._futures[:, k : len(now.costs) - 1]
         values = (reached * futures.cumprod(axis=1)).cumsum(axis=1)
-        values += tokens - np.array(now.costs[k + 1 :])
+        values += tokens - np.array(now.costs[k + 1 : k + 1 + futures.shape[1]])
         np.maximum(values, worth, out=values)
         best = np.maximum.accumulate(values, axis=1).sum(axis=0) / _N_FUTURES
         best -= now.price_of(next_s) + now.price_of(self._cost.step_s()) * _STEPS[: len(best)]
         return float(best.max())
 
     def _sample_futures(self) -> None:
-        """(_N_FUTURES, n_max - 1) survival of the id at each position.
+        """(_N_FUTURES, MAX_DEPTH) survival of the id at each position.
 
         A position seen too rarely is held to be like the one before it.
         """
@@ -308,10 +282,10 @@ class ExpectedValue:
         self._note(draft)
         if not draft.ids and not now.match.ids:
             return now.ids
-        worth, n_drafted = now.best_part(now.drafted)
-        worth_copied, n_copied = now.best_part(now.copied_given_draft())
         if self._is_comparison_due():
             return now.ids
+        worth, n_drafted = now.best_part(now.drafted)
+        worth_copied, n_copied = now.best_part(now.copied_given_draft())
         if worth_copied > worth:
             now.ids = now.match.ids[:n_copied]
         else:
@@ -335,16 +309,21 @@ class ExpectedValue:
         if now.draft.ids:
             draft_s = self._cost.draft_s(now.n_waiting, len(now.draft.ids))
             modelled_s += draft_s
-            if now.is_trial and not now.ids:
-                self._in_vain += draft_s / now.plain_s
+            is_drafted = now.ids == now.draft.ids[: len(now.ids)]
+            spent = modelled_s if is_drafted else draft_s
+            self._heads_budget += len(chosen) * is_drafted - spent / now.plain_s
             self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
         self._earn(len(chosen), modelled_s / now.plain_s)
         self._learn(chosen)
 
     def _earn(self, n_tokens: int, time: float) -> None:
+        self._deficit = max(0.0, self._deficit - _ALLOWANCE - n_tokens + time)
         kept = 1 - 1 / _PRICE_ROUNDS
         self._tokens = kept * self._tokens + n_tokens
         self._time = kept * self._time + time
+        won = max(0.0, self._tokens / self._time - 1)
+        budget = self._heads_budget + _HEADS_EACH + _HEADS_SHARE * won
+        self._heads_budget = min(_HEADS_MOST, budget)
 
     def _learn(self, chosen: Sequence[int]) -> None:
         """Every proposal that what came can judge is judged, verified or not."""
@@ -356,6 +335,6 @@ class ExpectedValue:
         if now.draft.ids and len(chosen) > 1:
             self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
         for k, (copied, came) in enumerate(zip(now.match.ids, chosen, strict=False)):
-            self._matches.learn(now.match.length + k, copied == came)
+            self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
             if copied != came:
                 break

@@ -19,13 +19,14 @@ from mtp_cli.engine import gguf_header
 from mtp_cli.engine.binding import supports_gpu
 from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.cost import CostModel
-from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
+from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.llama import HiddenSource, Model
 from mtp_cli.engine.pairing import pair
+from mtp_cli.engine.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.preflight import identity, preflight
 from mtp_cli.engine.sampling import Sampler, Sampling
 from mtp_cli.engine.target import MAX_DEPTH, Target
@@ -172,7 +173,8 @@ class Engine:
     def costs(self) -> CostModel:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
         if self._costs is None:
-            table = cost_table(self._cost_facts, self._target, self._drafter, MAX_DEPTH + 1)
+            n_max = 1 + self._target.max_draft
+            table = cost_table(self._cost_facts, self._target, self._drafter, n_max)
             self._costs = CostModel(table)
         return self._costs
 
@@ -185,7 +187,9 @@ class Engine:
         if depth != "auto":
             return FixedDepth(min(depth, MAX_DEPTH), row_counts)
         if (is_greedy, exact) not in self._automatic:
-            self._automatic[is_greedy, exact] = ExpectedValue(self.costs(), row_counts)
+            self._automatic[is_greedy, exact] = ExpectedValue(
+                self.costs(), row_counts, n_drafted=self._drafter.max_depth
+            )
         return self._automatic[is_greedy, exact]
 
     def close(self) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mtp_cli.engine.depth import DepthPolicy, Seconds
 from mtp_cli.engine.drafters.base import Drafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.policy import DepthPolicy, Seconds
 from mtp_cli.engine.verify import verify
 from mtp_cli.errors import MtpError
 

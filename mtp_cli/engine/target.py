@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
 from mtp_cli.errors import MtpError
 
-MAX_DEPTH = 8
+MAX_DEPTH = 8  # ids that heads draft
+MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
 N_BATCH = 512
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
 
@@ -40,7 +41,10 @@ class Rows:
 
 
 class Target:
-    """One timeline over a model's trunk."""
+    """One timeline over a model's trunk.
+
+    max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
+    """
 
     def __init__(self, model: Model, *, n_ctx: int, n_threads: int, hidden: HiddenSource) -> None:
         self.model = model
@@ -54,6 +58,7 @@ class Target:
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
             one_kernel=True,
         )
+        self.max_draft = MAX_DEPTH if model.is_recurrent else MAX_COPIED
         self._hidden = hidden
         self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
         self._checkpoint: tuple[int, bytes] | None = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
+
 import pytest
 
 from mtp_cli.bench.measure import Plan, Record, Result, shortened
 from mtp_cli.bench.prompts import CHAT_CLASSES, PROMPTS
-from mtp_cli.bench.summary import Comparison, bounds_over_plain, summary
+from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine import Depth
 from mtp_cli.engine.cost import CostModel, CostTable
@@ -76,7 +79,25 @@ def test_the_bound_is_over_plain_of_the_same_trace() -> None:
 def test_other_temperatures_stay_out_of_the_greedy_summary() -> None:
     mixed = result()
     mixed.records += [record("prose", depth, 0, 1.0, 0.7) for depth in (0, "auto")]
-    assert summary(mixed, COST) == {**summary(result(), COST), "greedy_answers": 12}
+    assert summary(mixed, COST) == summary(result(), COST)
+    assert forks(mixed.records) == forks(result().records)
+
+
+def test_forks_are_counted_for_each_depth_and_not_for_plain() -> None:
+    records = [
+        dataclasses.replace(r, is_fork=r.depth == 2 and r.repetition == 1) for r in result().records
+    ]
+    assert forks(records) == {"2": (2, 6), "auto": (0, 6)}
+
+
+def test_plain_and_automatic_run_together_and_every_depth_once() -> None:
+    plan, rng = Plan(), random.Random(5)
+    orders = [plan.order(rng) for _ in range(50)]
+    for order in orders:
+        assert sorted(map(str, order)) == sorted(map(str, plan.depths))
+        assert abs(order.index(0) - order.index("auto")) == 1
+    assert {order.index(0) < order.index("auto") for order in orders} == {True, False}
+    assert len({order.index(0) for order in orders}) > 5
 
 
 def test_a_plan_runs_every_prompt_and_counts_its_answers() -> None:

@@ -17,13 +17,13 @@ import numpy as np
 from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine.cost import CostModel, CostTable
-from mtp_cli.engine.depth import DepthPolicy
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.target import Rows
+from mtp_cli.engine.policy import DepthPolicy
+from mtp_cli.engine.target import MAX_COPIED, Rows
 
 N_CTX = 1 << 20
 Load = Callable[[float], float]
@@ -38,6 +38,7 @@ class Machine:
     """What things cost here, and a clock.
 
     load:       how many times slower everything is at a given second
+    idle_s:     what everything would have taken without load
     drafted_at: when the heads were asked
     verified:   how many rows each decode had
     """
@@ -45,6 +46,7 @@ class Machine:
     table: CostTable
     load: Load = no_load
     now: float = 0.0
+    idle_s: float = 0.0
     drafted_at: list[float] = field(default_factory=list)
     verified: list[int] = field(default_factory=list)
 
@@ -53,6 +55,7 @@ class Machine:
 
     def spend(self, seconds: float) -> None:
         self.now += seconds * self.load(self.now)
+        self.idle_s += seconds
 
 
 @dataclass
@@ -192,7 +195,7 @@ def _trace(entry: dict[str, Any]) -> Trace:
     ngram.observe(entry["prompt"])
     matches = []
     for token in entry["tokens"][:-1]:
-        matches.append(ngram.match(token, 8))
+        matches.append(ngram.match(token, MAX_COPIED))
         ngram.observe([token])
     drafts = [
         Draft(ids, probs)

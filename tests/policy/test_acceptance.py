@@ -44,16 +44,23 @@ def test_a_match_that_agrees_raises_a_token_and_one_that_does_not_lowers_it() ->
 
 def test_longer_matches_survive_more_often() -> None:
     acceptance = MatchAcceptance()
-    found = [acceptance.predict(length) for length in (2, 3, 5, 9, 17, 64)]
+    found = [acceptance.predict(length, 0) for length in (2, 3, 5, 9, 17, 64)]
     assert found == sorted(found)
     assert found[0] < 0.5 < 0.8 < found[-1]
+
+
+def test_a_place_before_that_went_on_otherwise_makes_a_match_doubtful() -> None:
+    acceptance = MatchAcceptance()
+    found = [acceptance.predict(4, support) for support in (-1, 0, 1)]
+    assert found == sorted(found)
+    assert found[0] < 0.5 < 0.75 < found[2]
 
 
 def test_a_text_that_changes_is_followed() -> None:
     acceptance = MatchAcceptance()
     for survived in [True] * 200 + [False] * 20:
-        acceptance.learn(6, survived)
-    assert acceptance.predict(6) < 0.7
+        acceptance.learn(6, 0, survived)
+    assert acceptance.predict(6, 0) < 0.7
 
 
 def test_what_is_known_less_counts_for_less() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mtp_cli.engine.cost import CostModel, CostTable
-from tests.policy.machines import TABLES
+from tests.policy.machines import N_MAX, TABLES
 
 TABLE = TABLES["Q8_0"]
-COUNTS = range(1, 10)
+COUNTS = range(1, N_MAX + 1)
 
 
 def observed(cost: CostModel, factor: float, n_rounds: int, counts: tuple[int, ...] = (1,)) -> None:

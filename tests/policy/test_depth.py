@@ -9,14 +9,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine.cost import CostModel, CostTable
-from mtp_cli.engine.depth import DepthPolicy, ExpectedValue, FixedDepth
+from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
-from tests.policy.machines import TABLES, joined, made_up
+from mtp_cli.engine.policy import DepthPolicy, FixedDepth
+from tests.policy.machines import N_MAX, TABLES, bursts, false_matches, joined, made_up
 from tests.policy.simulation import Machine, bound_s, load_traces, plain_s, replay
 
 RECORDED = load_traces(Path(__file__).parent / "traces" / "smollm2.json")
@@ -49,7 +51,55 @@ def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
 @pytest.mark.parametrize("confidence", [0.02, 0.5, 0.95])
 def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float) -> None:
     trace = made_up(500, right=0.0, confidence=confidence)
-    assert over_plain(trace, table, automatic(table)) > (0.975 if confidence < 0.9 else 0.95)
+    assert over_plain(trace, table, automatic(table)) > (0.985 if confidence < 0.9 else 0.955)
+
+
+@every_machine
+@pytest.mark.parametrize(("n_right", "n_wrong"), [(30, 60), (8, 16), (3, 6)])
+def test_heads_that_are_right_in_bursts_cost_next_to_nothing(
+    table: CostTable, n_right: int, n_wrong: int
+) -> None:
+    """They are as sure when they are wrong: what they win is soon lost again."""
+    trace = bursts(600, n_right, n_wrong)
+    assert over_plain(trace, table, automatic(table)) > 0.985
+
+
+@every_machine
+@pytest.mark.parametrize("size", [2, 3, 6, 12, 20])
+def test_copies_that_break_off_cost_next_to_nothing(table: CostTable, size: int) -> None:
+    assert over_plain(false_matches(600, size), table, automatic(table)) > 0.985
+
+
+@every_machine
+@pytest.mark.parametrize(("noise", "stalls"), [(0.15, 0.0), (0.0, 0.02), (0.3, 0.02)])
+@pytest.mark.parametrize("right", [0.0, 0.6, 0.9])
+def test_a_noisy_clock_makes_nothing_slower_than_plain(
+    table: CostTable, noise: float, stalls: float, right: float
+) -> None:
+    """Judged by what the machine would have taken undisturbed."""
+    rng = np.random.default_rng(1)
+
+    def load(now: float) -> float:
+        return float(np.exp(rng.normal(0, noise))) * (8 if rng.random() < stalls else 1)
+
+    trace = made_up(600, right)
+    machine = Machine(table, load)
+    replay(trace, machine, automatic(table))
+    assert plain_s(trace, table) / machine.idle_s > 0.985
+
+
+@every_machine
+def test_a_load_that_comes_and_goes_makes_nothing_slower_than_plain(table: CostTable) -> None:
+    period = 100 * table.target_s[0]
+
+    def load(now: float) -> float:
+        return 4.0 if int(now / period) % 2 else 1.0
+
+    trace = made_up(600, 0.7)
+    machine = Machine(table, load)
+    replay(trace, machine, automatic(table))
+    calm = plain_s(trace, table) / over_plain(trace, table, automatic(table))
+    assert machine.idle_s < min(plain_s(trace, table) / 0.985, 1.1 * calm)
 
 
 @every_machine
@@ -59,7 +109,7 @@ def test_no_fixed_depth_is_better(table: CostTable, right: float) -> None:
     the right fixed depth."""
     trace = made_up(500, right)
     fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
-    assert over_plain(trace, table, automatic(table)) > 0.92 * fixed
+    assert over_plain(trace, table, automatic(table)) > 0.87 * fixed
 
 
 @every_machine
@@ -129,18 +179,18 @@ def test_one_stalled_round_flips_nothing(table: CostTable) -> None:
 
 
 @every_machine
-def test_a_slower_machine_changes_no_decision(table: CostTable) -> None:
+def test_a_slower_machine_is_no_reason_to_draft_otherwise(table: CostTable) -> None:
     trace = made_up(400, right=0.7)
     calm = replay(trace, Machine(table), automatic(table)).stats
     busy = replay(trace, Machine(table, load=lambda now: 3.0), automatic(table)).stats
-    assert busy.decode_s == pytest.approx(3 * calm.decode_s, rel=0.05)
+    assert busy.decode_s < 1.05 * 3 * calm.decode_s
 
 
 def test_rows_that_become_dear_are_given_up() -> None:
     """The curve was measured wrong: what was to be had for little costs a whole row each."""
     told = TABLES["wide BF16"]
     true = CostTable(
-        tuple(told.target_s[0] * n for n in range(1, 10)),
+        tuple(told.target_s[0] * n for n in range(1, N_MAX + 1)),
         told.growth_s,
         told.first_s,
         told.row_s,

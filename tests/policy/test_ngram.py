@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
-from mtp_cli.engine.target import MAX_DEPTH
+from mtp_cli.engine.target import MAX_COPIED
 
 texts = st.lists(st.integers(0, 3), max_size=60)
 
@@ -31,7 +31,7 @@ def test_a_match_is_the_latest_place_that_agrees_in_enough_ids(
     text: list[int], newest: int
 ) -> None:
     whole = [*text, newest]
-    match = following(text).match(newest, MAX_DEPTH)
+    match = following(text).match(newest, MAX_COPIED)
     agreeing = {place: n_agreeing(whole, len(whole), place) for place in range(1, len(whole))}
     longest = max(agreeing.values(), default=0)
     if longest < 2:
@@ -40,7 +40,7 @@ def test_a_match_is_the_latest_place_that_agrees_in_enough_ids(
     size = max(size for size in (2, 3, 6, 12) if size <= longest)
     place = max(place for place, n in agreeing.items() if n >= size)
     expected = list(whole)
-    for k in range(MAX_DEPTH):  # the copy may run into what it has just copied
+    for k in range(MAX_COPIED):  # the copy may run into what it has just copied
         expected.append(expected[place + k])
     assert match.ids == expected[len(whole) :]
     assert match.length == agreeing[place]
@@ -67,4 +67,4 @@ def test_room_limits_the_copy() -> None:
     drafter = following([1, 2, 3, 4, 1])
     assert drafter.match(2, 1).ids == [3]
     assert drafter.match(2, 0).ids == []
-    assert len(drafter.match(2, 1000).ids) == MAX_DEPTH
+    assert len(drafter.match(2, 1000).ids) == MAX_COPIED

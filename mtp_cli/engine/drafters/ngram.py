@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mtp_cli.engine.target import MAX_DEPTH
+from mtp_cli.engine.target import MAX_COPIED
 
 _SIZES = (12, 6, 3, 2)  # n-grams looked up, longest first; the last is the shortest match
 _LONGEST = 64  # how far back a match is followed to learn its length
@@ -18,10 +18,16 @@ _LONGEST = 64  # how far back a match is followed to learn its length
 
 @dataclass(frozen=True)
 class Match:
-    """A copy of what followed an earlier place: its ids, and how many ids before them agree."""
+    """A copy of what followed an earlier place.
+
+    length:  how many ids before the copy agree with those before that place
+    support: for each id, 1 where the place before that one went on the same way, -1 where it
+             went on another way, 0 where there is none to tell
+    """
 
     ids: list[int] = field(default_factory=list)
     length: int = 0
+    support: list[int] = field(default_factory=list)
 
 
 class NgramDrafter:
@@ -29,8 +35,10 @@ class NgramDrafter:
 
     def __init__(self) -> None:
         self._ids: list[int] = []
-        # n-gram -> the position after its most recent occurrence that something follows
-        self._after: dict[tuple[int, ...], int] = {}
+        # n-gram -> the positions after its last occurrence that something follows and after the
+        # one before, -1 when there is none
+        self._after: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._n_indexed = 0
 
     @property
     def n_past(self) -> int:
@@ -45,19 +53,26 @@ class NgramDrafter:
     def _index_end(self) -> None:
         """Something is about to follow: the n-grams that end here can be found from now on."""
         end = len(self._ids)
+        if end == self._n_indexed:
+            return
+        self._n_indexed = end
+        after, last = self._after, tuple(self._ids[-_SIZES[0] :])
         for size in _SIZES:
             if size <= end:
-                self._after[tuple(self._ids[end - size :])] = end
+                key = last[-size:]
+                after[key] = (end, after[key][0] if key in after else -1)
 
     def match(self, newest: int, depth: int) -> Match:
         """At most `depth` ids to follow `newest`, from the place that matches longest."""
-        depth = min(depth, MAX_DEPTH)
+        depth = min(depth, MAX_COPIED)
         self._index_end()
         recent = [*self._ids[-_LONGEST:], newest]
         for size in _SIZES:
-            start = self._after.get(tuple(recent[-size:])) if size <= len(recent) else None
-            if start is not None:
-                return Match(self._copy(start, newest, depth), self._length(start, recent))
+            found = self._after.get(tuple(recent[-size:])) if size <= len(recent) else None
+            if found is not None:
+                start, before = found
+                ids = self._copy(start, newest, depth)
+                return Match(ids, self._length(start, recent), self._support(before, ids))
         return Match()
 
     def _copy(self, start: int, newest: int, depth: int) -> list[int]:
@@ -68,6 +83,17 @@ class NgramDrafter:
             period = len(copied)
             copied.extend(copied[i % period] for i in range(period, depth))
         return copied
+
+    def _support(self, before: int, ids: list[int]) -> list[int]:
+        support = [0] * len(ids)
+        if before >= 0:
+            for k, (other, copied) in enumerate(
+                zip(self._ids[before : before + len(ids)], ids, strict=False)
+            ):
+                support[k] = 1 if other == copied else -1
+                if other != copied:
+                    break
+        return support
 
     def _length(self, start: int, recent: list[int]) -> int:
         n = 0
@@ -80,5 +106,5 @@ class NgramDrafter:
         if n_past >= len(self._ids):
             return
         kept = self._ids[:n_past]
-        self._ids, self._after = [], {}
+        self._ids, self._after, self._n_indexed = [], {}, 0
         self.observe(kept)

@@ -1,0 +1,66 @@
+"""The interface of what decides how far to draft, and the one that always says the same. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What a round's two parts took."""
+
+    draft: float
+    verify: float
+
+
+class DepthPolicy(Protocol):
+    """Decides one round at a time: begin, keep_going after each drafted id, choose, observe."""
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        """How many ids the heads may draft, at most `room`.
+
+        n_past:    tokens of context
+        n_waiting: rows the heads would have to catch up with
+        match:     what copying would propose
+        """
+
+    def keep_going(self, draft: Draft) -> bool:
+        """Whether another id is worth drafting."""
+
+    def choose(self, draft: Draft) -> list[int]:
+        """The ids to verify."""
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        """What the target chose: the accepted ids and one of its own."""
+
+
+class FixedDepth:
+    """Always the same depth, from the heads alone; 0 is plain decoding.
+
+    row_counts: how many rows may be verified together; any number unless told
+    """
+
+    def __init__(self, depth: int, row_counts: Collection[int] | None = None) -> None:
+        self._depths: Sequence[int] = range(depth + 1)
+        if row_counts is not None:
+            self._depths = [n for n in self._depths if n == 0 or 1 + n in row_counts]
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        return self._most(room)
+
+    def keep_going(self, draft: Draft) -> bool:
+        return True
+
+    def choose(self, draft: Draft) -> list[int]:
+        return draft.ids[: self._most(len(draft.ids))]
+
+    def _most(self, room: int) -> int:
+        return max(depth for depth in self._depths if depth <= room)
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        pass
