@@ -18,6 +18,7 @@ from convert.gguf_file import GgufFile, Pair
 from convert.metadata import pair
 from convert.plan import BLOCK_VALUES, PlannedTensor, encoded
 from convert.sources import STORAGE, Array, Index, Pick, Source
+from mtp_cli.errors import MtpError
 
 COPY_BYTES = 1 << 24
 
@@ -124,7 +125,12 @@ class Decoded:
         n_row = formats.row_bytes(self._kind, n_cols)
         raw = self.file.read(self.name, begin * n_row, (end - begin) * n_row)
         if formats.is_quantized(self._kind):
-            return formats.decode(raw, self._kind, (end - begin, n_cols))
+            try:
+                return formats.decode(raw, self._kind, (end - begin, n_cols))
+            except NotImplementedError as error:
+                raise MtpError(
+                    f"{self.file.path}: {self.name}: cannot read {self._kind.name} to change it"
+                ) from error
         return np.frombuffer(raw, STORAGE[self.dtype]).reshape(end - begin, n_cols)
 
 

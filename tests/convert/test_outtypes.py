@@ -1,0 +1,95 @@
+"""Commands on existing files asked for another format: --outtype and --head-outtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import LlamaFileType
+
+from convert import formats
+from convert.build import Options
+from convert.detach import plan_extract, plan_strip
+from convert.formats import Type, decode
+from convert.gguf_file import read_gguf
+from convert.graft import plan_graft
+from convert.metadata import encode_header, pairs
+from convert.pack import plan_pack
+from convert.plan import Plan
+from convert.reuse import Taken, Wanted
+from convert.trim import plan_trim
+from convert.write import write
+from mtp_cli.errors import MtpError
+from tests.convert.conftest import Convert
+from tests.convert.heads import write_head_file
+from tests.convert.test_families import generate
+
+Folder = Callable[[str], Path]
+TRUNK = Options("trunk", outtype="q8_0")
+
+
+@pytest.fixture
+def trunk(converted: Convert) -> Path:
+    return converted("smollm", Options(outtype="q8_0"))
+
+
+def kinds(plan: Plan) -> dict[str, str]:
+    return {tensor.name: tensor.kind.name for tensor in plan.tensors}
+
+
+def test_every_command_on_files_takes_formats(
+    checkpoint: Folder, converted: Convert, trunk: Path, tmp_path: Path
+) -> None:
+    """--outtype for the trunk, --head-outtype for the heads, which else stay at eight bits."""
+    whole, bare = converted("glm4moe"), converted("glm4moe", TRUNK)
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    counts = np.ones(320, np.int64)
+    both = Wanted("q4_0", "f16")
+    matrix, of_trunk = "blk.3.nextn.eh_proj.weight", "blk.1.attn_q.weight"
+    for wanted, of_head in ((Wanted("q4_0"), "Q8_0"), (both, "F16")):
+        grafted = kinds(plan_graft(bare, checkpoint("glm4moe"), wanted))
+        assert (grafted[of_trunk], grafted[matrix]) == ("Q4_0", of_head)
+        packed = kinds(plan_pack(trunk, heads, wanted))
+        assert (packed[of_trunk], packed[matrix]) == ("Q4_0", of_head)
+        assert kinds(plan_strip(whole, wanted))[of_trunk] == "Q4_0"
+        extracted = kinds(plan_extract(whole, wanted))
+        assert (extracted["token_embd.weight"], extracted[matrix]) == ("Q4_0", of_head)
+        trimmed = kinds(plan_trim(heads, trunk, counts, 64, [], wanted).plan)
+        eh_proj = "blk.0.nextn.eh_proj.weight"
+        assert (trimmed["token_embd.weight"], trimmed[eh_proj]) == ("Q4_0", of_head)
+
+
+def test_another_format_says_so_in_the_file_and_what_it_costs(
+    converted: Convert, tmp_path: Path
+) -> None:
+    plan = plan_strip(converted("glm4moe", Options(outtype="q8_0")), Wanted("q4_k_m"))
+    assert plan.metadata["general.file_type"].value == LlamaFileType.MOSTLY_Q4_K_M
+    assert any("from Q8_0; what that lost stays lost" in note for note in plan.notes)
+    write(plan, tmp_path / "out.gguf")
+    assert len(generate(tmp_path / "out.gguf", 0)[0]) == 40
+    plan = plan_strip(converted("glm4moe", Options(outtype="q8_0")))
+    assert plan.metadata["general.file_type"].value == LlamaFileType.MOSTLY_Q8_0
+    assert plan.notes == ()
+
+
+def test_rows_that_move_can_change_their_format_too(trunk: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    as_it_is = plan_pack(trunk, heads).tensors
+    for before, after in zip(as_it_is, plan_pack(trunk, heads, Wanted("f32")).tensors, strict=True):
+        raw, found = (b"".join(map(bytes, tensor.blocks())) for tensor in (before, after))
+        assert (after.name, after.kind.name) == (before.name, "F32")
+        np.testing.assert_array_equal(
+            np.frombuffer(found, np.float32), decode(raw, before.kind, before.shape).ravel()
+        )
+
+
+def test_a_format_that_nobody_can_read_is_one_line(tmp_path: Path) -> None:
+    path, n_bytes = tmp_path / "odd.gguf", formats.row_bytes(Type.Q8_1, 32)
+    header = encode_header(pairs({"general.architecture": "x"}), [("t", (1, 32), Type.Q8_1, 0)], 32)
+    path.write_bytes(header + bytes(n_bytes))
+    taken = Taken(read_gguf(path), "t", "t")
+    assert b"".join(map(bytes, taken.planned(None).blocks())) == bytes(n_bytes)
+    with pytest.raises(MtpError, match=r"odd\.gguf: t: cannot read Q8_1 to change it"):
+        list(taken.planned(Type.F16).blocks())
