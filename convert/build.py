@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from gguf import GGUFWriter, Metadata
@@ -19,11 +20,12 @@ from convert.checkpoint import Checkpoint
 from convert.families import family_of
 from convert.families.rules import Config, Dims, Family, Rule, reading
 from convert.gguf_file import Pair
+from convert.independent import embedded
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
 from convert.shard import TensorEntry
 from convert.sources import Fp8, Read, Source, load
-from convert.tokenizer import tokenizer_metadata
+from convert.tokenizer import NO_VOCABULARY, tokenizer_metadata
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
@@ -192,6 +194,13 @@ class Resolver:
             rules = (*self.family.layer_rules, *heads.rules)
             yield from self.apply(rules, self.n_layers + head, prefix)
 
+    def independent(self, head: int) -> Iterator[Named]:
+        """A head as a model of one layer, with what all of them share."""
+        assert self.family.heads is not None
+        yield from self.apply(self.family.heads.rules, 0, "")
+        prefix = self.head_prefix(self.family.heads.prefix, head)
+        yield from self.apply(self.family.layer_rules, 0, prefix)
+
     def check_leftovers(self, n_heads: int) -> None:
         """Every tensor is used, or known to be of no use: refuse rather than drop one."""
         for name, original in self.names.items():
@@ -219,11 +228,13 @@ class Resolver:
 
 def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     """The plan that converts a checkpoint; everything is validated before it is returned."""
-    config = Config(checkpoint.config, str(checkpoint.folder / "config.json"))
+    config = Config(checkpoint.config, checkpoint.where)
     family = family_of(config)
     resolver = Resolver(checkpoint, family, config)
     found = resolver.n_heads()
     n_heads, notes = usable_heads(family, config, found, options.part)
+    if n_heads and family.heads and family.heads.kind == "independent":
+        return _independent(resolver, n_heads, options, notes)
     trunk = list(resolver.trunk()) if options.part != "heads" else list(resolver.shared())
     heads = list(resolver.heads(n_heads))
     if options.part != "heads":
@@ -233,7 +244,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     metadata = {
         **_general(checkpoint, family, [*trunk, *heads], options),
         **values,
-        **tokenizer_metadata(checkpoint.folder, config.count("vocab_size"), family, options.pre),
+        **tokenizer_metadata(checkpoint.tokenizer, config.count("vocab_size"), family, options.pre),
     }
     if metadata["tokenizer.ggml.model"] == "no_vocab":
         metadata[f"{family.arch}.vocab_size"] = config.count("vocab_size")
@@ -241,6 +252,24 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     if options.part == "heads":
         metadata |= _pairing(resolver, metadata)
     return Plan(pairs(metadata), tuple(tensors), tuple(notes))
+
+
+def _independent(resolver: Resolver, n_heads: int, options: Options, notes: list[str]) -> Plan:
+    """A file of heads that are models of one layer each."""
+    family, checkpoint = resolver.family, resolver.checkpoint
+    if options.part == "all":
+        raise MtpError(
+            f"{checkpoint.folder}: llama.cpp has no place for independent heads in a trunk's file; "
+            "convert the trunk with --no-heads, and the heads beside it with --heads-only"
+        )
+    own = family_metadata(family, resolver.config, 1)
+    traits = mixes.Traits.of(family.arch, own)
+    models = [list(resolver.independent(head)) for head in range(n_heads)]
+    planned = [list(encode_all((), model, options, traits)) for model in models]
+    each = pairs({"general.architecture": family.arch, **own, **NO_VOCABULARY})
+    metadata = {**_general(checkpoint, family, list(chain(*models)), options), **own}
+    metadata |= _pairing(resolver, metadata)
+    return Plan(pairs(metadata), tuple(embedded(each, planned)), tuple(notes))
 
 
 def usable_heads(family: Family, config: Config, found: int, part: Part) -> tuple[int, list[str]]:
@@ -313,7 +342,7 @@ def parameter_counts(tensors: Sequence[Named]) -> tuple[int, int, int, int]:
 
 def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What ties a head file to its trunk; the norms are small enough to read now."""
-    dims = resolver.family.dims(resolver.config, 0)
+    dims, heads = resolver.family.dims(resolver.config, 0), resolver.family.heads
     norms = [
         (name, load(source))
         for name, source in resolver.trunk()
@@ -324,7 +353,7 @@ def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
         fingerprint=head_file.fingerprint(norms),
         n_embd=dims["embd"],
         n_vocab=dims["vocab"],
-        hidden="nextn",
+        hidden="last_layer" if heads and heads.kind == "independent" else "nextn",
         vocabulary=None,
     )
     return {head_file.KEY_TYPE: head_file.TYPE, **info.metadata()}

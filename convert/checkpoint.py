@@ -1,4 +1,4 @@
-"""A checkpoint folder: config.json, the index, the shards. Lazy: headers only, data on demand.
+"""A checkpoint folder: its config, the index, the shards. Lazy: headers only, data on demand.
 
 Owns the folder's layout and its validation. Knows nothing of model families or of GGUF.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convert import meta
 from convert.shard import TensorEntry, read_header
 from mtp_cli.errors import MtpError
 
@@ -26,6 +27,18 @@ class Checkpoint:
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorEntry]
+    config_file: str = "config.json"
+
+    @property
+    def where(self) -> str:
+        """What errors about the config name."""
+        return str(self.folder / self.config_file)
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder that holds the tokenizer's files."""
+        is_metas = self.config_file == meta.PARAMS
+        return meta.tokenizer_folder(self.folder) if is_metas else self.folder
 
     @property
     def n_bytes(self) -> int:
@@ -60,6 +73,8 @@ def open_checkpoint(
     """
     if not folder.is_dir():
         raise MtpError(f"{folder}: expected a checkpoint folder")
+    if meta.is_meta_folder(folder):
+        return _meta_checkpoint(folder)
     config = read_json(folder / "config.json")
     if (folder / INDEX).exists():
         tensors = _sharded(folder, wanted, in_files)
@@ -72,6 +87,12 @@ def open_checkpoint(
     if wanted is not None:
         tensors = {name: entry for name, entry in tensors.items() if wanted(name)}
     return Checkpoint(folder, config, tensors)
+
+
+def _meta_checkpoint(folder: Path) -> Checkpoint:
+    tensors, params = meta.read_weights(folder), folder / meta.PARAMS
+    config = meta.config_of(read_json(params), tensors, params)
+    return Checkpoint(folder, config, tensors, meta.PARAMS)
 
 
 def _unlisted_heads(folder: Path, tensors: Mapping[str, TensorEntry]) -> set[Path]:

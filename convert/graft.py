@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from gguf import GGUFValueType
 
-from convert import formats, mixes
+from convert import formats, meta, mixes
 from convert.build import Named, Resolver, family_metadata, usable_heads
 from convert.checkpoint import Checkpoint, open_checkpoint, read_json
 from convert.families import family_of
@@ -33,6 +33,11 @@ _MUST_AGREE = ("embedding_length", "attention.head_count", "attention.key_length
 
 def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     """The plan that joins a trunk and a checkpoint's heads; refuses heads of another model."""
+    if meta.is_meta_folder(folder):
+        raise MtpError(
+            f"{folder}: llama.cpp has no place for independent heads in a trunk's file; "
+            "mtp-convert convert --heads-only writes them into one to lay beside it"
+        )
     model = open_model(trunk)
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)

@@ -33,7 +33,7 @@ def inspect_lines(path: Path) -> Iterator[str]:
 
 def _checkpoint_lines(folder: Path) -> Iterator[str]:
     checkpoint = open_checkpoint(folder)
-    config = Config(checkpoint.config, str(folder / "config.json"))
+    config = Config(checkpoint.config, checkpoint.where)
     family = family_of(config)
     resolver = Resolver(checkpoint, family, config)
     yield f"{folder}: checkpoint of {family.name}, llama.cpp architecture {family.arch}"
@@ -55,16 +55,19 @@ def _checkpoint_heads(resolver: Resolver) -> Iterator[str]:
     """Heads by their tensors, beside what config.json says of them."""
     family, n_heads = resolver.family, resolver.n_heads()
     runs = "runs in: mtp-chat and llama.cpp, after mtp-convert convert"
+    announced = resolver.config.find(*family.heads.count, default=0) if family.heads else 0
     if family.heads is None:
         yield f"heads: none ({family.notes})" if family.notes else "heads: none of its own"
     elif n_heads:
-        announced = resolver.config.find(*family.heads.count, default=0)
         yield f"heads: {n_heads} ({family.heads.kind}, {_MEMORY[family.heads.memory]})"
         if announced != n_heads:
-            yield f"note: config.json announces {announced or 'no'} heads"
+            yield f"note: {resolver.checkpoint.config_file} announces {announced or 'no'} heads"
+        if family.heads.kind == "independent":
+            runs = "runs in: mtp-chat, after mtp-convert convert --no-heads and --heads-only"
     else:
         yield "heads: none"
-        yield f"warning: {family.name} checkpoints have heads; here they are missing"
+        if announced or family.heads.kind != "independent":  # which has baselines without
+            yield f"warning: {family.name} checkpoints have heads; here they are missing"
         runs += ", without drafting heads"
     yield runs
 
@@ -93,6 +96,7 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
     announced = model.file.count(model.key(NEXTN))
     if model.n_heads:
         how = _KINDS.get(model.arch, "reused") if model.n_heads > 1 else "reused"
+        how = "independent" if model.is_independent else how
         yield f"heads: {model.n_heads} ({how}), {_head_bytes(model)}"
     elif announced:
         yield f"warning: the metadata announces {announced} head(s), the file holds none"
@@ -110,7 +114,11 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
 def _missing_lines(model: GgufModel) -> Iterator[str]:
     """Warnings about a file without heads: lost on the way here, or hidden by the metadata."""
     hidden = {name.split(".")[1] for name in model.file.tensors if ".nextn." in name}
-    families = [f.name for f in all_families() if f.arch == model.arch and f.heads is not None]
+    families = [
+        f.name
+        for f in all_families()
+        if f.arch == model.arch and f.heads and f.heads.kind != "independent"  # never in this file
+    ]
     if hidden:
         blocks = ", ".join(sorted(hidden))
         yield f"warning: block {blocks} holds a head that {model.key(NEXTN)} does not announce"

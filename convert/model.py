@@ -60,6 +60,8 @@ class GgufModel:
 
     @cached_property
     def head_tensors(self) -> tuple[str, ...]:
+        if self.is_independent:
+            return tuple(self.file.tensors)
         first = self.n_layers
         blocks = ((name, _block(name)) for name in self.file.tensors)
         return tuple(name for name, block in blocks if block is not None and block >= first)
@@ -67,11 +69,19 @@ class GgufModel:
     @cached_property
     def n_heads(self) -> int:
         """Heads whose tensors are really here, whatever the metadata announces."""
+        if self.is_independent:
+            names = map(head_file.EMBEDDED_HEADER.format, range(len(self.file.tensors)))
+            return sum(name in self.file.tensors for name in names)
         return len({_block(n) for n in self.head_tensors if ".nextn." in n})
 
     @property
     def is_head_file(self) -> bool:
         return bool(self.file.get(head_file.KEY_TYPE) == head_file.TYPE)
+
+    @property
+    def is_independent(self) -> bool:
+        """A file of heads that are models of one layer each (`independent.py`)."""
+        return self.is_head_file and bool(self.file.get(head_file.KEY_HIDDEN) == "last_layer")
 
     @property
     def has_trunk(self) -> bool:

@@ -36,8 +36,15 @@ KEY_SURROGATES = "mtp.surrogates"
 #   pre_norm   the residual stream before the trunk's output_norm, up to a positive scale per row
 #   post_norm  the row after output_norm, which llama.cpp calls the embedding
 #   nextn      whatever an MTP-aware architecture of llama.cpp hands its own heads
-HiddenRow = Literal["pre_norm", "post_norm", "nextn"]
+#   last_layer the row the trunk's last layer reads: heads that stand beside that layer
+HiddenRow = Literal["pre_norm", "post_norm", "nextn", "last_layer"]
 Ids = npt.NDArray[np.int32]
+
+# Independent heads, which read `last_layer` rows: each is a model of one layer, a GGUF of its own
+# inside the head file. This tensor of bytes is its header, and its tensors come right after it,
+# under these names in the outer file's directory.
+EMBEDDED_HEADER = "head.{}.gguf"
+EMBEDDED_TENSOR = "head.{}.{}"
 
 _TRUNK_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
 

@@ -9,8 +9,13 @@ import. Knows nothing of what the calls are used for.
 from __future__ import annotations
 
 import collections
+import contextlib
 import ctypes
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mtp_cli.errors import MtpError
 
@@ -20,15 +25,56 @@ try:
     import llama_cpp as lib
     from llama_cpp import llama_cpp_ext as ext
     from llama_cpp._ctypes_extensions import load_shared_library
+    from llama_cpp.llama_cpp import _lib as llama_library
 except (ImportError, AttributeError, OSError) as error:
     raise MtpError(
         f"llama-cpp-python {PINNED} with its MTP extensions is needed, and it did not load: {error}"
     ) from error
 
-__all__ = ["PINNED", "errors", "ext", "failure", "ggml_base", "lib", "supports_gpu"]
+__all__ = [
+    "PINNED",
+    "errors",
+    "ext",
+    "failure",
+    "get_embeddings_layer_inp",
+    "ggml_base",
+    "lib",
+    "open_file_at",
+    "set_embeddings_layer_inp",
+    "supports_gpu",
+]
 
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR; one more is continued lines of any level
 errors: collections.deque[str] = collections.deque(maxlen=8)  # llama.cpp's last error lines
+
+
+def _exported(names: tuple[str, ...], argtypes: list[Any], restype: Any) -> Any:
+    """A C++ function of llama.cpp by its mangled names (Itanium's, Microsoft's); None if absent."""
+    for name in names:
+        function = getattr(llama_library, name, None)
+        if function is not None:
+            function.argtypes, function.restype = argtypes, restype
+            return function
+    return None
+
+
+# Declared in llama.cpp's llama-ext.h, and not bound by llama_cpp_ext.
+set_embeddings_layer_inp = _exported(
+    (
+        "_Z30llama_set_embeddings_layer_inpP13llama_contextjb",
+        "?llama_set_embeddings_layer_inp@@YAXPEAUllama_context@@I_N@Z",
+    ),
+    [lib.llama_context_p_ctypes, ctypes.c_uint32, ctypes.c_bool],
+    None,
+)
+get_embeddings_layer_inp = _exported(
+    (
+        "_Z30llama_get_embeddings_layer_inpP13llama_contextj",
+        "?llama_get_embeddings_layer_inp@@YAPEAMPEAUllama_context@@I@Z",
+    ),
+    [lib.llama_context_p_ctypes, ctypes.c_uint32],
+    ctypes.POINTER(ctypes.c_float),
+)
 
 
 def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
@@ -46,6 +92,8 @@ def _probe() -> None:
     missing = [name for module, *names in needed for name in names if not hasattr(module, name)]
     fields = {name for name, *_ in lib.llama_model_params._fields_}
     missing += [f"llama_model_params.{name}" for name in {"load_mtp", "no_alloc"} - fields]
+    if set_embeddings_layer_inp is None or get_embeddings_layer_inp is None:
+        missing.append("llama_get_embeddings_layer_inp")
     if missing:
         raise MtpError(
             f"llama-cpp-python {lib.__version__} lacks {', '.join(missing)}; "
@@ -63,6 +111,27 @@ def ggml_base() -> ctypes.CDLL:
     """ggml's own library, which reads GGUF headers and quantizes rows."""
     library: ctypes.CDLL = load_shared_library("ggml-base", Path(lib.__file__).parent / "lib")
     return library
+
+
+@contextlib.contextmanager
+def open_file_at(path: Path, offset: int) -> Iterator[ctypes.c_void_p]:
+    """A C `FILE *` that stands at byte `offset`, for llama.cpp to read a GGUF from."""
+    is_windows = sys.platform == "win32"
+    c = ctypes.CDLL("ucrtbase" if is_windows else None)
+    seek = c._fseeki64 if is_windows else c.fseeko
+    seek.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    c.fclose.argtypes = [ctypes.c_void_p]
+    fopen = ggml_base().ggml_fopen
+    fopen.argtypes, fopen.restype = [ctypes.c_char_p, ctypes.c_char_p], ctypes.c_void_p
+    file = fopen(os.fsencode(path), b"rb")
+    if not file:
+        raise MtpError(f"{path}: cannot be opened")
+    try:
+        if seek(file, offset, os.SEEK_SET) != 0:
+            raise MtpError(f"{path}: cannot be read from byte {offset:,} on")
+        yield ctypes.c_void_p(file)
+    finally:
+        c.fclose(file)
 
 
 def supports_gpu() -> bool:

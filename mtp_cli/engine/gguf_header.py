@@ -26,7 +26,8 @@ from mtp_cli.errors import MtpError
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
-_GGML_F32 = 0
+_GGML_F32, _GGML_I8 = 0, 24
+_MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
 _STRING, _ARRAY = 8, 9
 # enum gguf_type -> the numpy type of a scalar or of an array's elements
 _SCALARS = {
@@ -46,6 +47,7 @@ def _gguf() -> ctypes.CDLL:
     handle, index, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
     signatures: dict[str, tuple[list[Any], Any]] = {
         "gguf_init_from_file": ([ctypes.c_char_p, _InitParams], handle),
+        "gguf_init_from_buffer": ([ctypes.c_char_p, size, _InitParams], handle),
         "gguf_free": ([handle], None),
         "gguf_get_n_kv": ([handle], index),
         "gguf_get_key": ([handle, index], ctypes.c_char_p),
@@ -112,12 +114,33 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of one GGUF file, after checking that the file holds all it announces."""
     n_bytes = check_preamble(path)
-    gguf = _gguf()
-    handle = gguf.gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+    handle = _gguf().gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+    return _header(path, handle, n_bytes)
+
+
+def read_embedded(outer: Header, name: str) -> Header:
+    """The header that a tensor of bytes holds: a GGUF inside a GGUF, whose data come after it.
+
+    Its tensors' offsets count from the start of the outer file.
+    """
+    entry = outer.tensors.get(name)
+    if entry is None or entry.ggml_type != _GGML_I8 or entry.n_bytes > _MOST_EMBEDDED:
+        raise MtpError(f"{outer.path}: {name}: expected the header of a head, as bytes")
+    with outer.path.open("rb") as file:
+        file.seek(entry.offset)
+        raw = file.read(entry.n_bytes)
+    handle = _gguf().gguf_init_from_buffer(raw, len(raw), _InitParams(True, None))
+    n_bytes = outer.path.stat().st_size
+    return _header(outer.path, handle, n_bytes, entry.offset)
+
+
+def _header(path: Path, handle: int | None, n_bytes: int, start: int = 0) -> Header:
+    """What a parsed header says; it is freed. start: where in the file it begins."""
     if not handle:
         raise MtpError(f"{path}: the GGUF header is damaged")
+    gguf = _gguf()
     try:
-        header = Header(path, _pairs(gguf, handle), _tensors(gguf, handle))
+        header = Header(path, _pairs(gguf, handle), _tensors(gguf, handle, start))
     finally:
         gguf.gguf_free(handle)
     end = max((t.offset + t.n_bytes for t in header.tensors.values()), default=0)
@@ -173,8 +196,8 @@ def _numbers(address: int, kind: int, n: int) -> npt.NDArray[Any]:
     return np.frombuffer(ctypes.string_at(address, n * dtype.itemsize), dtype)
 
 
-def _tensors(gguf: ctypes.CDLL, handle: int) -> dict[str, TensorEntry]:
-    start = gguf.gguf_get_data_offset(handle)
+def _tensors(gguf: ctypes.CDLL, handle: int, start: int) -> dict[str, TensorEntry]:
+    start += gguf.gguf_get_data_offset(handle)
     entries = {}
     for index in range(gguf.gguf_get_n_tensors(handle)):
         name = gguf.gguf_get_tensor_name(handle, index).decode(errors="replace")

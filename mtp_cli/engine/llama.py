@@ -16,14 +16,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.binding import errors, ext, failure, lib, supports_gpu
+from mtp_cli.engine.batch import SEQUENCE, Batch, Reads
+from mtp_cli.engine.binding import (
+    errors,
+    ext,
+    failure,
+    get_embeddings_layer_inp,
+    lib,
+    open_file_at,
+    set_embeddings_layer_inp,
+    supports_gpu,
+)
 from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
 
 Floats = npt.NDArray[np.float32]
 
 GGML_TYPE_BF16 = 30
-SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
 
@@ -43,17 +52,21 @@ class HiddenSource(Enum):
     EMBD:  the row after the final norm; every architecture gives it, but only for a decode whose
            rows are all outputs
     NEXTN: the row an MTP-aware architecture hands its own heads, for output rows
+    LAYER: the row the last layer reads, for every row of a decode, whether output or not; of the
+           architectures met here only `llama` gives it
     """
 
     NONE = "none"
     EMBD = "embd"
     NEXTN = "nextn"
+    LAYER = "layer"
 
 
 class Model:
     """A loaded GGUF.
 
-    n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read.
+    n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read
+    offset:       where in the file the GGUF begins
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Model:
         *,
         n_gpu_layers: int = -1,
         no_alloc: bool = False,
+        offset: int = 0,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         params = lib.llama_model_default_params()
@@ -74,12 +88,17 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
         errors.clear()
         self.path = path
-        self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if offset:
+            with open_file_at(path, offset) as file:
+                self.handle = lib.llama_model_load_from_file_ptr(file, params)
+        else:
+            self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self.handle:
             raise failure(f"{path}: llama.cpp could not load this model")
         self.vocab = lib.llama_model_get_vocab(self.handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(lib.llama_model_n_embd_out(self.handle))
+        self.n_layer = int(lib.llama_model_n_layer(self.handle))
         self.n_layer_nextn = int(lib.llama_model_n_layer_nextn(self.handle))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.handle))
         self.is_recurrent = bool(
@@ -179,6 +198,7 @@ class Context:
                hidden row (n_embd floats) beside the token id
     shares:    the context whose memory an assistant reads, which has none of its own; it must
                outlive this one
+    reads:     hidden rows alone, for a head that never sees a token
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
     one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
                cells on, ggml splits a single row's keys among its threads, and only a single
@@ -196,6 +216,7 @@ class Context:
         hidden: HiddenSource,
         mtp: bool = False,
         shares: Context | None = None,
+        reads: Reads | None = None,
         n_rs_seq: int = 0,
         one_kernel: bool = False,
     ) -> None:
@@ -220,11 +241,13 @@ class Context:
             raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
         if hidden is HiddenSource.NEXTN:
             self._ask_for_nextn()
+        if hidden is HiddenSource.LAYER:
+            set_embeddings_layer_inp(self.handle, model.n_layer - 1, True)
         self._memory = lib.llama_get_memory(self.handle)
         self._hidden = hidden
         self._n_outputs_max = n_outputs
         self._has_hidden = False
-        self._batch = _Batch(n_batch, model.n_embd if mtp else 0)
+        self._batch = Batch(n_batch, model.n_embd, reads or (Reads.BOTH if mtp else Reads.TOKENS))
         self.n_batch = n_batch
         self.n_ctx = int(lib.llama_n_ctx(self.handle))
         self.n_rs_seq = int(lib.llama_n_rs_seq(self.handle))
@@ -251,8 +274,10 @@ class Context:
     ) -> None:
         """Run rows at `position`, `position + 1`, ...; rows from `first_output` on give outputs.
 
-        hidden: (n_rows, n_embd) float32, for MTP contexts.
+        hidden: (n_rows, n_embd) float32, for contexts that read them. Where they read nothing
+                else, `tokens` only says how many rows there are.
         """
+        self._n_rows = len(tokens)
         self.n_outputs = len(tokens) - first_output
         if self.n_outputs > self._n_outputs_max:
             raise ValueError(f"{self.n_outputs} output rows, {self._n_outputs_max} were reserved")
@@ -270,25 +295,29 @@ class Context:
 
     def logits(self) -> Floats:
         """(n_outputs, n_vocab) float32, a view that the next decode overwrites."""
-        return self._view(lib.llama_get_logits(self.handle), self.model.n_vocab)
+        return self._view(lib.llama_get_logits(self.handle), self.n_outputs, self.model.n_vocab)
 
     def hidden(self) -> Floats | None:
-        """(n_outputs, n_embd) float32, a view that the next decode overwrites; None without."""
+        """(n_outputs, n_embd) float32, a view that the next decode overwrites; None without.
+
+        Of HiddenSource.LAYER (n_rows, n_embd): it gives every row of the decode.
+        """
         if not self._has_hidden:
             return None
+        if self._hidden is HiddenSource.LAYER:
+            pointer = get_embeddings_layer_inp(self.handle, self.model.n_layer - 1)
+            return self._view(pointer, self._n_rows, self.model.n_embd)
         read = (
             lib.llama_get_embeddings
             if self._hidden is HiddenSource.EMBD
             else ext.llama_get_embeddings_nextn
         )
-        return self._view(read(self.handle), self.model.n_embd)
+        return self._view(read(self.handle), self.n_outputs, self.model.n_embd)
 
-    def _view(self, pointer: Any, width: int) -> Floats:
+    def _view(self, pointer: Any, n_rows: int, width: int) -> Floats:
         if not pointer:
             raise failure("llama.cpp returned no output rows")
-        array = (ctypes.c_float * (self.n_outputs * width)).from_address(
-            ctypes.addressof(pointer.contents)
-        )
+        array = (ctypes.c_float * (n_rows * width)).from_address(ctypes.addressof(pointer.contents))
         return np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
 
     def remove_from(self, position: int) -> bool:
@@ -329,47 +358,3 @@ class Context:
         if self.handle:
             lib.llama_free(self.handle)
             self.handle = None
-
-
-class _Batch:
-    """The rows of one decode in memory of our own.
-
-    llama.cpp's own batches hold token ids or embeddings; an MTP row has both.
-    """
-
-    def __init__(self, capacity: int, n_embd: int) -> None:
-        self._token = np.zeros(capacity, np.int32)
-        self._pos = np.zeros(capacity, np.int32)
-        self._outputs = np.zeros(capacity, np.int8)
-        self._embd = np.zeros((capacity, n_embd), np.float32)
-        self._n_seq_id = np.ones(capacity, np.int32)
-        self._seq_id = ctypes.c_int32(SEQUENCE)
-        seq_ids = (ctypes.POINTER(ctypes.c_int32) * capacity)(
-            *[ctypes.pointer(self._seq_id)] * capacity
-        )
-        self._seq_ids = seq_ids
-        self.native = lib.llama_batch(
-            n_tokens=0,
-            token=_pointer(self._token, ctypes.c_int32),
-            embd=_pointer(self._embd, ctypes.c_float) if n_embd else None,
-            pos=_pointer(self._pos, ctypes.c_int32),
-            n_seq_id=_pointer(self._n_seq_id, ctypes.c_int32),
-            seq_id=ctypes.cast(seq_ids, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=_pointer(self._outputs, ctypes.c_int8),
-        )
-
-    def fill(
-        self, tokens: Sequence[int], position: int, first_output: int, hidden: Floats | None
-    ) -> None:
-        n = len(tokens)
-        self._token[:n] = tokens
-        self._pos[:n] = np.arange(position, position + n)
-        self._outputs[:first_output] = 0
-        self._outputs[first_output:n] = 1
-        if hidden is not None:
-            self._embd[:n] = hidden
-        self.native.n_tokens = n
-
-
-def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(ctype))

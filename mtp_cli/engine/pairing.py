@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine import assistant, gguf_header
+from mtp_cli.engine import assistant, gguf_header, independent_heads
 from mtp_cli.engine.gguf_header import Header
 from mtp_cli.engine.llama import Floats, HiddenSource
 from mtp_cli.errors import MtpError
@@ -29,8 +29,9 @@ class Pairing:
     hidden:     the trunk's row the heads read
     scale:      (n_embd,) float32 to multiply that row with, None for as it is
     vocabulary: the heads' own, None when it is the trunk's
-    n_heads:    more than one are chained, one per draft step
+    n_heads:    more than one are chained, one per draft step, unless they are independent
     shares_kv:  the file is an assistant, a model that reads the trunk's own keys and values
+    offsets:    where in the file each independent head begins; empty for heads of other kinds
     """
 
     path: Path | None
@@ -39,12 +40,14 @@ class Pairing:
     vocabulary: DraftVocabulary | None
     n_heads: int
     shares_kv: bool = False
+    offsets: tuple[int, ...] = ()
 
     def describe(self) -> str:
         if self.shares_kv and self.path is not None:
             return f"{self.path.name}, assistant that shares the model's KV"
         name = "in the model's file" if self.path is None else self.path.name
-        count = "1 head" if self.n_heads == 1 else f"{self.n_heads} chained heads"
+        kind = "independent" if self.offsets else "chained"
+        count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {kind} heads"
         ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
         return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
 
@@ -69,6 +72,8 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
         info = HeadInfo.from_metadata(heads.pairs)
     except MtpError as error:
         raise MtpError(f"{heads.path}: {error}") from None
+    if info.hidden == "last_layer":
+        return _independent(trunk, heads, info)
     _check(trunk, heads, info)
     scale = _unscale(trunk) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
@@ -78,6 +83,21 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
         )
     n_heads = heads.number("nextn_predict_layers")
     return Pairing(heads.path, hidden, scale, info.vocabulary, n_heads)
+
+
+def _independent(trunk: list[Header], heads: Header, info: HeadInfo) -> Pairing:
+    """Heads beside the trunk's last layer, each a model of one layer inside the file."""
+    wanted = independent_heads.ARCHITECTURE  # of others llama.cpp would abort when asked for rows
+    if trunk[0].architecture != wanted:
+        raise MtpError(
+            f"{heads.path}: these heads need a trunk of architecture {wanted}; "
+            f"{trunk[0].path.name} is {trunk[0].architecture}"
+        )
+    for header in independent_heads.headers(heads):
+        _check(trunk, header, info)
+    offsets = independent_heads.offsets(heads)
+    source = HiddenSource.LAYER
+    return Pairing(heads.path, source, None, info.vocabulary, len(offsets), offsets=offsets)
 
 
 def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:

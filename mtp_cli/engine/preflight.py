@@ -17,10 +17,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from mtp_cli.errors import MtpError
+
+if TYPE_CHECKING:
+    from mtp_cli.engine.gguf_header import Header
 
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 # Not "-m": that would import from the folder the user happens to be in.
@@ -79,12 +83,15 @@ def _examine_in_child(path: Path, *trunk: Path) -> None:
 
 def examine(path: Path, trunk: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
-    from mtp_cli.engine import gguf_header, soundness
+    from mtp_cli.engine import gguf_header, independent_heads, soundness
     from mtp_cli.engine.llama import Context, HiddenSource, Model
 
     shards = gguf_header.read_shards(path)
     if gguf_header.is_assistant(shards[0]):
         _examine_assistant(path, trunk)
+        return
+    if independent_heads.is_independent(shards[0]):
+        _examine_independent(shards[0])
         return
     model = Model(path, no_alloc=True)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
@@ -132,6 +139,28 @@ def _examine_assistant(path: Path, trunk: Path | None) -> None:
     for context in reversed(contexts):
         context.close()
     for model in models:
+        model.close()
+
+
+def _examine_independent(outer: Header) -> None:
+    """Each head is a model of its own, fed with hidden rows."""
+    from mtp_cli.engine import independent_heads, soundness
+    from mtp_cli.engine.batch import Reads
+    from mtp_cli.engine.llama import Context, HiddenSource, Model
+
+    offsets = independent_heads.offsets(outer)
+    for offset, header in zip(offsets, independent_heads.headers(outer), strict=True):
+        model = Model(outer.path, no_alloc=True, offset=offset)
+        soundness.check_numbers(header, uses_rope=model.uses_rope)
+        Context(
+            model,
+            n_ctx=256,
+            n_batch=64,
+            n_outputs=1,
+            n_threads=1,
+            hidden=HiddenSource.NONE,
+            reads=Reads.HIDDEN,
+        ).close()
         model.close()
 
 

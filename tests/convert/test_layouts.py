@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from tests.convert.checkpoints import (
     write_shard,
     write_tokenizer,
 )
+from tests.convert.checkpoints_meta import piece
 from tests.convert.checkpoints_more import V_WIDTH, mimo2
 from tests.convert.expectation import e4m3
 from tests.convert.test_families import values
@@ -133,13 +133,6 @@ def test_experts_in_a_format_of_four_bits_are_refused(tmp_path: Path) -> None:
     tiny.config["quantization_config"]["store_dtype"] = "mxfp4"
     with pytest.raises(MtpError, match="experts stored as MXFP4"):
         converted(write_checkpoint(tmp_path / "x", tiny), tmp_path / "x.gguf")
-
-
-def piece(text: str, score: float, kind: int) -> bytes:
-    raw = text.encode()
-    body = b"\x0a" + bytes([len(raw)]) + raw + b"\x15" + struct.pack("<f", score)
-    body += b"\x18" + bytes([kind])
-    return b"\x0a" + bytes([len(body)]) + body
 
 
 def test_a_sentencepiece_model(tmp_path: Path) -> None:

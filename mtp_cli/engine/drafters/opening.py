@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.drafters.independent import IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
 from mtp_cli.engine.llama import Context, HiddenSource, Model
@@ -17,6 +18,15 @@ from mtp_cli.engine.target import Target
 
 def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int) -> Drafter:
     """The drafter of this pairing; it must be closed before the target."""
+    if pairing.path is not None and pairing.offsets:
+        return IndependentDrafter.open(
+            pairing.path,
+            pairing.offsets,
+            pairing.vocabulary,
+            n_ctx=target.n_ctx,
+            n_threads=n_threads,
+            n_gpu_layers=n_gpu_layers,
+        )
     is_beside = pairing.path is not None
     with contextlib.ExitStack() as opened:
         model = target.model

@@ -1,0 +1,38 @@
+"""A file of independent heads: each a whole GGUF of one layer, inside an outer GGUF.
+
+llama.cpp can load a GGUF that begins anywhere in a file, as long as its tensors follow its header
+without a gap. So the outer file's directory lists, for each head, its header as a tensor of bytes
+and then its tensors, and llama.cpp finds a model at every header. Owns that layout; the engine's
+`gguf_header` reads it. Knows nothing of checkpoints or families.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from gguf import GGMLQuantizationType
+
+from convert.gguf_file import Pair
+from convert.plan import Plan, PlannedTensor
+from mtp_cli import head_file
+
+I8 = GGMLQuantizationType.I8
+
+
+def _block(content: bytes) -> Iterator[bytes]:
+    yield content
+
+
+def embedded(
+    metadata: Mapping[str, Pair], heads: Iterable[Sequence[PlannedTensor]]
+) -> Iterator[PlannedTensor]:
+    """The outer file's tensors. metadata: each head's own; heads: the tensors of each."""
+    for index, tensors in enumerate(heads):
+        header = Plan(metadata, tuple(tensors)).header()
+        name = head_file.EMBEDDED_HEADER.format(index)
+        yield PlannedTensor(name, (len(header),), I8, len(header), partial(_block, header))
+        for tensor in tensors:
+            outer = head_file.EMBEDDED_TENSOR.format(index, tensor.name)
+            yield dataclasses.replace(tensor, name=outer)

@@ -1,0 +1,181 @@
+"""Drafts with independent heads: each predicts its own offset from the same rows.
+
+Owns the heads' contexts and the rows they still have to read. Knows nothing of verification.
+
+Multi-token prediction as in Gloeckle et al. 2024 (arXiv:2404.19737; the published llama/model.py):
+the trunk's last layer is the head of the next token, and beside it stand others, each one layer
+over the same rows, with keys and values of its own, before the shared norm and output. Head k
+(from 0) at position p reads the row that the trunk's last layer reads there, and predicts
+x_{p+2+k}. Three things follow.
+
+- The newest row known, that of the token before the newest, has the whole draft in it: head k
+  gives id k. No head reads what another drafted, and none reads a token.
+- All its KV holds are rows of true tokens: there is nothing to take back after a draft.
+- A head that is not asked need not run. It reads what it missed when its turn comes, as long as
+  the rows are still kept; after that it starts anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mtp_cli.engine.batch import Reads
+from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.target import N_OUTPUTS
+from mtp_cli.head_file import DraftVocabulary
+
+N_KEPT = 64  # rows kept for heads to catch up with
+
+
+class _Rows:
+    """The target's last rows, of consecutive positions from `start` on; at most N_KEPT."""
+
+    def __init__(self, n_embd: int) -> None:
+        self._rows = np.empty((N_KEPT, n_embd), np.float32)
+        self.start = self.end = 0
+
+    def append(self, position: int, rows: Floats) -> None:
+        """rows: (n, n_embd); after a gap in the positions only they are kept."""
+        if position != self.end:
+            self.start = self.end = position
+        n_old, n_new = self.end - self.start, len(rows)
+        if n_new >= N_KEPT:
+            self._rows[:] = rows[-N_KEPT:]
+            self.end = position + n_new
+            self.start = self.end - N_KEPT
+            return
+        n_forgotten = max(0, n_old + n_new - N_KEPT)
+        self._rows[: n_old - n_forgotten] = self._rows[n_forgotten:n_old].copy()
+        self.start += n_forgotten
+        self.end += n_new
+        self._rows[n_old - n_forgotten : n_old - n_forgotten + n_new] = rows
+
+    def since(self, position: int) -> Floats:
+        return self._rows[position - self.start : self.end - self.start]
+
+    def truncate(self, position: int) -> None:
+        self.end = min(self.end, position)
+        self.start = min(self.start, position)
+
+
+class _Head:
+    """One head's context, and how far it has read: its KV holds rows before `n_read`."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.n_read = 0
+
+    def logits(self, rows: _Rows) -> Floats:
+        """(n_draft,) float32: what it predicts from the newest row, once it has read them all."""
+        start = self.n_read
+        if not rows.start <= start <= rows.end:  # llama.cpp takes no gap in the positions
+            self.context.clear()
+            start = rows.start
+        new = rows.since(start)
+        self.context.decode([0] * len(new), start, first_output=len(new) - 1, hidden=new)
+        self.n_read = rows.end
+        logits: Floats = self.context.logits()[0]
+        return logits
+
+    def truncate(self, n_past: int) -> None:
+        if n_past < self.n_read:
+            if self.context.remove_from(n_past):
+                self.n_read = n_past
+            else:
+                self.context.clear()
+                self.n_read = 0
+
+    def close(self) -> None:
+        self.context.close()
+        self.context.model.close()
+
+
+class IndependentDrafter:
+    """Heads that each draft one place; their contexts are its own, models included.
+
+    contexts:   of one model each, in the order of what they predict
+    vocabulary: the heads' trimmed vocabulary, None when it is the target's
+    """
+
+    def __init__(
+        self, contexts: Sequence[Context], vocabulary: DraftVocabulary | None = None
+    ) -> None:
+        self._heads = [_Head(context) for context in contexts]
+        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
+        self._rows = _Rows(contexts[0].model.n_embd)
+        self._n_ctx = min(context.n_ctx for context in contexts)
+        self.max_depth = len(contexts)
+        self.n_window = N_OUTPUTS
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        offsets: Sequence[int],
+        vocabulary: DraftVocabulary | None,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        n_gpu_layers: int,
+    ) -> IndependentDrafter:
+        """offsets: where in the file each head's GGUF begins"""
+        contexts = []
+        with contextlib.ExitStack() as opened:
+            for offset in offsets:
+                model = Model(path, n_gpu_layers=n_gpu_layers, offset=offset)
+                opened.callback(model.close)
+                context = Context(
+                    model,
+                    n_ctx=n_ctx,
+                    n_batch=min(N_KEPT, n_ctx),
+                    n_outputs=1,
+                    n_threads=n_threads,
+                    hidden=HiddenSource.NONE,
+                    reads=Reads.HIDDEN,
+                )
+                opened.callback(context.close)
+                contexts.append(context)
+            opened.pop_all()
+        return cls(contexts, vocabulary)
+
+    @property
+    def n_waiting(self) -> int:
+        """Rows the first head has yet to read; the others may have more."""
+        return self._rows.end - max(self._rows.start, min(self._heads[0].n_read, self._rows.end))
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is not None and len(hidden):
+            self._rows.append(position, hidden)
+
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
+        draft = Draft()
+        if self.n_waiting == 0 or self._rows.end > self._n_ctx:
+            return draft
+        for head in self._heads[: max(0, depth)]:
+            if draft.ids and not keep_going(draft):
+                break
+            chosen = propose(head.logits(self._rows), self._draft_ids)
+            index = chosen.index
+            draft.ids.append(index if self._draft_ids is None else int(self._draft_ids[index]))
+            draft.probs.append(chosen.prob)
+        return draft
+
+    def truncate(self, n_past: int) -> None:
+        self._rows.truncate(n_past)
+        for head in self._heads:
+            head.truncate(n_past)
+
+    def close(self) -> None:
+        for head in self._heads:
+            head.close()
