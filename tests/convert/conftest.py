@@ -41,6 +41,11 @@ BESIDE: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "gemma4_e2b_assistant": (checkpoints_gemma4.gemma4_e2b_assistant, "gemma4-assistant", 0),
 }
 ALL = FAMILIES | BESIDE
+ASSISTANTS = {
+    "gemma4": "gemma4_assistant",
+    "gemma4_moe": "gemma4_assistant",
+    "gemma4_e2b": "gemma4_e2b_assistant",
+}
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]
 
 Convert = Callable[..., Path]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import llama_cpp as lib
 import numpy as np
 import numpy.typing as npt
-from llama_cpp import llama_cpp_ext as ext
 
 from mtp_cli.engine.llama import Context, HiddenSource, Model
 
@@ -50,48 +47,3 @@ def _run(
     context.close()
     model.close()
     return found
-
-
-def assistant_draft(target: Path, assistant: Path, prompt: list[int], n: int) -> list[int]:
-    """n ids drafted by an assistant that reads the target's keys and values.
-
-    All drafts stand at the position after the prompt, as Gemma 4's assistant was trained.
-    """
-    trunk, small = Model(target, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
-    context = Context(trunk, n_ctx=64, n_batch=32, n_outputs=32, n_threads=1,
-                      hidden=HiddenSource.NEXTN)  # fmt: skip
-    context.decode(prompt, 0)
-    row = context.hidden()
-    assert row is not None
-    token, hidden = int(context.logits()[-1].argmax()), row[-1].copy()
-    params = lib.llama_context_default_params()
-    params.n_ctx, params.n_threads, params.n_outputs_max = 64, 1, 1
-    params.ctx_type, params.ctx_other = lib.LLAMA_CONTEXT_TYPE_MTP, context.handle
-    drafter = lib.llama_init_from_model(small.handle, params)
-    ext.llama_set_embeddings_nextn(drafter, True, True)
-    drafts: list[int] = []
-    for _ in range(n):
-        token, hidden = _one_row(drafter, token, hidden, len(prompt), small.n_vocab)
-        drafts.append(token)
-    lib.llama_free(drafter)
-    context.close()
-    small.close()
-    trunk.close()
-    return drafts
-
-
-def _one_row(
-    drafter: Any, token: int, hidden: Floats, position: int, n_vocab: int
-) -> tuple[int, Floats]:
-    batch = lib.llama_batch_init(1, len(hidden), 1)
-    ids = (lib.llama_token * 1)(token)
-    batch.n_tokens, batch.token = 1, ids
-    batch.pos[0], batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = position, 1, 0, 1
-    for i, value in enumerate(hidden.tolist()):
-        batch.embd[i] = value
-    assert lib.llama_decode(drafter, batch) == 0
-    batch.token = None  # ours, not the batch's to free
-    lib.llama_batch_free(batch)
-    logits = np.ctypeslib.as_array(lib.llama_get_logits(drafter), (n_vocab,))
-    row = np.ctypeslib.as_array(ext.llama_get_embeddings_nextn(drafter), (len(hidden),))
-    return int(logits.argmax()), row.copy()

@@ -21,17 +21,12 @@ from mtp_cli.engine.policy import FixedDepth
 from mtp_cli.engine.target import Target
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_gemma4 import WINDOW, agreeing
-from tests.convert.conftest import Convert
+from tests.convert.conftest import ASSISTANTS, Convert
 from tests.convert.test_families import PROMPT
 
 GREEDY = Sampling(temperature=0.0)
 # Q8_0 gives a row the same bits alone and among others.
 EXACT = Options(outtype="q8_0")
-RANDOM = {
-    "gemma4": "gemma4_assistant",
-    "gemma4_moe": "gemma4_assistant",
-    "gemma4_e2b": "gemma4_e2b_assistant",
-}
 Pair = tuple[Path, Path]
 
 
@@ -70,10 +65,10 @@ def answer(engine: Engine, prompt: list[int], n: int, depth: int | FixedDepth) -
     return run.tokens
 
 
-@pytest.mark.parametrize("trunk", RANDOM)
+@pytest.mark.parametrize("trunk", ASSISTANTS)
 def test_drafted_greedy_output_is_plain_output(trunk: str, converted: Convert) -> None:
     """At every depth, far past the sliding window, with drafts that are nearly all rejected."""
-    with opened((converted(trunk, EXACT), converted(RANDOM[trunk], EXACT))) as engine:
+    with opened((converted(trunk, EXACT), converted(ASSISTANTS[trunk], EXACT))) as engine:
         plain = answer(engine, PROMPT, 6 * WINDOW, 0)
         for depth in range(1, 9):
             run = engine.generate(PROMPT, GREEDY, max_tokens=6 * WINDOW, depth=depth)

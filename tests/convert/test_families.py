@@ -14,7 +14,6 @@ from convert.build import Options
 from mtp_cli.engine import Engine, Sampling
 from tests.convert.conftest import ALL, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import expected
-from tests.convert.native import assistant_draft
 
 PROMPT = [84, 104, 101, 32, 116, 104, 105, 110, 103, 32, 105, 110, 32, 116, 104, 101, 32, 119]
 
@@ -57,14 +56,6 @@ def test_drafted_greedy_output_is_plain_output(
 def test_a_trunk_without_heads_generates(family: str, converted: Convert) -> None:
     tokens, n_drafted = generate(converted(family), 3)
     assert (len(tokens), n_drafted) == (40, 0)
-
-
-def test_an_assistant_drafts_from_its_targets_memory(converted: Convert) -> None:
-    """Gemma 4's: loaded with the target's context; other text, other drafts."""
-    files = converted("gemma4"), converted("gemma4_assistant")
-    one = assistant_draft(*files, PROMPT, 5)
-    assert one == assistant_draft(*files, PROMPT, 5)
-    assert one != assistant_draft(*files, PROMPT[::-1], 5)
 
 
 def generate(path: Path, depth: int) -> tuple[list[int], int]:

@@ -21,8 +21,11 @@ from gguf import GGMLQuantizationType, GGUFReader
 from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
+from mtp_cli.engine.drafters.base import Ids, Proposal, likeliest
+from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
+from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
 from tests.convert.checkpoints import Tiny, write_checkpoint
-from tests.convert.conftest import ALL, FAMILIES, WITH_HEADS, Convert
+from tests.convert.conftest import ALL, ASSISTANTS, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import dequantized
 from tests.convert.native import trunk_rows
 from tests.convert.test_families import PROMPT
@@ -137,3 +140,98 @@ def test_same_logits_as_transformers(family: str, tmp_path: Path) -> None:
         wanted = model(torch.tensor([PROMPT])).logits[0].numpy()
     assert np.ptp(wanted) > 5
     assert np.abs(found - wanted).max() < 0.03
+
+
+# Shorter than the sliding window of 16, one past it, and far past it.
+@pytest.mark.parametrize("n_prompt", [9, 17, 48])
+@pytest.mark.parametrize("family", ASSISTANTS)
+def test_an_assistant_drafts_the_same_ids_as_transformers(
+    family: str,
+    n_prompt: int,
+    checkpoint: Callable[[str], Path],
+    converted: Convert,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own generator of candidates, on the target's own outputs: eight ids, and their logits."""
+    config: Any = importlib.import_module("transformers").Gemma4TextConfig
+    monkeypatch.setattr(config, "kv_sharing_modes", property(kv_sharing_modes))
+    trunk, assistant = family, ASSISTANTS[family]
+    prompt = (PROMPT * 3)[2 : 2 + n_prompt]  # where no id is a near-tie
+    newest, wanted = transformers_draft(checkpoint(trunk), checkpoint(assistant), prompt, 8)
+    found = llama_cpp_draft(converted(trunk), converted(assistant), prompt, newest, 8)
+    error = np.abs(found - wanted).max()
+    best = np.sort(wanted, axis=1)
+    assert (best[:, -1] - best[:, -2]).min() > 2 * error
+    assert found.argmax(axis=1).tolist() == wanted.argmax(axis=1).tolist()
+    assert error < 0.03
+    assert np.ptp(wanted) > 5
+
+
+def kv_sharing_modes(config: Any) -> list[str | None]:
+    """Which layers compute, keep or read keys and values.
+
+    As 5.23.0 says of its own, whose code refuses an assistant (no layer computes any) and keeps
+    nothing for it in a trunk whose layers share none.
+    """
+    kinds = config.layer_types
+    n_own = len(kinds) - config.num_kv_shared_layers
+    modes = [None if i < n_own else "reuse" for i in range(len(kinds))]
+    for kind in set(kinds[:n_own]):
+        modes[max(i for i in range(n_own) if kinds[i] == kind)] = "store"
+    return modes
+
+
+def transformers_draft(
+    trunk: Path, assistant: Path, prompt: list[int], n: int
+) -> tuple[int, Floats]:
+    """The token after the prompt, and the logits (n, n_vocab) of n drafts after it."""
+    torch: Any = importlib.import_module("torch")
+    transformers: Any = importlib.import_module("transformers")
+    generation: Any = importlib.import_module("transformers.generation.candidate_generator")
+    target = transformers.AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32)
+    small = transformers.AutoModelForCausalLM.from_pretrained(assistant, dtype=torch.float32)
+    small.generation_config.num_assistant_tokens = n
+    # Written for distances up to the window itself, counted from the row before the newest: two
+    # keys more than the target's layer has in a window, and than llama.cpp shows an assistant.
+    small.config.get_text_config().sliding_window -= 2
+    settings = transformers.GenerationConfig(max_length=len(prompt) + n + 2)
+    generator = generation.SinglePositionMultiTokenCandidateGenerator(
+        small, target.get_input_embeddings(), settings
+    )
+    with torch.no_grad():
+        out = target(
+            torch.tensor([prompt]), output_hidden_states=True, return_shared_kv_states=True
+        )
+        newest = int(out.logits[0, -1].argmax())
+        ids, logits = generator.get_candidates(
+            torch.tensor([[*prompt, newest]]),
+            {"attention_mask": torch.ones(1, len(prompt) + 1, dtype=torch.long)},
+            out,
+            is_first_iteration=False,
+            n_last_matches=0,
+        )
+    drafts = logits[0].numpy()
+    assert ids[0, -n:].tolist() == drafts.argmax(axis=1).tolist()
+    return newest, drafts
+
+
+def llama_cpp_draft(trunk: Path, assistant: Path, prompt: list[int], newest: int, n: int) -> Floats:
+    """The logits (n, n_vocab) of n drafts after `newest`."""
+    models = Model(trunk, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
+    sizes: dict[str, Any] = {"n_ctx": 64, "n_threads": 1, "hidden": HiddenSource.NEXTN}
+    target = Context(models[0], n_batch=64, n_outputs=1, **sizes)
+    shared = Context(models[1], n_batch=1, n_outputs=1, mtp=True, shares=target, **sizes)
+    drafter = SharedKvDrafter(shared)
+    target.decode(prompt, 0, first_output=len(prompt) - 1)
+    drafter.observe(prompt[-1:], len(prompt) - 1, target.hidden())
+    seen: list[Floats] = []
+
+    def propose(logits: Floats, ids: Ids | None) -> Proposal:
+        seen.append(logits.copy())
+        return likeliest(logits, ids)
+
+    drafter.draft(newest, n, propose=propose)
+    drafter.close()
+    target.close()
+    models[0].close()
+    return np.stack(seen)
