@@ -23,9 +23,9 @@ from convert.inspect import inspect_lines
 from convert.model import coarse_tensors, open_model
 from convert.pack import plan_pack
 from convert.plan import Plan
-from convert.report import notices, plan_lines, progress_bar, summary_lines
+from convert.report import counting_bar, notices, plan_lines, progress_bar, summary_lines
 from convert.reuse import Wanted
-from convert.trim import count_ids, plan_trim
+from convert.trim import count_ids, old_ids, parted, plan_trim
 from convert.write import write
 from mtp_cli.errors import MtpError
 
@@ -172,13 +172,18 @@ def trim(
     # Here, so that the commands that need no model also need no llama.cpp.
     from convert.trial import ends_of_text, ids_of_text, try_heads, written_by
 
+    n_vocab = len(old_ids(open_model(heads), open_model(trunk), ids))
     given = [_read(path) for path in text or []]
-    texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens)
-    counts = count_ids(texts, open_model(trunk).n_vocab)
+    with counting_bar("writing text") as progress:
+        texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens, progress)
+        chosen, held_out = parted(texts)
+    counts = count_ids(chosen, open_model(trunk).n_vocab)
     wanted = Wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
     _execute(trimmed.plan, output, dry_run)
-    _say(f"the kept ids cover {trimmed.coverage:.2%} of the text")
+    share = trimmed.coverage(count_ids(held_out or chosen, open_model(trunk).n_vocab))
+    where = "text held out" if held_out else "the text"
+    _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
     if not dry_run:
         for name, path in (("before", heads), ("after", output)):
             shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)

@@ -6,7 +6,7 @@ knows nothing of files beyond passing their paths on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +90,10 @@ def prompt_ids(engine: Engine, text: str) -> list[int]:
     return engine.tokenize(text, add_special=True, parse_special=False)
 
 
-def written_by(model: Path, n_tokens: int, seed: int = 1) -> Iterator[list[int]]:
-    """About n_tokens ids of text that the model writes at temperature 1, prompts included."""
+def written_by(
+    model: Path, n_tokens: int, progress: Callable[[int, int], None], seed: int = 1
+) -> Iterator[list[int]]:
+    """About n_tokens ids of text that the model writes at temperature 1; progress(done, all)."""
     sampling = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=seed)
     n_done, round_ = 0, 0
     with Engine.open(model, n_ctx=N_CTX, n_gpu_layers=0) as engine:
@@ -101,9 +103,10 @@ def written_by(model: Path, n_tokens: int, seed: int = 1) -> Iterator[list[int]]
             run = engine.generate(prompt, each, max_tokens=N_CTX // 2, depth=0)
             for _ in run:
                 pass
-            yield [*prompt, *run.tokens]
-            n_done += len(prompt) + len(run.tokens)
+            yield run.tokens
+            n_done += max(1, len(run.tokens))
             round_ += 1
+            progress(min(n_done, n_tokens), n_tokens)
 
 
 def ids_of_text(model: Path, texts: Sequence[str]) -> list[list[int]]:

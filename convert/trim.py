@@ -8,7 +8,7 @@ nothing of how the text came about.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,14 +33,26 @@ _OVER_IDS = re.compile(
     r"(token_embd|output|blk\.\d+\.nextn\.(embed_tokens|shared_head_head))\.weight"
 )
 _CHUNK_ROWS = 4096
+_PIECE, _HELD_OUT = 64, 5  # ids in a piece of text; of so many pieces one is held out
 
 
 @dataclass(frozen=True)
 class Trimmed:
-    """The plan, and the share of the counted text that the kept ids cover."""
+    """The plan, and the ids of the trunk that the head keeps, sorted."""
 
     plan: Plan
-    coverage: float
+    ids: Ids
+
+    def coverage(self, counts: Counts) -> float:
+        """The share of counted text whose ids are kept."""
+        return float(counts[self.ids].sum()) / max(int(counts.sum()), 1)
+
+
+def parted(texts: Iterable[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Text to choose from, and every fifth piece of it held out, to see what a choice covers."""
+    pieces = [text[i : i + _PIECE] for text in texts for i in range(0, len(text), _PIECE)]
+    held_out = pieces[_HELD_OUT - 1 :: _HELD_OUT]
+    return [piece for i, piece in enumerate(pieces, 1) if i % _HELD_OUT], held_out
 
 
 def count_ids(texts: Iterable[Iterable[int]], n_vocab: int) -> Counts:
@@ -64,17 +76,23 @@ def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -
     )
 
 
+def old_ids(heads: GgufModel, trunk: GgufModel, size: int) -> Ids:
+    """The ids a head drafts in; MtpError unless it is this trunk's and they are more than size."""
+    info = heads.info()
+    if info.fingerprint != trunk.fingerprint():
+        raise MtpError(f"{heads.path}: made for {info.trunk_name}, not for {trunk.path}")
+    found = np.arange(info.n_vocab, dtype=np.int32)
+    found = found if info.vocabulary is None else info.vocabulary.draft_ids
+    if not 0 < size < len(found):
+        raise MtpError(f"{heads.path}: drafts over {len(found)} ids; {size} is no smaller number")
+    return found
+
+
 def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
               always: Iterable[int], wanted: Wanted = AS_IT_IS) -> Trimmed:  # fmt: skip
     """The plan for a head file over `size` ids; `counts` says which matter."""
     heads, trunk = open_model(heads_path), open_model(trunk_path)
-    info = heads.info()
-    if info.fingerprint != trunk.fingerprint():
-        raise MtpError(f"{heads_path}: made for {info.trunk_name}, not for {trunk_path}")
-    old = np.arange(info.n_vocab, dtype=np.int32)
-    old = old if info.vocabulary is None else info.vocabulary.draft_ids
-    if not 0 < size < len(old):
-        raise MtpError(f"{heads_path}: drafts over {len(old)} ids; {size} is no smaller number")
+    info, old = heads.info(), old_ids(heads, trunk, size)
     ids = choose_ids(counts, size, old, always)
     metadata = _metadata(
         heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(trunk, ids)))
@@ -85,9 +103,7 @@ def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
     of_blocks = [tensor for tensor in taken if tensor.name.startswith("blk.")]
     shared = [tensor for tensor in taken if not tensor.name.startswith("blk.")]
     tensors = planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata))
-    total = int(counts.sum())
-    plan = Plan(metadata, tuple(tensors), losses(taken, tensors))
-    return Trimmed(plan, float(counts[ids].sum()) / max(total, 1))
+    return Trimmed(Plan(metadata, tuple(tensors), losses(taken, tensors)), ids)
 
 
 def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:

@@ -16,7 +16,7 @@ from convert.inspect import inspect_lines
 from convert.pack import plan_pack
 from convert.reuse import Wanted
 from convert.trial import Trial, try_heads
-from convert.trim import choose_ids, plan_trim
+from convert.trim import choose_ids, parted, plan_trim
 from convert.write import write
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
@@ -241,7 +241,7 @@ def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(trunk: Path, tmp_p
     out = tmp_path / "trimmed.gguf"
     write(trimmed.plan, out)
     ids = np.array([*range(40, 103), 259])
-    assert trimmed.coverage == pytest.approx(counts[40:103].sum() / counts.sum())
+    assert trimmed.coverage(counts) == pytest.approx(counts[40:103].sum() / counts.sum())
     np.testing.assert_array_equal(pairs(out)["mtp.draft_ids"], ids)
     np.testing.assert_array_equal(
         trunk_values(out, "output.weight"), trunk_values(heads, "output.weight")[ids]
@@ -256,6 +256,14 @@ def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(trunk: Path, tmp_p
     assert sum(drafted) > 20
     again = plan_trim(out, trunk, counts, 32, [259])  # a trimmed head can be trimmed further
     np.testing.assert_array_equal(again.plan.metadata["mtp.draft_ids"].value, [*range(40, 71), 259])
+
+
+def test_every_fifth_piece_of_text_is_held_out() -> None:
+    chosen, held_out = parted([range(320), range(320, 330), range(330, 640)])
+    assert [list(piece) for piece in held_out] == [[*range(256, 320)], [*range(522, 586)]]
+    kept = [i for piece in chosen for i in piece]
+    assert sorted(kept + [i for piece in held_out for i in piece]) == list(range(640))
+    assert parted([[1, 2, 3]]) == ([[1, 2, 3]], [])
 
 
 def test_equally_frequent_ids_are_taken_from_the_front() -> None:
