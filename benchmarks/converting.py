@@ -82,7 +82,7 @@ def ours(folder: Path, out: Path, outtype: str) -> list[str]:
 
 def theirs(folder: Path, out: Path, outtype: str, tree: Path) -> list[str]:
     command = [sys.executable, llama_cpp_converter.__file__, str(tree), "qwen2", "transformers"]
-    return [*command, str(folder), "--outfile", str(out), "--outtype", outtype]
+    return [*command, str(folder), str(out), outtype]
 
 
 def n_bytes(folder: Path) -> int:

@@ -42,28 +42,47 @@ ROUTER = ("nemotron_h_moe", "blk.4.ffn_gate_inp.weight")
 SEPARATE = {f"blk.{i}.attn_{part}.weight" for i in (3, 4, 5) for part in "qkv"}
 
 
-def reference(family: str, folder: Path, outtype: str, out: Path) -> Path:
+OUTTYPES = ("f32", "f16", "bf16", "q8_0")
+Reference = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="session")
+def reference(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    """llama.cpp's own file of a family; all outtypes in one run, most of which is imports."""
     tree = os.environ.get("MTP_LLAMA_CPP")
     assert tree, "MTP_LLAMA_CPP must name llama.cpp's source tree"
-    pre = "glm4" if family.startswith("glm") else "qwen2"
-    how = "raw" if family in RAW else "transformers"
-    command = [sys.executable, str(SCRIPT), tree, pre, how, str(folder), "--outfile", str(out)]
-    done = subprocess.run([*command, "--outtype", outtype], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return out
+    root = tmp_path_factory.mktemp("llama.cpp")
+
+    def convert(family: str, outtype: str) -> Path:
+        pre = "glm4" if family.startswith("glm") else "qwen2"
+        how = "raw" if family in RAW else "transformers"
+        if not list(root.glob(f"{family}-*")):
+            command = [sys.executable, str(SCRIPT), tree, pre, how, str(checkpoint(family))]
+            command += [str(root / f"{family}-{{}}.gguf"), *OUTTYPES]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr[-2000:]
+        return root / f"{family}-{outtype}.gguf"
+
+    return convert
 
 
-@pytest.mark.parametrize("outtype", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("outtype", OUTTYPES)
 @pytest.mark.parametrize("family", ALL)
 def test_same_file_as_llama_cpps_converter(
-    family: str, outtype: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    family: str,
+    outtype: str,
+    checkpoint: Callable[[str], Path],
+    reference: Reference,
+    tmp_path: Path,
 ) -> None:
     folder, out = checkpoint(family), tmp_path / "ours.gguf"
     pre = "glm4" if family.startswith("glm") else "qwen2"
     # Its deepseek2 drops the heads, so only the trunks can be compared.
     part: Part = "trunk" if family == "deepseek3" else "all"
     write(plan_checkpoint(open_checkpoint(folder), Options(part, outtype, pre=pre)), out)
-    theirs = reference(family, folder, outtype, tmp_path / "theirs.gguf")
+    theirs = reference(family, outtype)
     compare_tensors(GGUFReader(out), GGUFReader(theirs))
     ours, wanted = metadata(out), metadata(theirs)
     if family == "glm4moelite":  # they leave the gating to a guess by size
@@ -99,10 +118,10 @@ def metadata(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("family", WITH_HEADS)
 def test_same_trunk_as_llama_cpps_converter_without_heads(
-    family: str, checkpoint: Callable[[str], Path], converted: Convert, tmp_path: Path
+    family: str, converted: Convert, reference: Reference
 ) -> None:
     ours = converted(family, Options("trunk", outtype="f32"))
-    theirs = reference(family, checkpoint(family), "f32", tmp_path / "theirs.gguf")
+    theirs = reference(family, "f32")
     wanted = {t.name: t.data.tobytes() for t in GGUFReader(theirs).tensors}
     for tensor in GGUFReader(ours).tensors:
         same = wanted[tensor.name] == tensor.data.tobytes()
