@@ -58,6 +58,9 @@ class Recorder:
     def keep_going(self, draft: Draft) -> bool:
         return True
 
+    def commit(self, prob: float) -> bool:
+        return False
+
     def choose(self, draft: Draft) -> list[int]:
         self.drafts.append(draft)
         return []

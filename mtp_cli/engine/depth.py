@@ -235,6 +235,13 @@ class ExpectedValue:
         worth = max(now.best_part(s)[0] for s in (now.drafted, now.copied_given_draft()))
         return self._worth_of_more(worth, self._cost.step_s()) > worth
 
+    def commit(self, prob: float) -> bool:
+        """Where the next id is worth its row by itself, and no copy competes with it."""
+        now, k = self._round, len(self._round.drafted)
+        if now.match.ids:
+            return False
+        return now.best_part([*now.drafted, self._heads.predict(k, prob, 0)])[1] == k + 1
+
     def _note(self, draft: Draft) -> None:
         """Take in what was drafted since the last look."""
         now = self._round
@@ -285,8 +292,9 @@ class ExpectedValue:
         if self._is_comparison_due():
             return now.ids
         worth, n_drafted = now.best_part(now.drafted)
+        n_drafted = max(n_drafted, draft.n_committed)
         worth_copied, n_copied = now.best_part(now.copied_given_draft())
-        if worth_copied > worth:
+        if worth_copied > worth and not draft.drawn:
             now.ids = now.match.ids[:n_copied]
         else:
             now.ids = draft.ids[:n_drafted]

@@ -154,12 +154,25 @@ class Engine:
                "auto" decides by cost, and measures it (about a second) for the first time that
                these files meet this machine
         exact: verify only as many rows together as give the logits of single rows here, to the
-               bit (`costs` knows), so that a greedy answer is plain decoding's on every format
+               bit (`costs` knows), and let the target choose every token by itself, so that the
+               answer is plain decoding's on every format: the greedy one, or the seed's
+        max_tokens: at 0 the answer has no token, and the prompt is not read
+
+        At a temperature above 0 every answer comes from the target's own distribution. What a seed
+        promises beside that, on one machine and where row counts change no bit of the logits:
+
+            a fixed depth    the same answer at the same depth. Drafts are drawn (`verify.py`), so
+                             that another depth gives another answer
+            "auto", `exact`  the same answer as plain decoding. "auto" decides by the clock, so
+                             drafts are best guesses and the target chooses every token by itself
+
+        Without a seed drafts are drawn at every depth.
         """
+        is_repeatable = sampling.seed is None or isinstance(depth, int)
         generation = Generation(
             self._target,
             self._drafter,  # at depth 0 too: it has to follow the timeline
-            Sampler(sampling, self.n_vocab),
+            Sampler(sampling, self.n_vocab, draws_drafts=is_repeatable and not exact),
             self._policy(depth, is_greedy=sampling.temperature <= 0, exact=exact),
             prompt,
             max_tokens=max_tokens,

@@ -7,15 +7,16 @@ of how a drafter drafts: tests run it on scripted targets.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.candidates import Candidates, Ids
+from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal, likeliest
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy, Seconds
-from mtp_cli.engine.verify import verify
+from mtp_cli.engine.verify import verify_block, verify_by_match
 from mtp_cli.errors import MtpError
 
 FinishReason = Literal["stop", "length", "interrupted"]
@@ -44,7 +45,28 @@ class TargetLike(Protocol):
 
 
 class SamplerLike(Protocol):
+    """What the loop needs of a sampler; all but `choose` only where `draws_drafts`."""
+
+    draws_drafts: bool
+
     def choose(self, logits: Floats) -> int: ...
+    def candidates(self, logits: Floats) -> Candidates: ...
+    def draw(self, logits: Floats, ids: Ids | None, prob: float) -> Proposal: ...
+    def random(self) -> float: ...
+
+
+class BlockRule(Protocol):
+    """`verify_block`, or what a test puts in its place."""
+
+    def __call__(
+        self,
+        draft: Sequence[int],
+        drawn: Mapping[int, Candidates],
+        rows: Sequence[Floats],
+        candidates: Callable[[Floats], Candidates],
+        random: Callable[[], float],
+        is_end: Callable[[int], bool],
+    ) -> list[int]: ...
 
 
 @dataclass
@@ -91,8 +113,9 @@ class Generation:
     """One answer, as an iterator over its rounds; each item is the ids a round made final.
 
     It ends after a token that `is_end` knows (counted in `tokens`, last in the last round), after
-    `max_tokens`, when the context is full, or after `stop()`. The target then holds the prompt and
-    the answer but its last token, whatever the reason.
+    `max_tokens` (0: before it began, with the prompt unread), when the context is full, or after
+    `stop()`. The target then holds the prompt and the answer but its last token, whatever the
+    reason.
     """
 
     def __init__(
@@ -106,6 +129,7 @@ class Generation:
         max_tokens: int,
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
+        rule: BlockRule = verify_block,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
@@ -119,6 +143,7 @@ class Generation:
         self._max_tokens = max_tokens
         self._is_end = is_end
         self._ngram = NgramDrafter() if ngram is None else ngram
+        self._rule = rule
         self._clock = clock
         self._is_stopped = False
         self._rounds = self._run()
@@ -134,6 +159,9 @@ class Generation:
         self._is_stopped = True
 
     def _run(self) -> Iterator[tuple[int, ...]]:
+        if self._max_tokens <= 0:
+            self.finish_reason = "length"
+            return
         first = self._prefill()
         if first is None:
             return
@@ -186,15 +214,38 @@ class Generation:
         started = self._clock()
         match = self._ngram.match(newest, room)
         depth = self._policy.begin(room, n_past, self._drafter.n_waiting, match)
-        draft = self._drafter.draft(newest, depth, self._policy.keep_going)
+        draft = self._drafter.draft(newest, depth, self._policy.keep_going, self._propose)
         verified = self._policy.choose(draft)
         drafted = self._clock()
         rows = self._target.verify([newest, *verified])
-        chosen = verify(verified, list(rows.logits), self._sampler.choose, self._is_end)
+        chosen = self._accept(draft, verified, rows.logits)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self._policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
         self.stats.count_round(len(verified), len(chosen) - 1)
         return chosen
+
+    def _propose(self, logits: Floats, ids: Ids | None) -> Proposal:
+        """The head's best id; a draw from its distribution, where that is sure to be verified."""
+        best = likeliest(logits, ids)
+        if self._sampler.draws_drafts and self._policy.commit(best.prob):
+            return self._sampler.draw(logits, ids, best.prob)
+        return best
+
+    def _accept(self, draft: Draft, verified: Sequence[int], logits: Floats) -> list[int]:
+        """What the target makes of the ids verified: the accepted ones, and one of its own."""
+        n_committed = draft.n_committed
+        if n_committed == 0:
+            return verify_by_match(verified, list(logits), self._sampler.choose, self._is_end)
+        if list(verified[:n_committed]) != draft.ids[:n_committed]:
+            raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
+        return self._rule(
+            verified,
+            draft.drawn,
+            list(logits),
+            self._sampler.candidates,
+            self._sampler.random,
+            self._is_end,
+        )
 
     def _keep(self, n_past: int, ids: list[int], rows: RowsLike) -> None:
         """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""

@@ -19,7 +19,10 @@ class Seconds:
 
 
 class DepthPolicy(Protocol):
-    """Decides one round at a time: begin, keep_going after each drafted id, choose, observe."""
+    """Decides one round at a time: begin, keep_going after each drafted id, choose, observe.
+
+    Where drafts are drawn, commit comes before each id, and `choose` must keep to it.
+    """
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         """How many ids the heads may draft, at most `room`.
@@ -32,8 +35,16 @@ class DepthPolicy(Protocol):
     def keep_going(self, draft: Draft) -> bool:
         """Whether another id is worth drafting."""
 
+    def commit(self, prob: float) -> bool:
+        """Whether the next id will be verified, whatever it turns out to be: it may be drawn then.
+
+        Otherwise it is the head's best guess, and free to be dropped (`verify.py` says why).
+
+        prob: the head's probability for its best guess, which tells a draw's chances too
+        """
+
     def choose(self, draft: Draft) -> list[int]:
-        """The ids to verify."""
+        """The ids to verify; they begin with the `draft.n_committed` first ones of the draft."""
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         """What the target chose: the accepted ids and one of its own."""
@@ -55,6 +66,9 @@ class FixedDepth:
 
     def keep_going(self, draft: Draft) -> bool:
         return True
+
+    def commit(self, prob: float) -> bool:
+        return len(self._depths) == 1 + max(self._depths)  # no depth is ruled out afterwards
 
     def choose(self, draft: Draft) -> list[int]:
         return draft.ids[: self._most(len(draft.ids))]

@@ -1,7 +1,8 @@
 """Chooses a token from one row of logits, through llama.cpp's own sampler chain.
 
-Owns the truncated distribution (top-k, top-p, min-p, temperature) and the random numbers. Knows
-nothing of drafts: a drafted row and a plain one are sampled alike.
+Owns the truncated distribution (top-k, top-p, min-p, temperature) and the random numbers, for the
+target's rows and, by the same rules over its own vocabulary, for a drafter's. Knows nothing of
+verification.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mtp_cli.engine.binding import lib
+from mtp_cli.engine.candidates import Candidates, Ids
+from mtp_cli.engine.drafters.base import Proposal
 from mtp_cli.engine.llama import Floats
 from mtp_cli.errors import MtpError
 
@@ -34,7 +36,8 @@ _METADATA = {
 class Sampling:
     """How to choose tokens. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off.
 
-    The defaults are llama.cpp's own. Without a seed every answer is another one.
+    The defaults are llama.cpp's own. seed: the same one gives the same answer to the same prompt
+    (`Engine.generate` says how far that goes); None: every answer is another one.
     """
 
     temperature: float = 0.8
@@ -58,26 +61,25 @@ class Sampling:
         return cls(**fields)
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """The tokens a row can give, and how likely each is.
-
-    ids:   (n,) int32
-    probs: (n,) float64, summing to 1
-    """
-
-    ids: npt.NDArray[np.int32]
-    probs: npt.NDArray[np.float64]
+# Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
+# (benchmarks/LOG.md, "Acceptance rules").
+_SHARPNESS = 1.5
 
 
 class Sampler:
-    """One answer's sampler. Each choice costs one random number, so that a seed gives the same
-    text however many of its tokens were drafted."""
+    """One answer's sampler.
 
-    def __init__(self, sampling: Sampling, n_vocab: int) -> None:
+    draws_drafts: whether drafts are drawn from the head's distribution, not its best guesses.
+                  Without, every choice costs one random number, so that a seed gives the same text
+                  however many of its tokens were drafted. With, random numbers go to drafts and
+                  their verification too: the same text only from the same drafts.
+    """
+
+    def __init__(self, sampling: Sampling, n_vocab: int, *, draws_drafts: bool = False) -> None:
         self.is_greedy = sampling.temperature <= 0
+        self.draws_drafts = draws_drafts and not self.is_greedy
         self._rng = np.random.default_rng(sampling.seed)
-        self._data = np.zeros(n_vocab, _TOKEN_DATA)
+        self._data = np.zeros(n_vocab, _TOKEN_DATA)  # a drafter's rows use the beginning
         self._ids = np.arange(n_vocab, dtype=np.int32)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         weakref.finalize(self, lib.llama_sampler_free, self._chain)
@@ -96,18 +98,29 @@ class Sampler:
         """The token the model gives for one row of logits, (n_vocab,) float32."""
         if self.is_greedy:
             return int(logits.argmax())
-        candidates = self.candidates(logits)
-        cumulative = candidates.probs.cumsum()
-        index = int(cumulative.searchsorted(self._rng.random() * cumulative[-1], side="right"))
-        return int(candidates.ids[min(index, len(cumulative) - 1)])
+        return self.candidates(logits).token_at(self.random())
+
+    def random(self) -> float:
+        """The next random number, uniform in [0, 1)."""
+        return self._rng.random()
+
+    def draw(self, logits: Floats, ids: Ids | None, prob: float) -> Proposal:
+        """Draw from a drafter's row, truncated like the target's; `Propose` describes the row.
+
+        prob: the drafter's estimate that a draw stands
+        """
+        q = self.candidates(logits).sharpened(_SHARPNESS)
+        index = int(q.ids[q.index_at(self.random())])
+        return Proposal(index, prob, q if ids is None else q.renamed(ids))
 
     def candidates(self, logits: Floats) -> Candidates:
-        """The truncated distribution of one row of logits."""
-        self._data["id"] = self._ids  # the chain reorders its rows
-        self._data["logit"] = logits
+        """The truncated distribution of one row of logits, (n,) float32 with n <= n_vocab."""
+        data = self._data[: len(logits)]
+        data["id"] = self._ids[: len(logits)]  # the chain reorders its rows
+        data["logit"] = logits
         array = lib.llama_token_data_array(
-            data=self._data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)),
-            size=len(self._data),
+            data=data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)),
+            size=len(data),
             selected=-1,
             sorted=False,
         )

@@ -16,7 +16,8 @@ from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
 from mtp_cli.engine import Engine, Sampling, independent_heads
-from mtp_cli.engine.drafters.base import Ids, Proposal, Propose, likeliest
+from mtp_cli.engine.candidates import Ids
+from mtp_cli.engine.drafters.base import Proposal, Propose, likeliest
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.gguf_header import read_header
 from mtp_cli.engine.llama import Context, HiddenSource, Model

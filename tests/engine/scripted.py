@@ -169,6 +169,9 @@ class Whim:
     def keep_going(self, draft: Draft) -> bool:
         return bool(self._rng.random() < 0.7)
 
+    def commit(self, prob: float) -> bool:
+        return False  # what it verifies need not be what was drafted
+
     def choose(self, draft: Draft) -> list[int]:
         made_up = self._rng.integers(0, N_VOCAB, self._room).tolist()
         ids = [draft.ids, self._copied, made_up][int(self._rng.integers(3))]

@@ -98,6 +98,16 @@ def test_never_more_than_max_tokens(max_tokens: int, skill: str) -> None:
     assert target.ids == PROMPT + text(max_tokens - 1)
 
 
+@pytest.mark.parametrize("max_tokens", [0, -1])
+def test_no_tokens_are_none(max_tokens: int) -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, NoDrafter(), PROMPT, depth=0, max_tokens=max_tokens)
+    assert list(generation) == []
+    assert generation.finish_reason == "length"
+    assert target.log == []
+    assert generation.stats.tokens_per_s == 0
+
+
 @pytest.mark.parametrize("position", range(9))
 @pytest.mark.parametrize("skill", SKILLS)
 def test_an_end_inside_a_draft_is_the_end(position: int, skill: str) -> None:

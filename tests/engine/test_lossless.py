@@ -1,12 +1,14 @@
 """Drafted text is the plain text: the real loop over real contexts, whatever is drafted.
 
-Greedy text is compared token for token; sampled text under the same seed, and as a distribution.
+Greedy text is compared token for token, sampled text under the same seed; `test_distribution.py`
+looks at how often it comes.
 `benchmarks/lossless.py` does the same at length on SmolLM2 in Q4_0, Q4_1 and Q8_0.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -140,16 +142,38 @@ def test_any_policy_gives_the_plain_text(headed: Engines, name: str) -> None:
         assert whim.n_verified > 0
 
 
+SEEDED = Sampling(temperature=0.7, top_k=20, seed=5)
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_a_seed_gives_the_plain_text_where_the_target_chooses_by_itself(
+    headed: Engines, name: str
+) -> None:
+    engine = headed(name)
+    plain = finish(engine.generate(PROMPT, SEEDED, max_tokens=N_TOKENS, depth=0))
+    assert finish(engine.generate(PROMPT, SEEDED, max_tokens=N_TOKENS, depth="auto")) == plain
+    for depth in (1, 4, 8):
+        exact = engine.generate(PROMPT, SEEDED, max_tokens=N_TOKENS, depth=depth, exact=True)
+        assert finish(exact) == plain
+    whim = engine.generate(PROMPT, SEEDED, max_tokens=N_TOKENS, depth=Whim(0))
+    assert finish(whim) == plain
+
+
 @pytest.mark.parametrize("name", HEADED)
 @pytest.mark.parametrize("depth", [1, 4, 8])
-def test_sampled_text_is_the_seeds_whatever_is_drafted(
+def test_a_seed_gives_the_same_text_at_the_same_depth(
     headed: Engines, name: str, depth: int
 ) -> None:
-    sampling = Sampling(temperature=0.7, top_k=20, seed=5)
     engine = headed(name)
-    plain = finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=0))
-    drafted = finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=depth))
-    assert drafted == plain
+
+    def text(seed: int | None) -> list[int]:
+        sampling = dataclasses.replace(SEEDED, seed=seed)
+        generation = engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=depth)
+        return finish(generation)
+
+    assert text(5) == text(5)
+    assert text(5) != text(6)
+    assert text(None) != text(None)
 
 
 def test_the_built_in_model_under_scripted_drafters() -> None:

@@ -1,11 +1,17 @@
-"""What of a draft stands: the target's own choices, one by one, up to the first that differs."""
+"""What of a draft stands: the target's own choices, one by one, up to the first that differs.
+
+How often drawn drafts stand is `test_distribution.py`'s.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.engine.verify import verify
+from mtp_cli.engine.candidates import Candidates
+from mtp_cli.engine.verify import verify_block
+from mtp_cli.engine.verify import verify_by_match as verify
 
 END = 0
 ids = st.integers(0, 5)
@@ -46,3 +52,38 @@ def test_rows_after_a_rejected_token_are_never_looked_at(draft: list[int], rows:
     assert not any(map(is_end, chosen[:-1]))
     is_cut = len(chosen) <= len(draft)
     assert not is_cut or chosen[-1] != draft[len(chosen) - 1] or is_end(chosen[-1])
+
+
+weights = st.lists(st.sampled_from([0.0, 0.1, 1.0, 3.0]), min_size=6, max_size=6).filter(any)
+
+
+def dist(values: list[float]) -> Candidates:
+    kept = np.flatnonzero(values).astype(np.int32)
+    return Candidates(kept, np.array(values)[kept] / sum(values))
+
+
+@given(
+    draft=st.lists(ids, max_size=4),
+    rows=st.lists(weights, min_size=5, max_size=5),
+    seed=st.integers(0, 1000),
+)
+def test_drawn_drafts_stand_in_part_or_give_way_to_what_the_target_can_say(
+    draft: list[int], rows: list[list[float]], seed: int
+) -> None:
+    drawn = {k: dist([0.5] * 6) for k in range(0, len(draft), 2)}
+    random = np.random.default_rng(seed).random
+    chosen = verify_block(draft, drawn, rows[: len(draft) + 1], dist, random, is_end)
+    assert 0 < len(chosen) <= len(draft) + 1
+    assert chosen[:-1] == draft[: len(chosen) - 1]
+    assert all(dist(row).prob_of(token) > 0 for row, token in zip(rows, chosen, strict=False))
+    assert not any(map(is_end, chosen[:-1]))
+
+
+def test_a_draw_from_the_targets_own_distribution_always_stands() -> None:
+    p = dist([0, 1, 2, 3, 4, 5])
+    random = np.random.default_rng(0).random
+    for _ in range(200):
+        draft = [p.token_at(random()) for _ in range(3)]
+        drawn = dict.fromkeys(range(3), p)
+        chosen = verify_block(draft, drawn, [p] * 4, lambda row: row, random, is_end)
+        assert chosen[:3] == draft

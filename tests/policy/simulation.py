@@ -23,6 +23,7 @@ from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy
+from mtp_cli.engine.sampling import Sampler, Sampling
 from mtp_cli.engine.target import MAX_COPIED, Rows
 
 N_CTX = 1 << 20
@@ -90,7 +91,12 @@ class RecordedTarget:
         return len(self.ids)
 
 
-class TheRow:
+class TheRow(Sampler):
+    """Chooses what the recorded answer says."""
+
+    def __init__(self) -> None:
+        super().__init__(Sampling(temperature=0), 1)
+
     def choose(self, logits: Floats) -> int:
         return int(logits[0])
 

@@ -7,24 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from mtp_cli.engine.candidates import Candidates, Ids
 from mtp_cli.engine.llama import Floats
-
-Ids = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Draft:
-    """Proposed ids, and for each the drafter's own probability for it."""
-
-    ids: list[int] = field(default_factory=list)
-    probs: list[float] = field(default_factory=list)
-
-
-def always(_draft: Draft) -> bool:
-    """Draft on, to the depth asked for."""
-    return True
 
 
 @dataclass(frozen=True)
@@ -32,11 +17,13 @@ class Proposal:
     """The id drafted from one row of a drafter's logits.
 
     index: its place in the row
-    prob:  the drafter's own probability that it stands
+    prob:  the drafter's own estimate that it stands, made before the id was known if it is a draw
+    drawn: the distribution that it was drawn from, over the target's ids; None: it was no draw
     """
 
     index: int
     prob: float
+    drawn: Candidates | None = None
 
 
 class Propose(Protocol):
@@ -50,6 +37,39 @@ def likeliest(logits: Floats, ids: Ids | None) -> Proposal:
     """The drafter's best id, and its probability."""
     best = int(logits.argmax())
     return Proposal(best, float(1 / np.exp(logits - logits[best]).sum()))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Proposed ids, and for each the drafter's own estimate that it stands.
+
+    drawn: position -> the distribution its id was drawn from; an id at any other position stands
+           for itself alone, and stands if the target chooses it. A draft without draws is one
+           that a drafter may make any way it likes
+    """
+
+    ids: list[int] = field(default_factory=list)
+    probs: list[float] = field(default_factory=list)
+    drawn: dict[int, Candidates] = field(default_factory=dict)
+
+    @property
+    def n_committed(self) -> int:
+        """The ids that must be verified: up to the last drawn one (`verify.py` says why)."""
+        return 1 + max(self.drawn, default=-1)
+
+    def take(self, logits: Floats, propose: Propose, ids: Ids | None = None) -> int:
+        """Add an id chosen from a row of logits (see `Propose`); returns its place in the row."""
+        chosen = propose(logits, ids)
+        if chosen.drawn is not None:
+            self.drawn[len(self.ids)] = chosen.drawn
+        self.ids.append(chosen.index if ids is None else int(ids[chosen.index]))
+        self.probs.append(chosen.prob)
+        return chosen.index
+
+
+def always(_draft: Draft) -> bool:
+    """Draft on, to the depth asked for."""
+    return True
 
 
 class Drafter(Protocol):

@@ -165,10 +165,7 @@ class IndependentDrafter:
         for head in self._heads[: max(0, depth)]:
             if draft.ids and not keep_going(draft):
                 break
-            chosen = propose(head.logits(self._rows), self._draft_ids)
-            index = chosen.index
-            draft.ids.append(index if self._draft_ids is None else int(self._draft_ids[index]))
-            draft.probs.append(chosen.prob)
+            draft.take(head.logits(self._rows), propose, self._draft_ids)
         return draft
 
     def truncate(self, n_past: int) -> None:

@@ -138,7 +138,7 @@ class MtpDrafter:
             tokens,
             hidden,
             start,
-            take=lambda: self._take(draft, propose),
+            take=lambda: draft.take(self._context.logits()[0], propose, self._draft_ids),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
         self._waiting.restart(self._n_read)
@@ -201,14 +201,6 @@ class MtpDrafter:
     def _drop_from(self, position: int) -> None:
         if not self._context.remove_from(position):
             self._context.clear()  # the head only loses what it remembers of the text
-
-    def _take(self, draft: Draft, propose: Propose) -> int:
-        """Add to the draft from the newest logits; returns the id in the head's vocabulary."""
-        chosen = propose(self._context.logits()[0], self._draft_ids)
-        token = chosen.index if self._draft_ids is None else int(self._draft_ids[chosen.index])
-        draft.ids.append(token)
-        draft.probs.append(chosen.prob)
-        return chosen.index
 
     def truncate(self, n_past: int) -> None:
         if n_past < self._next:

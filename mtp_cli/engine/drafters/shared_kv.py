@@ -59,10 +59,7 @@ class SharedKvDrafter:
             if draft.ids and not keep_going(draft):
                 break
             self._context.decode([token], position, hidden=row[np.newaxis])
-            chosen = propose(self._context.logits()[0], None)
-            token = chosen.index
-            draft.ids.append(token)
-            draft.probs.append(chosen.prob)
+            token = draft.take(self._context.logits()[0], propose)
             rows = self._context.hidden()
             row = None if rows is None else rows[0]
         return draft
