@@ -63,8 +63,10 @@ class Traits:
 
 
 def _first(value: Any) -> int:
-    """A count, or the first layer's where there is one for each."""
-    return int(value[0]) if isinstance(value, np.ndarray) else int(value)
+    """A count, or the first layer's where there is one for each; 0 where it is none at all."""
+    if isinstance(value, np.ndarray) and len(value):
+        value = value[0]
+    return int(value) if isinstance(value, int | np.integer) else 0
 
 
 def _always(kind: Type) -> Choice:

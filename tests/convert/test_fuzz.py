@@ -1,4 +1,4 @@
-"""Both header readers on damaged files: a valid answer or one MtpError, never anything else.
+"""Damaged headers, read and planned with: a valid answer or one MtpError, never anything else.
 
 Bounded, and derandomized so that a run is a run. Inputs that a reader once let through, or that
 need a guard of their own, are kept in FOUND.
@@ -10,14 +10,18 @@ import contextlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convert.detach import plan_strip
 from convert.gguf_file import read_gguf
+from convert.inspect import inspect_lines
 from convert.metadata import encode_header, pairs
 from convert.protobuf import read_pieces
+from convert.reuse import Wanted
 from convert.shard import read_header
 from mtp_cli.errors import MtpError
 
@@ -29,6 +33,24 @@ GGUF = (
     )
     + bytes(320)
 )  # fmt: skip
+
+
+def model(**changes: object) -> bytes:
+    """A model of one layer and a head, whose metadata can be changed."""
+    metadata = {
+        "general.architecture": "glm4moe", "glm4moe.block_count": 2, "glm4moe.expert_count": 4,
+        "glm4moe.nextn_predict_layers": 1, "glm4moe.attention.head_count": 4,
+        "glm4moe.attention.head_count_kv": [2, 2], **changes,
+    }  # fmt: skip
+    tensors = [
+        ("token_embd.weight", (2, 32), Kind.F32, 0),
+        ("blk.0.attn_norm.weight", (32,), Kind.F32, 256),
+        ("blk.1.nextn.eh_proj.weight", (2, 64), Kind.F16, 384),
+    ]  # fmt: skip
+    return encode_header(pairs(metadata), tensors, 32) + bytes(640)
+
+
+MODEL = model()
 _TENSORS = {
     "a": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
     "b": {"dtype": "BF16", "shape": [4], "data_offsets": [16, 24]},
@@ -88,6 +110,27 @@ def test_damaged_gguf(raw: bytes, tmp_path: Path) -> None:
 @given(raw=damaged(SAFETENSORS))
 def test_damaged_safetensors(raw: bytes, tmp_path: Path) -> None:
     read("safetensors", raw, tmp_path)
+
+
+def planned(raw: bytes, folder: Path) -> None:
+    """All that inspect and strip make of a model before they write."""
+    path = folder / "fuzzed.gguf"
+    path.write_bytes(raw)
+    for job in (lambda: list(inspect_lines(path)), lambda: plan_strip(path, Wanted("q4_k_m"))):
+        with contextlib.suppress(MtpError):
+            job()
+
+
+@BOUNDED
+@given(raw=damaged(MODEL))
+def test_damaged_models(raw: bytes, tmp_path: Path) -> None:
+    planned(raw, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["word", 1.5, ["a"], np.zeros(0, np.int32), True])
+@pytest.mark.parametrize("key", ["block_count", "attention.head_count", "nextn_predict_layers"])
+def test_counts_of_another_kind(key: str, value: object, tmp_path: Path) -> None:
+    planned(model(**{f"glm4moe.{key}": value}), tmp_path)
 
 
 @BOUNDED
