@@ -324,6 +324,10 @@ class Context:
         """Drop every cell at `position` and after; False where the memory cannot."""
         return bool(lib.llama_memory_seq_rm(self._memory, SEQUENCE, position, -1))
 
+    def remove_before(self, position: int) -> bool:
+        """Drop every cell before `position`; False where the memory cannot."""
+        return bool(lib.llama_memory_seq_rm(self._memory, SEQUENCE, -1, position))
+
     def clear(self) -> None:
         lib.llama_memory_clear(self._memory, True)
 

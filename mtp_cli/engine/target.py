@@ -26,6 +26,9 @@ MAX_DEPTH = 8  # ids that heads draft
 MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
 N_BATCH = 512
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
+_ROWS_PER_OUTPUT = (
+    16  # an output row costs the output matrix: so a prompt gives few, if it is short
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Target:
     ) -> Rows | None:
         """Append a prompt, however long; outputs for its last rows, at least for one.
 
-        n_hidden:   how many hidden rows are wanted; there may be fewer. A context whose hidden
+        n_hidden:   how many hidden rows are wanted; there may be fewer, and are where they would
+                    cost a noticeable part of the prompt's time. A context whose hidden
                     rows cost their logits (EMBD) gives none for a prompt: the head can begin
                     with the answer, and the prompt's rows must not depend on who drafts
         is_stopped: asked after every N_BATCH rows; once it says so the rest is left out, and
@@ -90,7 +94,8 @@ class Target:
                 return None
         last = tokens[n_before:]
         n_rows = n_hidden if self._hidden is HiddenSource.NEXTN else 1
-        self._append(last, first_output=len(last) - max(1, min(n_rows, len(last), N_OUTPUTS)))
+        n_rows = min(n_rows, len(last), N_OUTPUTS, len(tokens) // _ROWS_PER_OUTPUT)
+        self._append(last, first_output=len(last) - max(1, n_rows))
         return self._rows()
 
     def verify(self, tokens: Sequence[int]) -> Rows:

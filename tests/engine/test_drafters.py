@@ -6,7 +6,8 @@ The rows are made up: what the drafter does with them is the same for any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -21,7 +22,12 @@ from tests.engine.conftest import Models
 # heads by kind: the tiny model that holds them, and how many are chained
 HEADS = {"reused": ("qwen35", 1), "chained": ("mimo2", 3), "beside": ("heads", 1)}
 every_kind = pytest.mark.parametrize("kind", HEADS)
-Drafters = Callable[[str], MtpDrafter]
+
+
+class Drafters(Protocol):
+    def __call__(self, kind: str, n_ctx: int = 1024) -> MtpDrafter: ...
+
+
 N_TEXT = 900
 TEXT = tiny.random_ids(N_TEXT, seed=41)
 ROWS = np.random.default_rng(42).standard_normal((N_TEXT, tiny.N_EMBD)).astype(np.float32)
@@ -32,11 +38,11 @@ TOLERANCE = 0.01  # of a probability: rows read in one batch or in many round di
 def new_drafter(tiny_model: Models) -> Iterator[Drafters]:
     drafters: list[MtpDrafter] = []
 
-    def make(kind: str) -> MtpDrafter:
+    def make(kind: str, n_ctx: int = 1024) -> MtpDrafter:
         name, n_chained = HEADS[kind]
         context = Context(
             tiny_model(name),
-            n_ctx=1024,
+            n_ctx=n_ctx,
             n_batch=N_BATCH,
             n_outputs=1,
             n_threads=1,
@@ -120,6 +126,30 @@ def test_rounds_of_rejected_and_accepted_drafts(new_drafter: Drafters, kind: str
         n_past += n_rows
 
     assert_same(drafter.draft(TEXT[n_past], 8), fresh_draft(new_drafter(kind), 0, n_past))
+
+
+@every_kind
+def test_a_full_context_forgets_its_older_half(new_drafter: Drafters, kind: str) -> None:
+    n_ctx, n_past = 256, 24
+    drafter = new_drafter(kind, n_ctx)
+    show(drafter, 0, n_past)
+    lengths = set()
+    while n_past + 4 < N_TEXT - MAX_DEPTH:
+        lengths.add(len(drafter.draft(TEXT[n_past], 2).ids))
+        show(drafter, n_past, n_past + 4)
+        n_past += 4
+    assert lengths == {2}
+
+    draft = drafter.draft(TEXT[n_past], 8)
+    starts = range(n_past - n_ctx, n_past - n_ctx // 2 + MAX_DEPTH + 8)
+    fresh, remembered = new_drafter(kind), []
+    for start in starts:
+        fresh.truncate(0)
+        remembered.append(fresh_draft(fresh, start, n_past))
+    off = [np.abs(np.subtract(draft.probs, other.probs)).max() for other in remembered]
+    assert min(off) < 3 * TOLERANCE
+    # what it forgot counted
+    assert np.abs(np.subtract(remembered[0].probs, remembered[-1].probs)).max() > 6 * TOLERANCE
 
 
 @every_kind
@@ -208,14 +238,13 @@ def test_a_prompt_of_which_it_sees_the_end(new_drafter: Drafters, kind: str) -> 
 
 
 @every_kind
-def test_up_to_the_end_of_its_context(new_drafter: Drafters, kind: str) -> None:
+def test_past_the_end_of_its_context(new_drafter: Drafters, kind: str) -> None:
+    """Where the target's ends is the loop's to know."""
     drafter, text = new_drafter(kind), TEXT + TEXT
     rows: Floats = np.concatenate([ROWS, ROWS])
     for start in range(0, 1000, 25):
         drafter.observe(text[start : start + 25], start, rows[start : start + 25])
         drafter.draft(text[start + 25], 2)
-    for n_past in range(1000, 1023):
-        room = 1024 - n_past - 1
-        assert len(drafter.draft(text[n_past], 8).ids) == min(room, drafter.max_depth)
+    for n_past in range(1000, 1040):
+        assert len(drafter.draft(text[n_past], 8).ids) == drafter.max_depth
         drafter.observe(text[n_past : n_past + 1], n_past, rows[n_past : n_past + 1])
-    assert drafter.draft(text[1023], 8) == Draft()

@@ -9,7 +9,8 @@ predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things foll
   head made up while drafting. Those cells are dropped, and the true rows go in together with the
   next draft's first step: one pass, logits on its last row only.
 - Draft step k > 1 reads the token just drafted and the head's own output row.
-- The head's KV need not begin where the target's does: of a prompt it reads the last rows only.
+- The head's KV need not begin where the target's does: of a prompt it reads the last rows only,
+  and when its context is full it forgets the older half.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING = 64  # rows kept while nothing is drafted: catching up with more costs what it gains
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
+N_CTX = 1024  # rows a head remembers; measured: it drafts no better with more of the text
 
 
 class _Waiting:
@@ -96,6 +98,7 @@ class MtpDrafter:
         self._carry: Floats | None = None  # the target's row of the position before the next one
         self._next = 0  # the next position the target will be seen to decode
         self._n_read = 0  # the head's KV holds true rows before this position
+        self._n_forgotten = 0  # and none before this one
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         if hidden is None or not len(ids):
@@ -122,7 +125,7 @@ class MtpDrafter:
         keep_going: Callable[[Draft], bool] = always,
         propose: Propose = likeliest,
     ) -> Draft:
-        depth = min(depth, self.max_depth, self._room())
+        depth = min(depth, self.max_depth, self._context.n_ctx - self.n_waiting - 1)
         if depth <= 0 or self._carry is None:
             return Draft()
         self._waiting.append(self._surrogate(newest), self._carry)
@@ -131,6 +134,7 @@ class MtpDrafter:
         # The rows of the last draft were the head's own. After rows it was never shown it starts
         # anew: llama.cpp takes no gap in the positions.
         self._drop_from(start if start <= self._n_read else 0)
+        self._make_room(self._waiting.end + depth)
         self._n_read = self._waiting.end
         draft = Draft()
         run = self._chained_steps if self._is_chained else self._reused_steps
@@ -144,8 +148,18 @@ class MtpDrafter:
         self._waiting.restart(self._n_read)
         return draft
 
-    def _room(self) -> int:
-        return self._context.n_ctx - self._next - 1
+    def _make_room(self, end: int) -> None:
+        """Forget old rows, if the ones up to position `end` would not fit."""
+        if self._waiting.position > self._n_read:  # the head has just started anew
+            self._n_forgotten = self._waiting.position
+        if end - self._n_forgotten <= self._context.n_ctx:
+            return
+        self._n_forgotten = max(self._n_forgotten, end - self._context.n_ctx // 2)
+        if self._n_forgotten >= self._waiting.position or not self._context.remove_before(
+            self._n_forgotten
+        ):
+            self._context.clear()
+            self._n_forgotten = self._waiting.position
 
     def _surrogate(self, token: int) -> int:
         return token if self._surrogates is None else self._surrogates[token]
@@ -199,7 +213,7 @@ class MtpDrafter:
                     hidden = np.concatenate([hidden, row])
 
     def _drop_from(self, position: int) -> None:
-        if not self._context.remove_from(position):
+        if position < self._n_forgotten or not self._context.remove_from(position):
             self._context.clear()  # the head only loses what it remembers of the text
 
     def truncate(self, n_past: int) -> None:

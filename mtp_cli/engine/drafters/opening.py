@@ -9,7 +9,7 @@ import contextlib
 
 from mtp_cli.engine.drafters.base import Drafter
 from mtp_cli.engine.drafters.independent import IndependentDrafter
-from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
+from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
 from mtp_cli.engine.llama import Context, HiddenSource, Model
 from mtp_cli.engine.pairing import Pairing
@@ -35,7 +35,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
             opened.callback(model.close)
         context = Context(
             model,
-            n_ctx=target.n_ctx,
+            n_ctx=target.n_ctx if pairing.shares_kv else min(N_CTX, target.n_ctx),
             n_batch=1 if pairing.shares_kv else min(N_BATCH, target.n_ctx),
             n_outputs=1,
             n_threads=n_threads,

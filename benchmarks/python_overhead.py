@@ -1,0 +1,192 @@
+"""What Python costs a round: the real loop, drafter, policy and sampler on instant models.
+
+The target and the heads' context here give rows that were prepared beforehand, in no time, so that
+what is left is what this project adds to llama.cpp: filling batches, choosing tokens, the heads'
+probabilities, copying, the depth policy. CPU seconds of the one thread, least of several runs, so
+that other programs disturb it little. ctypes' own calls into llama.cpp (about ten a round, a few
+microseconds each) are not in it.
+
+    python benchmarks/python_overhead.py              # 49k and 250k ids, a few seconds
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mtp_cli.engine import Sampling
+from mtp_cli.engine.batch import Batch, Reads
+from mtp_cli.engine.cost import CostModel, CostTable
+from mtp_cli.engine.depth import ExpectedValue
+from mtp_cli.engine.drafters import NoDrafter
+from mtp_cli.engine.drafters.mtp import MtpDrafter
+from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.llama import Context, Floats
+from mtp_cli.engine.policy import DepthPolicy, FixedDepth
+from mtp_cli.engine.sampling import Sampler
+from mtp_cli.engine.target import MAX_COPIED, Rows
+from mtp_cli.head_file import DraftVocabulary
+
+N_EMBD = 576
+N_TOKENS = 128
+N_RUNS = 5
+LIMITS_MS = {49_152: 0.3, 250_000: 1.0}  # what the project holds itself to
+N_DRAFT_IDS = 8192  # a trimmed head's
+
+
+@dataclass
+class _Width:
+    n_embd: int
+
+
+class InstantContext:
+    """A heads' context whose decodes take no time: random logits, sure of one id."""
+
+    n_ctx = 8192
+
+    def __init__(self, n_ids: int) -> None:
+        self.model = _Width(N_EMBD)
+        self._batch = Batch(256, N_EMBD, Reads.BOTH)
+        self._logits = np.random.default_rng(0).normal(size=(1, n_ids)).astype(np.float32)
+        self._logits[0, 5] = 25
+        self._row = np.ones((1, N_EMBD), np.float32)
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        first_output: int = 0,
+        hidden: Floats | None = None,
+    ) -> None:
+        self._batch.fill(tokens, position, first_output, hidden)
+
+    def logits(self) -> Floats:
+        return self._logits
+
+    def hidden(self) -> Floats:
+        return self._row
+
+    def remove_from(self, position: int) -> bool:
+        return True
+
+    def clear(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class InstantTarget:
+    """A target whose decodes take no time: it follows the heads if told to, else it wanders."""
+
+    n_vocab: int
+    agrees: bool
+    n_ctx: int = 8192
+    ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self._batch = Batch(512, N_EMBD, Reads.TOKENS)
+        self._logits = rng.normal(size=(64 + MAX_COPIED, self.n_vocab)).astype(np.float32)
+        if self.agrees:
+            self._logits[:, 5] = 25
+        self._hidden = np.ones((1 + MAX_COPIED, N_EMBD), np.float32)
+
+    def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
+        self.ids.extend(tokens)
+        return Rows(self._logits[:1], self._hidden[:1])
+
+    def verify(self, tokens: Sequence[int]) -> Rows:
+        n = len(tokens)
+        self._batch.fill(tokens, len(self.ids), 0, None)
+        self.ids.extend(tokens)
+        first = len(self.ids) % 64
+        return Rows(self._logits[first : first + n], self._hidden[:n])
+
+    def truncate(self, n_past: int) -> int:
+        del self.ids[n_past:]
+        return len(self.ids)
+
+
+def _costs() -> CostModel:
+    """Rows and steps that make heads worth asking, and a draft of four worth verifying."""
+    return CostModel(
+        CostTable(tuple(1 + 0.1 * n for n in range(16)), (0.0,) * 16, 0.03, 0.001, 0.02)
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    policy: Callable[[], DepthPolicy]
+    has_heads: bool = True
+    agrees: bool = True
+
+
+CASES = (
+    Case("plain", lambda: FixedDepth(0), has_heads=False),
+    Case("plain, heads parked", lambda: FixedDepth(0)),
+    Case("automatic, parked", lambda: ExpectedValue(_costs()), agrees=False),
+    Case("depth 1", lambda: FixedDepth(1)),
+    Case("depth 3", lambda: FixedDepth(3)),
+    Case("automatic, heads always right", lambda: ExpectedValue(_costs())),
+)
+
+
+def round_ms(case: Case, n_vocab: int, temperature: float) -> float:
+    """CPU milliseconds of one round."""
+    is_trimmed = n_vocab < 100_000
+    n_ids = N_DRAFT_IDS if is_trimmed else n_vocab
+    same = np.arange(n_vocab, dtype=np.int32)
+    vocabulary = DraftVocabulary(same[:n_ids], same % n_ids) if is_trimmed else None
+    context = InstantContext(n_ids)
+    drafter = MtpDrafter(cast(Context, context), vocabulary=vocabulary)
+    # Steps of 7 through the ids: a prompt that has nothing to copy.
+    prompt = [7 * i % 4999 + 10 for i in range(200)]
+    found = []
+    policy = case.policy()
+    for _ in range(N_RUNS):
+        generation = Generation(
+            InstantTarget(n_vocab, case.agrees),
+            drafter if case.has_heads else NoDrafter(),
+            Sampler(Sampling(temperature=temperature, seed=1), n_vocab),
+            policy,
+            prompt,
+            max_tokens=N_TOKENS,
+            is_end=lambda token: False,
+        )
+        drafter.truncate(0)
+        next(generation)
+        started = time.thread_time()
+        for _ in generation:
+            pass
+        found.append((time.thread_time() - started) / generation.stats.rounds * 1000)
+    return min(found)
+
+
+def main(
+    temperatures: Annotated[str, typer.Option(help="With commas between; 0 is greedy.")] = "0",
+) -> None:
+    table = Table(title="CPU milliseconds of Python a round", title_justify="left")
+    table.add_column("round")
+    wanted = list(itertools.product(LIMITS_MS, map(float, temperatures.split(","))))
+    for n_vocab, temperature in wanted:
+        name = "greedy" if temperature == 0 else f"T {temperature:g}"
+        table.add_column(f"{n_vocab:,} ids, {name} (limit {LIMITS_MS[n_vocab]})", justify="right")
+    for case in CASES:
+        table.add_row(case.name, *(f"{round_ms(case, *shape):.3f}" for shape in wanted))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
