@@ -21,7 +21,8 @@ from gguf import GGMLQuantizationType, GGUFReader
 from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
-from mtp_cli.engine.drafters.base import Ids, Proposal, likeliest
+from mtp_cli.engine.candidates import Ids
+from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
 from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
 from tests.convert.checkpoints import Tiny, write_checkpoint

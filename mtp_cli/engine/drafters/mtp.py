@@ -26,7 +26,7 @@ from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING = 64  # rows kept while nothing is drafted: catching up with more costs what it gains
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
-N_CTX = 1024  # rows a head remembers; measured: it drafts no better with more of the text
+N_CTX = 512  # rows a head remembers: it drafts no better with more (benchmarks/LOG.md)
 
 
 class _Waiting:
