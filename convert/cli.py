@@ -246,6 +246,9 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Entry point: expected errors in one line, exit 1; an interruption leaves nothing, 130."""
     signal.signal(signal.SIGTERM, _terminated)
+    # A closed terminal; under nohup it is ignored, and stays so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminated)
     try:
         app()
     except MtpError as error:

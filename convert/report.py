@@ -77,5 +77,5 @@ def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def _bar(name: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=notices, disable=not notices.is_terminal) as bar:
-        task = bar.add_task(name)
+        task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

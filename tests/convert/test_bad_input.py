@@ -44,7 +44,7 @@ def refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Run]:
     """Runs a command that must fail; its one line of error."""
-    handler = signal.getsignal(signal.SIGTERM)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "x.gguf").write_bytes(OLD)
@@ -63,7 +63,8 @@ def refused(
         return captured.err
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def shard_of(folder: Path, name: str) -> Path:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pexpect
 import pytest
 from gguf import GGUFReader
 
@@ -45,6 +47,18 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Folder, tmp_pa
         (line,) = [x for x in planned.stdout.splitlines() if x.startswith(tensor.name + " ")]
         assert tensor.tensor_type.name in line
         assert line.endswith(f"  {shape}")
+
+
+def test_a_terminal_sees_a_bar_with_bytes_and_time_left(checkpoint: Folder, tmp_path: Path) -> None:
+    command = ["-m", "convert.cli", "convert", str(checkpoint("qwen35"))]
+    command += ["-o", str(tmp_path / "x.gguf")]
+    child = pexpect.spawn(
+        sys.executable, command, dimensions=(24, 120), encoding="utf-8", timeout=120
+    )
+    shown = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", child.read())
+    child.close()
+    assert child.exitstatus == 0
+    assert re.search(r"x\.gguf .*\d/\d+\.\d kB .*\d:\d\d:\d\d", shown)
 
 
 def test_an_error_is_one_line_and_exit_1(tmp_path: Path) -> None:

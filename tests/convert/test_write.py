@@ -195,7 +195,7 @@ def test_names_twice_or_too_long_are_no_plan() -> None:
         plan_of(good("x" * 64))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     folder = write_sparse_checkpoint(tmp_path / "big", n_layers=4, embd=4096, ff=16384)
     out = tmp_path / "out"
