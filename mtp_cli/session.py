@@ -59,17 +59,28 @@ class Engine(Protocol):
     def is_eog(self, token: int) -> bool: ...
     def special_text(self, name: Literal["bos", "eos"]) -> str: ...
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, depth: Depth
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        max_tokens: int,
+        depth: Depth,
+        exact: bool,
     ) -> Generation: ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to answer. max_tokens None: as many as the context has room for."""
+    """How to answer.
+
+    max_tokens: None for as many as the context has room for
+    exact:      plain decoding's very answer, on every format (see `Engine.generate`)
+    """
 
     sampling: Sampling
     max_tokens: int | None = None
     depth: Depth = "auto"
+    exact: bool = False
 
 
 class Answer:
@@ -201,7 +212,11 @@ class Session:
             )
         max_tokens = room if settings.max_tokens is None else min(room, settings.max_tokens)
         generation = self._engine.generate(
-            prompt, settings.sampling, max_tokens=max_tokens, depth=settings.depth
+            prompt,
+            settings.sampling,
+            max_tokens=max_tokens,
+            depth=settings.depth,
+            exact=settings.exact,
         )
 
         def take_up(answer: Answer) -> None:

@@ -176,7 +176,7 @@ class Bench:
     ) -> Generation:
         generation = self._engine.generate(
             prompt,
-            Sampling(temperature=temperature, seed=repetition),
+            Sampling(temperature=temperature),  # a seed would keep "auto" from drawing drafts
             max_tokens=max_tokens,
             depth=depth,
             exact=self._plan.exact,

@@ -119,7 +119,12 @@ _MinP = Annotated[
 ]
 _Seed = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, help="Same seed, same answer. [default: a random one]"),
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Same seed, same answer; every --depth from 1 to 8 has its own. [default: a random "
+        "one]",
+    ),
 ]
 _Ctx = Annotated[
     int | None,
@@ -143,6 +148,14 @@ _DepthText = Annotated[
         metavar="auto|0..8",
         callback=_depth,
         help="Tokens to draft each round; 0 is plain decoding. The answer stays the model's own.",
+    ),
+]
+_Exact = Annotated[
+    bool,
+    typer.Option(
+        "--exact",
+        help="Verify only as many tokens together as change no bit here, and draw none of them: "
+        "greedy, or with a seed, the answer is plain decoding's.",
     ),
 ]
 _Json = Annotated[
@@ -185,6 +198,7 @@ def chat(
     threads: _Threads = None,
     gpu_layers: _GpuLayers = None,
     depth: _DepthText = "auto",
+    exact: _Exact = False,
     as_json: _Json = False,
     raw: _Raw = False,
     quiet: _Quiet = False,
@@ -215,6 +229,7 @@ def chat(
         n_threads=threads,
         n_gpu_layers=gpu_layers,
         depth="auto" if depth == "auto" else int(depth),
+        exact=exact,
         json=as_json,
         raw=raw,
         quiet=quiet,

@@ -28,6 +28,8 @@ def parts(stats: Stats, n_ctx: int) -> list[str]:
     if any(stats.drafted):
         said.append(f"{stats.tokens_per_round:.2f} tokens/round")
         said.append(f"accepted {' '.join(_rates(stats.drafted, stats.accepted))}")
+    if stats.exact:
+        said.append("exact")
     n_used = stats.prompt_tokens + stats.completion_tokens
     if 2 * n_used >= n_ctx:
         said.append(f"context {100 * n_used // n_ctx}% full")
@@ -50,6 +52,7 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
         "rounds": stats.rounds,
         "drafted": list(stats.drafted),
         "accepted": list(stats.accepted),
+        "exact": stats.exact,
         "model": str(files.model),
         "heads": heads,
     }

@@ -36,6 +36,7 @@ class Options:
     n_threads: int | None
     n_gpu_layers: int | None
     depth: Depth
+    exact: bool
     json: bool
     raw: bool
     quiet: bool
@@ -69,7 +70,7 @@ def start(options: Options) -> int:
     with engine:
         session = Session(engine, system=options.system, raw=options.raw)
         sampling = dataclasses.replace(engine.sampling_defaults, **options.sampling)
-        settings = Settings(sampling, options.max_tokens, options.depth)
+        settings = Settings(sampling, options.max_tokens, options.depth, options.exact)
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
         return _talk(chat, options, engine.drafter, request)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtp_cli.engine.binding import lib
 from mtp_cli.engine.candidates import Candidates, Ids
@@ -64,6 +65,7 @@ class Sampling:
 # Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
 # (benchmarks/LOG.md, "Acceptance rules").
 _SHARPNESS = 1.5
+_N_PARTS = 32  # elements of a row that share a maximum, see `_shortlist`
 
 
 class Sampler:
@@ -83,6 +85,7 @@ class Sampler:
         self._ids = np.arange(n_vocab, dtype=np.int32)
         self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         weakref.finalize(self, lib.llama_sampler_free, self._chain)
+        self._top_k = sampling.top_k
         if sampling.top_k > 0:
             self._add(lib.llama_sampler_init_top_k(sampling.top_k))
         if sampling.top_p < 1:
@@ -113,11 +116,25 @@ class Sampler:
         index = int(q.ids[q.index_at(self.random())])
         return Proposal(index, prob, q if ids is None else q.renamed(ids))
 
+    def _shortlist(self, logits: Floats) -> npt.NDArray[np.integer[Any]]:
+        """The ids that can be among the top k, and some more; all where there is no top k.
+
+        The k-th largest maximum of disjoint parts of the row is not above its k-th largest value.
+        The chain would copy and sort all ids, at several times the cost.
+        """
+        n_each = len(logits) // _N_PARTS
+        if not 0 < self._top_k <= n_each:
+            return self._ids[: len(logits)]
+        maxima = logits[: n_each * _N_PARTS].reshape(_N_PARTS, n_each).max(axis=0)
+        bound = np.partition(maxima, n_each - self._top_k)[n_each - self._top_k]
+        return np.flatnonzero(logits >= bound)
+
     def candidates(self, logits: Floats) -> Candidates:
         """The truncated distribution of one row of logits, (n,) float32 with n <= n_vocab."""
-        data = self._data[: len(logits)]
-        data["id"] = self._ids[: len(logits)]  # the chain reorders its rows
-        data["logit"] = logits
+        ids = self._shortlist(logits)
+        data = self._data[: len(ids)]
+        data["id"] = ids  # the chain reorders its rows
+        data["logit"] = logits[ids]
         array = lib.llama_token_data_array(
             data=data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)),
             size=len(data),

@@ -128,7 +128,13 @@ class ScriptedEngine:
         return CONTROL[BOS if name == "bos" else END]
 
     def generate(
-        self, prompt: Sequence[int], sampling: Sampling, *, max_tokens: int, depth: Depth = "auto"
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        *,
+        max_tokens: int,
+        depth: Depth = "auto",
+        exact: bool = False,
     ) -> ScriptedGeneration:
         n_cached = 0
         for old, new in zip(self._timeline, prompt[:-1], strict=False):
@@ -141,6 +147,7 @@ class ScriptedEngine:
         self.asked.append((sampling, max_tokens, depth))
         self._timeline = [*prompt, *(token for ids in rounds for token in ids)]
         stats = Stats(prompt_tokens=len(prompt), cached_tokens=n_cached)
+        stats.exact = exact
         stats.prefill_s, stats.decode_s = 0.25, 0.5
         self.generation = ScriptedGeneration(rounds, stats, max_tokens, self.after_round)
         return self.generation

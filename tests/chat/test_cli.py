@@ -138,7 +138,7 @@ def test_an_error_is_one_line_and_exits_with_1(
     [
         *("-m, --model PATH", "--heads PATH", "-s, --system TEXT", "-n, --max-tokens N"),
         *("-t, --temperature X", "--top-k N", "--top-p X", "--min-p X", "--seed N"),
-        *("--ctx N", "--threads N", "--gpu-layers N", "--depth auto|0..8"),
+        *("--ctx N", "--threads N", "--gpu-layers N", "--depth auto|0..8", "--exact"),
         *("--json", "--raw", "--quiet", "--version", "git diff | mtp-chat"),
     ],
 )

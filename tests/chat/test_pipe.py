@@ -22,8 +22,15 @@ from tests.chat.scripted import END, ScriptedEngine, said
 FILES = ModelFiles(Path("/models/tiny.gguf"), Path("/models/tiny-mtp.gguf"))
 
 
-def answer(engine: ScriptedEngine, *, out: TextIO, err: TextIO, as_json: bool = False) -> int:
-    settings = Settings(Sampling(temperature=0.0))
+def answer(
+    engine: ScriptedEngine,
+    *,
+    out: TextIO,
+    err: TextIO,
+    as_json: bool = False,
+    exact: bool = False,
+) -> int:
+    settings = Settings(Sampling(temperature=0.0), exact=exact)
     chat = Chat(Session(engine), settings, FILES, engine.n_ctx, out, err)
     return answer_once(chat, "Hi", as_json=as_json, heads=str(FILES.heads))
 
@@ -34,6 +41,17 @@ def test_the_answer_goes_to_out_alone() -> None:
     assert out.getvalue() == "Hello ␛[2J.\n"
     assert err.getvalue().count("\n") == 1
     assert "tok/s" in err.getvalue()
+
+
+def test_the_mode_that_ran_is_said() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    answer(ScriptedEngine(said("Hi")), out=out, err=err)
+    assert "exact" not in err.getvalue()
+    answer(ScriptedEngine(said("Hi")), out=out, err=err, exact=True)
+    assert err.getvalue().endswith(" exact\n")
+    out = io.StringIO()
+    answer(ScriptedEngine(said("Hi")), out=out, err=err, as_json=True, exact=True)
+    assert json.loads(out.getvalue())["exact"] is True
 
 
 def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
@@ -56,6 +74,7 @@ def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
         "rounds": 3,
         "drafted": [3, 3],
         "accepted": [2, 0],
+        "exact": False,
         "model": "/models/tiny.gguf",
         "heads": "/models/tiny-mtp.gguf",
     }

@@ -15,7 +15,7 @@ from mtp_cli.engine.sampling import Sampler
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import N_VOCAB, ScriptedTarget, StubbornDrafter, finish, new_generation
 
-N_ROW = 200
+N_ROW = 1500
 
 
 def reference(logits: Floats, sampling: Sampling) -> dict[int, float]:
