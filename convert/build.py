@@ -20,12 +20,12 @@ from convert.checkpoint import Checkpoint
 from convert.families import family_of
 from convert.families.rules import Config, Dims, Family, Rule, reading
 from convert.gguf_file import Pair
-from convert.independent import embedded
+from convert.independent import embedded, own_metadata
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
 from convert.shard import TensorEntry
 from convert.sources import Fp8, Read, Source, load
-from convert.tokenizer import NO_VOCABULARY, tokenizer_metadata
+from convert.tokenizer import tokenizer_metadata
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
@@ -266,10 +266,9 @@ def _independent(resolver: Resolver, n_heads: int, options: Options, notes: list
     traits = mixes.Traits.of(family.arch, own)
     models = [list(resolver.independent(head)) for head in range(n_heads)]
     planned = [list(encode_all((), model, options, traits)) for model in models]
-    each = pairs({"general.architecture": family.arch, **own, **NO_VOCABULARY})
     metadata = {**_general(checkpoint, family, list(chain(*models)), options), **own}
-    metadata |= _pairing(resolver, metadata)
-    return Plan(pairs(metadata), tuple(embedded(each, planned)), tuple(notes))
+    metadata = pairs({**metadata, **_pairing(resolver, metadata)})
+    return Plan(metadata, tuple(embedded(own_metadata(metadata), planned)), tuple(notes))
 
 
 def usable_heads(family: Family, config: Config, found: int, part: Part) -> tuple[int, list[str]]:

@@ -15,6 +15,7 @@ from functools import partial
 from gguf import GGMLQuantizationType
 
 from convert.gguf_file import Pair
+from convert.metadata import pair
 from convert.plan import Plan, PlannedTensor
 from mtp_cli import head_file
 
@@ -23,6 +24,25 @@ I8 = GGMLQuantizationType.I8
 
 def _block(content: bytes) -> Iterator[bytes]:
     yield content
+
+
+def own_metadata(outer: Mapping[str, Pair]) -> dict[str, Pair]:
+    """What each head's header says: the outer file's words on the architecture, and no more."""
+    arch = outer["general.architecture"]
+    start = f"{arch.value}."
+    own = {key: value for key, value in outer.items() if key.startswith(start)}
+    return {"general.architecture": arch, **own, "tokenizer.ggml.model": pair("no_vocab")}
+
+
+def members(names: Iterable[str], n_heads: int) -> Iterator[list[tuple[str, str]]]:
+    """For each head its tensors: the name in the outer file's directory, and its own."""
+    listed = list(names)
+    for index in range(n_heads):
+        header, start = (
+            name.format(index) for name in (head_file.EMBEDDED_HEADER, head_file.EMBEDDED_START)
+        )
+        chosen = (name for name in listed if name.startswith(start) and name != header)
+        yield [(name, name.removeprefix(start)) for name in chosen]
 
 
 def embedded(
@@ -34,5 +54,5 @@ def embedded(
         name = head_file.EMBEDDED_HEADER.format(index)
         yield PlannedTensor(name, (len(header),), I8, len(header), partial(_block, header))
         for tensor in tensors:
-            outer = head_file.EMBEDDED_TENSOR.format(index, tensor.name)
-            yield dataclasses.replace(tensor, name=outer)
+            start = head_file.EMBEDDED_START.format(index)
+            yield dataclasses.replace(tensor, name=start + tensor.name)

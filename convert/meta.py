@@ -63,6 +63,9 @@ def config_of(
             f"{where}: n_layers {str(n_all)[:20]}, n_future_tokens {str(n_future)[:20]}: expected "
             "two counts, the second at least one and not the larger"
         )
+    for key in ("dim", "n_heads"):
+        if type(params.get(key)) is not int or params[key] < 1:
+            raise MtpError(f"{where}: {key}: expected a count, found {str(params.get(key))[:20]}")
     sizes = {}
     for key, name in _SHAPES.items():
         if name not in tensors or len(tensors[name].shape) != 2:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from convert.gguf_file import Pair
+from convert.independent import embedded, members, own_metadata
 from convert.metadata import pair
 from convert.mixes import Traits
 from convert.model import GgufModel, open_model
@@ -99,11 +101,16 @@ def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
     )
     metadata |= wanted.metadata(wanted.head)
     rows = np.searchsorted(old, ids)
-    taken = [_cut(heads, name, len(old), rows) for name in heads.file.tensors]
-    of_blocks = [tensor for tensor in taken if tensor.name.startswith("blk.")]
-    shared = [tensor for tensor in taken if not tensor.name.startswith("blk.")]
-    tensors = planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata))
-    return Trimmed(Plan(metadata, tuple(tensors), losses(taken, tensors)), ids)
+    taken, tensors = [], []
+    for names in _models(heads):
+        cut = [_cut(heads, name, to, len(old), rows) for name, to in names]
+        of_blocks = [tensor for tensor in cut if tensor.to.startswith("blk.")]
+        shared = [tensor for tensor in cut if not tensor.to.startswith("blk.")]
+        tensors.append(planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata)))
+        taken.append([*shared, *of_blocks])
+    lost = tuple(dict.fromkeys(chain(*map(losses, taken, tensors))))
+    placed = embedded(own_metadata(metadata), tensors) if heads.is_independent else tensors[0]
+    return Trimmed(Plan(metadata, tuple(placed), lost), ids)
 
 
 def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:
@@ -116,12 +123,20 @@ def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:
     return found
 
 
-def _cut(heads: GgufModel, name: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
-    if not _OVER_IDS.fullmatch(name):
-        return Taken(heads.file, name, name)
+def _models(heads: GgufModel) -> Iterable[list[tuple[str, str]]]:
+    """The tensors of each model in the file, by their names there and in the model itself."""
+    names = heads.file.tensors
+    if heads.is_independent:
+        return members(names, heads.n_heads)
+    return [[(name, name) for name in names]]
+
+
+def _cut(heads: GgufModel, name: str, to: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
+    if not _OVER_IDS.fullmatch(to):
+        return Taken(heads.file, name, to)
     if heads.shape(name)[0] != n_ids:
         raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {heads.shape(name)}")
-    return Taken(heads.file, name, name, rows)
+    return Taken(heads.file, name, to, rows)
 
 
 def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:

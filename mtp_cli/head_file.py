@@ -43,8 +43,8 @@ Ids = npt.NDArray[np.int32]
 # Independent heads, which read `last_layer` rows: each is a model of one layer, a GGUF of its own
 # inside the head file. This tensor of bytes is its header, and its tensors come right after it,
 # under these names in the outer file's directory.
-EMBEDDED_HEADER = "head.{}.gguf"
-EMBEDDED_TENSOR = "head.{}.{}"
+EMBEDDED_START = "head.{}."
+EMBEDDED_HEADER = EMBEDDED_START + "gguf"
 
 _TRUNK_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
 

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from convert.build import Options, plan_checkpoint
+from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
-from tests.convert import checkpoints, checkpoints_gemma4, checkpoints_more, checkpoints_mtp
+from tests.convert import (
+    checkpoints,
+    checkpoints_gemma4,
+    checkpoints_meta,
+    checkpoints_more,
+    checkpoints_mtp,
+)
 from tests.convert.checkpoints import Tiny, write_checkpoint
 
 # builder -> (llama.cpp's architecture, heads)
@@ -49,6 +55,7 @@ ASSISTANTS = {
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]
 
 Convert = Callable[..., Path]
+MakeFiles = Callable[[str], tuple[Path, Path]]
 
 
 @pytest.fixture(scope="session")
@@ -76,5 +83,27 @@ def converted(
         if not out.exists():
             write(plan_checkpoint(open_checkpoint(checkpoint(family)), options), out)
         return out
+
+    return make
+
+
+def convert(folder: Path, out: Path, part: Part, outtype: str = "f32") -> Path:
+    """One part of a checkpoint as a GGUF."""
+    write(plan_checkpoint(open_checkpoint(folder), Options(part, outtype)), out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def gloeckle_files(tmp_path_factory: pytest.TempPathFactory) -> MakeFiles:
+    """Trunk and independent heads in a number format; converted once."""
+    root = tmp_path_factory.mktemp("gloeckle")
+    folder = checkpoints_meta.write_meta_checkpoint(root / "7B_200B_4", checkpoints_meta.gloeckle())
+
+    def make(outtype: str) -> tuple[Path, Path]:
+        trunk, heads = root / f"trunk-{outtype}.gguf", root / f"heads-{outtype}.gguf"
+        if not heads.exists():
+            convert(folder, trunk, "trunk", outtype)
+            convert(folder, heads, "heads", outtype)
+        return trunk, heads
 
     return make

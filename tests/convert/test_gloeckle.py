@@ -5,16 +5,14 @@ The files' refusals are in test_independent_files.py, the reader of .pth files i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from convert.build import Options, Part, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.write import write
+from convert.build import Part
 from mtp_cli.engine import Engine, Sampling, independent_heads
 from mtp_cli.engine.candidates import Ids
 from mtp_cli.engine.drafters.base import Proposal, Propose, likeliest
@@ -22,6 +20,7 @@ from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.gguf_header import read_header
 from mtp_cli.engine.llama import Context, HiddenSource, Model
 from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
+from tests.convert.conftest import MakeFiles, convert
 from tests.convert.forward import Floats, rope_halves
 from tests.convert.forward_meta import head_logits, trunk_rows
 from tests.convert.test_families import PROMPT
@@ -30,29 +29,6 @@ from tests.convert.test_heads_forward import close
 LAST_LAYER = f"layers.{N_LAYERS - N_FUTURE}"
 HEADS = [f"extra_heads.{k}" for k in range(N_FUTURE - 1)]
 GREEDY = Sampling(temperature=0.0)
-
-MakeFiles = Callable[[str], tuple[Path, Path]]
-
-
-def convert(folder: Path, out: Path, part: Part, outtype: str = "f32") -> Path:
-    write(plan_checkpoint(open_checkpoint(folder), Options(part, outtype)), out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> MakeFiles:
-    """Trunk and heads in a number format; converted once."""
-    root = tmp_path_factory.mktemp("gloeckle")
-    folder = write_meta_checkpoint(root / "7B_200B_4", gloeckle())
-
-    def make(outtype: str) -> tuple[Path, Path]:
-        trunk, heads = root / f"trunk-{outtype}.gguf", root / f"heads-{outtype}.gguf"
-        if not heads.exists():
-            convert(folder, trunk, "trunk", outtype)
-            convert(folder, heads, "heads", outtype)
-        return trunk, heads
-
-    return make
 
 
 def target(path: Path, hidden: HiddenSource) -> tuple[Floats, Floats | None]:
@@ -68,39 +44,39 @@ def target(path: Path, hidden: HiddenSource) -> tuple[Floats, Floats | None]:
 
 
 @pytest.fixture
-def drafter(files: MakeFiles) -> Iterator[IndependentDrafter]:
-    path = files("f32")[1]
+def drafter(gloeckle_files: MakeFiles) -> Iterator[IndependentDrafter]:
+    path = gloeckle_files("f32")[1]
     offsets = independent_heads.offsets(read_header(path))
     opened = IndependentDrafter.open(path, offsets, None, n_ctx=256, n_threads=1, n_gpu_layers=0)
     yield opened
     opened.close()
 
 
-def test_the_trunk_and_its_rows(files: MakeFiles) -> None:
+def test_the_trunk_and_its_rows(gloeckle_files: MakeFiles) -> None:
     tiny = gloeckle()
-    logits, rows = target(files("f32")[0], HiddenSource.LAYER)
+    logits, rows = target(gloeckle_files("f32")[0], HiddenSource.LAYER)
     wanted = trunk_rows(tiny, PROMPT)
     assert rows is not None
     close(rows, wanted)
     close(logits, head_logits(tiny, LAST_LAYER, wanted))
 
 
-def test_rotary_pairs_are_neighbours(files: MakeFiles) -> None:
+def test_rotary_pairs_are_neighbours(gloeckle_files: MakeFiles) -> None:
     """A control: with Hugging Face's halves the logits are far away."""
     tiny = gloeckle()
 
     def halves(x: Floats, frequencies: Floats) -> Floats:
         return rope_halves(x, tiny.config["rope_theta"], x.shape[-1])
 
-    logits, _ = target(files("f32")[0], HiddenSource.LAYER)
+    logits, _ = target(gloeckle_files("f32")[0], HiddenSource.LAYER)
     wrong = head_logits(tiny, LAST_LAYER, trunk_rows(tiny, PROMPT, halves), halves)
     with pytest.raises(AssertionError):
         close(logits, wrong)
 
 
-def test_handing_out_rows_changes_no_bit_of_the_logits(files: MakeFiles) -> None:
+def test_handing_out_rows_changes_no_bit_of_the_logits(gloeckle_files: MakeFiles) -> None:
     for outtype in ("f32", "bf16", "q8_0"):
-        trunk, _ = files(outtype)
+        trunk, _ = gloeckle_files(outtype)
         with_rows, _ = target(trunk, HiddenSource.LAYER)
         np.testing.assert_array_equal(with_rows, target(trunk, HiddenSource.NONE)[0])
 
@@ -177,8 +153,8 @@ def test_drafting_stops_when_told(drafter: IndependentDrafter) -> None:
 
 
 @pytest.mark.parametrize("outtype", ["f32", "q8_0", "q4_0"])
-def test_drafted_greedy_output_is_plain_output(outtype: str, files: MakeFiles) -> None:
-    trunk, heads = files(outtype)
+def test_drafted_greedy_output_is_plain_output(outtype: str, gloeckle_files: MakeFiles) -> None:
+    trunk, heads = gloeckle_files(outtype)
     with Engine.open(trunk, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         plain = engine.generate(PROMPT, GREEDY, max_tokens=40, depth=0)
         list(plain)
@@ -211,10 +187,10 @@ def test_what_heads_draft_is_accepted_where_it_is_right(tmp_path: Path) -> None:
     assert run.stats.accepted == run.stats.drafted == [10] * 3
 
 
-def test_safetensors_saved_from_it_convert_alike(files: MakeFiles, tmp_path: Path) -> None:
+def test_safetensors_saved_from_it_convert_alike(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
     folder = write_meta_checkpoint(tmp_path / "again", gloeckle(), safetensors=True)
     parts: list[Part] = ["trunk", "heads"]
-    for part, published in zip(parts, files("bf16"), strict=True):
+    for part, published in zip(parts, gloeckle_files("bf16"), strict=True):
         found = convert(folder, tmp_path / f"{part}.gguf", part, "bf16")
         ours, theirs = (GGUFReader(path).tensors for path in (found, published))
         assert [t.name for t in ours] == [t.name for t in theirs]
