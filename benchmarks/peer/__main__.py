@@ -150,7 +150,7 @@ def run(
         plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
         records = measured(engine, contenders, plan)
         name = str(open_model(path).file.get("general.name", ""))
-    report.show(Console(), name, records)
+    report.show(Console(width=None if sys.stdout.isatty() else 200), name, records)
     if json_file is not None:
         write_json(json_file, as_json(server, files, name, n_threads, ctx, plan, records))
 
