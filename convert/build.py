@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -230,6 +230,8 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     """The plan that converts a checkpoint; everything is validated before it is returned."""
     config = Config(checkpoint.config, checkpoint.where)
     family = family_of(config)
+    if family.is_beside:
+        options = _of_heads_alone(family, config, options)
     resolver = Resolver(checkpoint, family, config)
     found = resolver.n_heads()
     n_heads, notes = usable_heads(family, config, found, options.part)
@@ -252,6 +254,13 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     if options.part == "heads":
         metadata |= _pairing(resolver, metadata)
     return Plan(pairs(metadata), tuple(tensors), tuple(notes))
+
+
+def _of_heads_alone(family: Family, config: Config, options: Options) -> Options:
+    """A checkpoint of heads and nothing else: its whole file is a file of heads."""
+    if options.part == "trunk":
+        raise MtpError(f"{config.where}: {family.name}: these are heads without a trunk")
+    return replace(options, part="all")
 
 
 def _independent(resolver: Resolver, n_heads: int, options: Options, notes: list[str]) -> Plan:

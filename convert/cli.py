@@ -199,7 +199,7 @@ def check(
     from convert.trial import try_heads
 
     owner = open_model(heads or model)
-    if not owner.n_heads:
+    if not owner.n_heads and not owner.is_assistant:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
     for line in try_heads(model, heads).lines(coarse_tensors(owner)):
         typer.echo(line)

@@ -20,6 +20,8 @@ from mtp_cli.errors import MtpError
 
 def _with_heads(path: Path) -> GgufModel:
     model = open_model(path)
+    if model.is_assistant:
+        raise MtpError(f"{path}: an assistant is heads only, in a file of its own already")
     if not model.n_heads:
         raise MtpError(f"{path}: holds no MTP heads; mtp-convert graft or pack adds them")
     if not model.has_trunk:

@@ -41,6 +41,11 @@ def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     model = open_model(trunk)
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
+    if family.is_beside:
+        raise MtpError(
+            f"{folder}: {family.name}: runs from a file of its own; mtp-convert convert writes it, "
+            "to lay beside the trunk"
+        )
     if family.arch != model.arch:
         raise MtpError(f"{trunk}: architecture {model.arch}; {family.name}'s is {family.arch}")
     if model.n_heads:
@@ -89,7 +94,8 @@ def _own_format(model: GgufModel) -> str:
 def _is_of_head(name: str, family: Family, config: Config) -> bool:
     """Whether a checkpoint tensor belongs to a head, by its name alone."""
     if family.heads is None:
-        raise MtpError(f"{config.where}: {family.name} has no heads of its own; see pack")
+        why = family.notes or "has no heads of its own; see pack"
+        raise MtpError(f"{config.where}: {family.name}: {why}")
     known = family.rename(name)
     fixed = {p for rule in family.heads.rules for p in rule.patterns if "{" not in p}
     pattern = re.escape(family.heads.prefix).replace(r"\{h\}", r"\d+")

@@ -25,6 +25,7 @@ from mtp_cli.errors import MtpError
 
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
 SHARED = ("token_embd.weight", "output_norm.weight", "output.weight")
+ASSISTANT = "gemma4-assistant"
 BLOCK_COUNT, NEXTN = "block_count", "nextn_predict_layers"
 
 
@@ -84,6 +85,11 @@ class GgufModel:
         return self.is_head_file and bool(self.file.get(head_file.KEY_HIDDEN) == "last_layer")
 
     @property
+    def is_assistant(self) -> bool:
+        """Heads that are a model of their own, and read their trunk's keys and values."""
+        return self.arch == ASSISTANT
+
+    @property
     def has_trunk(self) -> bool:
         return any(_block(n) is not None and n not in self.head_tensors for n in self.file.tensors)
 
@@ -114,6 +120,11 @@ class GgufModel:
 
     def info(self) -> head_file.HeadInfo:
         """What a head file says of its trunk; MtpError when it is none."""
+        if self.is_assistant:
+            raise MtpError(
+                f"{self.path}: an assistant, which runs whole and from its own file: "
+                "lay it beside its trunk with --heads"
+            )
         if not self.is_head_file:
             raise MtpError(f"{self.path}: not a head file (general.type is not mtp-head)")
         try:

@@ -216,8 +216,11 @@ GEMMA4 = Family(
 
 
 def _assistant_metadata(config: Config, n_heads: int) -> dict[str, Any]:
+    values = _metadata(config, n_heads)
+    if not config.find("final_logit_softcapping"):  # which its graph does not look at
+        del values["{arch}.final_logit_softcapping"]
     return {
-        **_metadata(config, n_heads),
+        **values,
         "{arch}.embedding_length_out": config.count("backbone_hidden_size"),
         "{arch}.nextn_predict_layers": config.count("num_hidden_layers"),
     }
@@ -227,6 +230,7 @@ ASSISTANT = Family(
     name="Gemma 4 assistant",
     classes=("Gemma4AssistantForCausalLM",),
     arch="gemma4-assistant",
+    is_beside=True,
     rules=union(
         _TRUNK,
         (

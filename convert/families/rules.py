@@ -154,6 +154,7 @@ class Family:
     dims: Callable[[Config, int], Dims]
     kinds: Callable[[Config, int], frozenset[str]] = lambda config, i: frozenset()
     heads: Heads | None = None
+    is_beside: bool = False  # heads that are a model of their own, in a checkpoint of their own
     layer_prefix: str = "model.layers.{i}"
     renames: tuple[tuple[str, str], ...] = (("language_model.", ""),)
     ignored: tuple[str, ...] = OTHER_TOWERS

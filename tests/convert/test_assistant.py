@@ -160,3 +160,24 @@ def test_a_draft_depends_on_the_text_alone(pair_that_agrees: Pair) -> None:
                        (text[36:44], 8), ([*text[44:48], 5], 4)])  # fmt: skip
     assert together == one_by_one
     assert one_by_one[0] == one_by_one[2] != one_by_one[1]
+
+
+def test_far_beyond_the_window(pair_that_agrees: Pair) -> None:
+    """The cells of sliding layers are used again by then, and a turn is cut back nonetheless."""
+    prompt = [(7 * i) % 250 for i in range(900)]
+    with opened(pair_that_agrees, n_ctx=1100) as engine:
+        plain = answer(engine, prompt, 60, 0)
+        assert answer(engine, prompt, 60, 3) == plain
+        turn = [*prompt, *plain[:20], 90, 91]
+        assert answer(engine, turn, 40, 3) == answer(engine, turn, 40, 0)
+
+
+def test_sampled_answers_come_again(pair_that_agrees: Pair) -> None:
+    warm = Sampling(temperature=0.3, top_k=4, seed=5)
+    with opened(pair_that_agrees) as engine:
+        first, again = (engine.generate(PROMPT, warm, max_tokens=40, depth=3) for _ in range(2))
+        for run in (first, again):
+            for _ in run:
+                pass
+        assert first.tokens == again.tokens
+        assert first.stats.accepted[0] > 0

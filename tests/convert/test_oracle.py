@@ -153,17 +153,27 @@ FORWARD = [name for name in FAMILIES if name not in ("qwen35_vision", "mimo2", "
 
 @pytest.mark.parametrize("family", FORWARD)
 def test_same_logits_as_transformers(family: str, tmp_path: Path) -> None:
-    torch: Any = importlib.import_module("torch")
-    transformers: Any = importlib.import_module("transformers")
     tiny = without_fp8(FAMILIES[family][0]())
     if "index_topk" in tiny.config:
         # All keys, so that both attend to the same: which key is dropped last is a near-tie that
         # half precision decides.
         tiny.config["index_topk"] = 64
+    compare_logits(tiny, tmp_path, nextn=bool(FAMILIES[family][2]))
+
+
+def test_a_gemma_4_without_a_soft_cap(tmp_path: Path) -> None:
+    tiny = without_fp8(FAMILIES["gemma4_moe"][0]())
+    tiny.config["final_logit_softcapping"] = None
+    compare_logits(tiny, tmp_path, nextn=False)
+
+
+def compare_logits(tiny: Tiny, tmp_path: Path, nextn: bool) -> None:
+    torch: Any = importlib.import_module("torch")
+    transformers: Any = importlib.import_module("transformers")
     folder = write_checkpoint(tmp_path / "x", tiny)
     out = tmp_path / "x.gguf"
     write(plan_checkpoint(open_checkpoint(folder), Options(outtype="f32")), out)
-    found, _ = trunk_rows(out, PROMPT, nextn=bool(FAMILIES[family][2]))
+    found, _ = trunk_rows(out, PROMPT, nextn=nextn)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         wanted = model(torch.tensor([PROMPT])).logits[0].numpy()
