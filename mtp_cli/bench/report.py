@@ -73,7 +73,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def table(result: Result, cost: CostModel, temperature: float) -> Table:
-    """Speeds over plain decoding; a row for each class."""
+    """Speeds over plain decoding, a row for each class; when greedy, forks below them."""
     found = Comparison(result.records, temperature)
     bounds = bounds_over_plain(result, cost) if temperature == 0 else {}
     name = "greedy" if temperature == 0 else f"temperature {temperature:g}"
@@ -99,29 +99,22 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
         if bounds and "auto" in depths:
             cells.append(f"{found.of_bound(cls, bounds):.2f}")
         shown.add_row(*cells)
-    return shown
-
-
-def fork_table(result: Result, plan: Plan, exact: tuple[int, ...]) -> Table:
-    """How many greedy answers are not plain decoding's; a column for each depth."""
-    how = "verifying only these" if plan.exact else "any verified; --exact keeps to these"
-    shown = Table(
-        title="greedy answers that differ from plain decoding's\n"
-        f"row counts that change no bit: {_listed(exact)} ({how})",
-        title_justify="left",
-    )
-    found = forks(result.records)
-    for depth in found:
-        shown.add_column(_heading(depth), justify="right")
-    shown.add_row(*(f"{n_forks} of {n_answers}" for n_forks, n_answers in found.values()))
+    if temperature == 0:
+        shown.add_section()
+        counts = forks(result.records)
+        shown.add_row("forks", "", *("{} of {}".format(*counts[str(depth)]) for depth in depths))
     return shown
 
 
 def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
     for temperature in plan.temperatures:
         console.print(table(result, cost, temperature))
-    if 0.0 in plan.temperatures and len(plan.depths) > 1:
-        console.print(fork_table(result, plan, cost.table.exact))
+    if 0.0 in plan.temperatures:
+        how = "only these were verified" if plan.exact else "--exact keeps to these"
+        console.print(
+            "forks: greedy answers that differ from plain decoding's; "
+            f"row counts that change no bit: {_listed(cost.table.exact)} ({how})"
+        )
     found = summary(result, cost)
     for name in ("auto_over_plain", "auto_over_best_static", "auto_over_bound"):
         ratios = found.get(name)

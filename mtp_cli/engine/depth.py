@@ -43,6 +43,7 @@ _DEARER = 0.04  # what is added to that for each plain round that copies have lo
 _DOUBT = 0.1
 _HEADS_FIRST, _HEADS_EACH = 0.4, 0.004  # plain rounds that heads may lose at first, and each round
 _HEADS_SHARE, _HEADS_MOST = 0.3, 2.0  # and of what is being won; and at any one time
+_N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
 _HOPE = 0.05  # a copied id that is reached less often than this is left out
 _TYPICAL = 0.5  # survival taken for granted before anything was drafted
 _STEPS = np.arange(MAX_DEPTH)
@@ -277,9 +278,11 @@ class ExpectedValue:
         A position seen too rarely is held to be like the one before it.
         """
         columns, pool = [], [_TYPICAL]
-        for seen in self._seen:
+        for seen, draws in zip(
+            self._seen, self._rng.random((self._n_drafted, _N_FUTURES)), strict=True
+        ):
             pool = list(seen) if len(seen) >= _N_ENOUGH else [*pool[-_N_ENOUGH:], *seen]
-            columns.append(self._rng.choice(pool, _N_FUTURES))
+            columns.append(np.array(pool)[(draws * len(pool)).astype(np.intp)])
         self._futures = np.stack(columns, axis=1)
 
     def choose(self, draft: Draft) -> list[int]:
@@ -334,7 +337,7 @@ class ExpectedValue:
         self._heads_budget = min(_HEADS_MOST, budget)
 
     def _learn(self, chosen: Sequence[int]) -> None:
-        """Every proposal that what came can judge is judged, verified or not."""
+        """Proposals that what came can judge are judged, verified or not."""
         now = self._round
         for k, (drafted, came) in enumerate(zip(now.draft.ids, chosen, strict=False)):
             self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
@@ -342,7 +345,8 @@ class ExpectedValue:
                 break
         if now.draft.ids and len(chosen) > 1:
             self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
-        for k, (copied, came) in enumerate(zip(now.match.ids, chosen, strict=False)):
+        copies = now.match.ids[:_N_LEARNED]
+        for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
             self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
             if copied != came:
                 break
