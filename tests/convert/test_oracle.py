@@ -42,12 +42,9 @@ FUSED = {f"blk.{i}.attn_qkv.weight" for i in (3, 4, 5)}
 ROUTER = ("nemotron_h_moe", "blk.4.ffn_gate_inp.weight")
 SEPARATE = {f"blk.{i}.attn_{part}.weight" for i in (3, 4, 5) for part in "qkv"}
 
-# Keys that llama.cpp's converter leaves out; its runtime then guesses by size, or caps at 30.
-_NO_CAP = ("gemma4-assistant.final_logit_softcapping", 0.0)
+# Keys that llama.cpp's converter leaves out; its runtime then guesses by size.
 ADDED: dict[str, tuple[str, float]] = {
     "glm4moelite": ("deepseek2.expert_gating_func", 2),
-    "gemma4_assistant": _NO_CAP,
-    "gemma4_e2b_assistant": _NO_CAP,
 }
 
 OUTTYPES = ("f32", "f16", "bf16", "q8_0")
