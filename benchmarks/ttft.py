@@ -1,8 +1,8 @@
 """Time to the first token with drafting on, over off: prompts of 100, 1,000 and 4,000 tokens.
 
 Two engines on the same file, one with the heads and one without, take turns on the same prompts,
-each from an empty context; what is told is the median of the ratios within a turn. Where the heads
-are in the model's own file, both engines have them, and "off" asks for no draft.
+each from an empty context; what is told is the median of the ratios within a turn. Heads in the
+model's own file cannot be left out: name the same trunk without them as --plain.
 
     python benchmarks/ttft.py                         # the built-in model, a few minutes
     python benchmarks/ttft.py --model m.gguf --heads h.gguf --clock cpu   # on a busy machine
@@ -46,6 +46,7 @@ def first_token_s(
 
 def measure(
     files: models.ModelFiles,
+    plain: Path,
     lengths: list[int],
     repetitions: int,
     clock: Callable[[], float],
@@ -55,7 +56,7 @@ def measure(
     n_ctx = max(lengths) + 64
     found: dict[int, list[tuple[float, float]]] = {n: [] for n in lengths}
     with (
-        Engine.open(files.model, n_ctx=n_ctx, n_threads=threads) as off,
+        Engine.open(plain, n_ctx=n_ctx, n_threads=threads) as off,
         Engine.open(files.model, files.heads, n_ctx=n_ctx, n_threads=threads) as on,
     ):
         on.costs()  # measured once for a model and a machine
@@ -75,6 +76,7 @@ def measure(
 def main(
     model: Annotated[Path | None, typer.Option(help="Default: built in.")] = None,
     heads: Annotated[Path | None, typer.Option(help="Head-only GGUF.")] = None,
+    plain: Annotated[Path | None, typer.Option(help="The trunk alone. Default: --model.")] = None,
     lengths: Annotated[str, typer.Option(help="Tokens, with commas between.")] = "100,1000,4000",
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
     clock: Annotated[str, typer.Option(help="wall, or cpu for a busy machine.")] = "wall",
@@ -84,7 +86,7 @@ def main(
         raise typer.BadParameter(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")
     files = models.find(model, heads)
     wanted = [int(part) for part in lengths.split(",")]
-    found = measure(files, wanted, repetitions, CLOCKS[clock], threads)
+    found = measure(files, plain or files.model, wanted, repetitions, CLOCKS[clock], threads)
     table = Table(title="seconds to the first token, medians", title_justify="left")
     for name in ("prompt", "drafting off", "on", "on / off", "spread"):
         table.add_column(name, justify="right")
