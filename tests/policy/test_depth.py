@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.bench.trace import Trace
+from mtp_cli.engine.candidates import point_mass
 from mtp_cli.engine.cost import CostModel, CostTable
 from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters.base import Draft
@@ -236,3 +237,29 @@ def test_what_is_allowed_is_used() -> None:
         machine = Machine(table)
         replay(made_up(300, right=1.0), machine, policy)
         assert machine.verified.count(3) > 0.9 * len(machine.verified)
+
+
+@pytest.mark.parametrize(
+    ("prob", "match", "is_sure"),
+    [
+        (0.99, Match(), True),
+        (0.01, Match(), False),
+        (0.99, Match([7], 12, [1]), False),
+    ],
+)
+def test_a_draw_is_committed_to_where_its_row_pays_and_no_copy_competes(
+    prob: float, match: Match, is_sure: bool
+) -> None:
+    policy = automatic(TABLES["wide BF16"])
+    policy.begin(8, 100, 1, match)
+    assert policy.commit(prob) is is_sure
+
+
+def test_what_was_drawn_is_verified_even_where_it_disappoints() -> None:
+    """A draw is decided about before it is known; the best guess after it is not."""
+    policy = automatic(TABLES["Q4_0"])
+    policy.begin(8, 100, 1, Match())
+    drawn = Draft([5, 6], [0.01, 0.01], {0: point_mass(5)})
+    assert policy.choose(drawn) == [5]
+    policy.begin(8, 100, 1, Match())
+    assert policy.choose(Draft([5, 6], [0.01, 0.01])) == []
