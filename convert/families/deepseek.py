@@ -4,6 +4,11 @@ llama.cpp's own converter drops DeepSeek-V3's heads (`skip_mtp`, a note there sa
 support MTP for deepseek models"), although the runtime graph of `deepseek2` has had them since
 GLM-4.7-Flash. What that graph needs is what is written here: the head's layer as one more block,
 its `nextn.*` tensors, and `nextn_predict_layers`.
+
+DeepSeek-V3.2's sparse attention is llama.cpp's `deepseek32`, and our tensors are its converter's.
+Where keys are really dropped (more of them than `index_topk`), it drops those that transformers
+drops, but for ties: a key that every scoring head's ReLU cuts to zero scores exactly zero, and of
+several such keys torch and ggml keep different ones. With the published 64 heads that is rare.
 """
 
 from __future__ import annotations

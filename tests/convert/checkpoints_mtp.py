@@ -263,17 +263,17 @@ def deepseek3() -> Tiny:
     return tiny
 
 
-def deepseek32() -> Tiny:
-    """The same, with the scorer of the sparse attention in every layer."""
+def deepseek32(n_index: int = 2) -> Tiny:
+    """The same, with the scorer of the sparse attention, of n_index heads, in every layer."""
     tiny = _deepseek("DeepseekV32ForCausalLM", "deepseek_v32", 32)
-    tiny.config |= {"index_n_heads": 2, "index_head_dim": 64, "index_topk": 16}
+    tiny.config |= {"index_n_heads": n_index, "index_head_dim": 64, "index_topk": 16}
     for i in range(N_LAYER + 1):
         x = f"model.layers.{i}.self_attn.indexer."
-        tiny.fp8(x + "wq_b.weight", 2 * 64, Q_RANK, 32)
+        tiny.fp8(x + "wq_b.weight", n_index * 64, Q_RANK, 32)
         tiny.fp8(x + "wk.weight", 64, EMBD, 32)
         tiny.norm(x + "k_norm.weight", 64)
         tiny.vector(x + "k_norm.bias", 64)
-        tiny.matrix(x + "weights_proj.weight", 2, EMBD)
+        tiny.matrix(x + "weights_proj.weight", n_index, EMBD)
     return tiny
 
 
