@@ -169,7 +169,8 @@ def run_one(
 
 
 def _chosen(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    names = known if text == "all" else tuple(dict.fromkeys(text.split(",")))
+    is_every = text == "all" and "all" not in known  # it is also the name of a size
+    names = known if is_every else tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in known:
             raise typer.BadParameter(f"no {name!r}; there are {', '.join(known)}.")

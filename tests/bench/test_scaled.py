@@ -56,6 +56,11 @@ def test_a_model_without_heads_is_refused(trunk: Path) -> None:
         run(trunk, None)
 
 
+def test_all_is_every_class_but_one_size() -> None:
+    assert scaled._chosen("all", ("a", "b")) == ("a", "b")
+    assert scaled._chosen("all", tuple(scaled.SIZES)) == ("all",)
+
+
 def test_agreement_counts_up_to_the_first_difference() -> None:
     narrow = [1, 2, 3, 4, 5], [[2], [3], [9], [5]]
     assert agreement(narrow, narrow) == Agreement(5, 5, 4)
