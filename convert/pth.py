@@ -18,6 +18,7 @@ import math
 import os
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +37,10 @@ _LOCAL_HEADER = 30  # bytes of a zip entry's own header before its name and extr
 _MAX_ENTRIES = 1_000_000
 _MAX_PICKLE_BYTES = 8_000_000  # a hundred thousand tensors; a 7B model's has 40 kB
 
-
+# What a damaged pickle's instructions raise.
+_DAMAGED = (
+    ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, Warning,
+)  # fmt: skip
 # What zipfile raises on files that are none, or odd ones.
 _NOT_A_ZIP = (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error, OverflowError)
 
@@ -158,10 +162,12 @@ def _entry(
 
 def _state_dict(file: Path, pickle: bytes) -> dict[str, _Tensor]:
     try:
-        found = _Machine().run(pickle)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pickletools warns of escapes that mean nothing
+            found = _Machine().run(pickle)
     except MtpError as error:
         raise MtpError(f"{file}: {error}") from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _DAMAGED as error:
         raise MtpError(f"{file}: a damaged data.pkl: {error}") from error
     tensors = found if isinstance(found, dict) else {}
     if set(tensors) == {"model"} and isinstance(tensors["model"], dict):

@@ -35,6 +35,7 @@ KEYS = {
     "rounds",
     "drafted",
     "accepted",
+    "exact",
     "model",
     "heads",
 }

@@ -79,7 +79,8 @@ def converted(
 
     def make(family: str, options: Options | None = None) -> Path:
         options = options or Options(outtype="f32")
-        out = root / f"{family}-{options.part}-{options.outtype}.gguf"
+        kinds = f"{options.outtype}-{options.head_type}"
+        out = root / f"{family}-{options.part}-{kinds}.gguf"
         if not out.exists():
             write(plan_checkpoint(open_checkpoint(checkpoint(family)), options), out)
         return out

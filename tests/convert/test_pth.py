@@ -180,9 +180,7 @@ def read_or_refused(file: Path) -> None:
     assert "\n" not in line
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@FUZZED
 @given(data=st.data())
 def test_a_damaged_file_is_one_line_or_is_read(data: st.DataObject, tmp_path: Path) -> None:
     made, file = tiny(), tmp_path / "fuzzed.pth"
@@ -194,9 +192,7 @@ def test_a_damaged_file_is_one_line_or_is_read(data: st.DataObject, tmp_path: Pa
     read_or_refused(file)
 
 
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@FUZZED
 @given(data=st.data())
 def test_damaged_instructions_are_one_line_or_are_read(data: st.DataObject, tmp_path: Path) -> None:
     made, file = tiny(), tmp_path / "fuzzed.pth"
@@ -206,3 +202,8 @@ def test_damaged_instructions_are_one_line_or_are_read(data: st.DataObject, tmp_
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     rewritten(file, pkl=bytes(raw))
     read_or_refused(file)
+
+
+def test_an_escape_that_means_nothing_is_damage(file: Path) -> None:  # the fuzz test found it
+    rewritten(file, pkl=b"\x80\x02ca\\o\nb\n.")
+    refused(file, "damaged data.pkl")

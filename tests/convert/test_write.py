@@ -202,7 +202,12 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
     out.mkdir()
     command = [sys.executable, "-m", "convert.cli", "convert", str(folder)]
     command += ["-o", str(out / "x.gguf"), "--outtype", "q8_0"]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # even where nohup runs the tests
+    )
     deadline = time.monotonic() + 30
     while not any(file.stat().st_size > 1 << 20 for file in out.iterdir()):
         assert time.monotonic() < deadline
