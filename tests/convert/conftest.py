@@ -79,9 +79,9 @@ def converted(
 
     def make(family: str, options: Options | None = None) -> Path:
         options = options or Options(outtype="f32")
-        kinds = f"{options.outtype}-{options.head_type}"
-        out = root / f"{family}-{options.part}-{kinds}.gguf"
+        out = root / options.head_type / f"{family}-{options.part}-{options.outtype}.gguf"
         if not out.exists():
+            out.parent.mkdir(exist_ok=True)
             write(plan_checkpoint(open_checkpoint(checkpoint(family)), options), out)
         return out
 
