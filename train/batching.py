@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
-from mtp_cli.engine.binding import lib, supports_gpu
-from mtp_cli.engine.llama import GGML_TYPE_BF16, Floats, Model
+from mtp_cli.engine.binding import lib
+from mtp_cli.engine.llama import Floats, Model
 from mtp_cli.errors import MtpError
 
 
@@ -34,8 +34,6 @@ class ManySequences:
         params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
         # A cache per sequence, and flash attention: a shared one reads every sequence's keys.
         params.kv_unified = False
-        if not supports_gpu() and not model.is_mla:
-            params.type_v = GGML_TYPE_BF16  # as the engine's own context
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._handle = lib.llama_init_from_model(model.handle, params)
         if not self._handle:
