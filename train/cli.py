@@ -46,6 +46,9 @@ Bf16 = Annotated[
 Seed = Annotated[int, typer.Option(help="Another seed writes another corpus.")]
 Steps = Annotated[int, typer.Option(help="Optimizer steps of the whole run.")]
 Draft = Annotated[int, typer.Option("--vocabulary", help="Ids the head drafts in.")]
+Start = Annotated[
+    Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
+]
 Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the trunk's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
@@ -114,13 +117,14 @@ def fit(
     steps: Steps = 2000,
     vocabulary: Draft = 8192,
     ffn: Width = None,
+    start: Start = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Train a head on the corpus, from the folder's checkpoint if it has one."""
     import torch
 
-    from train.fit import Settings
+    from train.fit import SECOND_CURRICULUM, Settings
     from train.recipe import prepare
 
     torch.set_num_threads(threads or _threads())
@@ -131,10 +135,11 @@ def fit(
         trunk,
         corpus,
         folder,
-        Settings(steps=steps),
+        Settings(steps, curriculum=SECOND_CURRICULUM) if start else Settings(steps),
         n_draft=vocabulary,
         n_ff=ffn,
         device=device,
+        start=start,
     )
     covered = coverage(corpus.held_out, run.vocabulary.draft_ids)
     print(

@@ -1,7 +1,7 @@
-"""A trained head as a head-only GGUF that llama.cpp loads as an MTP context.
+"""A trained head as a head-only GGUF that llama.cpp loads as an MTP context, and back.
 
 Owns the tensor names, the hyperparameter keys of architecture `mimo2`, and the quantization of
-the file. Knows nothing of training; the weights arrive as arrays.
+the file. Knows nothing of training; the weights come and go as arrays.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFWriter, quants
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quants
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
@@ -81,6 +81,25 @@ def write_head(
     writer.write_tensors_to_file()
     writer.close()
     os.replace(partial, path)
+
+
+def read_head(path: Path, trunk: Trunk) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:
+    """The draft ids and the parameters by name of a file that `write_head` wrote for this trunk;
+    MtpError for any other file."""
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise MtpError(f"{path}: not a readable GGUF ({error})") from error
+    info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
+    if info.fingerprint != trunk.fingerprint or info.vocabulary is None:
+        raise MtpError(f"{path}: these heads were not made by mtp-train for {trunk.path}")
+    names = {theirs: own for own, theirs in _BLOCK.items()} | {"output.weight": "output"}
+    weights = {
+        names[tensor.name]: np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        for tensor in reader.tensors
+        if tensor.name in names
+    }
+    return info.vocabulary.draft_ids, weights
 
 
 def check_shapes(

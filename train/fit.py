@@ -27,6 +27,8 @@ from train.head import Head, HeadShape, Keys, rms_norm, shifted
 from train.losses import blocked_cross_entropy, trunk_distribution
 
 _CHECKPOINT = "checkpoint.pt"
+# Of a run that starts from a head which has been unrolled before.
+SECOND_CURRICULUM = (0.25, 0.5)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gguf import GGMLQuantizationType
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from train.corpus import Corpus, choose_vocabulary, make_vocabulary
-from train.export import write_head
+from train.export import check_shapes, read_head, write_head
 from train.fit import Run, Settings, read_checkpoint
 from train.head import Head, HeadShape
 from train.trunk import Trunk
@@ -63,6 +63,18 @@ def new_head(trunk: Trunk, shape: HeadShape, vocabulary: DraftVocabulary, seed: 
     return head
 
 
+def take_over(head: Head, trunk: Trunk, vocabulary: DraftVocabulary, path: Path) -> None:
+    """Overwrite a head with the one in a head file; ids that one did not draft in keep the
+    trunk's own output rows."""
+    ids, weights = read_head(path, trunk)
+    output = head.output.detach().cpu().numpy().copy()
+    _, ours, theirs = np.intersect1d(vocabulary.draft_ids, ids, return_indices=True)
+    output[ours] = weights["output"][theirs]
+    weights = {**weights, "output": output}
+    check_shapes(trunk, vocabulary, vars(head.shape), weights)
+    head.start_from({name: torch.tensor(value) for name, value in weights.items()})
+
+
 def prepare(
     trunk: Trunk,
     corpus: Corpus,
@@ -72,8 +84,12 @@ def prepare(
     n_draft: int,
     n_ff: int | None,
     device: str,
+    start: Path | None = None,
 ) -> Run:
-    """A run at its start, or where its folder's checkpoint left it."""
+    """A run at its start, or where its folder's checkpoint left it.
+
+    start: a head file whose weights the run starts from; random ones without
+    """
     saved = read_checkpoint(folder)
     if saved is None:
         vocabulary = choose_vocabulary(corpus.training, n_draft, trunk.token_embd)
@@ -82,6 +98,8 @@ def prepare(
         vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
         shape = saved.shape
     head = new_head(trunk, shape, vocabulary, settings.seed)
+    if saved is None and start is not None:
+        take_over(head, trunk, vocabulary, start)
     run = Run(
         folder,
         settings,

@@ -1,8 +1,7 @@
-"""What training needs of the trunk's GGUF: its tables, its norms, its last layer, its sizes.
+"""What training needs of the trunk's GGUF: its tables, its norms, its sizes.
 
 Owns reading (and dequantizing) those tensors. Knows nothing of PyTorch or of llama.cpp's
-runtime. Works for any architecture with `token_embd` and `output_norm`; the last layer is
-offered as starting weights only where it is a plain RMSNorm, GQA, SwiGLU block.
+runtime. Works for any architecture with `token_embd` and `output_norm`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,6 @@ from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 
 F32 = npt.NDArray[np.float32]
-
-# Architectures whose files hold q and k rows in interleaved order; a head wants neox order.
-_INTERLEAVED = {"llama"}
 
 
 @dataclass(frozen=True)
@@ -104,23 +100,3 @@ class Trunk:
     def fingerprint(self) -> str:
         names = (n for n in self._tensors if head_file.is_fingerprinted(n, self.sizes.n_layer))
         return head_file.fingerprint((name, self.tensor(name)) for name in names)
-
-    def last_block(self) -> dict[str, F32] | None:
-        """The last layer's matrices by the head's names, or None where it has another shape."""
-        prefix = f"blk.{self.sizes.n_layer - 1}."
-        wanted = "attn_q attn_k attn_v attn_output ffn_gate ffn_up ffn_down attn_norm ffn_norm"
-        if any(f"{prefix}{name}.weight" not in self._tensors for name in wanted.split()):
-            return None
-        read = {name: self.tensor(f"{prefix}{name}.weight") for name in wanted.split()}
-        if self.arch in _INTERLEAVED:
-            read["attn_q"] = neox_rows(read["attn_q"], self.sizes.n_head)
-            read["attn_k"] = neox_rows(read["attn_k"], self.sizes.n_head_kv)
-        qkv = np.concatenate([read.pop("attn_q"), read.pop("attn_k"), read.pop("attn_v")])
-        return {"qkv": qkv, **read}
-
-
-def neox_rows(matrix: F32, n_head: int) -> F32:
-    """Rows from RoPE's interleaved order to neox order, head by head."""
-    n_rows, n_columns = matrix.shape
-    pairs = matrix.reshape(n_head, n_rows // n_head // 2, 2, n_columns)
-    return pairs.swapaxes(1, 2).reshape(n_rows, n_columns)

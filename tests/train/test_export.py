@@ -13,8 +13,8 @@ from mtp_cli import models
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import HeadInfo
 from train.corpus import make_vocabulary
-from train.export import write_head
-from train.trunk import Trunk, neox_rows
+from train.export import read_head, write_head
+from train.trunk import Trunk
 
 SHAPE = {
     "n_embd": 576,
@@ -85,14 +85,22 @@ def test_a_head_for_another_width_is_refused(trunk: Trunk, tmp_path: Path) -> No
         write_head(tmp_path / "h", trunk, vocabulary, {**SHAPE, "n_draft": 64}, weights(), EXACT)
 
 
-def test_neox_rows_undo_the_interleaving() -> None:
-    """Llama's files hold the pair (i, i + half) of each head side by side."""
-    n_head, width = 2, 6
-    neox = np.arange(n_head * width, dtype=np.float32)[:, None].repeat(3, 1)
-    halves = neox.reshape(n_head, 2, width // 2, 3)
-    interleaved = halves.swapaxes(1, 2).reshape(-1, 3)
-    assert not np.array_equal(interleaved, neox)
-    np.testing.assert_array_equal(neox_rows(interleaved, n_head), neox)
+def test_a_file_is_read_back_for_a_second_run(trunk: Trunk, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
+    write_head(tmp_path / "head.gguf", trunk, vocabulary, SHAPE, weights(), EXACT)
+    ids, found = read_head(tmp_path / "head.gguf", trunk)
+    np.testing.assert_array_equal(ids, vocabulary.draft_ids)
+    assert found.keys() == weights().keys()
+    for name, value in weights().items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"nonsense" * 100])
+def test_what_is_no_head_file_is_refused(trunk: Trunk, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "head.gguf"
+    path.write_bytes(content)
+    with pytest.raises(MtpError, match=r"head\.gguf: not a readable GGUF"):
+        read_head(path, trunk)
 
 
 def test_the_shipped_head_fits_its_model_and_its_limit(trunk: Trunk) -> None:
