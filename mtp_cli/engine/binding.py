@@ -37,6 +37,7 @@ __all__ = [
     "ext",
     "failure",
     "get_embeddings_layer_inp",
+    "get_sched",
     "ggml_base",
     "lib",
     "open_file_at",
@@ -74,6 +75,15 @@ get_embeddings_layer_inp = _exported(
     ),
     [lib.llama_context_p_ctypes, ctypes.c_uint32],
     ctypes.POINTER(ctypes.c_float),
+)
+# The scheduler that holds a context's backends; None where the library does not export it.
+get_sched = _exported(
+    (
+        "_ZNK13llama_context9get_schedEv",
+        "?get_sched@llama_context@@QEBAPEAUggml_backend_sched@@XZ",
+    ),
+    [lib.llama_context_p_ctypes],
+    ctypes.c_void_p,
 )
 
 

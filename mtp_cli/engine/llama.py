@@ -25,14 +25,16 @@ from mtp_cli.engine.binding import (
     lib,
     open_file_at,
     set_embeddings_layer_inp,
-    supports_gpu,
 )
+from mtp_cli.engine.kernels import CpuKernels
 from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
 
 Floats = npt.NDArray[np.float32]
 
 GGML_TYPE_BF16 = 30
+# Up to so many cells ggml knows only one way: llama.cpp counts them in steps of 256.
+_ONE_WAY_CELLS = 256
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
 
@@ -202,7 +204,8 @@ class Context:
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
     one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
                cells on, ggml splits a single row's keys among its threads, and only a single
-               row's, which rounds otherwise; it does not where keys and values differ in type
+               row's, which rounds otherwise; its reference kernels do not. Where those are out of
+               reach, neither does it with keys and values of different types
     """
 
     def __init__(
@@ -221,8 +224,8 @@ class Context:
         one_kernel: bool = False,
     ) -> None:
         params = lib.llama_context_default_params()
-        if one_kernel and not supports_gpu() and not model.is_mla:
-            params.type_v = GGML_TYPE_BF16
+        if one_kernel and not CpuKernels.can_switch() and not model.is_mla:
+            params.type_k = GGML_TYPE_BF16
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_batch, 512)
@@ -244,6 +247,7 @@ class Context:
         if hidden is HiddenSource.LAYER:
             set_embeddings_layer_inp(self.handle, model.n_layer - 1, True)
         self._memory = lib.llama_get_memory(self.handle)
+        self._kernels = CpuKernels(self.handle) if one_kernel else None
         self._hidden = hidden
         self._n_outputs_max = n_outputs
         self._has_hidden = False
@@ -286,6 +290,11 @@ class Context:
         if self._hidden is HiddenSource.EMBD:
             self._has_hidden = first_output == 0
             lib.llama_set_embeddings(self.handle, self._has_hidden)
+        if self._kernels is not None:
+            # One row alone may be a prompt's; it takes the way of a draft's rows.
+            is_prompt = self._n_rows > self._n_outputs_max
+            n_cells = position + self._n_rows
+            self._kernels.use_reference(n_cells > _ONE_WAY_CELLS and not is_prompt)
         errors.clear()
         code = lib.llama_decode(self.handle, self._batch.native)
         if code == 1:

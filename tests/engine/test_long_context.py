@@ -8,26 +8,46 @@ import numpy as np
 import pytest
 
 from mtp_cli import models
+from mtp_cli.engine import kernels
 from mtp_cli.engine.llama import HiddenSource, Model
 from mtp_cli.engine.target import Target
 
 
 @pytest.fixture(scope="module")
-def target() -> Iterator[Target]:
+def model() -> Iterator[Model]:
     model = Model(models.built_in_model())
-    target = Target(model, n_ctx=1024, n_threads=2, hidden=HiddenSource.NONE)
-    yield target
-    target.close()
+    yield model
     model.close()
 
 
-@pytest.mark.parametrize("n_past", [100, 300, 600])
-def test_rows_do_not_depend_on_their_number(target: Target, n_past: int) -> None:
+def open_target(model: Model) -> Target:
     """Two threads: from 512 cells on ggml shares a single row's keys among its threads."""
-    ids = np.random.default_rng(0).integers(10, 40_000, n_past + 4).tolist()
+    return Target(model, n_ctx=1024, n_threads=2, hidden=HiddenSource.NONE)
+
+
+def check_rows(target: Target, n_past: int, n_rows: int) -> None:
+    ids = np.random.default_rng(0).integers(10, 40_000, n_past + n_rows).tolist()
     target.clear()
     target.prefill(ids[:n_past], 0, lambda: False)
     alone = [target.verify([token]).logits[0].copy() for token in ids[n_past:]]
     assert target.truncate(n_past) == n_past
     together = target.verify(ids[n_past:]).logits
     assert np.array_equal(together, np.stack(alone))
+
+
+@pytest.mark.parametrize(("n_past", "n_rows"), [(100, 4), (254, 4), (300, 9), (510, 4), (600, 16)])
+def test_rows_do_not_depend_on_their_number(model: Model, n_past: int, n_rows: int) -> None:
+    """The cells are counted in steps of 256: rows at 254 to 257 alone meet 256 and 512."""
+    target = open_target(model)
+    check_rows(target, n_past, n_rows)
+    target.close()
+
+
+def test_nor_where_the_kernels_are_out_of_reach(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a library that does not export llama_context::get_sched."""
+    monkeypatch.setattr(kernels, "get_sched", None)
+    target = open_target(model)
+    check_rows(target, 600, 4)
+    target.close()
