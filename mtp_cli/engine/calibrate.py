@@ -184,10 +184,11 @@ def _with_heads(
         return n_waiting, clock() - started
 
     n_many, depth = len(hidden), min(4, drafter.max_depth)
-    shapes = ((1, 1), (n_many, 1), (1, depth))
+    # The first deep draft lets heads of later ids read what they missed; the second is measured.
+    shapes = ((1, 1), (n_many, 1), (1, depth), (1, depth))
     draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with
     seen = [[draft_s(*shape) for shape in shapes] for _ in range(4)]
-    (few, few_s), (many, many_s), (_, deep_s) = (min(s) for s in zip(*seen, strict=True))
+    (few, few_s), (many, many_s), _, (_, deep_s) = (min(s) for s in zip(*seen, strict=True))
     drafter.truncate(0)
     row_s = max(0.0, many_s - few_s) / max(1, many - few)
     return dataclasses.replace(

@@ -318,12 +318,13 @@ class ExpectedValue:
         elif is_believed:
             self._n_since_plain = 0
         if now.draft.ids:
-            draft_s = self._cost.draft_s(now.n_waiting, len(now.draft.ids))
+            n_read = now.n_waiting + now.draft.n_behind
+            draft_s = self._cost.draft_s(n_read, len(now.draft.ids))
             modelled_s += draft_s
             is_drafted = now.ids == now.draft.ids[: len(now.ids)]
             spent = modelled_s if is_drafted else draft_s
             self._heads_budget += len(chosen) * is_drafted - spent / now.plain_s
-            self._cost.observe_draft(now.n_waiting, len(now.draft.ids), seconds.draft)
+            self._cost.observe_draft(n_read, len(now.draft.ids), seconds.draft)
         self._earn(len(chosen), modelled_s / now.plain_s)
         self._learn(chosen)
 

@@ -124,7 +124,7 @@ def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
     if info.fingerprint != gguf_header.trunk_fingerprint(trunk):
         raise MtpError(
             f"{heads.path}: these heads were made for another model "
-            f"({info.trunk_name or 'unnamed'}) of the same shape as {name}"
+            f"({info.trunk_name or 'unnamed'}), of the same width and vocabulary as {name}"
         )
 
 

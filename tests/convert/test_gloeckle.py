@@ -115,10 +115,12 @@ def test_a_head_that_rested_catches_up(drafter: IndependentDrafter) -> None:
     for position in range(len(PROMPT)):
         drafter.observe(PROMPT[position:][:1], position, rows[position:][:1])
         if position < len(PROMPT) - 1:
-            assert len(drafter.draft(0, 1).ids) == 1
-    assert drafter.n_waiting == 1
-    assert drafter.draft(0, 8).ids == wanted
-    assert drafter.n_waiting == 0
+            draft = drafter.draft(0, 1)
+            assert (len(draft.ids), draft.n_behind) == (1, 0)
+    assert drafter.n_waiting == 0  # the first head lacks the newest row alone
+    draft = drafter.draft(0, 8)
+    assert draft.ids == wanted
+    assert draft.n_behind == (len(HEADS) - 1) * (len(PROMPT) - 1)
     assert drafter.draft(0, 8).ids == []  # nothing new to draft from
 
 
@@ -130,7 +132,7 @@ def test_a_head_that_rested_too_long_starts_anew(drafter: IndependentDrafter) ->
     drafter.observe(tokens[:4], 0, rows[:4])
     assert len(drafter.draft(0, 8).ids) == len(HEADS)
     drafter.observe(tokens[4:], 4, rows[4:])
-    assert drafter.n_waiting == N_KEPT
+    assert drafter.n_waiting == N_KEPT - 1  # besides the newest
     wanted = [int(head_logits(tiny, name, rows[-N_KEPT:])[-1].argmax()) for name in HEADS]
     assert drafter.draft(0, 8).ids == wanted
 

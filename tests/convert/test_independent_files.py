@@ -14,12 +14,13 @@ import pytest
 from convert.gguf_file import read_gguf
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
-from tests.convert.checkpoints_meta import gloeckle, write_meta_checkpoint
+from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
 from tests.convert.conftest import Convert, MakeFiles, convert
 from tests.convert.test_cli import run
 from tests.convert.test_families import PROMPT
 
 GREEDY = Sampling(temperature=0.0)
+SAME_SIZES = "of the same width and vocabulary as"
 NO_PLACE = "llama.cpp has no place for independent heads in a trunk's file; "
 
 
@@ -115,7 +116,18 @@ def test_heads_of_another_model_are_refused(
         write_meta_checkpoint(tmp_path / "tuned", tuned), tmp_path / "tuned.gguf", "heads"
     )
     assert opening(trunk, other) == (
-        f"these heads were made for another model (Tuned) of the same shape as {trunk.name}"
+        f"these heads were made for another model (Tuned), {SAME_SIZES} {trunk.name}"
+    )
+    deeper = gloeckle()
+    deeper.config["n_layers"] += 1
+    for tensor in [name for name in deeper.tensors if name.startswith("layers.0.")]:
+        deeper.tensors[f"layers.{N_LAYERS - N_FUTURE + 1}{tensor[8:]}"] = deeper.tensors[tensor]
+        deeper.formats[f"layers.{N_LAYERS - N_FUTURE + 1}{tensor[8:]}"] = deeper.formats[tensor]
+    other = convert(
+        write_meta_checkpoint(tmp_path / "deeper", deeper), tmp_path / "deeper.gguf", "heads"
+    )
+    assert opening(trunk, other) == (
+        f"these heads were made for another model (Deeper), {SAME_SIZES} {trunk.name}"
     )
     wider = gloeckle()
     for name in ("tok_embeddings.weight", "output.weight"):
@@ -129,6 +141,17 @@ def test_heads_of_another_model_are_refused(
     qwen = converted("qwen3")
     assert opening(qwen, heads) == (
         f"these heads need a trunk of architecture llama; {qwen.name} is qwen3"
+    )
+
+
+def test_heads_of_another_width_are_refused(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
+    trunk, heads = gloeckle_files("f32")
+    raw, other = heads.read_bytes(), tmp_path / "other.gguf"
+    made_for = b"mtp.trunk.embedding_length" + struct.pack("<I", 4)
+    at = raw.index(made_for) + len(made_for)
+    other.write_bytes(raw[:at] + struct.pack("<I", 128) + raw[at + 4 :])
+    assert opening(trunk, other) == (
+        f"these heads were made for rows of width 128, {trunk.name} has 64"
     )
 
 

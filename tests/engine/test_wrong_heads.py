@@ -45,7 +45,8 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     ),
     "another trunk": (
         lambda: tiny.heads_for(tiny.llama(seed=77), hidden="pre_norm"),
-        "these heads were made for another model (tiny) of the same shape as llama.gguf",
+        "these heads were made for another model (tiny), of the same width and vocabulary as "
+        "llama.gguf",
     ),
     "fewer rows than ids": (_fewer_rows, "expected a vocabulary of 100, found 90"),
     "ids out of order": (

@@ -88,8 +88,37 @@ class Heads:
         pass
 
 
-def calibrated(bench: Bench) -> CostTable:
-    return calibrate.calibrate(bench, Heads(bench), N_MAX, bench.clock)
+@dataclass
+class HeadsOfTheirOwn(Heads):
+    """A head for each id, which reads what it missed when its turn comes."""
+
+    n_shown: int = 0
+    n_read: list[int] = field(default_factory=lambda: [0] * 3)
+    max_depth: int = 3
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        self.n_shown += len(ids)
+        self.n_waiting = self.n_shown - self.n_read[0] - 1
+
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
+        table, draft = self.bench.table, Draft()
+        for k in range(depth):
+            n_missed = self.n_shown - self.n_read[k] - 1
+            draft.n_behind += n_missed if k else 0
+            self.bench.now += (table.step_s if k else table.first_s) + n_missed * table.row_s
+            self.n_read[k] = self.n_shown
+            draft.ids.append(0)
+        return draft
+
+
+def calibrated(bench: Bench, heads: Heads | None = None) -> CostTable:
+    return calibrate.calibrate(bench, heads or Heads(bench), N_MAX, bench.clock)
 
 
 def cached(bench: Bench, *facts: object) -> CostTable:
@@ -109,6 +138,14 @@ def test_finds_the_machine_again(can_drop: bool) -> None:
     assert found.row_s == pytest.approx(TABLE.row_s)
     assert found.step_s == pytest.approx(TABLE.step_s)
     assert bench.ids == []
+
+
+def test_what_each_head_missed_is_no_part_of_a_step() -> None:
+    bench = Bench()
+    found = calibrated(bench, HeadsOfTheirOwn(bench))
+    assert found.first_s == pytest.approx(TABLE.first_s)
+    assert found.row_s == pytest.approx(TABLE.row_s)
+    assert found.step_s == pytest.approx(TABLE.step_s)
 
 
 def test_finds_the_row_counts_that_change_no_bit() -> None:

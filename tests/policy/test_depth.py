@@ -18,7 +18,7 @@ from mtp_cli.engine.cost import CostModel, CostTable
 from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
-from mtp_cli.engine.policy import DepthPolicy, FixedDepth
+from mtp_cli.engine.policy import DepthPolicy, FixedDepth, Seconds
 from tests.policy.machines import N_MAX, TABLES, bursts, false_matches, joined, made_up
 from tests.policy.simulation import Machine, bound_s, load_traces, plain_s, replay
 
@@ -253,6 +253,18 @@ def test_a_draw_is_committed_to_where_its_row_pays_and_no_copy_competes(
     policy = automatic(TABLES["wide BF16"])
     policy.begin(8, 100, 1, match)
     assert policy.commit(prob) is is_sure
+
+
+def test_rows_that_later_heads_missed_are_paid_for_and_no_surprise() -> None:
+    table = TABLES["wide BF16"]
+    cost = CostModel(table)
+    policy = ExpectedValue(cost)
+    for _ in range(20):
+        policy.begin(8, 0, 3, Match())
+        policy.choose(Draft([5, 6], [0.9, 0.9], n_behind=60))
+        drafted_s = table.first_s + table.step_s + 63 * table.row_s
+        policy.observe([5, 6, 7], Seconds(drafted_s, table.target_s[2]))
+    assert cost.step_s() == pytest.approx(table.step_s)
 
 
 def test_what_was_drawn_is_verified_even_where_it_disappoints() -> None:

@@ -41,18 +41,21 @@ def likeliest(logits: Floats, ids: Ids | None) -> Proposal:
     return Proposal(best, float(1 / weights.sum()))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Draft:
     """Proposed ids, and for each the drafter's own estimate that it stands.
 
     drawn: position -> the distribution its id was drawn from; an id at any other position stands
            for itself alone, and stands if the target chooses it. A draft without draws is one
            that a drafter may make any way it likes
+    n_behind: rows that the heads of its second and later ids had missed and read for it, besides
+           the newest; 0 where one head drafts all
     """
 
     ids: list[int] = field(default_factory=list)
     probs: list[float] = field(default_factory=list)
     drawn: dict[int, Candidates] = field(default_factory=dict)
+    n_behind: int = 0
 
     @property
     def n_committed(self) -> int:
@@ -79,7 +82,8 @@ class Drafter(Protocol):
 
     max_depth: the most ids one draft can have; 0 for a drafter that never drafts
     n_window:  how many trailing rows of a prompt it wants to see, 0 to N_OUTPUTS
-    n_waiting: rows it has been shown and has yet to read, at the cost of the next draft
+    n_waiting: rows it has been shown and has yet to read before the next draft's first id, besides
+               the newest
     """
 
     max_depth: int

@@ -70,12 +70,19 @@ class _Head:
         self.context = context
         self.n_read = 0
 
+    def next_row(self, rows: _Rows) -> int:
+        """The position it reads on from; llama.cpp takes no gap, so after one it starts anew."""
+        return self.n_read if rows.start <= self.n_read <= rows.end else rows.start
+
+    def n_missed(self, rows: _Rows) -> int:
+        """How many rows it has to read besides the newest."""
+        return max(0, rows.end - self.next_row(rows) - 1)
+
     def logits(self, rows: _Rows) -> Floats:
         """(n_draft,) float32: what it predicts from the newest row, once it has read them all."""
-        start = self.n_read
-        if not rows.start <= start <= rows.end:  # llama.cpp takes no gap in the positions
+        start = self.next_row(rows)
+        if start != self.n_read:
             self.context.clear()
-            start = rows.start
         new = rows.since(start)
         self.context.decode([0] * len(new), start, first_output=len(new) - 1, hidden=new)
         self.n_read = rows.end
@@ -145,8 +152,8 @@ class IndependentDrafter:
 
     @property
     def n_waiting(self) -> int:
-        """Rows the first head has yet to read; the others may have more."""
-        return self._rows.end - max(self._rows.start, min(self._heads[0].n_read, self._rows.end))
+        """The first head's; others may have missed more, which a draft counts (`n_behind`)."""
+        return self._heads[0].n_missed(self._rows)
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         if hidden is not None and len(hidden):
@@ -160,11 +167,14 @@ class IndependentDrafter:
         propose: Propose = likeliest,
     ) -> Draft:
         draft = Draft()
-        if self.n_waiting == 0 or self._rows.end > self._n_ctx:
+        has_drafted = self._heads[0].next_row(self._rows) == self._rows.end  # from the newest row
+        if has_drafted or self._rows.end > self._n_ctx:
             return draft
         for head in self._heads[: max(0, depth)]:
-            if draft.ids and not keep_going(draft):
-                break
+            if draft.ids:
+                if not keep_going(draft):
+                    break
+                draft.n_behind += head.n_missed(self._rows)
             draft.take(head.logits(self._rows), propose, self._draft_ids)
         return draft
 
