@@ -1,12 +1,15 @@
 """Writes a plan: streamed, verified, and visible only when complete.
 
-Owns the temporary file beside the destination, which an error or an interruption removes. Knows
-nothing of checkpoints or families.
+Owns the temporary file beside the destination, which an error or an interruption removes. What
+cannot be caught (SIGKILL, a power cut) leaves it; the next run for that destination removes it, and
+knows it by its lock, which only a running process holds. Knows nothing of checkpoints or families.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
@@ -44,12 +47,33 @@ def write(plan: Plan, out: Path, progress: Progress = lambda done, total: None) 
 def _temporary(out: Path) -> Iterator[Path]:
     if os.path.isdir(out):  # unlike Path.is_dir it takes an unreadable folder for none
         raise MtpError(f"{out}: is a folder; expected a file name")
+    _remove_abandoned(out)
     path = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    path.open("xb").close()
+    with path.open("xb") as lock:
+        try:
+            _try_lock(lock)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Temporary files of this destination whose process is gone."""
+    name = re.compile(re.escape(f".{out.name}.") + r"\d+\.tmp")
+    with suppress(OSError):  # whatever stands in the way, writing will say
+        for path in [path for path in out.parent.iterdir() if name.fullmatch(path.name)]:
+            with path.open("rb") as file:
+                if _try_lock(file):
+                    path.unlink()
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock a file for as long as it is open; False if another holds it, or nothing can."""
     try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _stream(plan: Plan, file: BinaryIO, progress: Progress) -> Iterator[int]:

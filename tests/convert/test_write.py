@@ -219,6 +219,34 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
     assert os.listdir(out) == []
 
 
+def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
+    """And what a running one is writing stays, as do files of other names."""
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from convert.write import write\n"
+        "from tests.convert.test_write import good, plan_of\n"
+        "def stop(done, total):\n"
+        "    print('writing', flush=True)\n"
+        "    signal.pause()\n"
+        "write(plan_of(good()), Path(sys.argv[1]), stop)\n"
+    )
+    out = tmp_path / "out.gguf"
+    (tmp_path / ".out.gguf.old.tmp").write_text("somebody's own")
+    (tmp_path / ".other.gguf.7.tmp").write_text("another destination's")
+    run = subprocess.Popen([sys.executable, "-c", script, str(out)], stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"writing\n"
+    write(plan_of(good()), out)
+    kept = {".other.gguf.7.tmp", ".out.gguf.old.tmp", "out.gguf"}
+    assert {*os.listdir(tmp_path)} == {*kept, f".out.gguf.{run.pid}.tmp"}
+    run.kill()
+    run.communicate()
+    assert f".out.gguf.{run.pid}.tmp" in os.listdir(tmp_path)
+    write(plan_of(good()), out)
+    assert {*os.listdir(tmp_path)} == kept
+
+
 def test_memory_stays_bounded_for_a_checkpoint_of_20_gb(tmp_path: Path) -> None:
     """The plan of a 20 GB checkpoint, and a converted slice of it, in one small process.
 
