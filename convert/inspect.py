@@ -12,15 +12,12 @@ from pathlib import Path
 from convert.build import Resolver
 from convert.checkpoint import open_checkpoint
 from convert.families import all_families, family_of
-from convert.families.rules import Config
+from convert.families.rules import Config, Family, HeadKind, Heads
 from convert.model import NEXTN, GgufModel, open_model
 from convert.report import size
 
 _MEMORY = {"hybrid": "hybrid memory", "plain": "plain KV"}
-# Architectures whose graph llama.cpp has for heads, and how they run.
-_KINDS = {"mimo2": "chained", "step35": "chained"}
-# Architectures that are heads and nothing else: no block of theirs is a trunk's.
-_BESIDE = {"gemma4-assistant": "shared-kv"}
+_BESIDE: HeadKind = "shared-kv"  # heads that are a model of their own, beside their trunk's
 
 
 def inspect_lines(path: Path) -> Iterator[str]:
@@ -39,8 +36,8 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     yield f"{folder}: checkpoint of {family.name}, llama.cpp architecture {family.arch}"
     width, n_vocab = config.count("hidden_size"), config.count("vocab_size")
     sizes = f"{resolver.n_layers} layers, width {width}, vocabulary {n_vocab}"
-    if family.arch in _BESIDE:
-        yield f"heads: one model ({_BESIDE[family.arch]}), {sizes}"
+    if family.is_beside:
+        yield f"heads: one model ({_BESIDE}), {sizes}"
         yield "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     else:
         yield f"trunk: {sizes}"
@@ -78,8 +75,8 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.get('general.name', '?')}"
     if model.has_trunk and not model.is_head_file:
         yield (f"trunk: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
-    if model.arch in _BESIDE:
-        yield f"heads: one model ({_BESIDE[model.arch]})"
+    if model.is_assistant:
+        yield f"heads: one model ({_BESIDE})"
         yield "runs in: mtp-chat --heads, beside its target"
     else:
         yield from _gguf_heads(model)
@@ -95,9 +92,7 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
 def _gguf_heads(model: GgufModel) -> Iterator[str]:
     announced = model.file.count(model.key(NEXTN))
     if model.n_heads:
-        how = _KINDS.get(model.arch, "reused") if model.n_heads > 1 else "reused"
-        how = "independent" if model.is_independent else how
-        yield f"heads: {model.n_heads} ({how}), {_head_bytes(model)}"
+        yield f"heads: {model.n_heads} ({_kind(model)}), {_head_bytes(model)}"
     elif announced:
         yield f"warning: the metadata announces {announced} head(s), the file holds none"
     else:
@@ -111,14 +106,25 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
         yield "runs in: mtp-chat and llama.cpp, without drafting heads"
 
 
+def _kind(model: GgufModel) -> HeadKind:
+    """How llama.cpp runs the heads of this architecture; one head alone is always reused."""
+    if model.is_independent:
+        return "independent"
+    kinds = {family.arch: heads.kind for family, heads in _with_heads_inside()}
+    return kinds.get(model.arch, "reused") if model.n_heads > 1 else "reused"
+
+
+def _with_heads_inside() -> Iterator[tuple[Family, Heads]]:
+    """The families whose heads lie in their trunk's file."""
+    for family in all_families():
+        if family.heads and family.heads.kind != "independent":
+            yield family, family.heads
+
+
 def _missing_lines(model: GgufModel) -> Iterator[str]:
     """Warnings about a file without heads: lost on the way here, or hidden by the metadata."""
     hidden = {name.split(".")[1] for name in model.file.tensors if ".nextn." in name}
-    families = [
-        f.name
-        for f in all_families()
-        if f.arch == model.arch and f.heads and f.heads.kind != "independent"  # never in this file
-    ]
+    families = [family.name for family, _ in _with_heads_inside() if family.arch == model.arch]
     if hidden:
         blocks = ", ".join(sorted(hidden))
         yield f"warning: block {blocks} holds a head that {model.key(NEXTN)} does not announce"

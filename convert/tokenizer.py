@@ -72,8 +72,8 @@ def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> di
             raise MtpError(f"{folder / 'tokenizer.json'}: expected a BPE model")
         if "ByteLevel" in [kind for kind, _ in _steps(data.get("pre_tokenizer"))]:
             return _byte_level(folder, data, n_vocab, family, pre)
-        if family.arch.startswith("gemma4"):
-            return _gemma4(folder, data, n_vocab, family)
+        if family.character_tokenizer:
+            return _characters(folder, data, n_vocab, family)
     if (folder / "tokenizer.model").is_file():
         return _sentencepiece(folder, n_vocab, read_pieces(folder / "tokenizer.model"))
     if (folder / "tokenizer.json").is_file():
@@ -104,8 +104,10 @@ def _byte_level(
     }
 
 
-def _gemma4(folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family) -> dict[str, Any]:
-    """Gemma 4's own kind: BPE over characters, with bytes as a last resort."""
+def _characters(
+    folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family
+) -> dict[str, Any]:
+    """BPE over characters, with bytes as a last resort: Gemma 4's kind."""
     texts, kinds = _empty(n_vocab)
     for text, i in data["model"].get("vocab", {}).items():
         kind = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
@@ -120,7 +122,7 @@ def _gemma4(folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family)
         if text in family.visible_tokens:
             kinds[i] = int(TokenType.USER_DEFINED)
     return {
-        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.model": family.character_tokenizer,
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.scores": np.full(n_vocab, -1000.0, np.float32),
         "tokenizer.ggml.token_type": kinds,

@@ -211,6 +211,7 @@ GEMMA4 = Family(
     kinds=_kinds,
     extra=_rope,
     visible_tokens=_VISIBLE,
+    character_tokenizer="gemma4",
     notes="its heads are a checkpoint of their own, Gemma4AssistantForCausalLM",
 )
 
@@ -245,6 +246,7 @@ ASSISTANT = Family(
     ignored=(*OTHER_TOWERS, "masked_embedding", "lm_head."),
     extra=_rope,
     visible_tokens=_VISIBLE,
+    character_tokenizer="gemma4",
     notes="heads that share their target's KV: a file to lay beside a Gemma 4",
 )
 

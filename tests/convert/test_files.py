@@ -12,7 +12,6 @@ from gguf import GGMLQuantizationType, GGUFReader
 from convert.build import Options
 from convert.detach import plan_extract, plan_strip
 from convert.graft import plan_graft
-from convert.inspect import inspect_lines
 from convert.pack import plan_pack
 from convert.reuse import Wanted
 from convert.trial import Trial, try_heads
@@ -20,7 +19,6 @@ from convert.trim import choose_ids, parted, plan_trim
 from convert.write import write
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
-from tests.convert.checkpoints import write_checkpoint
 from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
 from tests.convert.heads import trunk_values, write_head_file
 from tests.convert.native import head_rows, trunk_rows
@@ -275,51 +273,6 @@ def test_trimming_refuses_a_size_that_is_no_smaller(trunk: Path, tmp_path: Path)
     heads = write_head_file(tmp_path / "heads.gguf", trunk)
     with pytest.raises(MtpError, match="320 is no smaller number"):
         plan_trim(heads, trunk, np.ones(320, np.int64), 320, [])
-
-
-def test_inspect_tells_what_is_there(
-    checkpoint: Folder, converted: Convert, trunk: Path, tmp_path: Path
-) -> None:
-    text = "\n".join(inspect_lines(checkpoint("mimo2")))
-    assert "heads: 3 (chained, plain KV)" in text
-    assert "config.json announces no heads" in text
-    assert "F8_E4M3" in text
-    text = "\n".join(inspect_lines(converted("qwen35")))
-    assert "heads: 1 (reused)" in text
-    assert "llama.cpp with --spec-type draft-mtp" in text
-    text = "\n".join(inspect_lines(converted("qwen35", TRUNK)))
-    assert "heads: none; mtp-convert graft" in text
-    heads = write_head_file(tmp_path / "heads.gguf", trunk, np.arange(64, dtype=np.int32))
-    text = "\n".join(inspect_lines(heads))
-    assert "draft vocabulary: 64 ids" in text
-    assert "for: tiny, width 64, vocabulary 320, pre_norm" in text
-
-
-def test_inspect_warns_of_heads_that_are_missing(
-    checkpoint: Folder, converted: Convert, tmp_path: Path
-) -> None:
-    tiny = FAMILIES["glm4moe"][0]()
-    tiny.drop("model.layers.3.")
-    text = "\n".join(inspect_lines(write_checkpoint(tmp_path / "x", tiny)))
-    assert "warning: GLM-4.5 checkpoints have heads; here they are missing" in text
-    text = "\n".join(inspect_lines(converted("glm4moe", TRUNK)))
-    assert "warning: GLM-4.5 models have heads; here they are missing" in text
-    hidden = bytearray(converted("glm4moe").read_bytes())
-    key = b"glm4moe.nextn_predict_layers"
-    hidden[hidden.index(key) + len(key) + 4] = 0
-    (tmp_path / "hidden.gguf").write_bytes(hidden)
-    text = "\n".join(inspect_lines(tmp_path / "hidden.gguf"))
-    assert "warning: block 3 holds a head that glm4moe.nextn_predict_layers does not" in text
-    assert "warning" not in "\n".join(inspect_lines(converted("llama")))
-
-
-def test_inspect_knows_heads_that_are_a_model_of_their_own(
-    checkpoint: Folder, converted: Convert
-) -> None:
-    for path in (checkpoint("gemma4_assistant"), converted("gemma4_assistant")):
-        text = "\n".join(inspect_lines(path))
-        assert "heads: one model (shared-kv)" in text
-        assert "mtp-chat --heads, beside its target" in text
 
 
 @pytest.mark.parametrize(

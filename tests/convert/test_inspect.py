@@ -1,0 +1,148 @@
+"""What inspect says of every family, as a checkpoint and as a GGUF, whole and without its heads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+
+from convert.build import Options, plan_checkpoint
+from convert.checkpoint import open_checkpoint
+from convert.inspect import inspect_lines
+from convert.metadata import encode_header, pairs
+from tests.convert.checkpoints import Tiny, write_checkpoint
+from tests.convert.conftest import ALL, BESIDE, FAMILIES, WITH_HEADS, Convert
+from tests.convert.expectation import canonical, text_config
+from tests.convert.heads import write_head_file
+
+Folder = Callable[[str], Path]
+TRUNK = Options("trunk", outtype="q8_0")
+CHAINED = ("mimo2", "step35")
+HYBRID = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h")
+F32 = GGMLQuantizationType.F32
+ANNOUNCE = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
+
+
+def said(path: Path) -> list[str]:
+    return list(inspect_lines(path))
+
+
+def kind(family: str) -> str:
+    return "chained" if family in CHAINED else "reused"
+
+
+def without_heads(tiny: Tiny, arch: str) -> Tiny:
+    """The checkpoint that most converters would have seen."""
+    n_layer = int(text_config(tiny)["num_hidden_layers"])
+    for name in list(tiny.tensors):
+        layer = re.search(r"\.layers\.(\d+)\.", canonical(name, n_layer, arch))
+        if layer and int(layer[1]) >= n_layer:
+            tiny.drop(name)
+    return tiny
+
+
+def unannounced(tiny: Tiny) -> Tiny:
+    for config in (tiny.config, tiny.config.get("text_config", {})):
+        for key in ANNOUNCE:
+            config.pop(key, None)
+    return tiny
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_every_family_as_published(family: str, checkpoint: Folder) -> None:
+    build, arch, n_heads = ALL[family]
+    config, folder = text_config(build()), checkpoint(family)
+    lines = said(folder)
+    assert lines[0].startswith(f"{folder}: checkpoint of ")
+    assert lines[0].endswith(f", llama.cpp architecture {arch}")
+    sizes = f"{config['num_hidden_layers']} layers, width {config['hidden_size']}, vocabulary 320"
+    runs = "runs in: mtp-chat and llama.cpp, after mtp-convert convert"
+    memory = "hybrid memory" if family in HYBRID else "plain KV"
+    if family in BESIDE:
+        assert lines[1] == f"heads: one model (shared-kv), {sizes}"
+        runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
+    elif n_heads:
+        assert lines[1:3] == [f"trunk: {sizes}", f"heads: {n_heads} ({kind(family)}, {memory})"]
+    else:
+        assert lines[1] == f"trunk: {sizes}"
+        assert lines[2].startswith("heads: none (")
+    assert runs in lines
+    assert re.fullmatch(r"tensors: \d+, [\d.]+ \w+: .*BF16.*", lines[-1])
+    assert not [line for line in lines if line.startswith("warning")]
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_every_family_converted(family: str, converted: Convert) -> None:
+    _, arch, n_heads = ALL[family]
+    path = converted(family, Options(outtype="q8_0"))
+    lines = said(path)
+    assert lines[0].startswith(f"{path}: GGUF model, architecture {arch}, ")
+    if family in BESIDE:
+        assert lines[1:3] == [
+            "heads: one model (shared-kv)", "runs in: mtp-chat --heads, beside its target"
+        ]  # fmt: skip
+    elif n_heads:
+        assert lines[2].startswith(f"heads: {n_heads} ({kind(family)}), ")
+        assert lines[3] == "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"
+    else:
+        assert "heads: none" in lines[2]
+        assert lines[3] == "runs in: mtp-chat and llama.cpp, without drafting heads"
+    assert not [line for line in lines if line.startswith("warning")]
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_heads_that_config_json_does_not_announce(family: str, tmp_path: Path) -> None:
+    build, arch, n_heads = FAMILIES[family]
+    folder = write_checkpoint(tmp_path / "x", unannounced(build()))
+    lines = said(folder)
+    assert lines[2].startswith(f"heads: {n_heads} ({kind(family)}, ")
+    assert lines[3] == "note: config.json announces no heads"
+    plan = plan_checkpoint(open_checkpoint(folder), Options(pre="qwen2"))
+    assert plan.metadata[f"{arch}.nextn_predict_layers"].value == n_heads
+
+
+@pytest.mark.parametrize("family", WITH_HEADS)
+def test_every_family_without_its_heads(family: str, converted: Convert, tmp_path: Path) -> None:
+    build, arch, _ = FAMILIES[family]
+    folder = write_checkpoint(tmp_path / "x", without_heads(build(), arch))
+    lines = said(folder)
+    assert lines[2] == "heads: none"
+    assert re.fullmatch(r"warning: \S+ checkpoints have heads; here they are missing", lines[3])
+    assert lines[4].endswith("after mtp-convert convert, without drafting heads")
+    lines = said(converted(family, TRUNK))
+    assert lines[2].startswith("heads: none; mtp-convert graft adds a checkpoint's")
+    assert re.fullmatch(r"warning: .+ models have heads; here they are missing", lines[3])
+    assert lines[4] == "runs in: mtp-chat and llama.cpp, without drafting heads"
+
+
+def test_a_head_file(converted: Convert, tmp_path: Path) -> None:
+    trunk = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", trunk, np.arange(64, dtype=np.int32))
+    lines = said(heads)
+    assert lines[0].startswith(f"{heads}: GGUF head file, architecture mimo2, ")
+    assert lines[1].startswith("heads: 1 (reused), ")
+    assert lines[2] == "for: tiny, width 64, vocabulary 320, pre_norm"
+    assert lines[3] == "draft vocabulary: 64 ids"
+    assert "runs in: mtp-chat --heads, beside its trunk" in lines
+
+
+def test_heads_that_a_ggufs_metadata_hide(converted: Convert, tmp_path: Path) -> None:
+    hidden = bytearray(converted("glm4moe").read_bytes())
+    key = b"glm4moe.nextn_predict_layers"
+    hidden[hidden.index(key) + len(key) + 4] = 0
+    (tmp_path / "hidden.gguf").write_bytes(hidden)
+    warning = "warning: block 3 holds a head that glm4moe.nextn_predict_layers does not announce"
+    assert warning in said(tmp_path / "hidden.gguf")
+
+
+def test_heads_that_a_ggufs_metadata_announce_and_the_file_lacks(tmp_path: Path) -> None:
+    values = {"general.architecture": "glm4moe", "glm4moe.block_count": 2,
+              "glm4moe.nextn_predict_layers": 1}  # fmt: skip
+    tensors = [("token_embd.weight", (2, 32), F32, 0), ("blk.0.attn_norm.weight", (32,), F32, 256)]
+    path = tmp_path / "x.gguf"
+    path.write_bytes(encode_header(pairs(values), tensors, 32) + bytes(384))
+    assert "warning: the metadata announces 1 head(s), the file holds none" in said(path)
