@@ -155,23 +155,22 @@ class Resolver:
         return False
 
     def made(self, rule: Rule, to: str, names: list[str], dims: Dims) -> Source:
-        sources = []
+        sources, file = [], self.checkpoint.folder
         for name in names:
             for expert in range(dims["experts"]) if "{e}" in name else (0,):
                 one = name.replace("{e}", str(expert))
                 if one not in self.names:
                     raise MtpError(f"{self.checkpoint.folder}: {one} is missing (for {to})")
                 sources.append(self.source(one))
+                file = self.entry(one).file
+        where = f"{file}: {to} from {names[0]}"
         try:
             source = rule.how(sources, dims)
         except MtpError as error:
-            raise MtpError(f"{to}: {error}") from error
+            raise MtpError(f"{where}: {error}") from error
         expected = tuple(dims[name] for name in rule.shape.split(","))
         if source.shape != expected:
-            raise MtpError(
-                f"{self.checkpoint.folder}: {to} from {names[0]}: expected {expected} by "
-                f"config.json, found {source.shape}"
-            )
+            raise MtpError(f"{where}: expected {expected} by config.json, found {source.shape}")
         return source
 
     def trunk(self) -> Iterator[Named]:

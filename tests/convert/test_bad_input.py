@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from convert import cli
-from convert.build import Options
-from convert.checkpoint import INDEX
+from convert.build import Options, plan_checkpoint
+from convert.checkpoint import INDEX, open_checkpoint
 from convert.detach import plan_strip
 from convert.gguf_file import read_gguf
 from convert.write import write
 from mtp_cli.errors import MtpError
-from tests.convert.checkpoints import write_checkpoint
+from tests.convert.checkpoints import smollm, write_checkpoint
 from tests.convert.checkpoints_mtp import glm4moe
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
@@ -101,8 +101,13 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         describe(NORM, data_offsets=[1 << 40, (1 << 40) + 128]), [NORM, "lie outside"]),
     "a header of absurd length": (absurd, [SHARD, "header of 1152921504606846976", "expected"]),
     "shapes against config.json": (
-        lambda folder: edit_config(folder, hidden_size=32), ["token_embd.weight", NORM[:5],
-        "expected (320, 32)", "found (320, 64)"]),
+        lambda folder: edit_config(folder, hidden_size=32), [SHARD, "token_embd.weight",
+        "model.embed_tokens.weight", "expected (320, 32)", "found (320, 64)"]),
+    "rows that are no heads of config.json": (
+        lambda folder: edit_config(
+            folder, architectures=["LlamaForCausalLM"], num_attention_heads=24, head_dim=16),
+        ["-of-00002.safetensors", "blk.0.attn_q.weight", "model.layers.0.self_attn.q_proj.weight",
+         "64 rows do not divide into 24 heads"]),
     "an unknown number format": (
         describe(NORM, dtype="F4_E2M1"), [NORM, "'F4_E2M1'", "expected one of F64"]),
     "an unknown architecture": (
@@ -208,13 +213,38 @@ def test_a_bad_gguf(
     assert all(word in line for word in (str(path), *words)), line
 
 
-def test_a_head_file_of_another_width(refused: Run, converted: Convert, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("mimo2.embedding_length", 32, "embedding_length 32, the trunk's is 64"),
+        ("mimo2.feed_forward_length", 64, "feed_forward_length 64, the trunk's is 96"),
+        ("mimo2.attention.key_length", 8, "attention heads of another width than the trunk's"),
+        ("mtp.trunk.vocab_size", 300, "for 300 ids, the trunk has 320"),
+    ],
+)
+def test_a_head_file_of_other_sizes(
+    key: str, value: int, words: str, refused: Run, converted: Convert, tmp_path: Path
+) -> None:
     trunk = converted("smollm", Options(outtype="q8_0"))
     heads = write_head_file(tmp_path / "heads.gguf", trunk)
-    patch_key(heads, "mimo2.feed_forward_length", struct.pack("<I", 64))
-    line = refused("pack", trunk, heads)
-    assert str(heads) in line
-    assert "feed_forward_length 64, the trunk's is 96" in line
+    patch_key(heads, key, struct.pack("<I", value))
+    assert refused("pack", trunk, heads) == f"error: {heads}: {words}\n"
+
+
+@pytest.mark.parametrize("command", ["pack", "trim"])
+def test_a_head_file_of_a_model_of_more_layers(
+    command: str, refused: Run, converted: Convert, tmp_path: Path
+) -> None:
+    tiny = smollm()
+    for name in [name for name in tiny.tensors if name.startswith("model.layers.0.")]:
+        tiny.put(name.replace("layers.0.", "layers.3."), tiny.tensors[name])
+    tiny.config["num_hidden_layers"] += 1
+    folder = write_checkpoint(tmp_path / "deeper", tiny)
+    deeper, trunk = tmp_path / "deeper.gguf", converted("smollm", Options(outtype="q8_0"))
+    write(plan_checkpoint(open_checkpoint(folder), Options(outtype="q8_0")), deeper)
+    heads = write_head_file(tmp_path / "heads.gguf", deeper)
+    arguments = (trunk, heads) if command == "pack" else (heads, trunk)
+    assert refused(command, *arguments) == f"error: {heads}: made for tiny, not for {trunk}\n"
 
 
 def test_a_model_that_ends_while_it_is_read(converted: Convert, tmp_path: Path) -> None:
