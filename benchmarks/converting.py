@@ -1,6 +1,7 @@
 """Time and peak memory of mtp-convert, alone on a huge checkpoint and beside llama.cpp's converter.
 
-    python -m benchmarks.converting memory FOLDER                  # a sparse checkpoint of 20 GB
+    python -m benchmarks.converting memory FOLDER --stored BF16,F8_E4M3 --outtypes q8_0,bf16,q4_k
+                                                                   # sparse checkpoints of 20 GB
     python -m benchmarks.converting compare FOLDER --llama-cpp T   # a random one of 1.2 GB
 
 `compare` needs PyTorch, transformers and llama.cpp's source tree T (in the llama-cpp-python sdist,
@@ -20,16 +21,17 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from convert.checkpoint import open_checkpoint
 from tests.convert import llama_cpp_converter
 from tests.convert.checkpoints import write_tokenizer
-from tests.convert.sparse import VOCAB, write_sparse_checkpoint
+from tests.convert.sparse import ITEM_BYTES, write_sparse_checkpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Folder = Annotated[Path, typer.Argument(help="A folder that does not exist yet.")]
@@ -92,28 +94,49 @@ def n_bytes(folder: Path) -> int:
 @app.command()
 def memory(
     folder: Folder,
-    outtype: Annotated[str, typer.Option("--outtype")] = "q8_0",
+    stored: Annotated[
+        str, typer.Option("--stored", help=f"The checkpoint's formats: {', '.join(ITEM_BYTES)}.")
+    ] = "BF16",
+    outtypes: Annotated[str, typer.Option("--outtypes")] = "q8_0",
+    gigabytes: Annotated[float, typer.Option("--gigabytes", min=0.1)] = 20.0,
     json_file: Json = None,
 ) -> None:
-    """Convert a sparse checkpoint of 20 GB whole, and compare its peak with what is promised."""
-    embd = 4096
-    checkpoint = write_sparse_checkpoint(folder / "checkpoint", n_layers=44, embd=embd, ff=16384)
-    out = folder / "out.gguf"
+    """Convert sparse checkpoints whole, and compare their peaks with what is promised."""
+    records, checkpoint = [], folder / "checkpoint"
+    for source in stored.split(","):
+        largest = sparse_checkpoint(checkpoint, source, int(gigabytes * 1e9))
+        bound = 2 * largest + ALLOWANCE
+        records += [_converted(checkpoint, source, to, bound) for to in outtypes.split(",")]
+        shutil.rmtree(checkpoint)
+    folder.rmdir()
+    _save(json_file, records)
+    raise typer.Exit(int(any(record["peak"] > record["bound"] for record in records)))
+
+
+def sparse_checkpoint(folder: Path, stored: str, size: int) -> int:
+    """A checkpoint of at least `size` bytes; the bytes of its largest tensor."""
+    embd, ff = 4096, 16384
+    layer_bytes = (2 * embd * embd + embd * embd // 2 + 3 * embd * ff) * ITEM_BYTES[stored]
+    n_layers = -(-size // layer_bytes)
+    write_sparse_checkpoint(folder, n_layers=n_layers, embd=embd, ff=ff, stored=stored)
+    return max(entry.n_bytes for entry in open_checkpoint(folder).tensors.values())
+
+
+def _converted(checkpoint: Path, stored: str, outtype: str, bound: int) -> dict[str, Any]:
+    out = checkpoint.with_name("out.gguf")
     found = measure(ours(checkpoint, out, outtype))
-    bound = 2 * VOCAB * embd * 2 + ALLOWANCE
-    record = {
-        "checkpoint_bytes": n_bytes(checkpoint), "output_bytes": out.stat().st_size,
-        "outtype": outtype, "bound": bound, **asdict(found),
-    }  # fmt: skip
-    shutil.rmtree(folder)
+    before, after = n_bytes(checkpoint), out.stat().st_size
+    out.unlink()
     Console().print(
-        f"{record['checkpoint_bytes'] / 1e9:.1f} GB in BF16 to {record['output_bytes'] / 1e9:.1f} "
-        f"GB in {outtype}: {found.seconds:.0f} s ({found.cpu_seconds:.0f} s of CPU); peak "
-        f"{found.peak / 1e6:.0f} MB ({found.peak_anonymous / 1e6:.0f} MB anonymous), promised "
-        f"{bound / 1e6:.0f} MB"
+        f"{before / 1e9:.1f} GB in {stored} to {after / 1e9:.1f} GB in {outtype}: "
+        f"{found.seconds:.0f} s ({found.cpu_seconds:.0f} s of CPU); peak {found.peak / 1e6:.0f} MB "
+        f"({found.peak_anonymous / 1e6:.0f} MB anonymous), promised {bound / 1e6:.0f} MB",
+        soft_wrap=True,
     )
-    _save(json_file, record)
-    raise typer.Exit(int(found.peak > bound))
+    return {
+        "stored": stored, "outtype": outtype, "checkpoint_bytes": before, "output_bytes": after,
+        "bound": bound, **asdict(found),
+    }  # fmt: skip
 
 
 @app.command()

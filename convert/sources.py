@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,10 +116,6 @@ class Fp8:
     def shape(self) -> tuple[int, ...]:
         return self.entry.shape
 
-    @cached_property
-    def _scales(self) -> npt.NDArray[np.float32]:
-        return load(self.scale)
-
     def rows(self, begin: int, end: int) -> Array:
         n_cols = self.shape[-1]
         raw = np.frombuffer(self.entry.read(begin * n_cols, (end - begin) * n_cols), np.uint8)
@@ -128,9 +123,13 @@ class Fp8:
             of_row = np.arange(begin, end) // self.block[0]
         else:
             of_row = self.scale_row[begin:end]
-        scales = np.repeat(self._scales[of_row], self.block[1], axis=1)[:, :n_cols]
+        # Read anew for every block: a large model has tens of thousands of such tensors.
+        first = int(of_row.min())
+        scales = load_rows(self.scale, first, int(of_row.max()) + 1)[of_row - first]
         values: Array = E4M3[raw].reshape(end - begin, n_cols)
-        values *= scales
+        for column in range(scales.shape[1]):
+            start = column * self.block[1]
+            values[:, start : start + self.block[1]] *= scales[:, column : column + 1]
         return values
 
 
@@ -154,6 +153,26 @@ class Pick:
         cuts = np.flatnonzero(np.diff(index) != 1) + 1
         runs = np.split(index, cuts)
         return np.concatenate([self.source.rows(int(r[0]), int(r[-1]) + 1) for r in runs])
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Of every `n_each` rows of a source those in [begin, end): `Pick` without a list of rows."""
+
+    source: Source
+    n_each: int
+    begin: int
+    end: int
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.source.dtype
+
+    def rows(self, begin: int, end: int) -> Array:
+        group, row = np.divmod(np.arange(begin, end), self.end - self.begin)
+        index = group * self.n_each + self.begin + row
+        return Pick(self.source, index, (len(index), self.shape[-1])).rows(0, len(index))
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,7 @@ def tokenizer_metadata(
 def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> dict[str, Any]:
     if (folder / "tokenizer.json").is_file():
         data = read_json(folder / "tokenizer.json")
-        model = data.get("model")
-        if not isinstance(model, dict) or model.get("type") not in ("BPE", None):
+        if not _is_bpe(data.get("model")):
             raise MtpError(f"{folder / 'tokenizer.json'}: expected a BPE model")
         if "ByteLevel" in [kind for kind, _ in _steps(data.get("pre_tokenizer"))]:
             return _byte_level(folder, data, n_vocab, family, pre)
@@ -83,11 +82,24 @@ def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> di
     return dict(NO_VOCABULARY)
 
 
+def _is_bpe(model: object) -> bool:
+    return isinstance(model, dict) and model.get("type") in ("BPE", None)
+
+
+def _taken_vocab(data: dict[str, Any]) -> dict[str, int]:
+    """The vocabulary out of a tokenizer.json, which loses it and the merges with it.
+
+    gguf-py parses the file once more, for the merges; a large one takes 200 MB each time.
+    """
+    found: dict[str, int] = data.pop("model").get("vocab", {})
+    return found
+
+
 def _byte_level(
-    folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family, pre: str | None
+    folder: Path, data: dict[str, Any], n_vocab: int, family: Family, pre: str | None
 ) -> dict[str, Any]:
     texts, kinds = _empty(n_vocab)
-    for text, i in data["model"].get("vocab", {}).items():
+    for text, i in _taken_vocab(data).items():
         _place(folder, texts, kinds, i, text, TokenType.NORMAL)
     for added in data.get("added_tokens") or []:
         text = added["content"]
@@ -104,12 +116,10 @@ def _byte_level(
     }
 
 
-def _characters(
-    folder: Path, data: Mapping[str, Any], n_vocab: int, family: Family
-) -> dict[str, Any]:
+def _characters(folder: Path, data: dict[str, Any], n_vocab: int, family: Family) -> dict[str, Any]:
     """BPE over characters, with bytes as a last resort: Gemma 4's kind."""
     texts, kinds = _empty(n_vocab)
-    for text, i in data["model"].get("vocab", {}).items():
+    for text, i in _taken_vocab(data).items():
         kind = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
         _place(folder, texts, kinds, i, text, kind)
     for added in data.get("added_tokens") or []:

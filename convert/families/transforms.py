@@ -16,6 +16,7 @@ from convert.sources import (
     Array,
     Columns,
     Concat,
+    Groups,
     Index,
     Pick,
     Reshape,
@@ -108,8 +109,7 @@ def expert_half(half: int) -> Transform:
             raise MtpError(f"expected (experts, 2 * width, embd), found {source.shape}")
         n_experts, n_both, n_cols = source.shape
         n_ff = n_both // 2
-        index = np.arange(n_experts * n_both).reshape(n_experts, 2, n_ff)[:, half].ravel()
-        return Pick(source, index, (n_experts, n_ff, n_cols))
+        return Groups(source, n_both, half * n_ff, (half + 1) * n_ff, (n_experts, n_ff, n_cols))
 
     return transform
 
@@ -139,8 +139,7 @@ def _mla_part(source: Source, dims: Dims, begin: int, end: int) -> Source:
     n_head, each = dims["n_head"], dims["nope"] + dims["v_dim"]
     if source.shape[0] != n_head * each:
         raise MtpError(f"expected {n_head * each} rows, found {source.shape[0]}")
-    index = np.arange(n_head * each).reshape(n_head, each)[:, begin:end]
-    return Pick(source, index.ravel(), (n_head, end - begin, source.shape[-1]))
+    return Groups(source, each, begin, end, (n_head, end - begin, source.shape[-1]))
 
 
 def tiled_order(n_groups: int, n_each: int, width: int, offset: int = 0) -> Index:

@@ -17,7 +17,8 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
 from convert import formats
-from convert.build import Options
+from convert.build import Options, plan_checkpoint
+from convert.checkpoint import open_checkpoint
 from convert.formats import Type, encode
 from convert.metadata import pairs
 from convert.plan import Plan, PlannedTensor, encoded
@@ -247,6 +248,38 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
     assert {*os.listdir(tmp_path)} == kept
 
 
+@pytest.mark.parametrize(
+    ("stored", "outtype"),
+    [("BF16", "f16"), ("BF16", "q4_k"), ("F8_E4M3", "bf16"), ("F8_E4M3", "q4_k"), ("F32", "q4_0")],
+)
+def test_no_tensor_is_ever_held_whole(stored: str, outtype: str, tmp_path: Path) -> None:
+    """Whatever it is read from and written as: less than one tensor as float32, all in all."""
+    embd, ff = 4096, 32768
+    folder = write_sparse_checkpoint(tmp_path / "x", 1, embd, ff, stored)
+    assert peak_of(folder, tmp_path / "out.gguf", outtype, "blk.0.ffn_down") < 4 * embd * ff
+
+
+def peak_of(folder: Path, out: Path, outtype: str, *names: str) -> int:
+    """Bytes of memory that a process needs at most to write these tensors of a checkpoint."""
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from convert.build import Options, plan_checkpoint\n"
+        "from convert.checkpoint import open_checkpoint\n"
+        "from convert.plan import Plan\n"
+        "from convert.write import write\n"
+        "folder, out, outtype, *names = sys.argv[1:]\n"
+        "plan = plan_checkpoint(open_checkpoint(Path(folder)), Options(outtype=outtype))\n"
+        "few = [t for t in plan.tensors if t.name.startswith(tuple(names))]\n"
+        "assert len(plan.tensors) > len(few) > 0\n"
+        "write(Plan(plan.metadata, tuple(few)), Path(out))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder), str(out), outtype, *names]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+
+
 def test_memory_stays_bounded_for_a_checkpoint_of_20_gb(tmp_path: Path) -> None:
     """The plan of a 20 GB checkpoint, and a converted slice of it, in one small process.
 
@@ -257,20 +290,6 @@ def test_memory_stays_bounded_for_a_checkpoint_of_20_gb(tmp_path: Path) -> None:
     total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     assert total > 20_000_000_000
     largest = 32000 * 4096 * 2
-    script = (
-        "import resource, sys\n"
-        "from pathlib import Path\n"
-        "from convert.build import Options, plan_checkpoint\n"
-        "from convert.checkpoint import open_checkpoint\n"
-        "from convert.plan import Plan\n"
-        "from convert.write import write\n"
-        "plan = plan_checkpoint(open_checkpoint(Path(sys.argv[1])), Options(outtype='q8_0'))\n"
-        "assert len(plan.tensors) == 44 * 9 + 3\n"
-        "few = [t for t in plan.tensors if t.name.startswith(('blk.0.', 'token_embd'))]\n"
-        "write(Plan(plan.metadata, tuple(few)), Path(sys.argv[2]))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-    )
-    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out.gguf")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    peak = int(run.stdout) * (1 if sys.platform == "darwin" else 1024)
+    assert len(plan_checkpoint(open_checkpoint(folder), Options()).tensors) == 44 * 9 + 3
+    peak = peak_of(folder, tmp_path / "out.gguf", "q8_0", "blk.0.", "token_embd")
     assert peak < 2 * largest + 300_000_000
