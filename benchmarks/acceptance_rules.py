@@ -54,13 +54,19 @@ class ReadAlong(Sampler):
         super().__init__(sampling, n_vocab, draws_drafts=True)
         self._answer = answer
 
-    def choose(self, logits: Floats) -> int:
+    def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
         answer = self._answer
-        answer.targets.append(self.candidates(logits))
+        answer.targets.append(self.candidates(logits, before))
         answer.heads.append([])
         return answer.tokens[len(answer.targets) - 1]
 
-    def draw(self, logits: Floats, ids: Ids | None, prob: float) -> Proposal:
+    def propose(
+        self,
+        logits: Floats,
+        ids: Ids | None,
+        before: Sequence[int],
+        commit: Callable[[float], bool],
+    ) -> Proposal:
         answer, q = self._answer, self.candidates(logits)
         steps = answer.heads[-1]
         steps.append(q if ids is None else q.renamed(ids))
@@ -68,7 +74,7 @@ class ReadAlong(Sampler):
         names = np.arange(len(logits)) if ids is None else ids
         index = int(np.searchsorted(names, following[0])) if following else len(names)
         if index < len(names) and names[index] == following[0]:
-            return Proposal(index, prob)
+            return Proposal(index, 1.0)
         return Proposal(0, 0.0)  # the head cannot say it: no draft goes on here
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from mtp_cli.engine.candidates import Candidates, Ids
-from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal, likeliest
+from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy, Seconds
@@ -45,14 +45,33 @@ class TargetLike(Protocol):
 
 
 class SamplerLike(Protocol):
-    """What the loop needs of a sampler; all but `choose` only where `draws_drafts`."""
+    """What the loop needs of a sampler; `mtp_cli.engine.sampling.Sampler` is the real one.
 
-    draws_drafts: bool
+    It keeps no text: the loop says of each row what it follows, `n_before` ids or more.
+    """
 
-    def choose(self, logits: Floats) -> int: ...
-    def candidates(self, logits: Floats) -> Candidates: ...
-    def draw(self, logits: Floats, ids: Ids | None, prob: float) -> Proposal: ...
+    n_before: int
+
+    def choose(self, logits: Floats, before: Sequence[int]) -> int: ...
+    def candidates(self, logits: Floats, before: Sequence[int]) -> Candidates: ...
+    def propose(
+        self,
+        logits: Floats,
+        ids: Ids | None,
+        before: Sequence[int],
+        commit: Callable[[float], bool],
+    ) -> Proposal: ...
     def random(self) -> float: ...
+
+
+class Row(NamedTuple):
+    """The target's logits (n_vocab,) at one position, and the last ids up to there, its own too.
+
+    A draft's row follows the drafted ids before it, for its logits and for its penalties alike.
+    """
+
+    logits: Floats
+    before: Sequence[int]
 
 
 class BlockRule(Protocol):
@@ -62,8 +81,8 @@ class BlockRule(Protocol):
         self,
         draft: Sequence[int],
         drawn: Mapping[int, Candidates],
-        rows: Sequence[Floats],
-        candidates: Callable[[Floats], Candidates],
+        rows: Sequence[Row],
+        candidates: Callable[[Row], Candidates],
         random: Callable[[], float],
         is_end: Callable[[int], bool],
     ) -> list[int]: ...
@@ -191,7 +210,7 @@ class Generation:
             n_hidden = len(rows.hidden)
             self._drafter.observe(new[-n_hidden:], len(self._prompt) - n_hidden, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
-        first = self._sampler.choose(rows.logits[-1])
+        first = self._choose(self._row(len(self._prompt) - 1, rows.logits[-1]))
         self.stats.cached_tokens = n_past
         self.stats.prefill_s = self._clock() - started
         return first
@@ -218,33 +237,37 @@ class Generation:
         verified = self._policy.choose(draft)
         drafted = self._clock()
         rows = self._target.verify([newest, *verified])
-        chosen = self._accept(draft, verified, rows.logits)
+        places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
+        chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self._policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
         self.stats.count_round(len(verified), len(chosen) - 1)
         return chosen
 
-    def _propose(self, logits: Floats, ids: Ids | None) -> Proposal:
-        """The head's best id; a draw from its distribution, where that is sure to be verified."""
-        best = likeliest(logits, ids)
-        if self._sampler.draws_drafts and self._policy.commit(best.prob):
-            return self._sampler.draw(logits, ids, best.prob)
-        return best
+    def _propose(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+        n = self._sampler.n_before
+        before = [*self._target.ids[-n:], self.tokens[-1], *drafted] if n else []
+        return self._sampler.propose(logits, ids, before, self._policy.commit)
 
-    def _accept(self, draft: Draft, verified: Sequence[int], logits: Floats) -> list[int]:
+    def _row(self, position: int, logits: Floats) -> Row:
+        ids, end = self._target.ids, position + 1
+        return Row(logits, ids[max(0, end - self._sampler.n_before) : end])
+
+    def _choose(self, row: Row) -> int:
+        return self._sampler.choose(row.logits, row.before)
+
+    def _candidates(self, row: Row) -> Candidates:
+        return self._sampler.candidates(row.logits, row.before)
+
+    def _accept(self, draft: Draft, verified: Sequence[int], rows: Sequence[Row]) -> list[int]:
         """What the target makes of the ids verified: the accepted ones, and one of its own."""
         n_committed = draft.n_committed
         if n_committed == 0:
-            return verify_by_match(verified, list(logits), self._sampler.choose, self._is_end)
+            return verify_by_match(verified, rows, self._choose, self._is_end)
         if list(verified[:n_committed]) != draft.ids[:n_committed]:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
         return self._rule(
-            verified,
-            draft.drawn,
-            list(logits),
-            self._sampler.candidates,
-            self._sampler.random,
-            self._is_end,
+            verified, draft.drawn, rows, self._candidates, self._sampler.random, self._is_end
         )
 
     def _keep(self, n_past: int, ids: list[int], rows: RowsLike) -> None:

@@ -1,8 +1,8 @@
 """Chooses a token from one row of logits, through llama.cpp's own sampler chain.
 
-Owns the truncated distribution (top-k, top-p, min-p, temperature) and the random numbers, for the
-target's rows and, by the same rules over its own vocabulary, for a drafter's. Knows nothing of
-verification.
+Owns the truncated distribution (penalties, top-k, top-p, min-p, temperature) and the random
+numbers, for the target's rows and, by the same rules over its own vocabulary, for a drafter's.
+Knows nothing of verification, and keeps no text: the ids that a row follows come with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,42 @@ import numpy.typing as npt
 
 from mtp_cli.engine.binding import lib
 from mtp_cli.engine.candidates import Candidates, Ids
-from mtp_cli.engine.drafters.base import Proposal
+from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.penalties import Penalties
 from mtp_cli.errors import MtpError
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-# general.sampling.* keys of a GGUF -> fields of Sampling
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key of a GGUF's recommendation: the field of `Sampling`, its type, and what it can be."""
+
+    field: str
+    parse: Callable[[str], float]
+    least: float = -math.inf
+    most: float = math.inf
+
+    def value(self, text: str) -> float:
+        value = self.parse(text)
+        if not (self.least <= value <= self.most and -math.inf < value < math.inf):
+            raise ValueError
+        return value
+
+    def __str__(self) -> str:
+        is_any = self.least == -math.inf
+        return "a number" if is_any else f"a number from {self.least:g} to {self.most:g}"
+
+
+# What llama.cpp's LLM_KV_GENERAL_SAMPLING_* has of `Sampling`
 _METADATA = {
-    "general.sampling.temp": ("temperature", float),
-    "general.sampling.top_k": ("top_k", int),
-    "general.sampling.top_p": ("top_p", float),
-    "general.sampling.min_p": ("min_p", float),
+    "general.sampling.temp": _Key("temperature", float),
+    "general.sampling.top_k": _Key("top_k", int),
+    "general.sampling.top_p": _Key("top_p", float),
+    "general.sampling.min_p": _Key("min_p", float),
+    "general.sampling.penalty_last_n": _Key("penalty_last_n", int),
+    "general.sampling.penalty_repeat": _Key("penalty_repeat", float, 0.001, 1000),
 }
 
 
@@ -39,6 +64,9 @@ class Sampling:
 
     The defaults are llama.cpp's own. seed: the same one gives the same answer to the same prompt
     (`Engine.generate` says how far that goes); None: every answer is another one.
+
+    The penalties (`Penalties` says what each does) are off at last_n 0 or less, or repeat 1, freq 0
+    and present 0. repeat: 0.001 to 1000; freq and present: -1000 to 1000.
     """
 
     temperature: float = 0.8
@@ -46,19 +74,27 @@ class Sampling:
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int | None = None
+    penalty_last_n: int = 64
+    penalty_repeat: float = 1.0
+    penalty_freq: float = 0.0
+    penalty_present: float = 0.0
+
+    @property
+    def penalties(self) -> Penalties:
+        return Penalties(
+            self.penalty_last_n, self.penalty_repeat, self.penalty_freq, self.penalty_present
+        )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Sampling:
         """The model's own recommendation where its GGUF has one, the defaults elsewhere."""
         fields: dict[str, Any] = {}
-        for key, (field, parse) in _METADATA.items():
-            if key in metadata:
+        for name, key in _METADATA.items():
+            if name in metadata:
                 try:
-                    fields[field] = parse(metadata[key])
-                    if not math.isfinite(fields[field]):
-                        raise ValueError
+                    fields[key.field] = key.value(metadata[name])
                 except ValueError:
-                    raise MtpError(f"{key}: expected a number, found {metadata[key]!r}") from None
+                    raise MtpError(f"{name}: expected {key}, found {metadata[name]!r}") from None
         return cls(**fields)
 
 
@@ -75,11 +111,14 @@ class Sampler:
                   Without, every choice costs one random number, so that a seed gives the same text
                   however many of its tokens were drafted. With, random numbers go to drafts and
                   their verification too: the same text only from the same drafts.
+    n_before:     how many of the ids before a row it looks at, to penalise them; 0 for none
     """
 
     def __init__(self, sampling: Sampling, n_vocab: int, *, draws_drafts: bool = False) -> None:
         self.is_greedy = sampling.temperature <= 0
         self.draws_drafts = draws_drafts and not self.is_greedy
+        self._penalties = sampling.penalties
+        self.n_before = self._penalties.n_before
         self._rng = np.random.default_rng(sampling.seed)
         self._data = np.zeros(n_vocab, _TOKEN_DATA)  # a drafter's rows use the beginning
         self._ids = np.arange(n_vocab, dtype=np.int32)
@@ -97,24 +136,48 @@ class Sampler:
     def _add(self, sampler: Any) -> None:
         lib.llama_sampler_chain_add(self._chain, sampler)
 
-    def choose(self, logits: Floats) -> int:
-        """The token the model gives for one row of logits, (n_vocab,) float32."""
+    def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
+        """The token the model gives for one row of logits, (n_vocab,) float32.
+
+        before: the ids that the row follows, `n_before` of them or more where there are as many
+        """
         if self.is_greedy:
-            return int(logits.argmax())
-        return self.candidates(logits).token_at(self.random())
+            with self._penalties.on(logits, before):
+                return int(logits.argmax())
+        return self.candidates(logits, before).token_at(self.random())
+
+    def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
+        """The truncated distribution that `choose` draws from."""
+        with self._penalties.on(logits, before):
+            return self._truncated(logits)
+
+    def propose(
+        self,
+        logits: Floats,
+        ids: Ids | None,
+        before: Sequence[int],
+        commit: Callable[[float], bool],
+    ) -> Proposal:
+        """What to draft from a drafter's row, (n,) float32 with n <= n_vocab.
+
+        The best id; or a draw, penalised and truncated like the target's, where `draws_drafts` and
+        the id is sure to be verified.
+
+        ids:    the target's id of each place, see `Propose`
+        before: the ids that the row follows, drafted ones included, as for `choose`
+        commit: whether the id will be verified whatever it is; told the best one's probability
+        """
+        with self._penalties.on(logits, before, ids):
+            best = likeliest(logits, ids)
+            if not (self.draws_drafts and commit(best.prob)):
+                return best
+            q = self._truncated(logits).sharpened(_SHARPNESS)
+        index = int(q.ids[q.index_at(self.random())])
+        return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
 
     def random(self) -> float:
         """The next random number, uniform in [0, 1)."""
         return self._rng.random()
-
-    def draw(self, logits: Floats, ids: Ids | None, prob: float) -> Proposal:
-        """Draw from a drafter's row, truncated like the target's; `Propose` describes the row.
-
-        prob: the drafter's estimate that a draw stands
-        """
-        q = self.candidates(logits).sharpened(_SHARPNESS)
-        index = int(q.ids[q.index_at(self.random())])
-        return Proposal(index, prob, q if ids is None else q.renamed(ids))
 
     def _shortlist(self, logits: Floats) -> npt.NDArray[np.integer[Any]]:
         """The ids that can be among the top k, and some more; all where there is no top k.
@@ -129,8 +192,8 @@ class Sampler:
         bound = np.partition(maxima, n_each - self._top_k)[n_each - self._top_k]
         return np.flatnonzero(logits >= bound)
 
-    def candidates(self, logits: Floats) -> Candidates:
-        """The truncated distribution of one row of logits, (n,) float32 with n <= n_vocab."""
+    def _truncated(self, logits: Floats) -> Candidates:
+        """What the chain leaves of a row as it is."""
         ids = self._shortlist(logits)
         data = self._data[: len(ids)]
         data["id"] = ids  # the chain reorders its rows

@@ -1,8 +1,8 @@
 """Verifies drafts. Knows nothing of text or llama.cpp.
 
 Both rules give exactly the target's own distribution, and the greedy choice where that is all it
-has. Write p_i for the target's distribution after x_1 .. x_{i-1} (truncated, as it is sampled from)
-and q_i for the one that x_i was drawn from.
+has. Write p_i for the target's distribution after x_1 .. x_{i-1} (penalised and truncated, as it is
+sampled from) and q_i for the one that x_i was drawn from.
 
 *Token match*, for drafts without draws. The target chooses row by row, until its choice is not the
 drafted token. The choices never look at the draft, so the draft may be made in any way, and as much
@@ -26,6 +26,12 @@ P(accepted > i | x_1 .. x_i) = sum over x of min(M_i p_{i+1}, q_{i+1}) = M_i - S
 P(accepted >= i | x_1 .. x_i) = M_i - S_i + (1 - M_i + S_i) h_i = M_i. So a text y_1 .. y_{i+1} has
 the mass m_{i+1} = q(y_1 .. y_{i+1}) M_{i+1} from drafts accepted that far, and from the residual
 m_i p_{i+1}(y_{i+1}) - m_{i+1}: together m_i p_{i+1}(y_{i+1}), the target's share of m_i.
+
+*Penalties* change nothing in this. Each p_i has to be a function of x_1 .. x_{i-1} and of what was
+before the draft, and so it is when its row is penalised for the last ids before position i, the
+drafted x_1 .. x_{i-1} among them, whatever may follow. Without those p_i would be the distribution
+of another text. The same goes for the choices of token match. That q_i is penalised likewise makes
+it more like p_i, so that more is accepted; nothing rests on it.
 
 *What may decide n.* The step from i + 1 back to i sums over all x that q_{i+1} could have given. So
 whether x_{i+1} is verified may depend on x_1 .. x_i, on q_{i+1} as a whole and on all that was

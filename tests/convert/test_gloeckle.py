@@ -5,7 +5,7 @@ The files' refusals are in test_independent_files.py, the reader of .pth files i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ def test_every_head_predicts_what_the_paper_says(
 
 
 def recording(seen: list[Floats]) -> Propose:
-    def propose(logits: Floats, ids: Ids | None) -> Proposal:
+    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids)
 

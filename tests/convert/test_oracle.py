@@ -10,7 +10,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +270,7 @@ def llama_cpp_draft(trunk: Path, assistant: Path, prompt: list[int], newest: int
     drafter.observe(prompt[-1:], len(prompt) - 1, target.hidden())
     seen: list[Floats] = []
 
-    def propose(logits: Floats, ids: Ids | None) -> Proposal:
+    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids)
 

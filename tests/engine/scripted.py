@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mtp_cli.engine.candidates import Ids
 from mtp_cli.engine.drafters.base import Draft, Drafter, Propose, always, likeliest
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
@@ -151,6 +152,28 @@ class StubbornDrafter(ScriptedDrafter):
     ) -> Draft:
         ids = list(self.text[:depth])
         return Draft(ids, [0.5] * len(ids))
+
+
+class TableDrafter(ScriptedDrafter):
+    """Draws each id from a row of a table of logits; ids: the trimmed vocabulary it drafts in."""
+
+    def __init__(self, target: ScriptedTarget, table: Floats, ids: Ids | None = None) -> None:
+        super().__init__(target, [], lambda: True)
+        self._table = table if ids is None else table[:, ids]
+        self._ids = ids
+
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
+        draft, token = Draft(), newest
+        while len(draft.ids) < depth and (not draft.ids or keep_going(draft)):
+            draft.take(self._table[token], propose, self._ids)
+            token = draft.ids[-1]
+        return draft
 
 
 class Whim:

@@ -3,36 +3,38 @@
 The real loop, sampler and verification run on a scripted target whose every sequence has a known
 probability, under drafters that draw from good, bad and trimmed distributions of their own. Rules
 that are wrong in the ways rules usually are go through the same tests, which must catch them.
+`test_penalised_distribution.py` does the same with penalties.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from mtp_cli.engine.candidates import Candidates, Ids, point_mass
+from mtp_cli.engine.candidates import Candidates, point_mass
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
-from mtp_cli.engine.generate import BlockRule, Generation
+from mtp_cli.engine.generate import BlockRule, Generation, Row
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.sampling import Sampler, Sampling
 from mtp_cli.engine.target import Rows
 from mtp_cli.engine.verify import verify_block
-from tests.engine.scripted import ScriptedDrafter, ScriptedTarget
+from tests.engine.scripted import ScriptedDrafter, ScriptedTarget, TableDrafter
+from tests.engine.test_penalties import llama_cpp
 from tests.engine.test_sampling import reference
 from tests.policy.machines import TABLES
 
 N_IDS = 6
 N = 1500
-LENGTH = 3  # of the sequences counted
+LENGTH = 4  # of the stretches counted: the ids that the next one depends on, and what follows
 TRUNCATED = Sampling(temperature=0.8, top_k=4, top_p=0.97, min_p=0.04, seed=3)
 WHOLE = Sampling(temperature=1.2, top_k=0, top_p=1.0, min_p=0.0, seed=4)
 _rng = np.random.default_rng(71)
@@ -41,28 +43,6 @@ HEADS = {
     "good": (TARGET + 0.5 * _rng.standard_normal(TARGET.shape)).astype(np.float32),
     "bad": (2.0 * _rng.standard_normal(TARGET.shape)).astype(np.float32),
 }
-
-
-class TableDrafter(ScriptedDrafter):
-    """Draws each id from a row of a table of logits; ids: the trimmed vocabulary it drafts in."""
-
-    def __init__(self, target: ScriptedTarget, table: Floats, ids: Ids | None = None) -> None:
-        super().__init__(target, [], lambda: True)
-        self._table = table if ids is None else table[:, ids]
-        self._ids = ids
-
-    def draft(
-        self,
-        newest: int,
-        depth: int,
-        keep_going: Callable[[Draft], bool] = always,
-        propose: Propose = likeliest,
-    ) -> Draft:
-        draft, token = Draft(), newest
-        while len(draft.ids) < depth and (not draft.ids or keep_going(draft)):
-            draft.take(self._table[token], propose, self._ids)
-            token = draft.ids[-1]
-        return draft
 
 
 class SilentWhereUnsure(TableDrafter):
@@ -124,9 +104,9 @@ class TimedTarget(ScriptedTarget):
 
 @dataclass
 class Ran:
-    """counts: of the sequences that followed each id; n_accepted: drafted ids that stood"""
+    """counts: of what followed each beginning; n_accepted: drafted ids that stood"""
 
-    counts: dict[int, Counter[tuple[int, ...]]]
+    counts: dict[tuple[int, ...], Counter[tuple[int, ...]]]
     n_accepted: int
     n_drawn: int
 
@@ -137,16 +117,18 @@ def run(
     policy: DepthPolicy,
     *,
     rule: BlockRule = verify_block,
+    sampler: type[Sampler] = Sampler,
+    draws_drafts: bool = True,
     n: int = N,
 ) -> Ran:
-    """One long answer, cut into sequences. They overlap the rounds in every way."""
+    """One long answer, cut into stretches. They overlap the rounds in every way."""
     n_drawn = 0
 
     def noting(
         draft: Sequence[int],
         drawn: Mapping[int, Candidates],
-        rows: Sequence[Floats],
-        candidates: Callable[[Floats], Candidates],
+        rows: Sequence[Row],
+        candidates: Callable[[Row], Candidates],
         random: Callable[[], float],
         is_end: Callable[[int], bool],
     ) -> list[int]:
@@ -158,10 +140,10 @@ def run(
     generation = Generation(
         target,
         new_drafter(target),
-        Sampler(sampling, N_IDS, draws_drafts=True),
+        sampler(sampling, N_IDS, draws_drafts=draws_drafts),
         policy,
         [0],
-        max_tokens=n * (LENGTH + 1),
+        max_tokens=n * LENGTH,
         is_end=lambda token: False,
         ngram=NoCopies(),
         rule=noting,
@@ -169,23 +151,33 @@ def run(
     )
     for _ in generation:
         pass
-    counts: dict[int, Counter[tuple[int, ...]]] = {token: Counter() for token in range(N_IDS)}
-    for start in range(0, len(generation.tokens), LENGTH + 1):
-        first, *sequence = generation.tokens[start : start + LENGTH + 1]
-        counts[first][tuple(sequence)] += 1
+    counts: dict[tuple[int, ...], Counter[tuple[int, ...]]] = defaultdict(Counter)
+    n_beginning = memory(sampling)
+    for start in range(0, len(generation.tokens), LENGTH):
+        ids = tuple(generation.tokens[start : start + LENGTH])
+        counts[ids[:n_beginning]][ids[n_beginning:]] += 1
     return Ran(counts, sum(generation.stats.accepted), n_drawn)
 
 
-def sequences(sampling: Sampling, first: int) -> dict[tuple[int, ...], float]:
-    """Every sequence that can follow an id, and its probability."""
+def memory(sampling: Sampling) -> int:
+    """How many ids the next one depends on."""
+    return max(1, sampling.penalties.n_before)
+
+
+def sequences(sampling: Sampling, beginning: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """Every sequence that can follow, and its probability."""
     found: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(LENGTH):
+    for _ in range(LENGTH - len(beginning)):
         found = {
             (*ids, token): p * q
             for ids, p in found.items()
-            for token, q in reference(TARGET[(first, *ids)[-1]], sampling).items()
+            for token, q in reference(row_after((*beginning, *ids), sampling), sampling).items()
         }
     return found
+
+
+def row_after(ids: tuple[int, ...], sampling: Sampling) -> Floats:
+    return llama_cpp(sampling.penalties, TARGET[ids[-1]], ids)
 
 
 def surprise(sampling: Sampling, ran: Ran) -> float:
@@ -194,17 +186,24 @@ def surprise(sampling: Sampling, ran: Ran) -> float:
     Pearson's chi-square, made normal (Wilson and Hilferty 1931); inf for what cannot come at all.
     """
     statistic, degrees = 0.0, 0
-    for first, counts in ran.counts.items():
-        expected, n = sequences(sampling, first), counts.total()
+    for beginning, counts in ran.counts.items():
+        expected, n = sequences(sampling, beginning), counts.total()
         if not set(counts) <= set(expected):
             return math.inf
-        rare = [ids for ids, p in expected.items() if n * p < 5]
-        cells = [(counts[ids], n * p) for ids, p in expected.items() if n * p >= 5]
-        cells.append((sum(counts[i] for i in rare), n * sum(expected[i] for i in rare)))
-        statistic += sum((found - mean) ** 2 / mean for found, mean in cells if mean > 0)
-        degrees += max(0, sum(mean > 0 for _, mean in cells) - 1)
+        cells = pooled([(counts[ids], n * p) for ids, p in expected.items()])
+        statistic += sum((found - mean) ** 2 / mean for found, mean in cells)
+        degrees += len(cells) - 1
     spread = 2 / (9 * degrees)
     return (math.cbrt(statistic / degrees) - (1 - spread)) / math.sqrt(spread)
+
+
+def pooled(cells: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Counts and their means, the rarest together until none has a mean below 5."""
+    kept = sorted(cells, key=lambda cell: -cell[1])
+    while len(kept) > 1 and kept[-1][1] < 5:
+        (found, mean), (other, more) = kept.pop(), kept.pop()
+        kept.append((found + other, mean + more))
+    return kept
 
 
 MOST = 3.3  # one right rule in 2,000 is further off; the seeds are fixed
@@ -269,8 +268,8 @@ def one_by_one(keep: Keep, rest: Rest) -> BlockRule:
     def rule(
         draft: Sequence[int],
         drawn: Mapping[int, Candidates],
-        rows: Sequence[Floats],
-        candidates: Callable[[Floats], Candidates],
+        rows: Sequence[Row],
+        candidates: Callable[[Row], Candidates],
         random: Callable[[], float],
         is_end: Callable[[int], bool],
     ) -> list[int]:
@@ -294,8 +293,8 @@ def right_rest(p: Candidates, q: Candidates) -> Candidates:
 def block_without_the_surplus(
     draft: Sequence[int],
     drawn: Mapping[int, Candidates],
-    rows: Sequence[Floats],
-    candidates: Callable[[Floats], Candidates],
+    rows: Sequence[Row],
+    candidates: Callable[[Row], Candidates],
     random: Callable[[], float],
     is_end: Callable[[int], bool],
 ) -> list[int]:

@@ -47,6 +47,13 @@ HEADED = {
     "beside-post-norm": ("llama", "heads-post"),
     "beside-trimmed": ("llama-q8_0", "heads-trimmed"),
 }
+PENALISED = Sampling(
+    temperature=0,
+    penalty_last_n=16,
+    penalty_repeat=1.3,
+    penalty_freq=0.5,
+    penalty_present=0.5,
+)
 QUESTION = "<|im_start|>user\nName the colours of the sea.<|im_end|>\n<|im_start|>assistant\n"
 Engines = Callable[[str], Engine]
 
@@ -70,10 +77,14 @@ def headed(tiny_file: Files) -> Iterator[Engines]:
         engine.close()
 
 
-@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize(
+    ("skill", "sampling"), [*((skill, GREEDY) for skill in SKILLS), ("random", PENALISED)]
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_scripted_drafters_at_every_depth(new_target: Targets, kind: str, skill: str) -> None:
-    sampler = Sampler(GREEDY, tiny.N_VOCAB)
+def test_scripted_drafters_at_every_depth(
+    new_target: Targets, kind: str, skill: str, sampling: Sampling
+) -> None:
+    sampler = Sampler(sampling, tiny.N_VOCAB)
     plain_target = new_target(kind)
     plain = finish(
         new_generation(
@@ -93,8 +104,7 @@ def test_scripted_drafters_at_every_depth(new_target: Targets, kind: str, skill:
         if skill == "perfect":
             assert drafted.stats.accepted == drafted.stats.drafted
             assert drafted.stats.rounds == -(-(N_TOKENS - 1) // (depth + 1))
-        if skill == "useless":
-            assert not any(drafted.stats.accepted)
+        assert any(drafted.stats.accepted) == (skill != "useless")
 
 
 @pytest.mark.parametrize("name", HEADED)
@@ -157,6 +167,31 @@ def test_a_seed_gives_the_plain_text_where_the_target_chooses_by_itself(
         assert finish(exact) == plain
     whim = engine.generate(PROMPT, SEEDED, max_tokens=N_TOKENS, depth=Whim(0))
     assert finish(whim) == plain
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_penalised_text_at_every_depth(headed: Engines, name: str) -> None:
+    engine = headed(name)
+    plain = finish(engine.generate(PROMPT, PENALISED, max_tokens=N_TOKENS, depth=0))
+    assert plain != finish(engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=0))
+    for depth in DEPTHS:
+        drafted = engine.generate(PROMPT, PENALISED, max_tokens=N_TOKENS, depth=depth)
+        assert finish(drafted) == plain, f"depth {depth}"
+        assert sum(drafted.stats.drafted) > N_TOKENS / 2, "the heads did not draft"
+
+
+@pytest.mark.parametrize("name", HEADED)
+def test_a_seed_gives_the_plain_penalised_text(headed: Engines, name: str) -> None:
+    """Where the target chooses by itself."""
+    engine = headed(name)
+    sampling = dataclasses.replace(PENALISED, temperature=0.7, seed=5)
+    plain = finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=0))
+    assert finish(engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth="auto")) == plain
+    for seed in range(4):
+        whim = Whim(seed)
+        drafted = engine.generate(PROMPT, sampling, max_tokens=N_TOKENS, depth=whim)
+        assert finish(drafted) == plain
+        assert whim.n_verified > 0
 
 
 @pytest.mark.parametrize("name", HEADED)

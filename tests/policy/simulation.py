@@ -97,7 +97,7 @@ class TheRow(Sampler):
     def __init__(self) -> None:
         super().__init__(Sampling(temperature=0), 1)
 
-    def choose(self, logits: Floats) -> int:
+    def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
         return int(logits[0])
 
 

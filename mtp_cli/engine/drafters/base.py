@@ -29,11 +29,14 @@ class Proposal:
 class Propose(Protocol):
     """Chooses what to draft; asked once for each further id of a draft, in order."""
 
-    def __call__(self, logits: Floats, ids: Ids | None) -> Proposal:
-        """logits: (n_draft,) float32; ids: (n_draft,) int32, the target's id of each, None: same"""
+    def __call__(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+        """logits:  (n_draft,) float32
+        ids:     (n_draft,) int32, increasing: the target's id of each; None: same
+        drafted: the ids of the draft so far
+        """
 
 
-def likeliest(logits: Floats, ids: Ids | None) -> Proposal:
+def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
     """The drafter's best id, and its probability."""
     best = int(logits.argmax())
     weights = logits - logits[best]
@@ -64,7 +67,7 @@ class Draft:
 
     def take(self, logits: Floats, propose: Propose, ids: Ids | None = None) -> int:
         """Add an id chosen from a row of logits (see `Propose`); returns its place in the row."""
-        chosen = propose(logits, ids)
+        chosen = propose(logits, ids, self.ids)
         if chosen.drawn is not None:
             self.drawn[len(self.ids)] = chosen.drawn
         self.ids.append(chosen.index if ids is None else int(ids[chosen.index]))
