@@ -90,7 +90,7 @@ _Temperature = Annotated[
         min=0,
         callback=_finite,
         help="0 always takes the likeliest token. [default of all sampling: what the GGUF "
-        "recommends, else 0.8, 40, 0.95, 0.05]",
+        "recommends, else 0.8, 40, 0.95, 0.05 and no penalties]",
     ),
 ]
 _TopK = Annotated[
@@ -115,6 +115,46 @@ _MinP = Annotated[
         max=1,
         callback=_finite,
         help="Leave out tokens less than X times as likely as the likeliest; 0 for none.",
+    ),
+]
+_RepeatPenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=0.001,
+        max=1000,
+        callback=_finite,
+        help="Divide the logits of tokens that came lately by X, multiply those below 0; "
+        "1 for none.",
+    ),
+]
+_RepeatLastN = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Tokens that count as lately, of prompt and answer, for all penalties; 0 for none. "
+        "[default: what the GGUF recommends, else 64]",
+    ),
+]
+_PresencePenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=-1000,
+        max=1000,
+        callback=_finite,
+        help="Take X off the logits of tokens that came lately; 0 for none.",
+    ),
+]
+_FrequencyPenalty = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        min=-1000,
+        max=1000,
+        callback=_finite,
+        help="Take X off for each time that they came; 0 for none.",
     ),
 ]
 _Seed = Annotated[
@@ -193,6 +233,10 @@ def chat(
     top_k: _TopK = None,
     top_p: _TopP = None,
     min_p: _MinP = None,
+    repeat_penalty: _RepeatPenalty = None,
+    repeat_last_n: _RepeatLastN = None,
+    presence_penalty: _PresencePenalty = None,
+    frequency_penalty: _FrequencyPenalty = None,
     seed: _Seed = None,
     ctx: _Ctx = None,
     threads: _Threads = None,
@@ -216,6 +260,10 @@ def chat(
         "top_k": top_k,
         "top_p": top_p,
         "min_p": min_p,
+        "penalty_repeat": repeat_penalty,
+        "penalty_last_n": repeat_last_n,
+        "penalty_present": presence_penalty,
+        "penalty_freq": frequency_penalty,
         "seed": seed,
     }
     options = Options(

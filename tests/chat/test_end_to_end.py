@@ -108,6 +108,17 @@ def test_depth_0_decodes_plainly_and_says_the_same(
     assert said["text"].rstrip("\n") + "\n" == plain.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    "option", ["--repeat-penalty", "--presence-penalty", "--frequency-penalty"]
+)
+def test_a_penalty_out_of_all_proportion_lets_no_token_come_twice(option: str) -> None:
+    request = ("-n", "24", "--json", "Say la la la la la la la la la la la la.")
+    penalties = (option, "1000", "--repeat-last-n")
+    often, always = (json.loads(run(*request, *penalties, n).stdout)["tokens"] for n in ("0", "99"))
+    assert len(set(often)) < len(often)
+    assert len(set(always)) == len(always) > 1
+
+
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     script = f"{' '.join(COMMAND)} -t 0 'List ten animals, one a line.' | head -1"
     done = subprocess.run(
