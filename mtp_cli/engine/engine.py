@@ -59,8 +59,7 @@ class Engine:
         self._ngram = NgramDrafter()
         self._cost_facts = cost_facts
         self._costs: CostModel | None = None
-        # Whether greedy, whether exact: what is accepted differs, and so does what may be tried.
-        self._automatic: dict[tuple[bool, bool], ExpectedValue] = {}
+        self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
         self.drafter = drafts
         self.n_ctx = target.n_ctx
         self.n_vocab = trunk.n_vocab
@@ -169,11 +168,12 @@ class Engine:
         Without a seed drafts are drawn at every depth.
         """
         is_repeatable = sampling.seed is None or isinstance(depth, int)
+        sampler = Sampler(sampling, self.n_vocab, draws_drafts=is_repeatable and not exact)
         generation = Generation(
             self._target,
             self._drafter,  # at depth 0 too: it has to follow the timeline
-            Sampler(sampling, self.n_vocab, draws_drafts=is_repeatable and not exact),
-            self._policy(depth, is_greedy=sampling.temperature <= 0, exact=exact),
+            sampler,
+            self._policy(depth, sampler, exact=exact),
             prompt,
             max_tokens=max_tokens,
             is_end=self.is_eog,
@@ -191,7 +191,7 @@ class Engine:
             self._costs = CostModel(table)
         return self._costs
 
-    def _policy(self, depth: Depth | DepthPolicy, *, is_greedy: bool, exact: bool) -> DepthPolicy:
+    def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
         if depth != "auto" and not isinstance(depth, int):
             return depth
         if depth == 0 or self.n_ctx < N_CTX_MIN:
@@ -199,11 +199,13 @@ class Engine:
         row_counts = self.costs().table.exact if exact else None
         if depth != "auto":
             return FixedDepth(min(depth, MAX_DEPTH), row_counts)
-        if (is_greedy, exact) not in self._automatic:
-            self._automatic[is_greedy, exact] = ExpectedValue(
+        # What is accepted differs between these, and what may be tried: each learns by itself.
+        kind = (sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
+        if kind not in self._automatic:
+            self._automatic[kind] = ExpectedValue(
                 self.costs(), row_counts, n_drafted=self._drafter.max_depth
             )
-        return self._automatic[is_greedy, exact]
+        return self._automatic[kind]
 
     def close(self) -> None:
         self._drafter.close()

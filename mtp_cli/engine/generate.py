@@ -135,6 +135,8 @@ class Generation:
     `max_tokens` (0: before it began, with the prompt unread), when the context is full, or after
     `stop()`. The target then holds the prompt and the answer but its last token, whatever the
     reason.
+
+    policy: who decides how far to draft, and learns from it
     """
 
     def __init__(
@@ -154,10 +156,10 @@ class Generation:
         self.tokens: list[int] = []
         self.stats = Stats(prompt_tokens=len(prompt))
         self.finish_reason: FinishReason = "interrupted"
+        self.policy = policy
         self._target = target
         self._drafter = drafter
         self._sampler = sampler
-        self._policy = policy
         self._prompt = list(prompt)
         self._max_tokens = max_tokens
         self._is_end = is_end
@@ -232,22 +234,22 @@ class Generation:
         newest, n_past, room = self.tokens[-1], len(self._target.ids), self._room()
         started = self._clock()
         match = self._ngram.match(newest, room)
-        depth = self._policy.begin(room, n_past, self._drafter.n_waiting, match)
-        draft = self._drafter.draft(newest, depth, self._policy.keep_going, self._propose)
-        verified = self._policy.choose(draft)
+        depth = self.policy.begin(room, n_past, self._drafter.n_waiting, match)
+        draft = self._drafter.draft(newest, depth, self.policy.keep_going, self._propose)
+        verified = self.policy.choose(draft)
         drafted = self._clock()
         rows = self._target.verify([newest, *verified])
         places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
         chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
-        self._policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
+        self.policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
         self.stats.count_round(len(verified), len(chosen) - 1)
         return chosen
 
     def _propose(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
         n = self._sampler.n_before
         before = [*self._target.ids[-n:], self.tokens[-1], *drafted] if n else []
-        return self._sampler.propose(logits, ids, before, self._policy.commit)
+        return self._sampler.propose(logits, ids, before, self.policy.commit)
 
     def _row(self, position: int, logits: Floats) -> Row:
         ids, end = self._target.ids, position + 1

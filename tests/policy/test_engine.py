@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import gguf
@@ -80,6 +81,24 @@ def test_exact_answers_keep_to_the_exact_row_counts(engine: Engine) -> None:
     stats = answer(engine, ids, 8, exact=True).stats
     assert stats.exact
     assert len(stats.drafted) == max(n for n in exact if n <= 1 + MAX_DEPTH) - 1
+
+
+def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> None:
+    """Drawn drafts, and a seed's best guesses; penalties, which leave copies little chance."""
+    sampled = Sampling(temperature=1.0)
+    seeded, penalised = (
+        dataclasses.replace(sampled, **fields) for fields in ({"seed": 5}, {"penalty_repeat": 1.2})
+    )
+
+    def policy(sampling: Sampling, *, exact: bool = False) -> DepthPolicy:
+        return engine.generate([1], sampling, max_tokens=1, exact=exact).policy
+
+    kinds = [policy(sampling) for sampling in (GREEDY, sampled, seeded, penalised)]
+    kinds += [policy(sampling, exact=True) for sampling in (GREEDY, sampled)]
+    assert len(set(map(id, kinds))) == len(kinds)
+    assert policy(Sampling(temperature=0.7)) is kinds[1]
+    assert policy(dataclasses.replace(seeded, seed=6)) is kinds[2]
+    assert policy(seeded, exact=True) is kinds[5]
 
 
 def test_costs_are_measured_once(engine: Engine) -> None:
