@@ -20,6 +20,7 @@ PARAMS = "params.json"
 CLASS = "Transformer"  # the class in Meta's llama/model.py
 _TOKENIZER = "tokenizer.model"
 _N_CTX = 4096  # what Llama 2 and the multi-token prediction models were trained with
+_MISTRALS = ("hidden_dim", "head_dim")  # params.json of theirs looks like Meta's but for these
 _SHAPES = {
     "vocab_size": "tok_embeddings.weight",
     "intermediate_size": "layers.0.feed_forward.w1.weight",
@@ -57,6 +58,12 @@ def config_of(
     n_layers counts the extra heads: `layers.*` are n_layers - n_future_tokens + 1, the last of
     them the head of the next token (Gloeckle et al. 2024, llama/model.py).
     """
+    of_mistral = [key for key in _MISTRALS if key in params]
+    if of_mistral:
+        raise MtpError(
+            f"{where}: {of_mistral[0]}: Mistral's own layout; expected Meta's, or Hugging Face's, "
+            "with a config.json"
+        )
     n_future, n_all = params.get("n_future_tokens", 1), params.get("n_layers")
     if type(n_future) is not int or type(n_all) is not int or not 1 <= n_future <= n_all:
         raise MtpError(

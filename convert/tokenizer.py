@@ -1,7 +1,8 @@
 """A checkpoint's tokenizer into GGUF metadata: byte-level BPE and SentencePiece.
 
-Owns reading tokenizer.json and tokenizer.model, and naming the pre-tokenizer by its rules; special
-tokens, merges and the chat template are read by gguf-py. Knows nothing of tensors.
+Owns reading tokenizer.json, and naming the pre-tokenizer by its rules; tokenizer.model is read by
+`protobuf`, tekken.json by `tekken`, and special tokens, merges and the chat template by gguf-py.
+Knows nothing of tensors.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from gguf import GGUFWriter, SpecialVocab, TokenType
 
+from convert import tekken
 from convert.checkpoint import read_json
 from convert.families.rules import Family
 from convert.protobuf import Piece, read_pieces
@@ -73,6 +75,8 @@ def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> di
             return _byte_level(folder, data, n_vocab, family, pre)
         if family.character_tokenizer:
             return _characters(folder, data, n_vocab, family)
+    elif (folder / tekken.NAME).is_file():
+        return _tekken(folder, n_vocab, family, pre)
     if (folder / "tokenizer.model").is_file():
         return _sentencepiece(folder, n_vocab, read_pieces(folder / "tokenizer.model"))
     if (folder / "tokenizer.json").is_file():
@@ -98,15 +102,15 @@ def _taken_vocab(data: dict[str, Any]) -> dict[str, int]:
 def _byte_level(
     folder: Path, data: dict[str, Any], n_vocab: int, family: Family, pre: str | None
 ) -> dict[str, Any]:
-    texts, kinds = _empty(n_vocab)
+    file, (texts, kinds) = folder / "tokenizer.json", _empty(n_vocab)
     for text, i in _taken_vocab(data).items():
-        _place(folder, texts, kinds, i, text, TokenType.NORMAL)
+        _place(file, texts, kinds, i, text, TokenType.NORMAL)
     for added in data.get("added_tokens") or []:
         text = added["content"]
         special = added.get("special") or _looks_special(text)
         kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
         text = text if special else text.replace("\u2581", " ")
-        _place(folder, texts, kinds, added["id"], text, kind)
+        _place(file, texts, kinds, added["id"], text, kind)
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": pre or pre_tokenizer(folder, data, family),
@@ -118,17 +122,17 @@ def _byte_level(
 
 def _characters(folder: Path, data: dict[str, Any], n_vocab: int, family: Family) -> dict[str, Any]:
     """BPE over characters, with bytes as a last resort: Gemma 4's kind."""
-    texts, kinds = _empty(n_vocab)
+    file, (texts, kinds) = folder / "tokenizer.json", _empty(n_vocab)
     for text, i in _taken_vocab(data).items():
         kind = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
-        _place(folder, texts, kinds, i, text, kind)
+        _place(file, texts, kinds, i, text, kind)
     for added in data.get("added_tokens") or []:
         i, text = added["id"], added["content"]
         known = 0 <= i < n_vocab and texts[i] == text
         if added.get("special") or not known:
             special = bool(added.get("special"))
             kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
-            _place(folder, texts, kinds, i, text, kind)
+            _place(file, texts, kinds, i, text, kind)
         if text in family.visible_tokens:
             kinds[i] = int(TokenType.USER_DEFINED)
     return {
@@ -139,6 +143,35 @@ def _characters(folder: Path, data: dict[str, Any], n_vocab: int, family: Family
         **_special(folder, texts, family, load_merges=True),
         "tokenizer.ggml.add_space_prefix": False,
         "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+def _tekken(folder: Path, n_vocab: int, family: Family, pre: str | None) -> dict[str, Any]:
+    """Mistral's own file, where tokenizer.json is missing."""
+    file, (texts, kinds) = folder / tekken.NAME, _empty(n_vocab)
+    found = tekken.read_tekken(file)
+    for i, text in enumerate(found.texts):
+        is_special = i < len(found.special)
+        kind = TokenType.CONTROL if is_special else TokenType.NORMAL
+        _place(file, texts, kinds, i, text, kind)
+    roles = {"bos": "<s>", "eos": "</s>", "unknown": "<unk>", "padding": "<pad>"}
+    template = folder / "chat_template.jinja"  # gguf-py looks there for a tokenizer_config.json's
+    return {
+        **({"tokenizer.chat_template": template.read_text("utf-8")} if template.is_file() else {}),
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre or _named(file, (found.pattern,), family),
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.scores": np.zeros(n_vocab, np.float32),
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.merges": list(found.merges()),
+        **_special(folder, texts, None, load_merges=False),
+        **{
+            f"tokenizer.ggml.{role}_token_id": found.special.index(text)
+            for role, text in roles.items()
+            if text in found.special
+        },
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
     }
 
 
@@ -179,12 +212,11 @@ def _empty(n_vocab: int) -> tuple[list[str], list[int]]:
 
 
 def _place(
-    folder: Path, texts: list[str], kinds: list[int], i: int, text: str, kind: TokenType
+    file: Path, texts: list[str], kinds: list[int], i: int, text: str, kind: TokenType
 ) -> None:
     if not 0 <= i < len(texts):
         raise MtpError(
-            f"{folder / 'tokenizer.json'}: token {text!r} has id {i}, config.json's vocab_size "
-            f"is {len(texts)}"
+            f"{file}: token {text!r} has id {i}, config.json's vocab_size is {len(texts)}"
         )
     texts[i], kinds[i] = text, int(kind)
 
@@ -220,7 +252,7 @@ def _steps(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def pre_tokenizer(folder: Path, data: Mapping[str, Any], family: Family) -> str:
-    """llama.cpp's name for the splitting rules of a tokenizer.json; MtpError if it is unknown."""
+    """llama.cpp's name for the splitting rules of a tokenizer.json; MtpError if they have none."""
     rules: list[str] = []
     for kind, fields in _steps(data.get("pre_tokenizer")):
         if kind == "Split":
@@ -232,10 +264,14 @@ def pre_tokenizer(folder: Path, data: Mapping[str, Any], family: Family) -> str:
             rules.append("digits")
         elif kind == "ByteLevel" and fields.get("use_regex", True):
             rules.append(_GPT2)
-    names = _PRE_TOKENIZERS.get(tuple(rules))
+    return _named(folder / "tokenizer.json", tuple(rules), family)
+
+
+def _named(file: Path, rules: tuple[str, ...], family: Family) -> str:
+    names = _PRE_TOKENIZERS.get(rules)
     if names is None:
         raise MtpError(
-            f"{folder / 'tokenizer.json'}: a pre-tokenizer that mtp-convert does not know; name "
-            "it with --pre (llama.cpp's names)"
+            f"{file}: a pre-tokenizer that mtp-convert does not know; name it with --pre "
+            "(llama.cpp's names)"
         )
     return family.pre_tokenizer if family.pre_tokenizer in names else names[0]

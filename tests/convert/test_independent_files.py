@@ -190,6 +190,10 @@ def test_damaged_files_are_one_line(gloeckle_files: MakeFiles, tmp_path: Path) -
         ({"dim": None}, "dim: expected a count, found None"),
         ({"n_heads": 0}, "n_heads: expected a count, found 0"),
         ({"use_scaled_rope": True}, "scaled rotary embeddings"),
+        (
+            {"hidden_dim": 96},
+            "hidden_dim: Mistral's own layout; expected Meta's, or Hugging Face's",
+        ),
     ],
 )
 def test_parameters_that_make_no_sense(params: dict[str, Any], line: str, folder: Path) -> None:
