@@ -101,7 +101,7 @@ class Sampling:
 # Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
 # (benchmarks/LOG.md, "Acceptance rules").
 _SHARPNESS = 1.5
-_N_PARTS = 32  # elements of a row that share a maximum, see `_shortlist`
+_MAXIMA = 24  # maxima of parts of a row for each of the top k, see `_shortlist`
 
 
 class Sampler:
@@ -185,11 +185,13 @@ class Sampler:
         The k-th largest maximum of disjoint parts of the row is not above its k-th largest value.
         The chain would copy and sort all ids, at several times the cost.
         """
-        n_each = len(logits) // _N_PARTS
-        if not 0 < self._top_k <= n_each:
+        k = self._top_k
+        n_maxima = _MAXIMA * k
+        if k <= 0 or len(logits) < 2 * n_maxima:
             return self._ids[: len(logits)]
-        maxima = logits[: n_each * _N_PARTS].reshape(_N_PARTS, n_each).max(axis=0)
-        bound = np.partition(maxima, n_each - self._top_k)[n_each - self._top_k]
+        n_parts = len(logits) // n_maxima
+        maxima = logits[: n_parts * n_maxima].reshape(n_parts, n_maxima).max(axis=0)
+        bound = np.partition(maxima, n_maxima - k)[n_maxima - k]
         return np.flatnonzero(logits >= bound)
 
     def _truncated(self, logits: Floats) -> Candidates:
