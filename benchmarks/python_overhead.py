@@ -143,7 +143,7 @@ CASES = (
 )
 
 
-def round_ms(case: Case, n_vocab: int, temperature: float) -> float:
+def round_ms(case: Case, n_vocab: int, temperature: float, repeat_penalty: float) -> float:
     """CPU milliseconds of one round."""
     is_trimmed = n_vocab < 100_000
     n_ids = N_DRAFT_IDS if is_trimmed else n_vocab
@@ -155,11 +155,12 @@ def round_ms(case: Case, n_vocab: int, temperature: float) -> float:
     prompt = [7 * i % 4999 + 10 for i in range(200)]
     found = []
     policy = case.policy()
+    sampling = Sampling(temperature=temperature, seed=1, penalty_repeat=repeat_penalty)
     for _ in range(N_RUNS):
         generation = Generation(
             InstantTarget(n_vocab, case.agrees),
             drafter if case.has_heads else NoDrafter(),
-            Sampler(Sampling(temperature=temperature, seed=1), n_vocab),
+            Sampler(sampling, n_vocab),
             policy,
             prompt,
             max_tokens=N_TOKENS,
@@ -176,6 +177,7 @@ def round_ms(case: Case, n_vocab: int, temperature: float) -> float:
 
 def main(
     temperatures: Annotated[str, typer.Option(help="With commas between; 0 is greedy.")] = "0",
+    repeat_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
 ) -> None:
     table = Table(title="CPU milliseconds of Python a round", title_justify="left")
     table.add_column("round")
@@ -184,7 +186,9 @@ def main(
         name = "greedy" if temperature == 0 else f"T {temperature:g}"
         table.add_column(f"{n_vocab:,} ids, {name} (limit {LIMITS_MS[n_vocab]})", justify="right")
     for case in CASES:
-        table.add_row(case.name, *(f"{round_ms(case, *shape):.3f}" for shape in wanted))
+        table.add_row(
+            case.name, *(f"{round_ms(case, *shape, repeat_penalty):.3f}" for shape in wanted)
+        )
     Console().print(table)
 
 
