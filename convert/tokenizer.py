@@ -59,7 +59,8 @@ def tokenizer_metadata(
 ) -> dict[str, Any]:
     """The tokenizer.* pairs of a checkpoint; a folder without tokenizer gives "no_vocab"."""
     try:
-        return _metadata(folder, n_vocab, family, pre)
+        found = _metadata(folder, n_vocab, family, pre)
+        return {**found, **_suppressed(folder, n_vocab)} if family.suppresses else found
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise MtpError(
             f"{folder}: the tokenizer's files hold a value of an unexpected kind: {error}"
@@ -84,6 +85,17 @@ def _metadata(folder: Path, n_vocab: int, family: Family, pre: str | None) -> di
             f"{folder / 'tokenizer.json'}: neither byte-level BPE nor beside a tokenizer.model"
         )
     return dict(NO_VOCABULARY)
+
+
+def _suppressed(folder: Path, n_vocab: int) -> dict[str, Any]:
+    file = folder / "generation_config.json"
+    ids = (read_json(file).get("suppress_tokens") if file.is_file() else None) or []
+    wrong = [i for i in ids if type(i) is not int or not 0 <= i < n_vocab]
+    if wrong:
+        raise MtpError(
+            f"{file}: suppress_tokens: {str(wrong[0])[:40]}: expected ids below {n_vocab}"
+        )
+    return {"tokenizer.ggml.suppress_tokens": list(ids)} if ids else {}
 
 
 def _is_bpe(model: object) -> bool:

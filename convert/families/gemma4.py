@@ -4,6 +4,9 @@ The heads are a checkpoint of their own, a small model that reads the target's k
 (`gemma4-assistant` in llama.cpp). Full attention rotates a quarter of each head "proportionally":
 ggml has no such layout, so the factors of the other frequencies are so large that they stand
 still.
+
+The unified model (12B) is a Gemma 4 whose images and sounds are projected without towers of their
+own: its text part is the same, but for tokens that are never to be chosen.
 """
 
 from __future__ import annotations
@@ -215,6 +218,14 @@ GEMMA4 = Family(
     notes="its heads are a checkpoint of their own, Gemma4AssistantForCausalLM",
 )
 
+GEMMA4_UNIFIED = replace(
+    GEMMA4,
+    name="Gemma 4 unified",
+    classes=("Gemma4UnifiedForCausalLM", "Gemma4UnifiedForConditionalGeneration"),
+    suppresses=True,
+    notes="its heads are a checkpoint of their own, Gemma4UnifiedAssistantForCausalLM",
+)
+
 
 def _assistant_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     values = _metadata(config, n_heads)
@@ -229,7 +240,7 @@ def _assistant_metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 ASSISTANT = Family(
     name="Gemma 4 assistant",
-    classes=("Gemma4AssistantForCausalLM",),
+    classes=("Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM"),
     arch="gemma4-assistant",
     is_beside=True,
     rules=union(
@@ -250,4 +261,4 @@ ASSISTANT = Family(
     notes="heads that share their target's KV: a file to lay beside a Gemma 4",
 )
 
-FAMILIES = (GEMMA4, ASSISTANT)
+FAMILIES = (GEMMA4, GEMMA4_UNIFIED, ASSISTANT)

@@ -166,6 +166,8 @@ class Family:
     special_tokens: tuple[tuple[str, str], ...] = ()
     # Special tokens that are shown all the same: the marks a chat parser reads.
     visible_tokens: tuple[str, ...] = ()
+    # Whether generation_config.json's suppress_tokens, which are never to be chosen, come along.
+    suppresses: bool = False
     # What llama.cpp calls a tokenizer.json of characters with bytes as a last resort, where it has
     # a kind of its own for the family's.
     character_tokenizer: str = ""

@@ -180,6 +180,12 @@ class Model:
     def is_eog(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
+    def suppressed(self) -> list[int]:
+        """Ids that are never to be chosen (the file's tokenizer.ggml.suppress_tokens)."""
+        n_ids = ctypes.c_int32()
+        ids = lib.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(n_ids))
+        return list(ids[: n_ids.value]) if ids and n_ids.value else []
+
     def special_text(self, name: str) -> str:
         """The text of the "bos" or "eos" token, empty when the vocabulary has none."""
         token = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}[name](self.vocab)

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
 from mtp_cli.errors import MtpError
 
@@ -63,6 +65,7 @@ class Target:
         )
         self.max_draft = MAX_DEPTH if model.is_recurrent else MAX_COPIED
         self._hidden = hidden
+        self._suppressed = model.suppressed()
         self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
         self._checkpoint: tuple[int, bytes] | None = None
         self._n_last_decode = 0
@@ -117,7 +120,10 @@ class Target:
         self._n_last_decode = len(tokens)
 
     def _rows(self) -> Rows:
-        return Rows(self._context.logits(), self._context.hidden())
+        logits = self._context.logits()
+        if self._suppressed:  # here, so that every choice, plain or verified, is among the others
+            logits[:, self._suppressed] = -np.inf
+        return Rows(logits, self._context.hidden())
 
     def truncate(self, n_past: int) -> int:
         """Keep the first `n_past` ids, or none where the memory cannot; returns how many."""

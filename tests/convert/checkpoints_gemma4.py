@@ -3,6 +3,7 @@
 gemma4       keys that serve as values in full attention (31B), embeddings for each layer
 gemma4_e2b   embeddings for each layer, layers that read another's keys, wide MLPs there
 gemma4_moe   routed experts beside the dense MLP (26B-A4B)
+gemma4_unified  images and sounds projected without towers, around a plain text part (12B)
 """
 
 from __future__ import annotations
@@ -115,6 +116,25 @@ def gemma4_moe() -> Tiny:
         [S, F, S, F], enable_moe_block=True, num_experts=N_EXPERT, top_k_experts=2,
         moe_intermediate_size=FF_EXP,
     )  # fmt: skip
+
+
+def gemma4_unified() -> Tiny:
+    plain = _trunk([S, F, S, F])
+    text = {**plain.config, "model_type": "gemma4_unified_text"}
+    for key in ("architectures", "vocab_size_per_layer_input", "hidden_size_per_layer_input",
+                "enable_moe_block", "moe_intermediate_size"):  # fmt: skip
+        del text[key]
+    config = {
+        "architectures": ["Gemma4UnifiedForConditionalGeneration"], "model_type": "gemma4_unified",
+        "tie_word_embeddings": True, "text_config": text,
+    }  # fmt: skip
+    tiny = Tiny(config, byte_fallback=True)
+    for name, values in plain.tensors.items():
+        tiny.put(name.replace("model.", "model.language_model.", 1), values)
+    tiny.matrix("model.embed_vision.patch_dense.weight", EMBD, 12)
+    tiny.matrix("model.embed_vision.multimodal_embedder.embedding_projection.weight", EMBD, EMBD)
+    tiny.matrix("model.embed_audio.embedding_projection.weight", EMBD, 8)
+    return tiny
 
 
 def gemma4_assistant(**more: Any) -> Tiny:

@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "gemma4": (checkpoints_gemma4.gemma4, "gemma4", 0),
     "gemma4_e2b": (checkpoints_gemma4.gemma4_e2b, "gemma4", 0),
     "gemma4_moe": (checkpoints_gemma4.gemma4_moe, "gemma4", 0),
+    "gemma4_unified": (checkpoints_gemma4.gemma4_unified, "gemma4", 0),
     "qwen35": (checkpoints_mtp.qwen35, "qwen35", 1),
     "qwen35_vision": (checkpoints_mtp.qwen35_vision, "qwen35", 1),
     "qwen35moe": (checkpoints_mtp.qwen35moe, "qwen35moe", 1),

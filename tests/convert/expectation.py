@@ -65,7 +65,7 @@ def dequantized(tiny: Tiny) -> dict[str, Floats]:
     config = tiny.config.get("quantization_config") or {}
     found: dict[str, Floats] = {}
     for name, values in tiny.tensors.items():
-        if name.endswith("_scale_inv") or "visual" in name:
+        if name.endswith("_scale_inv") or re.search(r"visual|embed_(vision|audio)", name):
             continue
         if tiny.formats[name] == "F8_E4M3":
             rows, cols = config["weight_block_size"]

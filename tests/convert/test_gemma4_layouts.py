@@ -12,10 +12,19 @@ from gguf import GGUFReader
 from convert.build import Options, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
+from mtp_cli.errors import MtpError
 from tests.convert.checkpoints import EMBD, N_KV, Tiny, write_checkpoint
-from tests.convert.checkpoints_gemma4 import WIDTHS, F, gemma4, gemma4_e2b, gemma4_moe
+from tests.convert.checkpoints_gemma4 import (
+    WIDTHS,
+    F,
+    gemma4,
+    gemma4_assistant,
+    gemma4_e2b,
+    gemma4_moe,
+    gemma4_unified,
+)
 from tests.convert.native import trunk_rows
-from tests.convert.test_families import PROMPT
+from tests.convert.test_families import PROMPT, generate
 
 
 def converted(tiny: Tiny, folder: Path) -> Path:
@@ -38,6 +47,40 @@ def test_what_full_attention_has_instead_as_entries_by_layer(
     new.config["per_layer_config"] = {str(i): own for i, kind in enumerate(kinds) if kind == F}
     files = converted(old, tmp_path / "old"), converted(new, tmp_path / "new")
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def renamed(tiny: Tiny, architecture: str) -> Tiny:
+    tiny.config["architectures"] = [architecture]
+    return tiny
+
+
+def test_an_assistant_of_the_unified_model_is_like_any_other(tmp_path: Path) -> None:
+    other = renamed(gemma4_assistant(), "Gemma4UnifiedAssistantForCausalLM")
+    files = converted(gemma4_assistant(), tmp_path / "a"), converted(other, tmp_path / "b")
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_what_the_unified_model_never_says(tmp_path: Path) -> None:
+    before, _ = generate(converted(gemma4_unified(), tmp_path / "x"), 0)
+    config = tmp_path / "x" / "generation_config.json"
+    config.write_text(f'{{"suppress_tokens": [{before[3]}]}}')
+    quiet = converted(gemma4_unified(), tmp_path / "x")
+    key = "tokenizer.ggml.suppress_tokens"
+    assert GGUFReader(quiet).fields[key].contents() == [before[3]]
+    after, _ = generate(quiet, 0)
+    assert len(after) == len(before)
+    assert before[3] not in after
+    write_checkpoint(tmp_path / "x", renamed(gemma4(), "Gemma4ForCausalLM"))
+    plan = plan_checkpoint(open_checkpoint(tmp_path / "x"), Options())
+    assert key not in plan.metadata  # llama.cpp's converter knows it of the unified model only
+
+
+@pytest.mark.parametrize("ids", ["[320]", "[-1]", '["x"]', "[true]", "3"])
+def test_suppressed_tokens_that_are_no_ids(ids: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "x", gemma4_unified())
+    (folder / "generation_config.json").write_text(f'{{"suppress_tokens": {ids}}}')
+    with pytest.raises(MtpError, match=r"expected ids below 320|of an unexpected kind"):
+        plan_checkpoint(open_checkpoint(folder), Options())
 
 
 def test_keys_of_layers_that_read_anothers(tmp_path: Path) -> None:
