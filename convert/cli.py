@@ -264,7 +264,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer's own answer to KeyboardInterrupt
-            print("interrupted; nothing was written", file=sys.stderr)
+            print("interrupted; no unfinished file was left", file=sys.stderr)
         raise
 
 

@@ -216,7 +216,7 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
         time.sleep(0.02)
     run.send_signal(number)
     _, stderr = run.communicate(timeout=30)
-    assert (run.returncode, stderr) == (130, "interrupted; nothing was written\n")
+    assert (run.returncode, stderr) == (130, "interrupted; no unfinished file was left\n")
     assert os.listdir(out) == []
 
 
