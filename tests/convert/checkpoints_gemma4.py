@@ -122,7 +122,7 @@ def gemma4_unified() -> Tiny:
     plain = _trunk([S, F, S, F])
     text = {**plain.config, "model_type": "gemma4_unified_text"}
     for key in ("architectures", "vocab_size_per_layer_input", "hidden_size_per_layer_input",
-                "enable_moe_block", "moe_intermediate_size"):  # fmt: skip
+                "enable_moe_block"):  # fmt: skip
         del text[key]
     config = {
         "architectures": ["Gemma4UnifiedForConditionalGeneration"], "model_type": "gemma4_unified",
