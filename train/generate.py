@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli.engine.llama import Model
+from mtp_cli.engine.sampling import shortlist
 from mtp_cli.template import ChatTemplate, Message
 from train import prompts
 from train.batching import ManySequences
@@ -264,13 +265,12 @@ def draw(
     logits: npt.NDArray[np.float32], temperature: npt.NDArray[Any], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """One token a row, by temperature and top-p among the likeliest candidates."""
-    top = np.argpartition(-logits, N_CANDIDATES, axis=1)[:, :N_CANDIDATES]
-    values = np.take_along_axis(logits, top, 1)
-    order = np.argsort(-values, axis=1)
-    top, values = np.take_along_axis(top, order, 1), np.take_along_axis(values, order, 1)
-    weights = np.exp((values - values[:, :1]) / temperature[:, None])
-    weights /= weights.sum(1, keepdims=True)
-    weights[np.cumsum(weights, 1) - weights > TOP_P] = 0
-    edges = np.cumsum(weights, 1)
-    picks = (edges < rng.random((len(edges), 1)) * edges[:, -1:]).sum(1)
-    return np.take_along_axis(top, picks[:, None], 1)[:, 0]
+    drawn = np.empty(len(logits), np.int64)
+    for i, (row, point) in enumerate(zip(logits, rng.random(len(logits)), strict=True)):
+        top = shortlist(row, N_CANDIDATES)
+        top = top[row[top].argsort()[::-1]]
+        weights = np.exp((row[top] - row[top[0]]) / temperature[i])
+        before = (weights / weights.sum()).cumsum() - weights / weights.sum()
+        edges = weights[before <= TOP_P].cumsum()
+        drawn[i] = top[(edges < point * edges[-1]).sum()]
+    return drawn

@@ -2,12 +2,15 @@
 
 Owns the wording only. Knows nothing of models, token ids or files; every choice comes from the
 random generator passed in, so a seed names a prompt. Kinds that work on a text (summaries,
-edits, reviews) take it from `material`, earlier answers of the trunk itself, when there are any.
+edits, reviews) take it from `material`, earlier answers of the trunk itself, when there are any;
+half of the words, topics and sentences in the templates come from there too, since lists as short
+as these would ask for the same answers again and again.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 
 SYSTEMS = (
@@ -320,22 +323,47 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
 }
 
 
+_WORD_FACTS = (
+    "What is {word}?",
+    "What does '{word}' mean?",
+    "Use the word '{word}' in a sentence.",
+    "Why is {word} important?",
+    "Name three things that have to do with {word}.",
+    "Where does the word '{word}' come from?",
+)
+_OWN_SHARE = 0.5  # of words and sentences that are taken from the trunk's own texts
+
+
+def _own(rng: random.Random, texts: Sequence[str]) -> tuple[str | None, str | None]:
+    """A word and a sentence out of one of the texts, None for what is to come from a list."""
+    if not texts:
+        return None, None
+    text = rng.choice(texts)
+    words = re.findall(r"\b[a-z]{6,}\b", text)
+    sentences = re.findall(r"[A-Z][^.!?\n]{20,120}[.!?]", text)
+    return (
+        rng.choice(words) if words and rng.random() < _OWN_SHARE else None,
+        rng.choice(sentences) if sentences and rng.random() < _OWN_SHARE else None,
+    )
+
+
 def prompt(rng: random.Random, material: Sequence[str] = ()) -> str:
-    """One user turn. `material`: texts for the kinds that work on a text."""
+    """One user turn. `material`: texts of the trunk to work on and to take words from."""
     kinds = list(_KINDS)
     kind = rng.choices(kinds, [_KINDS[name][0] for name in kinds])[0]
     texts = [text for text in material if "```" not in text and len(text) > 80]
+    word, sentence = _own(rng, texts)
     codes = [text.split("```")[1].strip() for text in material if text.count("```") >= 2]
     fields = {
         "language": rng.choice(_LANGUAGES),
         "task": rng.choice(_TASKS),
-        "topic": rng.choice(_TOPICS),
+        "topic": word or rng.choice(_TOPICS),
         "topic2": rng.choice(_TOPICS),
         "thing": rng.choice(_THINGS),
-        "subject": rng.choice(_SUBJECTS),
-        "sentence": rng.choice(_SENTENCES),
+        "subject": word or rng.choice(_SUBJECTS),
+        "sentence": sentence or rng.choice(_SENTENCES),
         "tongue": rng.choice(_TONGUES),
-        "fact": rng.choice(FACTS),
+        "fact": rng.choice(_WORD_FACTS).format(word=word) if word else rng.choice(FACTS),
         "open": rng.choice(OPEN),
         "n": rng.choice(("three", "five", "5", "10", "seven", "4")),
         "a": rng.randint(2, 99),

@@ -101,7 +101,22 @@ class Sampling:
 # Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
 # (benchmarks/LOG.md, "Acceptance rules").
 _SHARPNESS = 1.5
-_MAXIMA = 24  # maxima of parts of a row for each of the top k, see `_shortlist`
+_MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
+
+
+def shortlist(logits: Floats, k: int) -> npt.NDArray[np.integer[Any]]:
+    """The ids that can be among the k > 0 likeliest of a row, (n,) float32, and some more.
+
+    The k-th largest maximum of disjoint parts of the row is not above its k-th largest value. To
+    sort all ids costs several times as much.
+    """
+    n_maxima = _MAXIMA * k
+    if len(logits) < 2 * n_maxima:
+        return np.arange(len(logits), dtype=np.int32)
+    n_parts = len(logits) // n_maxima
+    maxima = logits[: n_parts * n_maxima].reshape(n_parts, n_maxima).max(axis=0)
+    bound = np.partition(maxima, n_maxima - k)[n_maxima - k]
+    return np.flatnonzero(logits >= bound)
 
 
 class Sampler:
@@ -179,24 +194,9 @@ class Sampler:
         """The next random number, uniform in [0, 1)."""
         return self._rng.random()
 
-    def _shortlist(self, logits: Floats) -> npt.NDArray[np.integer[Any]]:
-        """The ids that can be among the top k, and some more; all where there is no top k.
-
-        The k-th largest maximum of disjoint parts of the row is not above its k-th largest value.
-        The chain would copy and sort all ids, at several times the cost.
-        """
-        k = self._top_k
-        n_maxima = _MAXIMA * k
-        if k <= 0 or len(logits) < 2 * n_maxima:
-            return self._ids[: len(logits)]
-        n_parts = len(logits) // n_maxima
-        maxima = logits[: n_parts * n_maxima].reshape(n_parts, n_maxima).max(axis=0)
-        bound = np.partition(maxima, n_maxima - k)[n_maxima - k]
-        return np.flatnonzero(logits >= bound)
-
     def _truncated(self, logits: Floats) -> Candidates:
         """What the chain leaves of a row as it is."""
-        ids = self._shortlist(logits)
+        ids = shortlist(logits, self._top_k) if self._top_k > 0 else self._ids[: len(logits)]
         data = self._data[: len(ids)]
         data["id"] = ids  # the chain reorders its rows
         data["logit"] = logits[ids]

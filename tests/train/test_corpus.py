@@ -145,3 +145,14 @@ def test_templates_give_varied_prompts_without_holes() -> None:
     assert len(set(written)) > 400
     assert not any("{" in text and "}" in text and "{text}" in text for text in written)
     assert prompts.prompt(random.Random(3)) == prompts.prompt(random.Random(3))
+
+
+def test_half_of_what_is_asked_about_is_out_of_the_trunks_own_texts() -> None:
+    rng = random.Random(0)
+    material = ["Lichens survive wherever nothing else survives. " * 3]
+    words = ("lichens", "survive", "wherever", "nothing", "survives")
+    poems = [
+        text for text in (prompts.prompt(rng, material) for _ in range(2000)) if "poem" in text
+    ]
+    share = sum(any(word in text for word in words) for text in poems) / len(poems)
+    assert 0.3 < share < 0.7
