@@ -84,6 +84,7 @@ class Checkpoint:
     progress: Progress
     shape: HeadShape
     draft_ids: npt.NDArray[np.int32]
+    curriculum: tuple[float, ...]
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
@@ -98,6 +99,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         Progress(**saved["progress"]),
         HeadShape(**saved["shape"]),
         saved["draft_ids"].numpy(),
+        tuple(saved["settings"]["curriculum"]),
     )
 
 

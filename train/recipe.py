@@ -7,6 +7,7 @@ only module that knows both the GGUF's arrays and PyTorch's tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def prepare(
     device: str,
     start: Path | None = None,
 ) -> Run:
-    """A run at its start, or where its folder's checkpoint left it.
+    """A run at its start, or where its folder's checkpoint left it; that one keeps its curriculum.
 
     start: a head file whose weights the run starts from; random ones without
     """
@@ -97,6 +98,7 @@ def prepare(
     else:
         vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
         shape = saved.shape
+        settings = replace(settings, curriculum=saved.curriculum)
     head = new_head(trunk, shape, vocabulary, settings.seed)
     if saved is None and start is not None:
         take_over(head, trunk, vocabulary, start)

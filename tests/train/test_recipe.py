@@ -12,10 +12,11 @@ pytest.importorskip("torch")
 from mtp_cli import models
 from mtp_cli.errors import MtpError
 from tests.train.test_export import EXACT, SHAPE, weights
-from train.corpus import make_vocabulary
+from train.corpus import Corpus, Role, Sample, make_vocabulary
 from train.export import write_head
+from train.fit import SECOND_CURRICULUM, Run, Settings
 from train.head import HeadShape
-from train.recipe import new_head, take_over
+from train.recipe import new_head, prepare, take_over
 from train.trunk import Trunk
 
 
@@ -51,3 +52,16 @@ def test_a_head_of_another_width_is_refused(trunk: Trunk, tmp_path: Path) -> Non
     head = new_head(trunk, shape(96), vocabulary, seed=1)
     with pytest.raises(MtpError, match="ffn_gate: expected"):
         take_over(head, trunk, vocabulary, path)
+
+
+def test_a_resumed_run_keeps_its_curriculum(trunk: Trunk, tmp_path: Path) -> None:
+    ids = np.arange(20, dtype=np.int32)
+    roles = np.full(20, Role.GREEDY, np.uint8)
+    corpus = Corpus([Sample(ids, roles, np.zeros((20, 576), np.float16))], [])
+
+    def run(settings: Settings) -> Run:
+        return prepare(trunk, corpus, tmp_path, settings, n_draft=32, n_ff=64, device="cpu")
+
+    run(Settings(9, curriculum=SECOND_CURRICULUM)).save()
+    again = run(Settings(12))
+    assert again.settings == Settings(12, curriculum=SECOND_CURRICULUM)
