@@ -162,8 +162,7 @@ _Seed = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Same seed, same answer; every --depth from 1 to 8 has its own. [default: a random "
-        "one]",
+        help="Same seed, same answer: plain decoding's, at any --depth. [default: a random one]",
     ),
 ]
 _Ctx = Annotated[

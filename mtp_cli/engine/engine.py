@@ -157,18 +157,12 @@ class Engine:
                answer is plain decoding's on every format: the greedy one, or the seed's
         max_tokens: at 0 the answer has no token, and the prompt is not read
 
-        At a temperature above 0 every answer comes from the target's own distribution. What a seed
-        promises beside that, on one machine and where row counts change no bit of the logits:
-
-            a fixed depth    the same answer at the same depth. Drafts are drawn (`verify.py`), so
-                             that another depth gives another answer
-            "auto", `exact`  the same answer as plain decoding. "auto" decides by the clock, so
-                             drafts are best guesses and the target chooses every token by itself
-
-        Without a seed drafts are drawn at every depth.
+        At a temperature above 0 every answer comes from the target's own distribution. With a seed
+        it is plain decoding's answer, on one machine and where row counts change no bit of the
+        logits: drafts are best guesses, and the target chooses every token by itself. Without one
+        drafts are drawn (`verify.py`), of which more are accepted.
         """
-        is_repeatable = sampling.seed is None or isinstance(depth, int)
-        sampler = Sampler(sampling, self.n_vocab, draws_drafts=is_repeatable and not exact)
+        sampler = Sampler(sampling, self.n_vocab, draws_drafts=sampling.seed is None and not exact)
         generation = Generation(
             self._target,
             self._drafter,  # at depth 0 too: it has to follow the timeline

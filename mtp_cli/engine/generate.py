@@ -208,9 +208,8 @@ class Generation:
         rows = self._target.prefill(new, self._drafter.n_window, lambda: self._is_stopped)
         if rows is None:
             return None
-        if rows.hidden is not None:
-            n_hidden = len(rows.hidden)
-            self._drafter.observe(new[-n_hidden:], len(self._prompt) - n_hidden, rows.hidden)
+        n_seen = len(new) if rows.hidden is None else len(rows.hidden)
+        self._drafter.observe(new[-n_seen:], len(self._prompt) - n_seen, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
         first = self._choose(self._row(len(self._prompt) - 1, rows.logits[-1]))
         self.stats.cached_tokens = n_past
@@ -243,7 +242,9 @@ class Generation:
         chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self.policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
-        self.stats.count_round(len(verified), len(chosen) - 1)
+        # Nothing of the target's own comes after a drafted end.
+        is_end_drafted = self._is_end(chosen[-1]) and chosen == verified[: len(chosen)]
+        self.stats.count_round(len(verified), len(chosen) - (not is_end_drafted))
         return chosen
 
     def _propose(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:

@@ -99,7 +99,8 @@ class Target:
         n_rows = n_hidden if self._hidden is HiddenSource.NEXTN else 1
         n_rows = min(n_rows, len(last), N_OUTPUTS, len(tokens) // _ROWS_PER_OUTPUT)
         self._append(last, first_output=len(last) - max(1, n_rows))
-        return self._rows()
+        rows = self._rows()
+        return Rows(rows.logits, None) if self._hidden is HiddenSource.EMBD else rows
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""
@@ -158,8 +159,10 @@ class Target:
             raise MtpError("llama.cpp could not return to a saved recurrent state")
         del self.ids[n_saved:]
         self._checkpoint = None
-        if replayed:
-            self._append(replayed, first_output=len(replayed))
+        n_batch = self._context.n_batch
+        for start in range(0, len(replayed), n_batch):
+            part = replayed[start : start + n_batch]
+            self._append(part, first_output=len(part))
 
     def clear(self) -> None:
         self._context.clear()

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import pytest
 
-from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.base import Draft, likeliest
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_WAITING, MtpDrafter
 from mtp_cli.engine.llama import Context, Floats, HiddenSource
 from mtp_cli.engine.target import MAX_DEPTH
@@ -126,6 +126,25 @@ def test_rounds_of_rejected_and_accepted_drafts(new_drafter: Drafters, kind: str
         n_past += n_rows
 
     assert_same(drafter.draft(TEXT[n_past], 8), fresh_draft(new_drafter(kind), 0, n_past))
+
+
+@every_kind
+def test_rows_that_no_one_saw_end_what_was_known(new_drafter: Drafters, kind: str) -> None:
+    """A prompt's, between two answers: the row before it is not the newest token's."""
+    drafter = new_drafter(kind)
+    show(drafter, 0, 30)
+    drafter.draft(TEXT[30], 3)
+    show(drafter, 30, 32)
+    drafter.truncate(32)
+    drafter.observe(TEXT[32:60], 32, None)
+    assert drafter.n_waiting == 0
+    assert drafter.draft(TEXT[60], 3) == Draft()
+    show(drafter, 60, 70)
+    assert_same(drafter.draft(TEXT[70], 8), fresh_draft(new_drafter(kind), 60, 70))
+
+
+def test_a_row_that_is_no_numbers_promises_nothing() -> None:
+    assert likeliest(np.full(5, np.nan, np.float32), None).prob == 0
 
 
 @every_kind

@@ -123,6 +123,8 @@ def test_an_end_inside_a_draft_is_the_end(position: int, skill: str) -> None:
     assert finish(generation) == answer[:n]
     assert generation.finish_reason == "stop"
     assert target.ids == PROMPT + answer[: n - 1]
+    if skill == "perfect":  # the end itself is drafted and accepted, where it is not a round's last
+        assert sum(generation.stats.accepted) == n - 1 - (n - 1) // 5
 
 
 @pytest.mark.parametrize("n_ctx", range(4, 16))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.llama import Floats, HiddenSource
-from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS, Rows, Target
+from mtp_cli.engine.target import MAX_DEPTH, N_BATCH, N_OUTPUTS, Rows, Target
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
 from tests.engine.conftest import Targets
@@ -269,6 +269,20 @@ def test_a_replay_is_only_needed_for_what_was_rejected(new_target: Targets, kind
     assert target.ids == ids
 
     assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), ids, NEXT))
+
+
+@pytest.mark.parametrize("kind", REPLAYED)
+def test_a_replay_of_more_than_one_batch(new_target: Targets, kind: str) -> None:
+    """An accepted draft's checkpoint is gone back to from the end of a long prompt."""
+    target, long = new_target(kind, n_ctx=1024), tiny.random_ids(N_BATCH + 60, seed=4)
+    read(target, PROMPT)
+    target.verify(DRAFT[:3])
+    read(target, long)
+    ids = [*PROMPT, *DRAFT[:3], *long[:-1]]
+    assert target.truncate(len(ids)) == len(ids)
+    assert target.ids == ids
+
+    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind, n_ctx=1024), ids, NEXT))
 
 
 @pytest.mark.parametrize("kind", REPLAYED)

@@ -117,7 +117,7 @@ class RecordedHeads:
         return min(N_WAITING, max(0, self._n_shown - self._n_read))
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        self._n_shown += len(ids)
+        self._n_shown = position + len(ids) - len(self._trace.prompt)
 
     def draft(
         self,

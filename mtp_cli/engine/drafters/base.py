@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,11 +38,12 @@ class Propose(Protocol):
 
 
 def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
-    """The drafter's best id, and its probability."""
+    """The drafter's best id, and its probability; 0 from a row that is not all numbers."""
     best = int(logits.argmax())
     weights = logits - logits[best]
     np.exp(weights, out=weights)  # in place: another row of a large vocabulary is a page fault each
-    return Proposal(best, float(1 / weights.sum()))
+    total = float(weights.sum())
+    return Proposal(best, 1 / total if math.isfinite(total) else 0.0)
 
 
 @dataclass
@@ -98,7 +100,8 @@ class Drafter(Protocol):
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         """The target has decoded `ids` at `position` and after.
 
-        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
+        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it. None: rows
+                that no one can see, as a prompt's; what was kept of earlier ones is then behind
         """
 
     def draft(

@@ -42,7 +42,7 @@ class _Rows:
     def append(self, position: int, rows: Floats) -> None:
         """rows: (n, n_embd); after a gap in the positions only they are kept."""
         if position != self.end:
-            self.start = self.end = position
+            self.restart(position)
         n_old, n_new = self.end - self.start, len(rows)
         if n_new >= N_KEPT:
             self._rows[:] = rows[-N_KEPT:]
@@ -54,6 +54,9 @@ class _Rows:
         self.start += n_forgotten
         self.end += n_new
         self._rows[n_old - n_forgotten : n_old - n_forgotten + n_new] = rows
+
+    def restart(self, position: int) -> None:
+        self.start = self.end = position
 
     def since(self, position: int) -> Floats:
         return self._rows[position - self.start : self.end - self.start]
@@ -156,7 +159,9 @@ class IndependentDrafter:
         return self._heads[0].n_missed(self._rows)
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        if hidden is not None and len(hidden):
+        if hidden is None:
+            self._rows.restart(position + len(ids))
+        else:
             self._rows.append(position, hidden)
 
     def draft(

@@ -101,7 +101,10 @@ class MtpDrafter:
         self._n_forgotten = 0  # and none before this one
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        if hidden is None or not len(ids):
+        if hidden is None:
+            self._carry = None
+            self._next = position + len(ids)
+            self._waiting.restart(self._next)
             return
         if position != self._next:  # rows were left out, as in a long prompt
             self._carry = None

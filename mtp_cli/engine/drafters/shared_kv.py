@@ -38,9 +38,7 @@ class SharedKvDrafter:
         self._next = 0  # the position after it
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        if hidden is None or not len(ids):
-            return
-        self._row = hidden[-1].copy()
+        self._row = None if hidden is None else hidden[-1].copy()
         self._next = position + len(ids)
 
     def draft(
