@@ -122,7 +122,7 @@ class ExpectedValue:
     Time is counted in plain rounds, so that a machine that slows down changes no decision.
 
     row_counts: how many rows may be verified together; any number unless told
-    n_drafted:  the most ids that the heads can draft
+    n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for
     """
 
     def __init__(
@@ -137,10 +137,10 @@ class ExpectedValue:
             row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
         ]
         self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
-        self._n_drafted = n_drafted
+        self._n_drafted = min(n_drafted, MAX_DEPTH)
         self._heads = HeadAcceptance()
         self._matches = MatchAcceptance()
-        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(n_drafted)]
+        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(self._n_drafted)]
         self._rng = np.random.default_rng(0)
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS

@@ -60,7 +60,8 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off.
+    """How to choose tokens. temperature 0 (below 1e-6) is greedy; top_k 0, top_p 1 and min_p 0 are
+    off.
 
     The defaults are llama.cpp's own. seed: the same one gives the same answer to the same prompt
     (`Engine.generate` says how far that goes); None: every answer is another one.
@@ -101,6 +102,7 @@ class Sampling:
 # Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
 # (benchmarks/LOG.md, "Acceptance rules").
 _SHARPNESS = 1.5
+_COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
 _MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
 
 
@@ -125,12 +127,12 @@ class Sampler:
     draws_drafts: whether drafts are drawn from the head's distribution, not its best guesses.
                   Without, every choice costs one random number, so that a seed gives the same text
                   however many of its tokens were drafted. With, random numbers go to drafts and
-                  their verification too: the same text only from the same drafts.
+                  their verification too.
     n_before:     how many of the ids before a row it looks at, to penalise them; 0 for none
     """
 
     def __init__(self, sampling: Sampling, n_vocab: int, *, draws_drafts: bool = False) -> None:
-        self.is_greedy = sampling.temperature <= 0
+        self.is_greedy = sampling.temperature < _COLDEST
         self.draws_drafts = draws_drafts and not self.is_greedy
         self._penalties = sampling.penalties
         self.n_before = self._penalties.n_before

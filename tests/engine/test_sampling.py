@@ -74,7 +74,7 @@ def test_a_shortlist_has_the_likeliest_and_is_short(n: int, k: int) -> None:
 def test_greedy_is_the_first_of_the_best() -> None:
     logits = np.zeros(N_ROW, np.float32)
     logits[[17, 130]] = 5
-    for sampling in (Sampling(temperature=0), Sampling(temperature=0, seed=4), Sampling(-1.0)):
+    for sampling in (Sampling(0), Sampling(0, seed=4), Sampling(-1.0), Sampling(1e-40, seed=4)):
         assert Sampler(sampling, N_ROW).choose(logits) == 17
 
 

@@ -87,3 +87,10 @@ def test_a_draw_from_the_targets_own_distribution_always_stands() -> None:
         drawn = dict.fromkeys(range(3), p)
         chosen = verify_block(draft, drawn, [p] * 4, lambda row: row, random, is_end)
         assert chosen[:3] == draft
+
+
+def test_what_is_no_number_keeps_nothing() -> None:
+    nothing = Candidates(np.arange(2, dtype=np.int32), np.full(2, np.nan))
+    draft, drawn = [0, 1], dict.fromkeys(range(2), dist([1, 1]))
+    chosen = verify_block(draft, drawn, [nothing] * 3, lambda row: row, lambda: 0.5, is_end)
+    assert len(chosen) == 1

@@ -19,6 +19,7 @@ from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth, Seconds
+from mtp_cli.engine.target import MAX_DEPTH
 from tests.policy.machines import N_MAX, TABLES, bursts, false_matches, joined, made_up
 from tests.policy.simulation import Machine, bound_s, load_traces, plain_s, replay
 
@@ -275,3 +276,8 @@ def test_what_was_drawn_is_verified_even_where_it_disappoints() -> None:
     assert policy.choose(drawn) == [5]
     policy.begin(8, 100, 1, Match())
     assert policy.choose(Draft([5, 6], [0.01, 0.01])) == []
+
+
+def test_more_heads_than_are_ever_asked() -> None:
+    policy = ExpectedValue(CostModel(next(iter(TABLES.values()))), n_drafted=10)
+    assert policy.begin(15, 10, 0, Match()) <= MAX_DEPTH
