@@ -1,7 +1,7 @@
 """Acceptance in the real loop: the engine, at a fixed depth, on prompts training never saw.
 
 Owns the held-out prompts and the counting. `train/fit.py` keeps these prompts out of the corpus
-by their rendered ids.
+by their rendered ids, and mtp-bench's with them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mtp_cli.bench import prompts as bench
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.session import prompt_ids
 from train.corpus import prompt_key
@@ -139,7 +140,8 @@ class Acceptance:
 
 def held_out_keys(engine: Engine) -> list[bytes]:
     """What the corpus must not contain."""
-    texts = (text for group in PROMPTS.values() for text in group)
+    groups = (*PROMPTS.values(), *bench.PROMPTS.values())
+    texts = (text for group in groups for text in group)
     return [prompt_key(np.array(prompt_ids(engine, text), np.int32)) for text in texts]
 
 

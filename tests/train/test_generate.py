@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtp_cli.bench.prompts import PROMPTS as BENCH
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.models import built_in_model
+from mtp_cli.session import prompt_ids
 from train.batching import bf16_copy
-from train.corpus import Role, answers, n_tokens_in, read_shard
+from train.corpus import Role, answers, n_tokens_in, prompt_key, read_shard
 from train.generate import Generator, Settings, draw, is_looping
+from train.measure import PROMPTS, held_out_keys
 from train.trunk import Trunk
 
 
@@ -70,3 +73,15 @@ def test_loops_are_seen_and_lists_are_not() -> None:
     assert is_looping([5, 6, *range(30), *range(30), *range(30)])
     assert not is_looping(list(range(200)))
     assert not is_looping([n if n % 7 else 0 for n in range(100)])
+
+
+def test_what_is_measured_on_is_known_by_its_request() -> None:
+    """The prompts of `measure` and of mtp-bench."""
+    with Engine.open(built_in_model(), n_ctx=512, n_threads=1) as engine:
+        known = held_out_keys(engine)
+        for groups in (PROMPTS, BENCH):
+            text = next(iter(groups.values()))[0]
+            ids = np.array(prompt_ids(engine, text), np.int32)
+            assert prompt_key(ids) in known
+        ids = np.array(prompt_ids(engine, "Who was the first pirate?"), np.int32)
+        assert prompt_key(ids) not in known
