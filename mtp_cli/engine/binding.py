@@ -33,6 +33,7 @@ except (ImportError, AttributeError, OSError) as error:
 
 __all__ = [
     "PINNED",
+    "backends",
     "errors",
     "ext",
     "failure",
@@ -119,8 +120,31 @@ lib.llama_backend_init()
 
 def ggml_base() -> ctypes.CDLL:
     """ggml's own library, which reads GGUF headers and quantizes rows."""
-    library: ctypes.CDLL = load_shared_library("ggml-base", Path(lib.__file__).parent / "lib")
+    return _library("ggml-base")
+
+
+def _library(name: str) -> ctypes.CDLL:
+    library: ctypes.CDLL = load_shared_library(name, Path(lib.__file__).parent / "lib")
     return library
+
+
+def backends() -> tuple[str, ...]:
+    """What computes here: how the backends were built, then every device's name and description.
+
+    Another build of the same release (-DGGML_CUDA=on), another card or another CPU differs in it.
+    """
+    registry, base = _library("ggml"), ggml_base()
+    registry.ggml_backend_dev_count.argtypes = []
+    registry.ggml_backend_dev_count.restype = ctypes.c_size_t
+    registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    registry.ggml_backend_dev_get.restype = ctypes.c_void_p
+    words = [lib.llama_print_system_info()]
+    for index in range(registry.ggml_backend_dev_count()):
+        device = registry.ggml_backend_dev_get(index)
+        for describe in (base.ggml_backend_dev_name, base.ggml_backend_dev_description):
+            describe.argtypes, describe.restype = [ctypes.c_void_p], ctypes.c_char_p
+            words.append(describe(device))
+    return tuple(word.decode(errors="replace").strip() for word in words)
 
 
 @contextlib.contextmanager

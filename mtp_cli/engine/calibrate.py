@@ -35,6 +35,9 @@ _TARGET_S = 0.7  # for the row counts; two passes over them are made in any case
 _LONG_S = 2.5  # a longer context is left out where its rows, read together, would take longer
 N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
 _N_REMEMBERED = 64
+# Goes up when kernels we choose, or how they are measured, change: what was measured before, and
+# which row counts were seen to be exact, holds no more.
+_VERSION = 1
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -45,7 +48,7 @@ def cost_table(
     n_max: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> CostTable:
-    """What was measured under these very facts (files, threads), or is measured now."""
+    """What was measured under these very facts (files, backends, threads), or is measured now."""
     table = _remembered(facts)
     if table is None or len(table.target_s) != n_max:
         table = calibrate(target, drafter, n_max, clock)
@@ -230,7 +233,7 @@ def _path() -> Path:
 
 def _key(facts: Sequence[object]) -> str:
     machine = (platform.node(), platform.machine(), platform.processor(), os.cpu_count())
-    return hashlib.sha256(repr((*facts, machine)).encode()).hexdigest()
+    return hashlib.sha256(repr((_VERSION, *facts, machine)).encode()).hexdigest()
 
 
 def _read() -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Literal
 import psutil
 
 from mtp_cli.engine import gguf_header
-from mtp_cli.engine.binding import supports_gpu
+from mtp_cli.engine.binding import backends, supports_gpu
 from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.depth import ExpectedValue
@@ -107,7 +107,7 @@ class Engine:
                 target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
                 opened.callback(target.close)
                 files = (identity(model), identity(heads) if heads else None)
-                cost_facts = (*files, n_threads, n_layers)
+                cost_facts = (*files, backends(), n_threads, n_layers)
                 drafter: Drafter = NoDrafter()
                 if pairing is not None:
                     drafter = open_drafter(target, pairing, n_threads, n_layers)

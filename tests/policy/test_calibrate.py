@@ -201,6 +201,18 @@ def test_is_measured_once_for_the_same_files_and_again_for_others(
     assert unused.now > 0.0
 
 
+def test_is_measured_again_when_how_we_compute_or_measure_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench = Bench()
+    cached(bench, "model")
+    before = bench.now
+    monkeypatch.setattr(calibrate, "_VERSION", calibrate._VERSION + 1)
+    cached(bench, "model")
+    assert bench.now > before
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
 def test_a_damaged_cache_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str

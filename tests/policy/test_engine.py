@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import gguf
 import pytest
 
-from mtp_cli.engine import Depth, Engine, Generation, Sampling
+from mtp_cli.engine import Depth, Engine, Generation, Sampling, binding
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth, Seconds
 from mtp_cli.engine.target import MAX_DEPTH
 from tests.engine import tiny
@@ -106,6 +108,31 @@ def test_costs_are_measured_once(engine: Engine) -> None:
     assert all(seconds > 0 for seconds in costs.table.target_s)
     assert 0 < costs.table.step_s < float("inf")
     assert engine.costs() is costs
+
+
+def test_costs_are_measured_again_where_other_backends_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU's table says nothing of a build with a GPU, nor which row counts are exact there."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = tiny.llama().write(tmp_path / "tiny.gguf")
+
+    def n_measured() -> int:
+        with Engine.open(model, n_threads=1) as engine:
+            engine.costs()
+        (file,) = tmp_path.rglob("costs.json")
+        return len(json.loads(file.read_text()))
+
+    assert [n_measured(), n_measured()] == [1, 1]
+    monkeypatch.setattr(binding.lib, "llama_print_system_info", lambda: b"CUDA : ARCHS = 900 | ")
+    assert n_measured() == 2
+
+
+def test_backends_are_told_apart_by_their_devices_too() -> None:
+    built, *devices = binding.backends()
+    assert "CPU" in built
+    assert "CPU" in devices
+    assert len(devices) % 2 == 0  # a name and a description each
 
 
 def test_a_policy_of_ones_own_can_decide(engine: Engine) -> None:
