@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 import platform
 import tempfile
@@ -110,14 +111,14 @@ class _TargetBench:
         self._rewind()
         started = self._clock()
         seconds: list[list[float]] = [[] for _ in counts]
-        exact = set(counts)
+        exact = set(counts)  # 1 stays: on backends that round anew each time it is still plain
         for n_passes in itertools.count():
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
             for n, of_count in zip(counts, seconds, strict=True):
                 elapsed_s, logits = self._time(ids[:n])
                 of_count.append(elapsed_s)
-                if not np.array_equal(logits, single[:n]):
+                if n > 1 and not np.array_equal(logits, single[:n]):
                     exact.discard(n)
         return between(counts, [min(s) for s in seconds], n_max), tuple(sorted(exact))
 
@@ -208,17 +209,13 @@ def _some_ids(n: int) -> list[int]:
 
 
 def _remembered(facts: Sequence[object]) -> CostTable | None:
-    entry = _read().get(_key(facts))
-    try:
-        return None if entry is None else CostTable(**_tuples(entry))
-    except (AttributeError, TypeError):
-        return None
+    return _read().get(_key(facts))
 
 
 def _remember(facts: Sequence[object], table: CostTable) -> None:
     """Best effort: without a cache the next start measures again."""
-    tables = {**_read(), _key(facts): dataclasses.asdict(table)}
-    kept = dict(list(tables.items())[-_N_REMEMBERED:])
+    tables = {**_read(), _key(facts): table}
+    kept = {key: dataclasses.asdict(tables[key]) for key in list(tables)[-_N_REMEMBERED:]}
     path = _path()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,13 +233,42 @@ def _key(facts: Sequence[object]) -> str:
     return hashlib.sha256(repr((_VERSION, *facts, machine)).encode()).hexdigest()
 
 
-def _read() -> dict[str, dict[str, Any]]:
+def _read() -> dict[str, CostTable]:
+    """What the file holds, without what is no table: that is measured again and replaced."""
     try:
-        tables = json.loads(_path().read_text())
-    except (OSError, ValueError):
+        entries = json.loads(_path().read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
-    return tables if isinstance(tables, dict) else {}
+    if not isinstance(entries, dict):
+        return {}
+    tables = {key: _table(entry) for key, entry in entries.items()}
+    return {key: table for key, table in tables.items() if table is not None}
 
 
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
+def _table(entry: object) -> CostTable | None:
+    """An entry of the file as the table it was written from; None when it cannot be one."""
+    fields = {field.name for field in dataclasses.fields(CostTable)}
+    if not isinstance(entry, dict) or entry.keys() != fields:
+        return None
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    table = CostTable(**values)
+    return table if _is_sound(table) else None
+
+
+def _is_sound(table: CostTable) -> bool:
+    """Whether what was read has the types of a table and values that can be seconds."""
+    series = (table.target_s, table.growth_s)
+    steps = (table.first_s, table.row_s, table.step_s)
+    if not all(isinstance(values, tuple) for values in (*series, table.exact)):
+        return False
+    if not all(type(value) is float for value in (*itertools.chain(*series), *steps)):
+        return False
+    n_max = len(table.target_s)
+    return (
+        len(table.growth_s) == n_max
+        and all(0 < seconds < math.inf for seconds in table.target_s)
+        and all(0 <= seconds < math.inf for seconds in (*table.growth_s, table.row_s))
+        and all(seconds > 0 for seconds in (table.first_s, table.step_s))
+        and all(type(n) is int and 1 <= n <= n_max for n in table.exact)
+        and 1 in table.exact
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,7 +214,7 @@ def test_is_measured_again_when_how_we_compute_or_measure_has_changed(
     assert bench.now > before
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no json", "[" * 200_000])
 def test_a_damaged_cache_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -225,3 +226,74 @@ def test_a_damaged_cache_is_measured_anew(
     before = bench.now
     cached(bench, "model")
     assert bench.now > before
+
+
+NAN, INF = float("nan"), float("inf")
+ROWS = [0.01] * N_MAX
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_s": 5},
+        {"target_s": "slow"},
+        {"target_s": [0.01, "slow"]},
+        {"target_s": [0.01, True] * (N_MAX // 2)},
+        {"target_s": [0.0] * N_MAX},
+        {"target_s": [-0.01, *ROWS[1:]]},
+        {"target_s": [INF, *ROWS[1:]]},
+        {"target_s": [NAN, *ROWS[1:]]},
+        {"target_s": [10**400, *ROWS[1:]]},
+        {"target_s": [], "growth_s": []},
+        {"growth_s": ROWS[1:]},
+        {"growth_s": [-0.01, *ROWS[1:]]},
+        {"growth_s": None},
+        {"first_s": None},
+        {"first_s": 0.0},
+        {"step_s": -0.01},
+        {"step_s": NAN},
+        {"row_s": -0.01},
+        {"row_s": INF},
+        {"exact": [2]},
+        {"exact": [1, N_MAX + 1]},
+        {"exact": [0, 1]},
+        {"exact": [1, 1.5]},
+        {"exact": 1},
+        {"depth": 1},
+    ],
+)
+def test_an_entry_that_is_no_table_is_measured_anew_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench = Bench()
+    cached(bench, "model")
+    (file,) = tmp_path.rglob("costs.json")
+    ((key, entry),) = json.loads(file.read_text()).items()
+    file.write_text(json.dumps({key: {**entry, **fields}}))
+    before = bench.now
+    found = cached(bench, "model")
+    assert bench.now > before
+    after = bench.now
+    assert cached(bench, "model") == found
+    assert bench.now == after
+
+
+@pytest.mark.parametrize("entry", ["null", "5", '"slow"', "[]", "{}", "[" * 600 + "]" * 600])
+def test_what_is_no_entry_is_measured_anew_and_swept_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bench = Bench()
+    cached(bench, "model")
+    (file,) = tmp_path.rglob("costs.json")
+    (key,) = json.loads(file.read_text())
+    file.write_text(f'{{"{key}": {entry}, "another": {entry}}}')
+    before = bench.now
+    cached(bench, "model")
+    assert bench.now > before
+    assert set(json.loads(file.read_text())) == {key}
+
+
+def test_one_row_is_exact_where_not_even_it_comes_out_twice() -> None:
+    assert 1 in calibrated(Bench(exact=())).exact
