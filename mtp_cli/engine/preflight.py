@@ -183,9 +183,9 @@ def _memory() -> Path:
 def _remembered() -> list[str]:
     try:
         keys = json.loads(_memory().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
-    return keys if isinstance(keys, list) else []
+    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
 
 def _remember(key: str) -> None:

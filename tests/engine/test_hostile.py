@@ -268,7 +268,10 @@ def test_a_file_is_examined_once(
     assert examined == [path, path], "another file by the same name"
 
 
-@pytest.mark.parametrize("memory", [b"", b"{", b'{"a": 1}', b"[1, null]", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "memory",
+    [b"", b"{", b'{"a": 1}', b"[1, null]", b"\xff\xfe", b"[" * 200_000],
+)
 def test_a_damaged_memory_is_no_error(
     tiny_file: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: bytes
 ) -> None:
