@@ -14,7 +14,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -100,7 +100,7 @@ class Answer:
         self._on_end = on_end
         self.text = ""
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Generator[str, None, None]:
         # A character cut off at the very end stays in the decoder: half of it is never shown.
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         try:

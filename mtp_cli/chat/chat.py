@@ -5,6 +5,7 @@ Knows how an answer is shown. Knows nothing of how lines are typed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +18,7 @@ from mtp_cli.chat.terminal import (
     fold,
     interruptible,
     one_line,
+    say,
     silent_keys,
 )
 from mtp_cli.models import ModelFiles
@@ -45,7 +47,7 @@ class Chat:
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
         if not self.quiet:
-            print(dim(fold(one_line(text).split(), self.err, " "), self.err), file=self.err)
+            say(dim(fold(one_line(text).split(), self.err, " "), self.err), self.err)
 
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
@@ -67,7 +69,7 @@ class Chat:
         self.history.append(answer.stats)
         if not self.quiet:
             parts = report.parts(answer.stats, self.n_ctx)
-            print(dim(fold(parts, self.err), self.err), file=self.err)
+            say(dim(fold(parts, self.err), self.err), self.err)
 
     def _note_ending(self, answer: Answer) -> None:
         """Say why an answer ended where its text does not show it."""
@@ -80,7 +82,14 @@ class Chat:
 
 
 def listen(answer: Answer, hear: Callable[[str], None]) -> None:
-    """Pass an answer on as it comes. Ctrl-C ends it; a second one is a KeyboardInterrupt."""
-    with silent_keys(), interruptible(answer.stop):
-        for chunk in answer:
+    """Pass an answer on as it comes. Ctrl-C ends it; a second one is a KeyboardInterrupt.
+
+    Where `hear` fails the answer ends too, and the session takes up what came until then.
+    """
+    with (
+        silent_keys(),
+        interruptible(answer.stop),
+        contextlib.closing(iter(answer)) as chunks,
+    ):
+        for chunk in chunks:
             hear(chunk)

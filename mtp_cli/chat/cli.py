@@ -291,7 +291,7 @@ def main() -> None:
     try:
         app(prog_name="mtp-chat")
     except MtpError as error:
-        from mtp_cli.chat.terminal import error_line
+        from mtp_cli.chat.terminal import error_line, say
 
-        print(error_line(error), file=sys.stderr)
+        say(error_line(error), sys.stderr)
         sys.exit(1)

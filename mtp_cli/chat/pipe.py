@@ -7,13 +7,12 @@ same bytes everywhere.
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import TextIO
 
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat, listen
-from mtp_cli.chat.terminal import is_terminal
+from mtp_cli.chat.terminal import forget_unwritten, is_terminal
 from mtp_cli.errors import MtpError
 
 EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
@@ -58,10 +57,10 @@ def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -
         else:
             chat.show(answer)
     except BrokenPipeError:
-        _discard(chat.out)
+        forget_unwritten(chat.out)
         return 0
     except OSError as error:
-        _discard(chat.out)
+        forget_unwritten(chat.out)
         raise MtpError(f"cannot write the answer: {error.strerror}") from error
     return EXIT_INTERRUPTED if answer.finish_reason == "interrupted" else 0
 
@@ -77,10 +76,3 @@ def utf8_stdout() -> TextIO:
         else:
             out.reconfigure(encoding="utf-8", errors="replace")
     return out
-
-
-def _discard(out: TextIO) -> None:
-    """Point a broken stream at nothing, so that the interpreter's last flush does not fail too."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, out.fileno())
-    os.close(nowhere)

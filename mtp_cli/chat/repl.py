@@ -7,7 +7,7 @@ from typing import TextIO
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.commands import COMMANDS, dispatch
 from mtp_cli.chat.editor import Editor
-from mtp_cli.chat.terminal import error_line
+from mtp_cli.chat.terminal import error_line, forget_unwritten, say
 from mtp_cli.errors import MtpError
 
 
@@ -22,14 +22,28 @@ def converse(chat: Chat, screen: TextIO) -> None:
 def _turn(chat: Chat, editor: Editor) -> bool:
     """Read one line and do as it says; False when the user leaves."""
     try:
-        line = editor.read()
-        if not dispatch(chat, line):
-            chat.show(chat.session.ask(line.strip(), chat.settings))
+        _obey(chat, editor.read())
     except EOFError:
         return False
     except KeyboardInterrupt:  # a second Ctrl-C during an answer
         pass
-    except MtpError as error:
-        print(error_line(error), file=chat.err)
-    print(file=chat.err, flush=True)
+    say("", chat.err)
     return True
+
+
+def _obey(chat: Chat, line: str) -> None:
+    """Run a command or answer a message; EOFError to leave.
+
+    An answer that could not be written is kept as far as it came: the conversation can be saved.
+    """
+    try:
+        if not dispatch(chat, line):
+            chat.show(chat.session.ask(line.strip(), chat.settings))
+    except MtpError as error:
+        say(error_line(error), chat.err)
+    except BrokenPipeError:  # whoever read the answers has had enough, as in `mtp-chat | head -1`
+        forget_unwritten(chat.out)
+        raise EOFError from None
+    except OSError as error:
+        forget_unwritten(chat.out)
+        say(f"error: cannot write the answer: {error.strerror}", chat.err)

@@ -47,6 +47,30 @@ def error_line(error: Exception) -> str:
     return f"error: {one_line(str(error))}"
 
 
+def say(text: str, err: TextIO) -> None:
+    """Print a line beside the answer, which is no worse where that line cannot be written."""
+    try:
+        print(text, file=err, flush=True)
+    except OSError:
+        forget_unwritten(err)
+
+
+def forget_unwritten(stream: TextIO) -> None:
+    """Drop what a failed write left behind, or every later flush fails on it again.
+
+    The interpreter's last one too, which would then change the exit status.
+    """
+    fd = stream.fileno()
+    kept = os.dup(fd)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), fd)
+            stream.flush()
+    finally:
+        os.dup2(kept, fd)
+        os.close(kept)
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
@@ -161,7 +185,7 @@ def silent_keys() -> Iterator[None]:
     try:
         import termios
 
-        fd = sys.stdin.fileno()
+        fd = -1 if sys.stdin is None else sys.stdin.fileno()  # None: closed by the caller
         before = termios.tcgetattr(fd)
     except (ImportError, OSError, ValueError, termios.error):
         yield  # not a terminal that can: keys show as they are typed

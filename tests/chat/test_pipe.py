@@ -122,3 +122,10 @@ def test_a_full_disk_is_one_clear_line() -> None:
         pytest.raises(MtpError, match="cannot write the answer: No space left on device"),
     ):
         answer(ScriptedEngine(said("Hello")), out=out, err=io.StringIO())
+
+
+def test_statistics_that_cannot_be_written_cost_no_answer() -> None:
+    out = io.StringIO()
+    with open("/dev/full", "w", encoding="utf-8") as err:
+        assert answer(ScriptedEngine(said("Hello")), out=out, err=err) == 0
+    assert out.getvalue() == "Hello\n"

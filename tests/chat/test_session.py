@@ -202,7 +202,7 @@ def test_a_consumer_that_fails_midway_loses_nothing() -> None:
     session = Session(ScriptedEngine(said("Hello")))
     chunks = iter(session.ask("Hi", SETTINGS))
     assert next(chunks) == "H"
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
     assert session.messages[-1]["content"] == "H"
 
 

@@ -9,6 +9,7 @@ import pty
 import re
 import signal
 import struct
+import sys
 import termios
 import unicodedata
 from collections.abc import Iterator
@@ -18,7 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.chat.terminal import AnswerStream, Wait, fold, interruptible, one_line, visible
+from mtp_cli.chat.terminal import (
+    AnswerStream,
+    Wait,
+    fold,
+    forget_unwritten,
+    interruptible,
+    one_line,
+    say,
+    silent_keys,
+    visible,
+)
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -123,3 +134,23 @@ def test_the_first_ctrl_c_stops_and_the_second_insists() -> None:
             os.kill(os.getpid(), signal.SIGINT)
     assert stops == [True]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_stays_unwritten_is_forgotten_and_the_stream_goes_on() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as out:
+        out.write("lost")
+        forget_unwritten(out)
+        with pytest.raises(OSError, match="No space left"):
+            print("still full", file=out, flush=True)
+        forget_unwritten(out)  # or closing the file would fail
+
+
+def test_a_line_that_cannot_be_said_is_left_unsaid() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as err:
+        say("12 tok/s", err)
+
+
+def test_keys_can_be_silent_without_a_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python has it after `<&-`
+    with silent_keys():
+        pass
