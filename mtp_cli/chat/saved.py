@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from mtp_cli.template import Message
 
 _FORMAT = "mtp-chat conversation"
 _VERSION = 1
+_MAX_MB = 64  # far beyond any context
 _BAD_PATH = (OSError, ValueError, RuntimeError)  # no such place, a NUL in it, "~nobody"
 
 
@@ -56,7 +58,7 @@ def save(path: Path, conversation: Conversation) -> None:
 def load(path: Path) -> Conversation:
     """Read and validate; MtpError names what is wrong with the file."""
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
+        text = _read(path)
     except UnicodeDecodeError as error:
         raise MtpError(f"{path}: not a saved conversation: not UTF-8") from error
     except _BAD_PATH as error:
@@ -77,6 +79,19 @@ def load(path: Path) -> Conversation:
         model=str(fields.get("model", "")),
         sampling=sampling if isinstance(sampling, dict) else {},
     )
+
+
+def _read(path: Path) -> str:
+    """Looks before it reads: a FIFO would wait for ever, and /dev/zero never ends."""
+    found = path.expanduser().stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise MtpError(f"{path}: not a saved conversation: not a regular file")
+    if found.st_size > _MAX_MB << 20:
+        raise MtpError(
+            f"{path}: not a saved conversation: {found.st_size >> 20:,} MB, where at most "
+            f"{_MAX_MB} are read"
+        )
+    return path.expanduser().read_text(encoding="utf-8")
 
 
 def _validated(path: Path, found: Any) -> tuple[str | None, list[Message]]:

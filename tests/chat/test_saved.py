@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_messages_are_checked_one_by_one(tmp_path: Path, messages: Any, said: st
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(MtpError, match="No such file"):
         load(tmp_path / "talk.json")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo", "huge.json"])
+def test_what_never_ends_or_never_comes_is_not_read(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "huge.json", "wb") as file:
+        file.truncate(65 << 20)
+    path = tmp_path / name  # an absolute name stays what it is
+    with pytest.raises(MtpError, match="not a saved conversation"):
+        load(path)
+    with pytest.raises(MtpError, match="choose another name"):
+        save(path, TALK)
 
 
 _JSON = st.recursive(
