@@ -33,8 +33,15 @@ class ModelFiles:
 def find(model: Path | None = None, heads: Path | None = None) -> ModelFiles:
     """What to load: the user's files, or the built-in model with the heads shipped for it."""
     if model is not None:
-        return ModelFiles(model.expanduser(), heads.expanduser() if heads else None)
-    return ModelFiles(built_in_model(), heads.expanduser() if heads else built_in_heads())
+        return ModelFiles(_expanded(model), _expanded(heads) if heads else None)
+    return ModelFiles(built_in_model(), _expanded(heads) if heads else built_in_heads())
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise MtpError(f"{path}: no such user, and so no home folder") from error
 
 
 def built_in_model() -> Path:
