@@ -24,6 +24,7 @@ _KEYS = (
     ("Ctrl-C", "stop an answer and keep what was said; at the prompt, clear the line"),
     ("Ctrl-D", "leave"),
 )
+_N_SIDE_BY_SIDE = 40  # columns from which on a command and its summary share a line
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def dispatch(chat: Chat, line: str) -> bool:
     name, *argument = line.split(maxsplit=1)
     if "/" in name[1:]:
         return False
-    _named(name.lower()).run(chat, "".join(argument).strip())
+    command = _named(name.lower())
+    if argument and not command.argument:  # rather than do what may have been meant otherwise
+        raise MtpError(f"{command.name} takes no argument")
+    command.run(chat, "".join(argument).strip())
     return True
 
 
@@ -64,12 +68,16 @@ def _named(name: str) -> Command:
 
 def _help(chat: Chat, _argument: str) -> None:
     lines = [(f"{c.name} {c.argument}".strip(), c.summary) for c in COMMANDS]
-    n_right = max(width(chat.err) - 17, 20)
+    columns = width(chat.err)
+    is_beside = columns >= _N_SIDE_BY_SIDE
+    indent = 16 if is_beside else 2
     for left, right in (*lines, ("", ""), *_KEYS):
-        first, *rest = textwrap.wrap(right, n_right) or [""]
-        print(f"{left:15} {dim(first, chat.err)}".rstrip(), file=chat.err)
-        for line in rest:
-            print(f"{'':15} {dim(line, chat.err)}", file=chat.err)
+        wrapped = [
+            dim(line, chat.err) for line in textwrap.wrap(right, max(columns - indent - 1, 8))
+        ]
+        if is_beside and wrapped:
+            left = f"{left:15} {wrapped.pop(0)}"
+        print(left, *(" " * indent + line for line in wrapped), sep="\n", file=chat.err)
 
 
 def _exit(_chat: Chat, _argument: str) -> None:

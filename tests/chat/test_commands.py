@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import io
+import os
+import pty
+import re
+import struct
+import termios
 from pathlib import Path
 
 import pytest
@@ -67,6 +73,29 @@ def test_help_lists_every_command() -> None:
     dispatch(chat, "/help")
     assert all(f"{c.name} {c.argument}".strip() in shown(chat) for c in COMMANDS)
     assert "\x1b" not in shown(chat)
+
+
+def test_help_keeps_its_words_whole_in_a_narrow_window() -> None:
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 24, 30, 0, 0))
+    with os.fdopen(writer, "w", encoding="utf-8") as screen:
+        chat = chat_with(ScriptedEngine())
+        chat.err = screen
+        dispatch(chat, "/help")
+        lines = re.sub("\x1b\\[[0-9]*m", "", os.read(reader, 10_000).decode()).split("\r\n")
+    os.close(reader)
+    assert max(map(len, lines)) <= 30
+    at = lines.index("/system [TEXT]")
+    assert lines[at + 1 : at + 3] == ["  show the system prompt or", "  set it; off for none"]
+
+
+@pytest.mark.parametrize("line", ["/undo 3", "/clear x", "/exit now", "/stats all", "/und 1"])
+def test_a_command_without_an_argument_takes_none(line: str) -> None:
+    chat = chat_with(ScriptedEngine(said("one")))
+    ask(chat, "first")
+    with pytest.raises(MtpError, match=r"^/[a-z]+ takes no argument$"):
+        dispatch(chat, line)
+    assert contents(chat) == ["first", "one"]
 
 
 @pytest.mark.parametrize("line", ["/exit", "/quit", "/EXIT"])
