@@ -14,6 +14,7 @@ import typer
 
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
+from mtp_cli.options import MAX_INT32, MAX_THREADS, file_name
 
 if TYPE_CHECKING:
     from mtp_cli.bench.measure import Plan, Result
@@ -74,10 +75,15 @@ everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong usage, 130 s
 
 _Model = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+    typer.Option(
+        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
+    ),
 ]
 _Heads = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="Head-only GGUF that drafts for the model.")
+    Path | None,
+    typer.Option(
+        metavar="PATH", parser=file_name, help="Head-only GGUF that drafts for the model."
+    ),
 ]
 _Quick = Annotated[
     bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
@@ -101,14 +107,20 @@ _Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write all records as JSON.")
 ]
 _Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a plot as PNG.")]
-_Ctx = Annotated[int | None, typer.Option(metavar="N", min=1, help="Tokens of context.")]
+_Ctx = Annotated[
+    int | None, typer.Option(metavar="N", min=1, max=MAX_INT32, help="Tokens of context.")
+]
 _Threads = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]"),
+    typer.Option(
+        metavar="N", min=1, max=MAX_THREADS, help="CPU threads. [default: the physical cores]"
+    ),
 ]
 _GpuLayers = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+    typer.Option(
+        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
+    ),
 ]
 _Version = Annotated[
     bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")

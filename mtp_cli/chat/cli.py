@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from mtp_cli.errors import MtpError
+from mtp_cli.options import MAX_INT32, MAX_THREADS, file_name
 
 _MAX_DEPTH = 8
 
@@ -57,12 +58,15 @@ _Request = Annotated[
 ]
 _Model = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="PATH", help="GGUF file. [default: built in]"),
+    typer.Option(
+        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
+    ),
 ]
 _Heads = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
+        parser=file_name,
         help="Head-only GGUF that drafts for the model. [default: the heads inside the model, or "
         "the built-in model's own]",
     ),
@@ -95,7 +99,12 @@ _Temperature = Annotated[
 ]
 _TopK = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, help="Sample from the N likeliest tokens; 0 for all."),
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=MAX_INT32,
+        help="Sample from the N likeliest tokens; 0 for all.",
+    ),
 ]
 _TopP = Annotated[
     float | None,
@@ -133,6 +142,7 @@ _RepeatLastN = Annotated[
     typer.Option(
         metavar="N",
         min=0,
+        max=MAX_INT32,
         help="Tokens that count as lately, of prompt and answer, for all penalties; 0 for none. "
         "[default: what the GGUF recommends, else 64]",
     ),
@@ -170,16 +180,22 @@ _Ctx = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=MAX_INT32,
         help="Tokens that the conversation can have. [default: 8192, or what the model was "
         "trained with if that is less]",
     ),
 ]
 _Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="CPU threads. [default: the physical cores]")
+    int | None,
+    typer.Option(
+        metavar="N", min=1, max=MAX_THREADS, help="CPU threads. [default: the physical cores]"
+    ),
 ]
 _GpuLayers = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, help="Layers on the GPU. [default: all that fit]"),
+    typer.Option(
+        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
+    ),
 ]
 _DepthText = Annotated[
     str,

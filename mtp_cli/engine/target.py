@@ -70,7 +70,7 @@ class Target:
         self._checkpoint: tuple[int, bytes] | None = None
         self._n_last_decode = 0
         self.ids: list[int] = []
-        self.n_ctx = n_ctx
+        self.n_ctx = min(n_ctx, self._context.n_ctx)
 
     @property
     def context(self) -> Context:
