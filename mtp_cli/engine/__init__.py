@@ -1,6 +1,7 @@
 """The engine: token ids in, token ids out. Knows nothing of text or terminals.
 
-binding.py, llama.py       llama.cpp behind Python, with errors instead of aborts
+binding.py, llama.py, memory.py
+                           llama.cpp behind Python, with errors instead of aborts
 gguf_header.py             a GGUF's keys and tensors
 preflight.py, soundness.py is this file safe to load
 pairing.py                 are these its heads

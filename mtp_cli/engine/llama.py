@@ -27,6 +27,7 @@ from mtp_cli.engine.binding import (
     set_embeddings_layer_inp,
 )
 from mtp_cli.engine.kernels import CpuKernels
+from mtp_cli.engine.memory import within_memory
 from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
 
@@ -245,7 +246,8 @@ class Context:
         params.no_perf = True
         errors.clear()
         self.model = model
-        self.handle: Any = lib.llama_init_from_model(model.handle, params)
+        with within_memory():
+            self.handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
             raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
         if hidden is HiddenSource.NEXTN:

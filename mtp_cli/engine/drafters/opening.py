@@ -15,6 +15,8 @@ from mtp_cli.engine.llama import Context, HiddenSource, Model
 from mtp_cli.engine.pairing import Pairing
 from mtp_cli.engine.target import Target
 
+_N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
+
 
 def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int) -> Drafter:
     """The drafter of this pairing; it must be closed before the target."""
@@ -35,8 +37,8 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
             opened.callback(model.close)
         context = Context(
             model,
-            n_ctx=target.n_ctx if pairing.shares_kv else min(N_CTX, target.n_ctx),
-            n_batch=1 if pairing.shares_kv else min(N_BATCH, target.n_ctx),
+            n_ctx=target.n_ctx if pairing.shares_kv else max(_N_ROWS_MIN, min(N_CTX, target.n_ctx)),
+            n_batch=1 if pairing.shares_kv else max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx)),
             n_outputs=1,
             n_threads=n_threads,
             hidden=HiddenSource.NEXTN,

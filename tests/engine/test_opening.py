@@ -1,0 +1,49 @@
+"""Contexts of unusual sizes: too small for an answer, too large for the machine or for a C int."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from mtp_cli.engine import Engine
+from mtp_cli.engine.memory import within_memory
+from mtp_cli.errors import MtpError
+from tests.engine.conftest import Files, Targets
+from tests.engine.scripted import GREEDY
+
+
+@pytest.mark.parametrize("n_ctx", [1, 2])
+def test_heads_open_beside_the_smallest_contexts(tiny_file: Files, n_ctx: int) -> None:
+    with Engine.open(
+        tiny_file("llama"), tiny_file("heads"), n_ctx=n_ctx, n_threads=1, n_gpu_layers=0
+    ) as engine:
+        assert engine.n_ctx == n_ctx
+        if n_ctx > 1:
+            answer = engine.generate([1], GREEDY, max_tokens=1)
+            assert sum(map(len, answer)) == 1
+
+
+def test_a_target_has_no_more_room_than_its_context(new_target: Targets) -> None:
+    assert new_target("llama", n_ctx=2**32 + 300).n_ctx == 512
+
+
+@pytest.fixture
+def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 << 20))
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_context_that_does_not_fit_into_memory_is_one_clear_line(tiny_file: Files) -> None:
+    with pytest.raises(MtpError, match="could not create a context of 1048576 tokens") as caught:
+        Engine.open(tiny_file("llama"), n_ctx=1 << 20, n_threads=1, n_gpu_layers=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_memory_is_scarce_inside_only() -> None:
+    with within_memory(), pytest.raises(MemoryError):
+        np.empty(256 << 20, np.uint8)
+    assert np.empty(256 << 20, np.uint8).nbytes == 256 << 20
