@@ -1,0 +1,112 @@
+"""benchmarks/lossless.py: whose findings a run that goes on may count as its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from benchmarks.lossless import Key, Record, code_version, prove, setup
+
+TODO = [("q4_0", "Hello"), ("q8_0", "Hello"), ("q4_0", "Bye")]
+Run = Callable[[Record], tuple[int, list[Key]]]
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> Path:
+    path = tmp_path / "heads.gguf"
+    path.write_bytes(b"GGUF one")
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Prove TODO under a setup: the exit status, and what had to be compared for it."""
+
+    def proved(of: Record) -> tuple[int, list[Key]]:
+        compared: list[Key] = []
+
+        def find(key: Key) -> Record:
+            compared.append(key)
+            is_bad = of["heads"] is None and key == TODO[2]
+            return {"prompt": key[1], "n_tokens": 5, "differing": [2] if is_bad else []}
+
+        return prove(TODO, of, tmp_path / "results.jsonl", find), compared
+
+    return proved
+
+
+def test_a_run_goes_on_where_it_was(
+    run: Run, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = setup(heads, 200)
+    assert run(of) == (0, TODO)
+    assert capsys.readouterr().out.startswith("0 of 3 records were taken from an earlier run\n")
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(results.read_text().splitlines(keepends=True)[:2]))
+    assert run(of) == (0, TODO[2:])
+    out = capsys.readouterr().out
+    assert out.startswith("2 of 3 records were taken from an earlier run\n")
+    assert "q4_0: 2 prompts, 10 tokens, depths 1-8 and auto: 0 prompts differ" in out
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"heads": "0" * 64}, {"code": "0" * 40}, {"llama-cpp-python": "0.0.1"}, {"max_tokens": 20}],
+)
+def test_what_another_setup_found_does_not_count(run: Run, heads: Path, other: Record) -> None:
+    of = setup(heads, 200)
+    assert of.keys() >= other.keys()
+    run({**of, **other})
+    assert run(of) == (0, TODO)
+
+
+def test_nor_does_what_does_not_say_its_setup(run: Run, heads: Path, tmp_path: Path) -> None:
+    silent = {"format": "q4_0", "prompt": "Hello", "n_tokens": 5, "differing": []}
+    (tmp_path / "results.jsonl").write_text(json.dumps(silent) + "\n")
+    assert run(setup(heads, 200)) == (0, TODO)
+
+
+def test_another_setup_s_difference_is_not_reported(
+    run: Run, heads: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(setup(None, 200)) == (1, TODO)
+    assert "depths [2]: Bye" in capsys.readouterr().out
+    assert run(setup(heads, 200)) == (0, TODO)
+    assert "1 prompts differ" not in capsys.readouterr().out
+
+
+def test_heads_are_known_by_their_content(heads: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(heads.read_bytes())
+    of = setup(heads, 200)
+    assert setup(copy, 200) == of
+    heads.write_bytes(b"GGUF two")
+    assert setup(heads, 200)["heads"] != of["heads"]
+
+
+def test_code_is_known_by_its_commit_and_what_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, root = tmp_path / "tools", tmp_path / "root"
+    tools.mkdir()
+    root.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    assert code_version(root) == version("mtp-cli")  # no repository
+    (root / ".git").mkdir()
+    assert code_version(root) == version("mtp-cli")  # no git
+    git = tools / "git"
+    git.write_text('#!/bin/sh\ncase $3 in rev-parse) echo c0ffee;; diff) echo "$CHANGES";; esac\n')
+    git.chmod(0o755)
+    monkeypatch.setenv("CHANGES", "")
+    assert code_version(root) == "c0ffee"
+    changed = []
+    for changes in ("+ a = 1", "+ a = 2"):
+        monkeypatch.setenv("CHANGES", changes)
+        changed.append(code_version(root))
+    assert len({"c0ffee", *changed}) == 3
+    git.write_text("#!/bin/sh\nexit 128\n")
+    assert code_version(root) == version("mtp-cli")  # not ours to read
