@@ -6,7 +6,11 @@ probabilities, copying, the depth policy. CPU seconds of the one thread, least o
 that other programs disturb it little. ctypes' own calls into llama.cpp (about ten a round, a few
 microseconds each) are not in it.
 
-    python benchmarks/python_overhead.py              # 49k and 250k ids, a few seconds
+At a temperature above 0 there are two columns: with drafts drawn from the heads' distribution, as
+answers without a seed have them, and with their best guesses, as those with a seed or --exact do.
+
+    python benchmarks/python_overhead.py                          # 49k and 250k ids, a few seconds
+    python benchmarks/python_overhead.py --temperatures 0,0.7     # sampled rounds too
 """
 
 from __future__ import annotations
@@ -143,8 +147,37 @@ CASES = (
 )
 
 
-def round_ms(case: Case, n_vocab: int, temperature: float, repeat_penalty: float) -> float:
+@dataclass(frozen=True)
+class Column:
+    """A vocabulary's size, and how ids are chosen from it."""
+
+    n_vocab: int
+    temperature: float
+    draws_drafts: bool
+
+    @property
+    def title(self) -> str:
+        how = "drawn" if self.draws_drafts else "guessed"
+        kind = "greedy" if self.temperature == 0 else f"T {self.temperature:g}, {how}"
+        return f"{self.n_vocab:,} ids, {kind} (limit {LIMITS_MS[self.n_vocab]})"
+
+    def sampler(self, repeat_penalty: float) -> Sampler:
+        sampling = Sampling(temperature=self.temperature, seed=1, penalty_repeat=repeat_penalty)
+        return Sampler(sampling, self.n_vocab, draws_drafts=self.draws_drafts)
+
+
+def columns(temperatures: Sequence[float]) -> list[Column]:
+    """Greedy drafts are best guesses in any case; above 0 both ways are in use."""
+    return [
+        Column(n_vocab, temperature, draws_drafts)
+        for n_vocab, temperature in itertools.product(LIMITS_MS, temperatures)
+        for draws_drafts in ((True, False) if temperature > 0 else (False,))
+    ]
+
+
+def round_ms(case: Case, column: Column, repeat_penalty: float) -> float:
     """CPU milliseconds of one round."""
+    n_vocab = column.n_vocab
     is_trimmed = n_vocab < 100_000
     n_ids = N_DRAFT_IDS if is_trimmed else n_vocab
     same = np.arange(n_vocab, dtype=np.int32)
@@ -155,12 +188,11 @@ def round_ms(case: Case, n_vocab: int, temperature: float, repeat_penalty: float
     prompt = [7 * i % 4999 + 10 for i in range(200)]
     found = []
     policy = case.policy()
-    sampling = Sampling(temperature=temperature, seed=1, penalty_repeat=repeat_penalty)
     for _ in range(N_RUNS):
         generation = Generation(
             InstantTarget(n_vocab, case.agrees),
             drafter if case.has_heads else NoDrafter(),
-            Sampler(sampling, n_vocab),
+            column.sampler(repeat_penalty),
             policy,
             prompt,
             max_tokens=N_TOKENS,
@@ -180,14 +212,17 @@ def main(
     repeat_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
 ) -> None:
     table = Table(title="CPU milliseconds of Python a round", title_justify="left")
-    table.add_column("round")
-    wanted = list(itertools.product(LIMITS_MS, map(float, temperatures.split(","))))
-    for n_vocab, temperature in wanted:
-        name = "greedy" if temperature == 0 else f"T {temperature:g}"
-        table.add_column(f"{n_vocab:,} ids, {name} (limit {LIMITS_MS[n_vocab]})", justify="right")
+    table.caption = (
+        "drawn: drafts from the heads' distribution, as without a seed; "
+        "guessed: their best guesses, as with a seed or --exact"
+    )
+    table.add_column("round", overflow="fold")
+    wanted = columns([float(temperature) for temperature in temperatures.split(",")])
+    for column in wanted:
+        table.add_column(column.title, justify="right")
     for case in CASES:
         table.add_row(
-            case.name, *(f"{round_ms(case, *shape, repeat_penalty):.3f}" for shape in wanted)
+            case.name, *(f"{round_ms(case, column, repeat_penalty):.3f}" for column in wanted)
         )
     Console().print(table)
 
