@@ -50,6 +50,7 @@ def cost_table(
     clock: Callable[[], float] = time.perf_counter,
 ) -> CostTable:
     """What was measured under these very facts (files, backends, threads), or is measured now."""
+    facts = (*facts, _has_room(target, n_max))
     table = _remembered(facts)
     if table is None or len(table.target_s) != n_max:
         table = calibrate(target, drafter, n_max, clock)
@@ -73,6 +74,11 @@ def calibrate(
             table = _with_heads(table, drafter, hidden, bench.between, clock)
     target.truncate(0)
     return table
+
+
+def _has_room(target: TargetLike, n_max: int) -> bool:
+    """Whether the context is long enough to measure what its length costs."""
+    return target.n_ctx >= N_LONG + n_max
 
 
 class _TargetBench:
@@ -126,7 +132,7 @@ class _TargetBench:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
         n_max, n_more = len(target_s), N_LONG - N_SHORT
         is_affordable = n_more * target_s[-1] / n_max < _LONG_S
-        if not is_affordable or self._target.n_ctx < N_LONG + n_max:
+        if not is_affordable or not _has_room(self._target, n_max):
             return (0.0,) * n_max
         self._prefix = _some_ids(N_LONG)
         self._rewind()

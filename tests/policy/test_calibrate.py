@@ -202,6 +202,14 @@ def test_is_measured_once_for_the_same_files_and_again_for_others(
     assert unused.now > 0.0
 
 
+def test_what_a_short_context_could_not_show_is_measured_in_a_longer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cached(Bench(n_ctx=calibrate.N_CTX_MIN), "model").growth_s == (0.0,) * N_MAX
+    assert cached(Bench(), "model").growth_s == pytest.approx(TABLE.growth_s)
+
+
 def test_is_measured_again_when_how_we_compute_or_measure_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
