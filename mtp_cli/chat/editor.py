@@ -13,7 +13,7 @@ from typing import TextIO
 
 import platformdirs
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import create_app_session, get_app
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
@@ -21,8 +21,10 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.output.defaults import create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 _STYLE = Style.from_dict(
     {
@@ -48,21 +50,22 @@ class Editor:
         self, commands: Sequence[tuple[str, str]], with_file: Collection[str], screen: TextIO
     ) -> None:
         self._hint = "Ask anything"
-        self._prompt: PromptSession[str] = PromptSession(
-            [("class:prompt", "> ")],
-            output=_output(screen),
-            history=open_history(),
-            multiline=True,
-            prompt_continuation="  ",
-            placeholder=lambda: [("class:placeholder", self._hint)],
-            completer=CommandCompleter(commands, with_file),
-            complete_while_typing=_typing_a_command,
-            reserve_space_for_menu=len(commands),
-            key_bindings=self._bindings(),
-            enable_open_in_editor=True,
-            enable_suspend=True,
-            style=_STYLE,
-        )
+        # As an argument of the prompt it would hide from it that a terminal is a dumb one.
+        with create_app_session(output=_output(screen)):
+            self._prompt: PromptSession[str] = PromptSession(
+                [("class:prompt", "> ")],
+                history=open_history(),
+                multiline=True,
+                prompt_continuation="  ",
+                placeholder=lambda: [("class:placeholder", self._hint)],
+                completer=CommandCompleter(commands, with_file),
+                complete_while_typing=_typing_a_command,
+                reserve_space_for_menu=len(commands),
+                key_bindings=self._bindings(),
+                enable_open_in_editor=True,
+                enable_suspend=True,
+                style=_STYLE,
+            )
 
     def read(self) -> str:
         """The next message, as typed; EOFError when the user leaves."""
@@ -153,7 +156,7 @@ class _FileHistory(FileHistory):
 
 
 def _output(screen: TextIO) -> Output:
-    output = create_output(screen)
+    output = PlainTextOutput(screen) if is_dumb_terminal() else create_output(screen)
     # Asking the terminal for the cursor's place buys nothing here, and a terminal that does not
     # answer would be told so in the middle of the conversation.
     if isinstance(output, Vt100_Output):

@@ -77,8 +77,13 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def dim(text: str, stream: TextIO) -> str:
     """`text`, dimmed where the stream is a terminal that shows it."""
-    plain = not is_terminal(stream) or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    plain = not is_terminal(stream) or "NO_COLOR" in os.environ or _is_dumb()
     return text if plain else f"\x1b[2m{text}\x1b[0m"
+
+
+def _is_dumb() -> bool:
+    """Whether the terminal obeys nothing, as an editor's shell window."""
+    return os.environ.get("TERM") == "dumb"
 
 
 def width(stream: TextIO) -> int:
@@ -144,7 +149,7 @@ class Wait:
         self._state: Literal["patient", "shown", "over"] = "patient"
         self._timer = threading.Timer(after_s, self._show)
         self._timer.daemon = True
-        if is_terminal(screen) and not quiet:
+        if is_terminal(screen) and not quiet and not _is_dumb():  # or it could not be taken back
             self._timer.start()
 
     def _show(self) -> None:

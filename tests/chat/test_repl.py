@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,16 @@ def test_a_reader_that_leaves_ends_the_conversation_quietly(keys: PipeInput) -> 
         keys.send_text("Hi\rnever read\r")
         converse(chat, io.StringIO())
     assert shown(chat) == ""
+
+
+def test_a_dumb_terminal_gets_nothing_to_obey(
+    keys: PipeInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    reader, writer = pty.openpty()
+    with os.fdopen(writer, "w", encoding="utf-8") as screen:
+        chat = chat_with(ScriptedEngine(said("Hello")), screen)
+        keys.send_text("Hi\r\x04")
+        converse(chat, screen)
+        assert os.read(reader, 1000).replace(b"\r", b"") == b"> Hi\nHello\n> \n"
+    os.close(reader)
