@@ -50,8 +50,8 @@ class Recorded:
 class ReadAlong(Sampler):
     """Chooses and drafts what the answer says, and notes the distributions."""
 
-    def __init__(self, sampling: Sampling, n_vocab: int, answer: Recorded) -> None:
-        super().__init__(sampling, n_vocab, draws_drafts=True)
+    def __init__(self, sampling: Sampling, answer: Recorded) -> None:
+        super().__init__(sampling, draws_drafts=True)
         self._answer = answer
 
     def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
@@ -100,7 +100,7 @@ def record(engine: Engine, text: str, sampling: Sampling, max_tokens: int) -> Re
     reading = Generation(
         engine._target,
         engine._drafter,
-        ReadAlong(sampling, engine.n_vocab, answer),
+        ReadAlong(sampling, answer),
         Alongside(),
         prompt,
         max_tokens=len(plain.tokens),

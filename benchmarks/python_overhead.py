@@ -163,7 +163,7 @@ class Column:
 
     def sampler(self, repeat_penalty: float) -> Sampler:
         sampling = Sampling(temperature=self.temperature, seed=1, penalty_repeat=repeat_penalty)
-        return Sampler(sampling, self.n_vocab, draws_drafts=self.draws_drafts)
+        return Sampler(sampling, draws_drafts=self.draws_drafts)
 
 
 def columns(temperatures: Sequence[float]) -> list[Column]:

@@ -162,7 +162,7 @@ class Engine:
         logits: drafts are best guesses, and the target chooses every token by itself. Without one
         drafts are drawn (`verify.py`), of which more are accepted.
         """
-        sampler = Sampler(sampling, self.n_vocab, draws_drafts=sampling.seed is None and not exact)
+        sampler = Sampler(sampling, draws_drafts=sampling.seed is None and not exact)
         generation = Generation(
             self._target,
             self._drafter,  # at depth 0 too: it has to follow the timeline

@@ -1,4 +1,4 @@
-"""Chooses a token from one row of logits, through llama.cpp's own sampler chain.
+"""Chooses a token from one row of logits, as llama.cpp's sampler chain would.
 
 Owns the truncated distribution (penalties, top-k, top-p, min-p, temperature) and the random
 numbers, for the target's rows and, by the same rules over its own vocabulary, for a drafter's.
@@ -7,9 +7,7 @@ Knows nothing of verification, and keeps no text: the ids that a row follows com
 
 from __future__ import annotations
 
-import ctypes
 import math
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.binding import lib
 from mtp_cli.engine.candidates import Candidates, Ids
 from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.penalties import Penalties
 from mtp_cli.errors import MtpError
 
-_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class _Key:
 # What llama.cpp's LLM_KV_GENERAL_SAMPLING_* has of `Sampling`
 _METADATA = {
     "general.sampling.temp": _Key("temperature", float),
-    "general.sampling.top_k": _Key("top_k", int),
+    "general.sampling.top_k": _Key("top_k", int, most=2**31 - 1),
     "general.sampling.top_p": _Key("top_p", float),
     "general.sampling.min_p": _Key("min_p", float),
     "general.sampling.penalty_last_n": _Key("penalty_last_n", int),
@@ -104,9 +101,10 @@ class Sampling:
 _SHARPNESS = 1.5
 _COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
 _MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
+_FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
 
 
-def shortlist(logits: Floats, k: int) -> npt.NDArray[np.integer[Any]]:
+def shortlist(logits: Floats, k: int) -> Indices:
     """The ids that can be among the k > 0 likeliest of a row, (n,) float32, and some more.
 
     The k-th largest maximum of disjoint parts of the row is not above its k-th largest value. To
@@ -114,11 +112,58 @@ def shortlist(logits: Floats, k: int) -> npt.NDArray[np.integer[Any]]:
     """
     n_maxima = _MAXIMA * k
     if len(logits) < 2 * n_maxima:
-        return np.arange(len(logits), dtype=np.int32)
+        return np.arange(len(logits))
     n_parts = len(logits) // n_maxima
     maxima = logits[: n_parts * n_maxima].reshape(n_parts, n_maxima).max(axis=0)
     bound = np.partition(maxima, n_maxima - k)[n_maxima - k]
-    return np.flatnonzero(logits >= bound)
+    found: Indices = (logits >= bound).nonzero()[0]
+    return found
+
+
+def truncated(logits: Floats, sampling: Sampling) -> Candidates:
+    """What top-k, top-p, min-p and then the temperature leave of a row, (n,) float32.
+
+    In llama.cpp's order and sense (src/llama-sampler.cpp): top-p looks at the softmax over the top
+    k, and min-p, like it, at logits that no temperature has touched.
+    """
+    ids = _top_k_top_p(logits, sampling.top_k, sampling.top_p)
+    values = logits[ids].astype(np.float64)
+    values -= values.max()
+    if sampling.min_p > 0:
+        is_kept = values >= math.log(sampling.min_p)
+        ids, values = ids[is_kept], values[is_kept]
+    weights = np.exp(values / sampling.temperature)
+    return Candidates(ids.astype(np.int32), weights / weights.sum())
+
+
+def _top_k_top_p(logits: Floats, k: int, p: float) -> Indices:
+    """The k likeliest (0: all), and of them the fewest that have the share p."""
+    if not 0 < k < len(logits):
+        return _top_p(logits, p) if p < 1 else np.arange(len(logits))
+    ids = _top_k(logits, k)
+    if p < 1:
+        shares = np.exp(logits[ids].astype(np.float64) - logits[ids[0]]).cumsum()
+        ids = ids[: shares.searchsorted(p * shares[-1]) + 1]
+    return ids
+
+
+def _top_k(logits: Floats, k: int) -> Indices:
+    """The likeliest first."""
+    ids = shortlist(logits, k)
+    return ids[(-logits[ids]).argsort(kind="stable")[:k]]
+
+
+def _top_p(logits: Floats, p: float) -> Indices:
+    """Of a whole row; ever more of its top are looked at, since to sort all of it is slow."""
+    best = logits.max()
+    goal = p * float(np.exp(logits - best).sum())
+    k = _FIRST_LOOK
+    while True:
+        ids = _top_k(logits, k)
+        shares = np.exp(logits[ids].astype(np.float64) - best).cumsum()
+        if shares[-1] >= goal or k >= len(logits):
+            return ids[: shares.searchsorted(goal) + 1]
+        k *= 8
 
 
 class Sampler:
@@ -131,27 +176,13 @@ class Sampler:
     n_before:     how many of the ids before a row it looks at, to penalise them; 0 for none
     """
 
-    def __init__(self, sampling: Sampling, n_vocab: int, *, draws_drafts: bool = False) -> None:
+    def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
         self.is_greedy = sampling.temperature < _COLDEST
         self.draws_drafts = draws_drafts and not self.is_greedy
+        self._sampling = sampling
         self._penalties = sampling.penalties
         self.n_before = self._penalties.n_before
         self._rng = np.random.default_rng(sampling.seed)
-        self._data = np.zeros(n_vocab, _TOKEN_DATA)  # a drafter's rows use the beginning
-        self._ids = np.arange(n_vocab, dtype=np.int32)
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        weakref.finalize(self, lib.llama_sampler_free, self._chain)
-        self._top_k = sampling.top_k
-        if sampling.top_k > 0:
-            self._add(lib.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.top_p < 1:
-            self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        if sampling.min_p > 0:
-            self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        self._add(lib.llama_sampler_init_temp(sampling.temperature))
-
-    def _add(self, sampler: Any) -> None:
-        lib.llama_sampler_chain_add(self._chain, sampler)
 
     def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
         """The token the model gives for one row of logits, (n_vocab,) float32.
@@ -166,7 +197,7 @@ class Sampler:
     def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
         """The truncated distribution that `choose` draws from."""
         with self._penalties.on(logits, before):
-            return self._truncated(logits)
+            return truncated(logits, self._sampling)
 
     def propose(
         self,
@@ -188,29 +219,10 @@ class Sampler:
             best = likeliest(logits, ids)
             if not (self.draws_drafts and commit(best.prob)):
                 return best
-            q = self._truncated(logits).sharpened(_SHARPNESS)
+            q = truncated(logits, self._sampling).sharpened(_SHARPNESS)
         index = int(q.ids[q.index_at(self.random())])
         return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
 
     def random(self) -> float:
         """The next random number, uniform in [0, 1)."""
         return self._rng.random()
-
-    def _truncated(self, logits: Floats) -> Candidates:
-        """What the chain leaves of a row as it is."""
-        ids = shortlist(logits, self._top_k) if self._top_k > 0 else self._ids[: len(logits)]
-        data = self._data[: len(ids)]
-        data["id"] = ids  # the chain reorders its rows
-        data["logit"] = logits[ids]
-        array = lib.llama_token_data_array(
-            data=data.ctypes.data_as(ctypes.POINTER(lib.llama_token_data)),
-            size=len(data),
-            selected=-1,
-            sorted=False,
-        )
-        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
-        address = ctypes.cast(array.data, ctypes.c_void_p).value
-        raw = (ctypes.c_byte * (array.size * _TOKEN_DATA.itemsize)).from_address(address or 0)
-        kept = np.frombuffer(raw, _TOKEN_DATA)  # a sampler may point the array at its own memory
-        weights = np.exp(kept["logit"].astype(np.float64) - kept["logit"].max())
-        return Candidates(kept["id"].copy(), weights / weights.sum())

@@ -233,7 +233,7 @@ def new_generation(
     return Generation(
         target,
         drafter,
-        sampler or Sampler(GREEDY, N_VOCAB),
+        sampler or Sampler(GREEDY),
         FixedDepth(depth),
         prompt,
         max_tokens=max_tokens,

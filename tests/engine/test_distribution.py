@@ -140,7 +140,7 @@ def run(
     generation = Generation(
         target,
         new_drafter(target),
-        sampler(sampling, N_IDS, draws_drafts=draws_drafts),
+        sampler(sampling, draws_drafts=draws_drafts),
         policy,
         [0],
         max_tokens=n * LENGTH,

@@ -84,7 +84,7 @@ def headed(tiny_file: Files) -> Iterator[Engines]:
 def test_scripted_drafters_at_every_depth(
     new_target: Targets, kind: str, skill: str, sampling: Sampling
 ) -> None:
-    sampler = Sampler(sampling, tiny.N_VOCAB)
+    sampler = Sampler(sampling)
     plain_target = new_target(kind)
     plain = finish(
         new_generation(
@@ -210,7 +210,7 @@ def test_the_built_in_model_under_scripted_drafters() -> None:
     """SmolLM2 in Q4_1, and a prompt of more rows than small kernels take."""
     with contextlib.closing(Model(built_in_model())) as model:
         prompt = model.tokenize(QUESTION * 4, add_special=True, parse_special=True)
-        sampler = Sampler(GREEDY, model.n_vocab)
+        sampler = Sampler(GREEDY)
         target = Target(model, n_ctx=256, n_threads=1, hidden=HiddenSource.EMBD)
         plain = new_generation(target, NoDrafter(), prompt, depth=0, max_tokens=24, sampler=sampler)
         text = [*prompt, *finish(plain)]

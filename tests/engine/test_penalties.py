@@ -133,11 +133,11 @@ def test_penalties_come_before_the_truncation(top_k: int) -> None:
         logits = row(seed, 1500)
         before = np.argsort(-logits)[:7].tolist() * 2
         expected = reference(llama_cpp(sampling.penalties, logits, before), sampling)
-        found = Sampler(sampling, 1500).candidates(logits, before)
+        found = Sampler(sampling).candidates(logits, before)
         assert set(found.ids.tolist()) == set(expected)
         for token, probability in zip(found.ids.tolist(), found.probs, strict=True):
             assert probability == pytest.approx(expected[token], rel=1e-4)
-        plain = Sampler(sampling, 1500).candidates(logits)
+        plain = Sampler(sampling).candidates(logits)
         assert set(found.ids.tolist()) != set(plain.ids.tolist())
 
 
@@ -178,7 +178,7 @@ def generated(
         prompt,
         depth=depth,
         max_tokens=N_TOKENS,
-        sampler=Sampler(GREEDY, N_VOCAB),
+        sampler=Sampler(GREEDY),
     )
     return finish(generation), generation.stats.drafted, generation.stats.accepted
 

@@ -1,16 +1,18 @@
-"""The distribution a row is sampled from, against an independent one in numpy; and the sampler's
-random numbers."""
+"""The distribution a row is sampled from, against llama.cpp's own; and the sampler's random
+numbers."""
 
 from __future__ import annotations
 
+import ctypes
+import math
 import re
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from mtp_cli.engine import Sampling
+from mtp_cli.engine.binding import lib
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.sampling import Sampler, shortlist
 from mtp_cli.errors import MtpError
@@ -20,36 +22,35 @@ N_ROW = 1500
 
 
 def reference(logits: Floats, sampling: Sampling) -> dict[int, float]:
-    """top-k, top-p, min-p, then temperature, as llama.cpp orders them."""
-    order = np.argsort(-logits, kind="stable")
-    if sampling.top_k > 0:
-        order = order[: sampling.top_k]
-    kept = order[: _n_of_top_p(_softmax(logits[order]), sampling.top_p)]
-    probs = _softmax(logits[kept])
-    kept = kept[probs >= sampling.min_p * probs[0]]
-    final = _softmax(logits[kept] / sampling.temperature)
-    return {int(token): float(p) for token, p in zip(kept, final, strict=True)}
-
-
-def _n_of_top_p(probs: npt.NDArray[np.float64], top_p: float) -> int:
-    return len(probs) if top_p >= 1 else int(np.searchsorted(probs.cumsum(), top_p)) + 1
-
-
-def _softmax(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    values = np.asarray(logits, np.float64)
-    weights = np.exp(values - values.max())
-    return np.asarray(weights / weights.sum())
+    """What llama.cpp's own chain of samplers leaves of a row."""
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    for link in (
+        lib.llama_sampler_init_top_k(sampling.top_k),
+        lib.llama_sampler_init_top_p(sampling.top_p, 1),
+        lib.llama_sampler_init_min_p(sampling.min_p, 1),
+        lib.llama_sampler_init_temp(sampling.temperature),
+    ):
+        lib.llama_sampler_chain_add(chain, link)
+    data = (lib.llama_token_data * len(logits))()
+    for token, logit in enumerate(logits.tolist()):
+        data[token].id, data[token].logit = token, logit
+    array = lib.llama_token_data_array(data=data, size=len(logits), selected=-1, sorted=False)
+    lib.llama_sampler_apply(chain, ctypes.byref(array))
+    kept = {array.data[i].id: array.data[i].logit for i in range(array.size)}
+    lib.llama_sampler_free(chain)
+    weights = {token: math.exp(logit - max(kept.values())) for token, logit in kept.items()}
+    return {token: weight / sum(weights.values()) for token, weight in weights.items()}
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
-@pytest.mark.parametrize("top_k", [0, 1, 7, 1000])
-@pytest.mark.parametrize("top_p", [0.4, 0.95, 1.0])
+@pytest.mark.parametrize("top_k", [0, 1, 7, 40, 1000, 5000])
+@pytest.mark.parametrize("top_p", [0.0, 0.4, 0.95, 1.0])
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 0.5])
 def test_the_truncated_distribution(
     temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     sampling = Sampling(temperature, top_k, top_p, min_p, seed=1)
-    sampler = Sampler(sampling, N_ROW)
+    sampler = Sampler(sampling)
     rng = np.random.default_rng(61)
     for spread in (0.5, 3.0, 12.0):
         logits = (rng.standard_normal(N_ROW) * spread).astype(np.float32)
@@ -75,13 +76,13 @@ def test_greedy_is_the_first_of_the_best() -> None:
     logits = np.zeros(N_ROW, np.float32)
     logits[[17, 130]] = 5
     for sampling in (Sampling(0), Sampling(0, seed=4), Sampling(-1.0), Sampling(1e-40, seed=4)):
-        assert Sampler(sampling, N_ROW).choose(logits) == 17
+        assert Sampler(sampling).choose(logits) == 17
 
 
 def test_a_choice_leaves_the_logits_alone() -> None:
     logits = np.random.default_rng(62).standard_normal(N_ROW).astype(np.float32)
     before = logits.copy()
-    Sampler(Sampling(), N_ROW).choose(logits)
+    Sampler(Sampling()).choose(logits)
     assert np.array_equal(logits, before)
 
 
@@ -89,9 +90,7 @@ def test_a_seed_gives_the_same_choices_and_no_seed_others() -> None:
     rows = np.random.default_rng(63).standard_normal((40, N_ROW)).astype(np.float32)
 
     def choices(seed: int | None) -> list[int]:
-        sampler = Sampler(
-            Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=seed), N_ROW
-        )
+        sampler = Sampler(Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=seed))
         return [sampler.choose(row) for row in rows]
 
     assert choices(5) == choices(5)
@@ -102,7 +101,7 @@ def test_a_seed_gives_the_same_choices_and_no_seed_others() -> None:
 def test_choices_come_as_often_as_they_are_likely() -> None:
     sampling = Sampling(temperature=1.0, top_k=5, top_p=1.0, min_p=0.0, seed=9)
     logits = np.random.default_rng(64).standard_normal(N_ROW).astype(np.float32)
-    sampler, n = Sampler(sampling, N_ROW), 5000
+    sampler, n = Sampler(sampling), 5000
     counts: dict[int, int] = dict.fromkeys(reference(logits, sampling), 0)
     for _ in range(n):
         counts[sampler.choose(logits)] += 1
@@ -114,7 +113,7 @@ def test_drafted_choices_come_as_often_as_the_plain_ones() -> None:
     is accepted and what replaces the rejected together have the model's own distribution."""
     table = np.random.default_rng(65).standard_normal((N_VOCAB, N_VOCAB)).astype(np.float32)
     sampling = Sampling(temperature=1.0, top_k=2, top_p=1.0, min_p=0.0, seed=10)
-    sampler, n = Sampler(sampling, N_VOCAB), 4000
+    sampler, n = Sampler(sampling), 4000
     expected = {
         f"{a} {b} {c}": p * q * r
         for a, p in reference(table[7], sampling).items()
@@ -179,4 +178,4 @@ def test_metadata_that_cannot_be_meant_is_named(key: str, value: str, expected: 
 
 def test_an_absurdly_long_number_is_a_number() -> None:
     sampling = Sampling.from_metadata({"general.sampling.penalty_last_n": "9" * 400})
-    assert Sampler(sampling, N_ROW).n_before == 0
+    assert Sampler(sampling).n_before == 0

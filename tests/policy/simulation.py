@@ -95,7 +95,7 @@ class TheRow(Sampler):
     """Chooses what the recorded answer says."""
 
     def __init__(self) -> None:
-        super().__init__(Sampling(temperature=0), 1)
+        super().__init__(Sampling(temperature=0))
 
     def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
         return int(logits[0])
