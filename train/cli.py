@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from mtp_cli import models
 from mtp_cli.errors import MtpError
+from mtp_cli.options import MAX_THREADS
 from train import generate as generating
 from train.batching import bf16_copy
 from train.corpus import Sample, coverage, n_tokens_in, read_corpus
@@ -37,7 +38,10 @@ Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint
 Model = Annotated[
     Path | None, typer.Option("--model", "-m", help="The trunk's GGUF. Default: the built-in one.")
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads. Default: the physical cores.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="CPU threads. Default: the physical cores."),
+]
 Tokens = Annotated[int, typer.Option(help="How many tokens of text the trunk writes.")]
 Slots = Annotated[int, typer.Option(help="Conversations written at once.")]
 Bf16 = Annotated[

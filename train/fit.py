@@ -44,7 +44,7 @@ class Settings:
     norm_lr: float = 3e-3
     weight_decay: float = 0.01
     warmup: int = 30
-    decay: float = 0.35
+    decay: float = 0.5
     curriculum: tuple[float, ...] = (0.5, 0.75)
     step_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5)
     later_share: float = 0.4

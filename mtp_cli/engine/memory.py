@@ -15,14 +15,15 @@ import psutil
 
 @contextlib.contextmanager
 def within_memory() -> Iterator[None]:
-    """Inside, what does not fit into the memory that is free now cannot be allocated."""
+    """Inside, what does not fit into memory and swap that are free now cannot be allocated."""
     if sys.platform != "linux":
         yield
         return
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = psutil.Process().memory_info().data + psutil.virtual_memory().available
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    limit = psutil.Process().memory_info().data + free
     limits = [limit, *(n for n in (soft, hard) if n != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
     try:
