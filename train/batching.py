@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.binding import lib
+from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.engine.llama import Floats, Model
 from mtp_cli.errors import MtpError
 
@@ -77,9 +78,11 @@ class ManySequences:
         lib.llama_free(self._handle)
 
 
-def bf16_copy(model: Path, copy: Path) -> Path:
-    """The model with its matrices widened to BF16, made once. The function stays the same to
-    rounding, and many rows at once are far cheaper than in the narrow formats."""
+def bf16_copy(model: Path, folder: Path) -> Path:
+    """The model with its matrices widened to BF16, made once for each trunk in a folder. The
+    function stays the same to rounding, and many rows at once are far cheaper than in the narrow
+    formats."""
+    copy = folder / f"trunk-bf16-{trunk_fingerprint(read_shards(model))[:16]}.gguf"
     if not copy.exists():
         params = lib.llama_model_quantize_default_params()
         params.ftype = lib.LLAMA_FTYPE_MOSTLY_BF16

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mtp_cli import models
+from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.errors import MtpError
 from mtp_cli.options import MAX_THREADS
 from train import generate as generating
@@ -93,13 +94,13 @@ def generate(
     """Have the trunk write its training text, with its hidden rows, until there is enough."""
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    have = n_tokens_in(corpus)
+    path = _trunk_path(model)
+    have = n_tokens_in(corpus, trunk_fingerprint(read_shards(path)))
     if have >= tokens:
         print(f"{corpus}: {have:,} tokens", file=sys.stderr)
         return
-    path = _trunk_path(model)
     if bf16:
-        path = bf16_copy(path, folder / "trunk-bf16.gguf")
+        path = bf16_copy(path, folder)
     settings = generating.Settings(tokens - have, n_slots=slots, seed=seed + 1000 * have)
     generator = generating.Generator(path, corpus, settings, threads or _threads())
     with _progress() as progress:
@@ -134,7 +135,7 @@ def fit(
     torch.set_num_threads(threads or _threads())
     path = _trunk_path(model)
     trunk = Trunk(path)
-    corpus = read_corpus(folder / "corpus", _measured_prompts(path))
+    corpus = read_corpus(folder / "corpus", trunk.fingerprint, _measured_prompts(path))
     run = prepare(
         trunk,
         corpus,

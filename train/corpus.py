@@ -9,14 +9,16 @@ A shard is an uncompressed .npz of whole sequences one after another:
     hid   (n, n_embd) f16   the trunk's row at that position, after its output norm
     lens  (n_sequences,)    lengths
     meta  JSON list         one object a sequence (kind, system, greedy, temp, turns, key)
+    trunk str               fingerprint of the trunk that wrote it (`mtp_cli.head_file`)
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -88,8 +90,10 @@ class Corpus:
         return sum(map(len, self.training))
 
 
-def write_shard(path: Path, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]) -> None:
-    """Write one shard; it appears under its name only when complete."""
+def write_shard(
+    path: Path, trunk: str, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]
+) -> None:
+    """Write one shard; it appears under its name only when complete. trunk: the fingerprint."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(
@@ -99,35 +103,51 @@ def write_shard(path: Path, sequences: Sequence[Sample], meta: Sequence[dict[str
             hid=np.concatenate([s.rows for s in sequences]),
             lens=np.array([len(s) for s in sequences], np.int32),
             meta=np.array(json.dumps(list(meta))),
+            trunk=np.array(trunk),
         )
     os.replace(partial, path)
 
 
-def read_shard(path: Path) -> Iterator[Sample]:
+@contextlib.contextmanager
+def _opened(path: Path, trunk: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """A shard's arrays; MtpError when another trunk wrote it: a head must not learn its rows."""
     with np.load(path, allow_pickle=False) as shard:
+        if "trunk" not in shard:
+            raise MtpError(f"{path}: does not say which model wrote it; use another --folder")
+        if str(shard["trunk"]) != trunk:
+            raise MtpError(f"{path}: another model wrote it; use another --folder for this one")
+        yield shard
+
+
+def read_shard(path: Path, trunk: str) -> Iterator[Sample]:
+    with _opened(path, trunk) as shard:
         ids, roles, rows = shard["ids"], shard["mask"], shard["hid"]
         ends = np.cumsum(shard["lens"])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield Sample(ids[start:end], roles[start:end], rows[start:end])
 
 
-def n_tokens_in(folder: Path) -> int:
+def n_tokens_in(folder: Path, trunk: str) -> int:
     """How many tokens the shards of a folder hold."""
     total = 0
     for path in sorted(folder.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as shard:
+        with _opened(path, trunk) as shard:
             total += int(shard["lens"].sum())
     return total
 
 
-def read_corpus(folder: Path, exclude: Iterable[bytes] = ()) -> Corpus:
-    """All shards of a folder, split by prompt. `exclude`: prompts that must not be trained on."""
+def read_corpus(folder: Path, trunk: str, exclude: Iterable[bytes] = ()) -> Corpus:
+    """All shards of a folder, split by prompt.
+
+    trunk:   the fingerprint of the trunk whose rows these must be
+    exclude: prompts that must not be trained on
+    """
     shards = sorted(folder.glob("*.npz"))
     if not shards:
         raise MtpError(f"{folder}: no shards; run `mtp-train generate` first")
     corpus, excluded = Corpus([], []), set(exclude)
     for path in shards:
-        for sequence in read_shard(path):
+        for sequence in read_shard(path, trunk):
             if first_answer(sequence.roles) >= len(sequence) - 2 or sequence.prompt in excluded:
                 continue
             held = is_held_out(sequence.prompt)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.engine.llama import Model
 from mtp_cli.engine.sampling import shortlist
 from mtp_cli.template import ChatTemplate, Message
@@ -147,6 +148,7 @@ class Generator:
 
     def __init__(self, path: Path, folder: Path, settings: Settings, n_threads: int):
         self._settings, self._folder = settings, folder
+        self._trunk = trunk_fingerprint(read_shards(path))
         self._model = Model(path)
         self._many = ManySequences(self._model, settings.n_slots, settings.n_ctx, n_threads)
         self._wording = Wording(self._model)
@@ -256,7 +258,7 @@ class Generator:
         if self._done:
             samples, meta = zip(*self._done, strict=True)
             name = f"shard-{self._settings.seed}-{self._n_shards:04d}.npz"
-            write_shard(self._folder / name, samples, meta)
+            write_shard(self._folder / name, self._trunk, samples, meta)
         self._done = []
         self._n_shards += 1
 

@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from train.corpus import Sample, write_shard
 
 
 def mtp_train(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +36,18 @@ def test_an_empty_folder_is_one_line_and_exit_1(tmp_path: Path, command: str, wh
     assert found.stderr.startswith("error: ")
     assert why in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_another_models_corpus_is_one_line_and_nothing_is_added_to_it(tmp_path: Path) -> None:
+    sample = Sample(np.ones(4, np.int32), np.zeros(4, np.uint8), np.zeros((4, 2), np.float16))
+    (tmp_path / "corpus").mkdir()
+    write_shard(tmp_path / "corpus" / "shard-1-0000.npz", "0" * 64, [sample], [{}])
+    found = mtp_train("generate", "--folder", str(tmp_path), "--bf16")
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ")
+    assert "shard-1-0000.npz: another model wrote it" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert len(list(tmp_path.rglob("*.*"))) == 1
 
 
 def test_wrong_usage_exits_2() -> None:

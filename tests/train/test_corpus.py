@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from train.corpus import (
 )
 
 N_VOCAB, N_EMBD = 50, 4
+TRUNK, OTHER = "a" * 64, "b" * 64
 OPENING = 1
 
 
@@ -45,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     samples = [conversation(rng) for _ in range(300)]
     again = [Sample(s.ids, s.roles, s.rows) for s in samples[:50]]  # the same prompts once more
     for number, part in enumerate((samples, again)):
-        write_shard(tmp_path / f"shard-{number}.npz", part, [{} for _ in part])
+        write_shard(tmp_path / f"shard-{number}.npz", TRUNK, part, [{} for _ in part])
     return tmp_path
 
 
@@ -54,7 +56,7 @@ def prompts_of(samples: list[Sample]) -> set[bytes]:
 
 
 def test_held_out_prompts_are_never_trained_on(folder: Path) -> None:
-    corpus = read_corpus(folder)
+    corpus = read_corpus(folder, TRUNK)
     assert corpus.held_out
     assert not prompts_of(corpus.training) & prompts_of(corpus.held_out)
     assert all(is_held_out(sample.prompt) for sample in corpus.held_out)
@@ -62,8 +64,8 @@ def test_held_out_prompts_are_never_trained_on(folder: Path) -> None:
 
 
 def test_excluded_prompts_are_left_out_altogether(folder: Path) -> None:
-    banned = read_corpus(folder).training[0].prompt
-    corpus = read_corpus(folder, [banned])
+    banned = read_corpus(folder, TRUNK).training[0].prompt
+    corpus = read_corpus(folder, TRUNK, [banned])
     assert banned not in prompts_of(corpus.training) | prompts_of(corpus.held_out)
 
 
@@ -75,10 +77,10 @@ def test_the_system_message_does_not_make_another_prompt() -> None:
 
 
 def test_shards_read_back_as_written(folder: Path) -> None:
-    assert n_tokens_in(folder) == 350 * 21
+    assert n_tokens_in(folder, TRUNK) == 350 * 21
     rng = np.random.default_rng(0)
     first = conversation(rng)
-    read = read_corpus(folder)
+    read = read_corpus(folder, TRUNK)
     found = [s for s in read.training + read.held_out if s.prompt == first.prompt]
     assert len(found) == 2
     np.testing.assert_array_equal(found[0].ids, first.ids)
@@ -87,7 +89,32 @@ def test_shards_read_back_as_written(folder: Path) -> None:
 
 def test_an_empty_folder_names_the_command_that_fills_it(tmp_path: Path) -> None:
     with pytest.raises(MtpError, match="mtp-train generate"):
-        read_corpus(tmp_path)
+        read_corpus(tmp_path, TRUNK)
+
+
+@pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
+def test_a_shard_of_another_trunk_is_refused(
+    folder: Path, read: Callable[[Path, str], object]
+) -> None:
+    """Rows of the same width from another model would be learned from without a word."""
+    with pytest.raises(MtpError, match=r"shard-0.npz: another model wrote it; use another --fol"):
+        read(folder, OTHER)
+    mixed = folder / "shard-2.npz"
+    write_shard(mixed, OTHER, [conversation(np.random.default_rng(7))], [{}])
+    with pytest.raises(MtpError, match=r"shard-2.npz: another model"):
+        read(folder, TRUNK)
+
+
+@pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
+def test_a_shard_that_does_not_say_who_wrote_it_is_refused(
+    folder: Path, read: Callable[[Path, str], object]
+) -> None:
+    path = folder / "shard-1.npz"
+    with np.load(path) as shard:
+        arrays = {name: shard[name] for name in shard if name != "trunk"}
+    np.savez(path, **arrays)
+    with pytest.raises(MtpError, match=r"shard-1.npz: does not say which model wrote it"):
+        read(folder, TRUNK)
 
 
 def test_a_batch_pairs_each_token_with_the_row_before_it() -> None:

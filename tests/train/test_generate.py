@@ -9,29 +9,32 @@ import pytest
 
 from mtp_cli.bench.prompts import PROMPTS as BENCH
 from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.models import built_in_model
 from mtp_cli.session import prompt_ids
+from tests.engine import tiny
 from train.batching import bf16_copy
-from train.corpus import Role, answers, n_tokens_in, prompt_key, read_shard
+from train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
 from train.generate import Generator, Settings, draw, is_looping
 from train.measure import PROMPTS, held_out_keys
 from train.trunk import Trunk
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    """Written by the model's BF16 copy, read as the model's own: the two share a fingerprint."""
     folder = tmp_path_factory.mktemp("corpus")
-    copy = bf16_copy(built_in_model(), folder / "trunk.gguf")
+    copy = bf16_copy(built_in_model(), folder)
     settings = Settings(tokens=500, n_slots=6, n_ctx=160, max_answer=24, greedy_share=0.7)
     generator = Generator(copy, folder, settings, n_threads=1)
     generator.run(lambda _n: None)
     generator.close()
-    return folder
+    trunk = trunk_fingerprint(read_shards(built_in_model()))
+    assert n_tokens_in(folder, trunk) >= 500
+    return [s for path in folder.glob("*.npz") for s in read_shard(path, trunk)]
 
 
-def test_every_text_holds_an_answer_and_the_template_around_it(written: Path) -> None:
-    samples = [s for path in written.glob("*.npz") for s in read_shard(path)]
-    assert n_tokens_in(written) >= 500
+def test_every_text_holds_an_answer_and_the_template_around_it(samples: list[Sample]) -> None:
     assert {Role.GIVEN, Role.GREEDY} <= {role for s in samples for role in s.roles.tolist()}
     assert all(answers(s) or (s.roles >= Role.GREEDY).any() for s in samples)
     with Engine.open(built_in_model(), n_ctx=256, n_threads=1) as engine:
@@ -39,10 +42,9 @@ def test_every_text_holds_an_answer_and_the_template_around_it(written: Path) ->
     assert opening.startswith(b"<|im_start|>")
 
 
-def test_rows_and_greedy_tokens_are_the_trunks_own(written: Path) -> None:
+def test_rows_and_greedy_tokens_are_the_trunks_own(samples: list[Sample]) -> None:
     """The stored row, through the trunk's output matrix, chooses the stored next token."""
     trunk = Trunk(built_in_model())
-    samples = [s for path in written.glob("*.npz") for s in read_shard(path)]
     sample = max(samples, key=lambda s: int((s.roles == Role.GREEDY).sum()))
     at = np.flatnonzero(sample.roles == Role.GREEDY)
     logits = sample.rows[at - 1].astype(np.float32) @ trunk.output.T
@@ -54,6 +56,15 @@ def test_rows_and_greedy_tokens_are_the_trunks_own(written: Path) -> None:
         )
         plain = [token for tokens in generation for token in tokens]
     assert plain == sample.ids[first : first + 3].tolist()
+
+
+def test_every_trunk_has_a_bf16_copy_of_its_own(tmp_path: Path) -> None:
+    """Of the same sizes: what tells them apart is in their weights."""
+    trunks = [tiny.llama(seed).write(tmp_path / f"{seed}.gguf") for seed in (1, 2)]
+    copies = [bf16_copy(trunk, tmp_path) for trunk in (*trunks, trunks[0])]
+    assert copies[0] == copies[2] != copies[1]
+    for copy, trunk in zip(copies, trunks, strict=False):
+        assert Trunk(copy).fingerprint == Trunk(trunk).fingerprint
 
 
 def test_drawing_follows_temperature_and_leaves_the_tail_out() -> None:
