@@ -32,13 +32,14 @@ from mtp_cli.engine.target import MAX_DEPTH
 
 _BLOCK = 4
 _COUNTS = (*range(1, 10), 12, 16)  # row counts that are measured; others lie between
-_TARGET_S = 0.7  # for the row counts; two passes over them are made in any case
+_N_OFTEN = 5  # row counts up to here decide most, and are measured twice as often
+_TARGET_S = 0.9  # for the row counts; each is measured once in any case, the first ones twice
 _LONG_S = 2.5  # a longer context is left out where its rows, read together, would take longer
 N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
 _N_REMEMBERED = 64
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
-_VERSION = 1
+_VERSION = 2
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -122,6 +123,8 @@ class _TargetBench:
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
             for n, of_count in zip(counts, seconds, strict=True):
+                if n_passes % 2 and n > _N_OFTEN:
+                    continue
                 elapsed_s, logits = self._time(ids[:n])
                 of_count.append(elapsed_s)
                 if n > 1 and not np.array_equal(logits, single[:n]):
@@ -156,10 +159,13 @@ class _TargetBench:
 def between(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tuple[float, ...]:
     """Seconds of 1 to n_max rows from those of some row counts.
 
+    None is held to be dearer than a larger one. Most that seem so were disturbed when they were
+    measured, and what is too dear is never tried, so that no round would ever correct it.
+
     Kernels work on blocks of 4 rows, so that the first row of a block is dear and the others
     are cheap. How much of a block's cost its first row makes is taken from the block before.
     """
-    known = dict(zip(counts, seconds, strict=True))
+    known = dict(zip(counts, np.minimum.accumulate(seconds[::-1])[::-1].tolist(), strict=True))
     for first in range(_BLOCK + 1, n_max + 1, _BLOCK):
         last, before = first + _BLOCK - 1, first - 1
         if first not in known and {last, before, before - _BLOCK} <= known.keys():
