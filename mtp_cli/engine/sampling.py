@@ -150,6 +150,8 @@ def _top_k_top_p(logits: Floats, k: int, p: float) -> Indices:
 def _top_k(logits: Floats, k: int) -> Indices:
     """The likeliest first."""
     ids = shortlist(logits, k)
+    if not len(ids):
+        raise MtpError("the model gave logits that are no numbers; its file may be damaged")
     return ids[(-logits[ids]).argsort(kind="stable")[:k]]
 
 
@@ -217,7 +219,8 @@ class Sampler:
         """
         with self._penalties.on(logits, before, ids):
             best = likeliest(logits, ids)
-            if not (self.draws_drafts and commit(best.prob)):
+            # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
+            if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best
             q = truncated(logits, self._sampling).sharpened(_SHARPNESS)
         index = int(q.ids[q.index_at(self.random())])

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.lossless import Key, Record, code_version, prove, setup
 
-TODO = [("q4_0", "Hello"), ("q8_0", "Hello"), ("q4_0", "Bye")]
+WANTED = [("q4_0", "Hello"), ("q8_0", "Hello"), ("q4_0", "Bye")]
 Run = Callable[[Record], tuple[int, list[Key]]]
 
 
@@ -24,17 +24,17 @@ def heads(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Prove TODO under a setup: the exit status, and what had to be compared for it."""
+    """Prove WANTED under a setup: the exit status, and what had to be compared for it."""
 
     def proved(of: Record) -> tuple[int, list[Key]]:
         compared: list[Key] = []
 
         def find(key: Key) -> Record:
             compared.append(key)
-            is_bad = of["heads"] is None and key == TODO[2]
+            is_bad = of["heads"] is None and key == WANTED[2]
             return {"prompt": key[1], "n_tokens": 5, "differing": [2] if is_bad else []}
 
-        return prove(TODO, of, tmp_path / "results.jsonl", find), compared
+        return prove(WANTED, of, tmp_path / "results.jsonl", find), compared
 
     return proved
 
@@ -43,11 +43,11 @@ def test_a_run_goes_on_where_it_was(
     run: Run, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     of = setup(heads, 200)
-    assert run(of) == (0, TODO)
+    assert run(of) == (0, WANTED)
     assert capsys.readouterr().out.startswith("0 of 3 records were taken from an earlier run\n")
     results = tmp_path / "results.jsonl"
     results.write_text("".join(results.read_text().splitlines(keepends=True)[:2]))
-    assert run(of) == (0, TODO[2:])
+    assert run(of) == (0, WANTED[2:])
     out = capsys.readouterr().out
     assert out.startswith("2 of 3 records were taken from an earlier run\n")
     assert "q4_0: 2 prompts, 10 tokens, depths 1-8 and auto: 0 prompts differ" in out
@@ -61,21 +61,21 @@ def test_what_another_setup_found_does_not_count(run: Run, heads: Path, other: R
     of = setup(heads, 200)
     assert of.keys() >= other.keys()
     run({**of, **other})
-    assert run(of) == (0, TODO)
+    assert run(of) == (0, WANTED)
 
 
 def test_nor_does_what_does_not_say_its_setup(run: Run, heads: Path, tmp_path: Path) -> None:
     silent = {"format": "q4_0", "prompt": "Hello", "n_tokens": 5, "differing": []}
     (tmp_path / "results.jsonl").write_text(json.dumps(silent) + "\n")
-    assert run(setup(heads, 200)) == (0, TODO)
+    assert run(setup(heads, 200)) == (0, WANTED)
 
 
 def test_another_setup_s_difference_is_not_reported(
     run: Run, heads: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(setup(None, 200)) == (1, TODO)
+    assert run(setup(None, 200)) == (1, WANTED)
     assert "depths [2]: Bye" in capsys.readouterr().out
-    assert run(setup(heads, 200)) == (0, TODO)
+    assert run(setup(heads, 200)) == (0, WANTED)
     assert "1 prompts differ" not in capsys.readouterr().out
 
 

@@ -72,6 +72,14 @@ def test_a_shortlist_has_the_likeliest_and_is_short(n: int, k: int) -> None:
     assert len(set(found.tolist())) == len(found) <= max(48 * k, n // 100)
 
 
+def test_a_row_that_is_no_numbers_is_one_line_and_no_draw() -> None:
+    nothing = np.full(5000, np.nan, np.float32)
+    sampler = Sampler(Sampling(), draws_drafts=True)
+    with pytest.raises(MtpError, match="no numbers"):
+        sampler.choose(nothing)
+    assert sampler.propose(nothing, None, (), lambda _prob: True).drawn is None
+
+
 def test_greedy_is_the_first_of_the_best() -> None:
     logits = np.zeros(N_ROW, np.float32)
     logits[[17, 130]] = 5
