@@ -38,11 +38,13 @@ _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
+_N_OPENING = 2  # rounds at the beginning of an answer that heads are asked in, parked or not
 _ALLOWANCE = 0.006  # plain rounds that copies may lose each round
-_DEARER = 0.04  # what is added to that for each plain round that copies have lost of late
+_DEARER, _LOST_MOST = 0.04, 1.0  # what is added to that for each one lost of late, up to so many
 _DOUBT = 0.1
 _HEADS_FIRST, _HEADS_EACH = 0.4, 0.004  # plain rounds that heads may lose at first, and each round
-_HEADS_SHARE, _HEADS_MOST = 0.3, 2.0  # and of what is being won; and at any one time
+_HEADS_SHARE, _HEADS_MOST = 0.3, 1.0  # and of what is being won; and at any one time
+_HEADS_LEAST = -0.5  # what a run of bad luck leaves them: good heads must not be out for long
 _N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
 _HOPE = 0.05  # a copied id that is reached less often than this is left out
 _TYPICAL = 0.5  # survival taken for granted before anything was drafted
@@ -57,7 +59,6 @@ class _Round:
     copied:    survival of each id of the match, given the ones before it
     drafted:   survival of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
-    is_trial:  the heads are asked although it does not seem to pay
     margin:    by which verifying more must look better, for each plain round it takes longer
     ids:       what is verified
     """
@@ -73,7 +74,6 @@ class _Round:
     draft: Draft = field(default_factory=Draft)
     drafted: list[float] = field(default_factory=list)
     agreement: list[int] = field(default_factory=list)
-    is_trial: bool = False
     ids: list[int] = field(default_factory=list)
 
     @property
@@ -145,9 +145,14 @@ class ExpectedValue:
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
+        self._n_opening = 0
         self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
         self._prospect = 0.0
         self._is_resting, self._n_past = False, 0
+
+    def open_answer(self) -> None:
+        """Another text begins: what heads were worth in the one before says little of it."""
+        self._n_opening = _N_OPENING
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         self._is_resting = not match.ids and self._may_rest()
@@ -191,7 +196,7 @@ class ExpectedValue:
         if not self._has_heads:
             return True
         is_due = self._n_parked + 1 >= self._wait or self._n_rounds % _REFRESH == 0
-        if is_due or self._prospect > 0 or self._n_rounds < _REFRESH:
+        if is_due or self._n_opening > 0 or self._prospect > 0 or self._n_rounds < _REFRESH:
             return False
         self._n_parked += 1
         self._n_rounds += 1
@@ -204,6 +209,8 @@ class ExpectedValue:
         if self._n_rounds < _REFRESH or self._n_rounds % _REFRESH == 0:
             self._look_ahead()
         self._n_rounds += 1
+        is_opening = self._n_opening > 0
+        self._n_opening -= is_opening
         now = self._round
         short = self._cost.first_s(now.n_waiting) / now.plain_s - self._heads_budget
         gain = self._prospect - (now.best_part(now.copied)[0] - now.plain)
@@ -211,10 +218,11 @@ class ExpectedValue:
             self._wait, self._n_parked = _FIRST_WAIT, 0
             return True
         self._n_parked += 1
+        if is_opening:
+            return True
         if self._n_parked < self._wait or short > 0:
             return False
         self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
-        now.is_trial = True
         return True
 
     def _look_ahead(self) -> None:
@@ -329,13 +337,14 @@ class ExpectedValue:
         self._learn(chosen)
 
     def _earn(self, n_tokens: int, time: float) -> None:
-        self._deficit = max(0.0, self._deficit - _ALLOWANCE - n_tokens + time)
+        lost = self._deficit - _ALLOWANCE - n_tokens + time
+        self._deficit = min(max(0.0, lost), _LOST_MOST)
         kept = 1 - 1 / _PRICE_ROUNDS
         self._tokens = kept * self._tokens + n_tokens
         self._time = kept * self._time + time
         won = max(0.0, self._tokens / self._time - 1)
         budget = self._heads_budget + _HEADS_EACH + _HEADS_SHARE * won
-        self._heads_budget = min(_HEADS_MOST, budget)
+        self._heads_budget = max(_HEADS_LEAST, min(budget, _HEADS_MOST))
 
     def _learn(self, chosen: Sequence[int]) -> None:
         """Proposals that what came can judge are judged, verified or not."""

@@ -199,6 +199,7 @@ class Engine:
             self._automatic[kind] = ExpectedValue(
                 self.costs(), row_counts, n_drafted=self._drafter.max_depth
             )
+        self._automatic[kind].open_answer()
         return self._automatic[kind]
 
     def close(self) -> None:

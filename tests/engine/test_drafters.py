@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.drafters.base import Draft, likeliest
-from mtp_cli.engine.drafters.mtp import N_BATCH, N_WAITING, MtpDrafter
+from mtp_cli.engine.drafters.mtp import N_BATCH, N_FORGOTTEN, N_WAITING, MtpDrafter
 from mtp_cli.engine.llama import Context, Floats, HiddenSource
 from mtp_cli.engine.target import MAX_DEPTH
 from tests.engine import tiny
@@ -183,7 +183,7 @@ def test_the_rows_matter(new_drafter: Drafters, kind: str) -> None:
 
 
 @every_kind
-@pytest.mark.parametrize("n_parked", [1, 60, N_WAITING - 24, N_WAITING - 23])
+@pytest.mark.parametrize("n_parked", [1, N_WAITING - 24, N_WAITING - 23, N_WAITING])
 def test_rounds_without_a_draft_are_caught_up(
     new_drafter: Drafters, kind: str, n_parked: int
 ) -> None:
@@ -214,8 +214,8 @@ def test_parked_so_long_that_it_forgets(new_drafter: Drafters, kind: str, n_park
     draft = drafter.draft(TEXT[n_past], 8)
     assert len(draft.ids) == drafter.max_depth
     read = waiting + 1 if waiting < n_parked - 1 else n_past
-    if waiting == N_WAITING:  # the newest pushed out the oldest half
-        read = N_WAITING // 2 + 1
+    if waiting == N_WAITING:  # the newest pushed out the oldest
+        read = N_WAITING - N_FORGOTTEN + 1
 
     assert_same(draft, fresh_draft(new_drafter(kind), n_past - read, n_past))
     show(drafter, n_past, n_past + 1)
@@ -223,23 +223,23 @@ def test_parked_so_long_that_it_forgets(new_drafter: Drafters, kind: str, n_park
 
 
 @every_kind
-@pytest.mark.parametrize("kept", [1, 20, 59, 60, 64, 66])
+@pytest.mark.parametrize("kept", [1, 20, 29, 30, 34, 36])
 def test_a_truncated_text_goes_on_differently(new_drafter: Drafters, kind: str, kept: int) -> None:
     """As /undo: what was dropped is forgotten, what was kept is not."""
     drafter = new_drafter(kind)
-    show(drafter, 0, 60)
-    drafter.draft(TEXT[60], 3)
-    show(drafter, 60, 66)
+    show(drafter, 0, 30)
+    drafter.draft(TEXT[30], 3)
+    show(drafter, 30, 36)
     drafter.truncate(kept)
     text = [*TEXT[:kept], *tiny.random_ids(80, seed=44)]
     # The row before `kept` may be gone: the first position after it cannot be read then.
-    drafter.observe(text[kept : kept + 40], kept, ROWS[kept : kept + 40])
-    draft = drafter.draft(text[kept + 40], 8)
+    drafter.observe(text[kept : kept + 20], kept, ROWS[kept : kept + 20])
+    draft = drafter.draft(text[kept + 20], 8)
 
-    if kept == 66:
-        expected = fresh_draft(new_drafter(kind), 0, 106, text)
+    if kept == 36:
+        expected = fresh_draft(new_drafter(kind), 0, 56, text)
     else:
-        expected = fresh_draft(new_drafter(kind), kept, kept + 40, text)
+        expected = fresh_draft(new_drafter(kind), kept, kept + 20, text)
     assert_same(draft, expected)
 
 

@@ -53,7 +53,7 @@ def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
 @pytest.mark.parametrize("confidence", [0.02, 0.5, 0.95])
 def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float) -> None:
     trace = made_up(500, right=0.0, confidence=confidence)
-    assert over_plain(trace, table, automatic(table)) > (0.985 if confidence < 0.9 else 0.955)
+    assert over_plain(trace, table, automatic(table)) > (0.985 if confidence < 0.9 else 0.95)
 
 
 @every_machine
@@ -63,7 +63,7 @@ def test_heads_that_are_right_in_bursts_cost_next_to_nothing(
 ) -> None:
     """They are as sure when they are wrong: what they win is soon lost again."""
     trace = bursts(600, n_right, n_wrong)
-    assert over_plain(trace, table, automatic(table)) > 0.985
+    assert over_plain(trace, table, automatic(table)) > 0.975
 
 
 @every_machine
@@ -106,12 +106,16 @@ def test_a_load_that_comes_and_goes_makes_nothing_slower_than_plain(table: CostT
 
 @every_machine
 @pytest.mark.parametrize("right", [0.3, 0.6, 0.8, 0.9])
-def test_no_fixed_depth_is_better(table: CostTable, right: float) -> None:
+def test_no_fixed_depth_is_much_better(table: CostTable, right: float) -> None:
     """Here every token is as likely as every other, so that the best a policy can do is to find
-    the right fixed depth."""
-    trace = made_up(500, right)
-    fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
-    assert over_plain(trace, table, automatic(table)) > 0.87 * fixed
+    the right fixed depth; and bad luck must not park good heads for long."""
+    ratios = []
+    for seed in range(6):
+        trace = made_up(500, right, seed=seed)
+        fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
+        ratios.append(over_plain(trace, table, automatic(table)) / fixed)
+    assert geomean(ratios) > 0.92
+    assert min(ratios) > 0.85
 
 
 @every_machine
@@ -121,6 +125,7 @@ def test_recorded_answers(table: CostTable) -> None:
     policies = {recorded.temperature: automatic(table) for recorded in RECORDED}
     for recorded in RECORDED:
         trace = recorded.trace
+        policies[recorded.temperature].open_answer()
         ours.append(over_plain(trace, table, policies[recorded.temperature]))
         fixed.append(max(over_plain(trace, table, FixedDepth(depth)) for depth in range(5)))
         bound.append(plain_s(trace, table) / bound_s(trace, table))
@@ -161,6 +166,18 @@ def test_parked_heads_are_asked_ever_more_rarely() -> None:
     ]
     assert len(n_rounds_apart) < 40
     assert min(n_rounds_apart[-3:]) > 100
+
+
+def test_parked_heads_are_asked_at_the_beginning_of_an_answer() -> None:
+    table = TABLES["Q4_0"]
+    policy = automatic(table)
+    replay(made_up(1000, right=0.0), Machine(table), policy)
+    parked, asked = Machine(table), Machine(table)
+    replay(made_up(20, right=0.0), parked, policy)
+    policy.open_answer()
+    replay(made_up(20, right=0.0), asked, policy)
+    assert parked.drafted_at == []
+    assert asked.drafted_at[1] < 2 * table.target_s[0]
 
 
 @every_machine

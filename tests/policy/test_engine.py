@@ -11,6 +11,7 @@ import gguf
 import pytest
 
 from mtp_cli.engine import Depth, Engine, Generation, Sampling, binding
+from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth, Seconds
 from mtp_cli.engine.target import MAX_DEPTH
 from tests.engine import tiny
@@ -101,6 +102,14 @@ def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> Non
     assert policy(Sampling(temperature=0.7)) is kinds[1]
     assert policy(dataclasses.replace(seeded, seed=6)) is kinds[2]
     assert policy(seeded, exact=True) is kinds[5]
+
+
+def test_the_policy_learns_of_each_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[ExpectedValue] = []
+    monkeypatch.setattr(ExpectedValue, "open_answer", lambda self: opened.append(self))
+    ids = prompt(engine)
+    answers = [answer(engine, ids, depth) for depth in ("auto", 3, "auto")]
+    assert opened == [answers[0].policy, answers[2].policy]
 
 
 def test_costs_are_measured_once(engine: Engine) -> None:

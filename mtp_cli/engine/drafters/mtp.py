@@ -24,7 +24,8 @@ from mtp_cli.engine.llama import Context, Floats
 from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
 
-N_WAITING = 64  # rows kept while nothing is drafted: catching up with more costs what it gains
+N_WAITING = 32  # rows kept while nothing is drafted: more make drafts no better (benchmarks/LOG.md)
+N_FORGOTTEN = N_WAITING // 4  # of them at once, when one more comes
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
 N_CTX = 512  # rows a head remembers: it drafts no better with more (benchmarks/LOG.md)
 
@@ -51,7 +52,7 @@ class _Waiting:
 
     def append(self, token: int, hidden: Floats) -> None:
         if len(self.tokens) == N_WAITING:
-            self._forget_oldest(len(self.tokens) - N_WAITING // 2)
+            self._forget_oldest(N_FORGOTTEN)
         self._hidden[len(self.tokens)] = hidden
         self.tokens.append(token)
 
