@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from train.agreement import Agreement, agreement
 from train.corpus import Batch, Sample, epoch_pieces, make_batch
@@ -87,12 +88,17 @@ class Checkpoint:
     curriculum: tuple[float, ...]
 
 
-def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint, None when it has none."""
+def read_checkpoint(folder: Path, trunk: str) -> Checkpoint | None:
+    """The folder's checkpoint, None when it has none; MtpError when it is of another trunk.
+
+    trunk: the fingerprint of the trunk that the head is for
+    """
     path = folder / _CHECKPOINT
     if not path.exists():
         return None
     saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    if saved.get("trunk") != trunk:
+        raise MtpError(f"{path}: these heads are for another model; take another folder")
     return Checkpoint(
         saved["head"],
         saved["optimizers"],
@@ -109,6 +115,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
+        trunk: str,
         settings: Settings,
         head: Head,
         samples: Sequence[Sample],
@@ -116,9 +123,10 @@ class Run:
         trunk_output: Tensor,
         row_scale: Tensor,
     ):
-        """trunk_output: (n_draft, n_embd) the trunk's own output rows of the draft ids;
+        """trunk: the fingerprint of the trunk that the head is for;
+        trunk_output: (n_draft, n_embd) the trunk's own output rows of the draft ids;
         row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
-        self.folder, self.settings, self.head = folder, settings, head
+        self.folder, self.trunk, self.settings, self.head = folder, trunk, settings, head
         self.samples, self.vocabulary = samples, vocabulary
         self.trunk_output, self.row_scale = trunk_output, row_scale
         self.progress = Progress()
@@ -156,6 +164,7 @@ class Run:
                 "shape": asdict(self.head.shape),
                 "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
                 "settings": asdict(self.settings),
+                "trunk": self.trunk,
             },
             partial,
         )

@@ -91,7 +91,7 @@ def prepare(
 
     start: a head file whose weights the run starts from; random ones without
     """
-    saved = read_checkpoint(folder)
+    saved = read_checkpoint(folder, trunk.fingerprint)
     if saved is None:
         vocabulary = choose_vocabulary(corpus.training, n_draft, trunk.token_embd)
         shape = head_shape(trunk, n_draft, n_ff)
@@ -104,6 +104,7 @@ def prepare(
         take_over(head, trunk, vocabulary, start)
     run = Run(
         folder,
+        trunk.fingerprint,
         settings,
         head.to(device_named(device)),
         corpus.training,
@@ -118,7 +119,7 @@ def prepare(
 
 def export(trunk: Trunk, folder: Path, path: Path, *, exact: bool = False) -> int:
     """Write the folder's checkpoint as a head file; returns its bytes."""
-    saved = read_checkpoint(folder)
+    saved = read_checkpoint(folder, trunk.fingerprint)
     if saved is None:
         raise MtpError(f"{folder}: no checkpoint to export")
     weights: Mapping[str, np.ndarray] = {

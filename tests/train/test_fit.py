@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtp_cli.errors import MtpError
 from train.corpus import Sample, choose_vocabulary
 
 pytest.importorskip("torch")
@@ -22,6 +23,7 @@ from train.head import Head, HeadShape
 from train.losses import blocked_cross_entropy, trunk_distribution
 
 N_VOCAB, N_EMBD = 50, 16
+TRUNK = "a trunk's fingerprint"
 
 
 def samples() -> list[Sample]:
@@ -38,7 +40,7 @@ def new_run(folder: Path, steps: int) -> Run:
     table = torch.tensor(embeddings[vocabulary.draft_ids])
     head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0), table, table)
     settings = Settings(steps, 120, warmup=2, checkpoint_every=100, evaluate_every=100)
-    return Run(folder, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
+    return Run(folder, TRUNK, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
 
 
 def train(run: Run, stop_at: int | None = None) -> None:
@@ -59,7 +61,7 @@ def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
     train(whole)
     train(new_run(tmp_path / "parts", 9), stop_at=4)
     resumed = new_run(tmp_path / "parts", 9)
-    saved = read_checkpoint(tmp_path / "parts")
+    saved = read_checkpoint(tmp_path / "parts", TRUNK)
     assert saved is not None
     assert saved.progress.step == 4
     resumed.resume(saved)
@@ -69,6 +71,12 @@ def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
     for name, value in whole.head.state_dict().items():
         torch.testing.assert_close(resumed.head.state_dict()[name], value, rtol=0, atol=0)
         assert not torch.equal(value, started[name])
+
+
+def test_a_checkpoint_of_another_trunk_is_refused(tmp_path: Path) -> None:
+    new_run(tmp_path, 9).save()
+    with pytest.raises(MtpError, match="another model"):
+        read_checkpoint(tmp_path, "another")
 
 
 def test_training_learns_what_the_trunk_would_say(tmp_path: Path) -> None:
