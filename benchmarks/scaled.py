@@ -41,6 +41,7 @@ from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.quantize import quantize
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
+from mtp_cli.options import MAX_THREADS
 from mtp_cli.session import prompt_ids
 
 SIZES = {"width": Scale(7), "all": Scale(3, 3)}
@@ -193,7 +194,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="BF16, three classes, once.")] = False,
     model: Annotated[Path | None, typer.Option("--model", "-m")] = None,
     heads: Path | None = None,
-    threads: int | None = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
     workdir: Annotated[Path | None, typer.Option(help="For files of up to 4 GB.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:

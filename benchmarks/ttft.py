@@ -23,6 +23,7 @@ from rich.table import Table
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
+from mtp_cli.options import MAX_THREADS
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -80,7 +81,7 @@ def main(
     lengths: Annotated[str, typer.Option(help="Tokens, with commas between.")] = "100,1000,4000",
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
     clock: Annotated[str, typer.Option(help="wall, or cpu for a busy machine.")] = "wall",
-    threads: Annotated[int | None, typer.Option(min=1)] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
 ) -> None:
     if clock not in CLOCKS:
         raise typer.BadParameter(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")

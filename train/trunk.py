@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gguf import GGUFReader, dequantize
 
 from mtp_cli import head_file
+from mtp_cli.engine.gguf_header import read_shards
 from mtp_cli.errors import MtpError
 
 F32 = npt.NDArray[np.float32]
@@ -36,21 +37,22 @@ class TrunkSizes:
 
 
 class Trunk:
-    """A trunk's GGUF, read lazily."""
+    """A trunk's GGUF, or the first of its shards, read lazily."""
 
     def __init__(self, path: Path):
         try:
-            self._reader = GGUFReader(path)
+            readers = [GGUFReader(header.path) for header in read_shards(path)]
         except (OSError, ValueError, KeyError, IndexError) as error:
             raise MtpError(f"{path}: not a readable GGUF ({error})") from error
         self.path = path
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
+        self._fields = readers[0].fields
+        self._tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}
         self.arch = str(self._field("general.architecture"))
         self.name = str(self._field("general.name", path.stem))
         self.sizes = self._sizes()
 
     def _field(self, key: str, default: Any = None) -> Any:
-        field = self._reader.fields.get(key)
+        field = self._fields.get(key)
         if field is None:
             if default is None:
                 raise MtpError(f"{self.path}: {key} is missing")

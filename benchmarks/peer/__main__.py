@@ -32,6 +32,7 @@ from mtp_cli.engine.engine import physical_cores
 from mtp_cli.engine.quantize import OUTTYPES, quantize
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
+from mtp_cli.options import MAX_THREADS
 from mtp_cli.session import prompt_ids
 
 FOLDER = Path("runs/peer")
@@ -123,7 +124,7 @@ def run(
     minutes: Annotated[float, typer.Option(help="Of answers, were all as fast as plain.")] = 8,
     quick: Annotated[bool, typer.Option("--quick", help="Three classes, once.")] = False,
     ctx: Annotated[int, typer.Option(min=512)] = 2048,
-    threads: Annotated[int | None, typer.Option(min=1)] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
     workdir: Annotated[Path | None, typer.Option(help="For the packed file and logs.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
