@@ -28,9 +28,7 @@ MAX_DEPTH = 8  # ids that heads draft
 MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
 N_BATCH = 512
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
-_ROWS_PER_OUTPUT = (
-    16  # an output row costs the output matrix: so a prompt gives few, if it is short
-)
+_ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt gives few
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Rows:
     """The target's outputs for consecutive positions; views that the next decode overwrites.
 
     logits: (n_rows, n_vocab) float32
-    hidden: (n_rows, n_embd) float32, None when the context gives none
+    hidden: (n_rows, n_embd) float32, of a prompt more; None when the context gives none
     """
 
     logits: Floats
@@ -80,27 +78,47 @@ class Target:
     def prefill(
         self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
     ) -> Rows | None:
-        """Append a prompt, however long; outputs for its last rows, at least for one.
+        """Append a prompt, however long; logits for its last row, hidden rows for its last ones.
+
+        The last row is a decode of its own, as the rows of the answer are: in the same pass as many
+        others it would be rounded otherwise, and the answer would tell whether the others were
+        cached.
 
         n_hidden:   how many hidden rows are wanted; there may be fewer, and are where they would
-                    cost a noticeable part of the prompt's time. A context whose hidden
-                    rows cost their logits (EMBD) gives none for a prompt: the head can begin
-                    with the answer, and the prompt's rows must not depend on who drafts
+                    cost a noticeable part of the prompt's time: one where they cost their logits
+                    (EMBD)
         is_stopped: asked after every N_BATCH rows; once it says so the rest is left out, and
                     there are no rows
         """
-        n_batch = self._context.n_batch
-        n_before = (len(tokens) - 1) // n_batch * n_batch
-        for start in range(0, n_before, n_batch):
-            self._append(tokens[start : start + n_batch], first_output=n_batch)
+        before, newest = tokens[:-1], tokens[-1:]
+        window: Floats | None = None
+        for start in range(0, len(before), self._context.n_batch):
+            part = before[start : start + self._context.n_batch]
+            is_last = start + len(part) == len(before)
+            n_window = self._n_window(n_hidden, len(tokens)) if is_last else 0
+            window = self._append_prompt(part, min(n_window, len(part)))
             if is_stopped():
                 return None
-        last = tokens[n_before:]
-        n_rows = n_hidden if self._hidden is HiddenSource.NEXTN else 1
-        n_rows = min(n_rows, len(last), N_OUTPUTS, len(tokens) // _ROWS_PER_OUTPUT)
-        self._append(last, first_output=len(last) - max(1, n_rows))
+        self._append(newest, first_output=0)
         rows = self._rows()
-        return Rows(rows.logits, None) if self._hidden is HiddenSource.EMBD else rows
+        if window is None or rows.hidden is None:
+            return rows
+        return Rows(rows.logits, np.concatenate([window, rows.hidden]))
+
+    def _n_window(self, n_hidden: int, n_tokens: int) -> int:
+        """How many hidden rows to take of a prompt before its last one."""
+        if self._hidden is HiddenSource.NEXTN:
+            n_hidden = min(n_hidden, N_OUTPUTS, n_tokens // _ROWS_PER_OUTPUT)
+        elif self._hidden is not HiddenSource.LAYER:  # which gives every row's, at no cost
+            n_hidden = 1
+        return max(0, n_hidden - 1)
+
+    def _append_prompt(self, tokens: Sequence[int], n_window: int) -> Floats | None:
+        """Append rows that choose nothing; a copy of the last n_window hidden rows."""
+        n_outputs = n_window if self._hidden is HiddenSource.NEXTN else 0
+        self._append(tokens, first_output=len(tokens) - n_outputs)
+        hidden = self._context.hidden() if n_window > 0 else None
+        return None if hidden is None else hidden[-n_window:].copy()
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""

@@ -43,6 +43,21 @@ def test_rows_do_not_depend_on_their_number(model: Model, n_past: int, n_rows: i
     target.close()
 
 
+@pytest.mark.parametrize("n_prompt", [60, 137, 400, 513, 700])
+def test_a_prompts_answer_does_not_tell_whether_it_was_cached(model: Model, n_prompt: int) -> None:
+    """Read whole, and with all but its last row still there: an answer regenerated is the same."""
+    target = open_target(model)
+    ids = np.random.default_rng(1).integers(10, 40_000, n_prompt).tolist()
+    whole = target.prefill(ids, 0, lambda: False)
+    assert whole is not None
+    expected = whole.logits[-1].copy()
+    target.truncate(n_prompt - 1)
+    cached = target.prefill(ids[-1:], 0, lambda: False)
+    assert cached is not None
+    assert np.array_equal(cached.logits[-1], expected)
+    target.close()
+
+
 def test_nor_where_the_kernels_are_out_of_reach(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,8 +56,8 @@ def after(target: Target, *pieces: list[int]) -> Floats:
     return target.verify(pieces[-1]).logits.copy()
 
 
-def assert_same(found: Floats, expected: Floats) -> None:
-    assert np.abs(found - expected).max() <= TOLERANCE
+def assert_same(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -> None:
+    assert np.abs(found - expected).max() <= tolerance
 
 
 @every_kind
@@ -223,7 +223,10 @@ def test_back_and_forth_across_the_window(new_target: Targets, kind: str) -> Non
     assert len(target.ids) > 1000
     logits = target.verify(NEXT).logits.copy()
 
-    assert_same(logits, after(new_target(kind, n_ctx=2048), *pieces, NEXT))
+    # A piece's last row is read by itself, and in the text here that was dropped it was not:
+    # llama.cpp's attention rounds the two otherwise.
+    expected = after(new_target(kind, n_ctx=2048), *pieces, NEXT)
+    assert_same(logits, expected, tolerance=5 * TOLERANCE)
 
 
 @every_kind
@@ -323,8 +326,9 @@ def test_hidden_rows_change_nothing(
     expected = [read(plain, prompt).logits[-1].copy(), plain.verify(DRAFT).logits.copy()]
     target = new_target(kind, n_ctx=1024, hidden=source)
     rows = read(target, prompt, n_hidden)
-    if rows.hidden is not None:
-        assert rows.hidden.shape == (n_hidden, tiny.N_EMBD)
+    assert rows.hidden is not None
+    n_given = n_hidden if source is HiddenSource.NEXTN else 1
+    assert rows.hidden.shape == (n_given, tiny.N_EMBD)
     assert_same(rows.logits[-1], expected[0])
     rows = target.verify(DRAFT)
     assert rows.hidden is not None
