@@ -194,7 +194,7 @@ def surprise(sampling: Sampling, ran: Ran) -> float:
         statistic += sum((found - mean) ** 2 / mean for found, mean in cells)
         degrees += len(cells) - 1
     spread = 2 / (9 * degrees)
-    return (math.cbrt(statistic / degrees) - (1 - spread)) / math.sqrt(spread)
+    return (math.pow(statistic / degrees, 1 / 3) - (1 - spread)) / math.sqrt(spread)
 
 
 def pooled(cells: list[tuple[int, float]]) -> list[tuple[int, float]]:
