@@ -87,8 +87,8 @@ class Target:
         n_hidden:   how many hidden rows are wanted; there may be fewer, and are where they would
                     cost a noticeable part of the prompt's time: one where they cost their logits
                     (EMBD)
-        is_stopped: asked after every N_BATCH rows; once it says so the rest is left out, and
-                    there are no rows
+        is_stopped: asked after every N_BATCH rows and before the last one; once it says so the
+                    rest is left out, and there are no rows
         """
         before, newest = tokens[:-1], tokens[-1:]
         window: Floats | None = None
