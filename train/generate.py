@@ -41,7 +41,7 @@ class Settings:
     n_ctx: int = 512
     max_answer: int = 256
     max_request: int = 120
-    template_share: float = 0.5
+    template_share: float = 0.6
     greedy_share: float = 0.67
     more_turns: float = 0.2
     seed: int = 1

@@ -127,6 +127,43 @@ My computer is slow. What can I do?;How can I improve my English?;What is the me
 I can't sleep at night. Any tips?;How do I write a good resume?;I lost my keys."""
 OPEN = _OPEN.replace("\n", "").split(";")
 
+_COUNTRIES = """Spain;Norway;Egypt;Argentina;Thailand;Kenya;Poland;Mexico;South Korea;Portugal;
+Vietnam;Morocco;Peru;Finland;Turkey;Indonesia;Greece;Nigeria;Chile;Hungary;New Zealand;Iran;
+Ireland;Cuba;Ethiopia;Pakistan;Austria;Colombia;Ukraine;the Philippines;Iceland;Nepal""".replace(
+    "\n", ""
+).split(";")
+
+_INVENTIONS = """the light bulb;the steam engine;the bicycle;the World Wide Web;dynamite;the radio;
+the microscope;the airplane;the piano;the vacuum cleaner;the sewing machine;paper;the compass;
+the zipper;the typewriter;the ballpoint pen;the elevator;the camera;the thermometer;chocolate
+""".replace("\n", "").split(";")
+
+_ANIMALS = """an octopus;a snail;an elephant;a penguin;a honey bee;a kangaroo;a blue whale;an owl;
+a crocodile;a bat;a butterfly;a camel;a shark;an ant;a giraffe;a frog;a wolf;a scorpion""".replace(
+    "\n", ""
+).split(";")
+
+_EVENTS = """the Berlin Wall fell;the French Revolution began;the Wright brothers first flew;
+the first iPhone came out;the American Civil War ended;Columbus reached America;
+the Black Death reached Europe;the Eiffel Tower was built;the Roman Empire fell in the West;
+World War I began;the Soviet Union dissolved;the Panama Canal was opened""".replace("\n", "").split(
+    ";"
+)
+
+_GOALS = """learn the guitar;save for a house;eat less sugar;read more books;throw a party;
+get a dog;change careers;grow tomatoes on a balcony;travel to Japan;get up earlier;
+build a bookshelf;write a novel;spend less time on my phone;learn to swim;lose some weight;
+make my apartment cozier;meet my neighbors;cook for ten people;run a half marathon;
+teach my kids chess
+""".replace("\n", "").split(";")
+
+_NEWS = """passed my driving test;got a new job;moved in with my partner;broke my arm;
+planted a garden;failed an exam;adopted a kitten;burned dinner;had an argument with my brother;
+lost my wallet;bought a bicycle;won a small prize;forgot a birthday;sold my car;
+started to paint;missed my flight;finished a long book;got a bad haircut;became an uncle""".replace(
+    "\n", ""
+).split(";")
+
 _FOLLOW_UPS = (
     "Can you explain that in simpler words?",
     "Give me an example.",
@@ -227,7 +264,24 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
             "Can you suggest {thing}?",
         ),
     ),
-    "fact": (8, ("{fact}", "{fact}", "{fact} Answer briefly.", "Quick question: {fact}")),
+    "fact": (
+        12,
+        (
+            "{fact}",
+            "{fact}",
+            "{fact} Answer briefly.",
+            "Quick question: {fact}",
+            "What is the capital of {country}?",
+            "Which languages are spoken in {country}?",
+            "What is {country} known for?",
+            "Who invented {invention}?",
+            "How does {invention} work?",
+            "What does {animal} eat?",
+            "How long does {animal} live?",
+            "In what year did it happen that {event}?",
+            "When did it happen that {event}, and why?",
+        ),
+    ),
     "maths": (
         9,
         (
@@ -259,8 +313,11 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
         ),
     ),
     "translate": (
-        6,
+        10,
         (
+            "Translate to {tongue}: {sentence}",
+            "{tongue} translation of this, please: {sentence}",
+            "Translate the following into {tongue}:\n\n{passage}",
             'Translate to {tongue}: "{sentence}"',
             "Translate this sentence into {tongue}: {sentence}",
             "How do you say '{sentence}' in {tongue}?",
@@ -268,8 +325,10 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
         ),
     ),
     "edit": (
-        8,
+        9,
         (
+            "Shorten this: {passage}",
+            "Say this in other words: {passage}",
             "Correct the grammar: {sentence}",
             "Rewrite this sentence in a more formal way: {sentence}",
             "Rewrite the following text in a friendlier tone:\n\n{text}",
@@ -281,8 +340,15 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
         ),
     ),
     "summary": (
-        8,
+        16,
         (
+            "Summarize this passage in a few words: {passage}",
+            "In one line, what does this say? {passage}",
+            "What are the facts in this text? {passage}",
+            "Give me the gist of this:\n\n{passage}",
+            "Who does what in this text? {passage}",
+            "Summarize in your own words: {passage}",
+            "{passage}\n\nSummary, please.",
             "Summarize the following text:\n\n{text}",
             "Summarize this in one sentence:\n\n{text}",
             "{text}\n\nWhat is the main idea of this text?",
@@ -319,7 +385,36 @@ _KINDS: Mapping[str, tuple[float, Sequence[str]]] = {
             "Write a JSON object that describes {subject}.",
         ),
     ),
-    "open": (6, ("{open}",)),
+    "report": (
+        8,
+        (
+            "Write a short news report about {subject}.",
+            "Write a news report about something that happened in {country}.",
+            "Write the minutes of a meeting about {topic}.",
+            "Write a review of a shop that sells {thing}.",
+            "Write a travel guide entry about {country}.",
+            "Write a diary entry of someone who {news}.",
+            "Write a short biography of the person who invented {invention}.",
+            "Write a notice that tells neighbors about {topic}.",
+            "Write three paragraphs of a textbook chapter about {animal}.",
+        ),
+    ),
+    "open": (
+        11,
+        (
+            "{open}",
+            "{open}",
+            "I just {news}!",
+            "Yesterday I {news}. What now?",
+            "My friend {news}. What should I say?",
+            "I want to {goal}. Any ideas?",
+            "I would like to {goal}, but I don't know how to begin.",
+            "What do you think about {topic}?",
+            "Have you ever heard of {topic}?",
+            "Tell me a fun fact about {animal}.",
+            "Is it a good idea to {goal}?",
+        ),
+    ),
 }
 
 
@@ -331,6 +426,7 @@ _WORD_FACTS = (
     "Name three things that have to do with {word}.",
     "Where does the word '{word}' come from?",
 )
+_PASSAGE_SENTENCES = (2, 4)
 _OWN_SHARE = 0.5  # of words and sentences that are taken from the trunk's own texts
 
 
@@ -347,12 +443,21 @@ def _own(rng: random.Random, texts: Sequence[str]) -> tuple[str | None, str | No
     )
 
 
+def _passage(rng: random.Random, text: str) -> str:
+    """A few sentences of a text that follow each other."""
+    sentences = re.findall(r"[A-Z][^.!?\n]*[.!?]", text)
+    n = rng.randint(*_PASSAGE_SENTENCES)
+    start = rng.randrange(max(len(sentences) - n, 0) + 1)
+    return " ".join(sentences[start : start + n]) or text
+
+
 def prompt(rng: random.Random, material: Sequence[str] = ()) -> str:
     """One user turn. `material`: texts of the trunk to work on and to take words from."""
     kinds = list(_KINDS)
     kind = rng.choices(kinds, [_KINDS[name][0] for name in kinds])[0]
     texts = [text for text in material if "```" not in text and len(text) > 80]
     word, sentence = _own(rng, texts)
+    text = rng.choice(texts) if texts and rng.random() < 0.8 else rng.choice(_PASSAGES)
     codes = [text.split("```")[1].strip() for text in material if text.count("```") >= 2]
     fields = {
         "language": rng.choice(_LANGUAGES),
@@ -370,16 +475,23 @@ def prompt(rng: random.Random, material: Sequence[str] = ()) -> str:
         "b": rng.randint(100, 999),
         "c": rng.randint(2, 12),
         "d": rng.randint(2, 12),
-        "text": rng.choice(texts) if texts and rng.random() < 0.8 else rng.choice(_PASSAGES),
+        "country": rng.choice(_COUNTRIES),
+        "invention": rng.choice(_INVENTIONS),
+        "animal": rng.choice(_ANIMALS),
+        "event": rng.choice(_EVENTS),
+        "goal": rng.choice(_GOALS),
+        "news": rng.choice(_NEWS),
+        "text": text,
+        "passage": _passage(rng, text),
         "code": rng.choice(codes) if codes and rng.random() < 0.7 else rng.choice(_SNIPPETS),
     }
-    text = rng.choice(_KINDS[kind][1]).format(**fields)
+    request = rng.choice(_KINDS[kind][1]).format(**fields)
     style = rng.random()
     if style < 0.08:
-        return text.lower()
+        return request.lower()
     if style < 0.14:
-        return "Please " + text[0].lower() + text[1:]
-    return text
+        return "Please " + request[0].lower() + request[1:]
+    return request
 
 
 def follow_up(rng: random.Random) -> str:

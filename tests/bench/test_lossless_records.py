@@ -9,10 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.lossless import Key, Record, code_version, prove, setup
+from benchmarks import lossless
+from benchmarks.lossless import Record, code_version, prove, setup
 
-WANTED = [("q4_0", "Hello"), ("q8_0", "Hello"), ("q4_0", "Bye")]
-Run = Callable[[Record], tuple[int, list[Key]]]
+WANTED = ["Hello", "Name a sea.", "Bye"]
+SHORT = "Name a sea."
+Run = Callable[..., tuple[bool, list[str]]]
+
+
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lossless, "prompts", lambda: WANTED)
 
 
 @pytest.fixture
@@ -24,17 +31,19 @@ def heads(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Prove WANTED under a setup: the exit status, and what had to be compared for it."""
+    """Prove some answers under a setup: whether it was, and what had to be compared for it."""
 
-    def proved(of: Record) -> tuple[int, list[Key]]:
-        compared: list[Key] = []
+    def proved(of: Record, n_answers: int = 2) -> tuple[bool, list[str]]:
+        compared: list[str] = []
 
-        def find(key: Key) -> Record:
-            compared.append(key)
-            is_bad = of["heads"] is None and key == WANTED[2]
-            return {"prompt": key[1], "n_tokens": 5, "differing": [2] if is_bad else []}
+        def find(text: str) -> Record:
+            compared.append(text)
+            if text == SHORT:
+                return {"prompt": text, "n_tokens": 3, "differing": None}
+            is_bad = of["heads"] is None and text == "Bye"
+            return {"prompt": text, "n_tokens": 5, "differing": [2] if is_bad else []}
 
-        return prove(WANTED, of, tmp_path / "results.jsonl", find), compared
+        return prove("q4_0", n_answers, of, tmp_path / "results.jsonl", find), compared
 
     return proved
 
@@ -42,50 +51,65 @@ def run(tmp_path: Path) -> Run:
 def test_a_run_goes_on_where_it_was(
     run: Run, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    of = setup(heads, 200)
-    assert run(of) == (0, WANTED)
-    assert capsys.readouterr().out.startswith("0 of 3 records were taken from an earlier run\n")
+    of = setup(heads, 200, 2)
+    assert run(of) == (True, WANTED)
+    assert capsys.readouterr().out.startswith("q4_0: 0 records were taken from an earlier run\n")
     results = tmp_path / "results.jsonl"
     results.write_text("".join(results.read_text().splitlines(keepends=True)[:2]))
-    assert run(of) == (0, WANTED[2:])
+    assert run(of) == (True, WANTED[2:])
     out = capsys.readouterr().out
-    assert out.startswith("2 of 3 records were taken from an earlier run\n")
-    assert "q4_0: 2 prompts, 10 tokens, depths 1-8 and auto: 0 prompts differ" in out
+    assert out.startswith("q4_0: 2 records were taken from an earlier run\n")
+    assert "q4_0: 2 answers, 10 tokens, depths 1-8 and auto: 0 answers differ" in out
+
+
+def test_as_many_answers_of_the_full_length_as_were_asked_for(
+    run: Run, heads: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = setup(heads, 200, 2)
+    assert run(of, 1) == (True, WANTED[:1])
+    assert run(of, 3) == (False, WANTED[1:])  # the short one does not count
+    assert "q4_0: 2 answers, 10 tokens" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"heads": "0" * 64}, {"code": "0" * 40}, {"llama-cpp-python": "0.0.1"}, {"max_tokens": 20}],
+    [
+        {"heads": "0" * 64},
+        {"code": "0" * 40},
+        {"llama-cpp-python": "0.0.1"},
+        {"max_tokens": 20},
+        {"threads": 1},
+    ],
 )
 def test_what_another_setup_found_does_not_count(run: Run, heads: Path, other: Record) -> None:
-    of = setup(heads, 200)
+    of = setup(heads, 200, 2)
     assert of.keys() >= other.keys()
     run({**of, **other})
-    assert run(of) == (0, WANTED)
+    assert run(of) == (True, WANTED)
 
 
 def test_nor_does_what_does_not_say_its_setup(run: Run, heads: Path, tmp_path: Path) -> None:
     silent = {"format": "q4_0", "prompt": "Hello", "n_tokens": 5, "differing": []}
     (tmp_path / "results.jsonl").write_text(json.dumps(silent) + "\n")
-    assert run(setup(heads, 200)) == (0, WANTED)
+    assert run(setup(heads, 200, 2)) == (True, WANTED)
 
 
 def test_another_setup_s_difference_is_not_reported(
     run: Run, heads: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(setup(None, 200)) == (1, WANTED)
+    assert run(setup(None, 200, 2)) == (False, WANTED)
     assert "depths [2]: Bye" in capsys.readouterr().out
-    assert run(setup(heads, 200)) == (0, WANTED)
-    assert "1 prompts differ" not in capsys.readouterr().out
+    assert run(setup(heads, 200, 2)) == (True, WANTED)
+    assert "1 answers differ" not in capsys.readouterr().out
 
 
 def test_heads_are_known_by_their_content(heads: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(heads.read_bytes())
-    of = setup(heads, 200)
-    assert setup(copy, 200) == of
+    of = setup(heads, 200, 2)
+    assert setup(copy, 200, 2) == of
     heads.write_bytes(b"GGUF two")
-    assert setup(heads, 200)["heads"] != of["heads"]
+    assert setup(heads, 200, 2)["heads"] != of["heads"]
 
 
 def test_code_is_known_by_its_commit_and_what_was_changed(
