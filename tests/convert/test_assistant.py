@@ -144,6 +144,7 @@ def test_a_draft_depends_on_the_text_alone(pair_that_agrees: Pair) -> None:
         with opened_parts(pair_that_agrees) as (target, drafter):
             rows = target.prefill(text[:20], 1, lambda: False)
             assert rows is not None
+            assert rows.hidden is not None
             drafter.observe(text[19:20], 19, rows.hidden)
             for verified, n_kept in rounds:
                 n_past = len(target.ids)

@@ -267,7 +267,9 @@ def llama_cpp_draft(trunk: Path, assistant: Path, prompt: list[int], newest: int
     shared = Context(models[1], n_batch=1, n_outputs=1, mtp=True, shares=target, **sizes)
     drafter = SharedKvDrafter(shared)
     target.decode(prompt, 0, first_output=len(prompt) - 1)
-    drafter.observe(prompt[-1:], len(prompt) - 1, target.hidden())
+    row = target.hidden()
+    assert row is not None
+    drafter.observe(prompt[-1:], len(prompt) - 1, row)
     seen: list[Floats] = []
 
     def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:

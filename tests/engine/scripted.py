@@ -105,13 +105,11 @@ class ScriptedDrafter:
         self._target = target
         self.text = text
         self._is_right = is_right
-        self.seen: dict[int, tuple[int, Floats | None]] = {}
+        self.seen: dict[int, tuple[int, Floats]] = {}
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        assert hidden is None or len(hidden) == len(ids)
-        for index, token in enumerate(ids):
-            row = None if hidden is None else hidden[index].copy()
-            self.seen[position + index] = (token, row)
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+        for at, (token, row) in enumerate(zip(ids, hidden, strict=True), position):
+            self.seen[at] = (token, row.copy())
 
     def draft(
         self,

@@ -136,9 +136,6 @@ def test_rows_that_no_one_saw_end_what_was_known(new_drafter: Drafters, kind: st
     drafter.draft(TEXT[30], 3)
     show(drafter, 30, 32)
     drafter.truncate(32)
-    drafter.observe(TEXT[32:60], 32, None)
-    assert drafter.n_waiting == 0
-    assert drafter.draft(TEXT[60], 3) == Draft()
     show(drafter, 60, 70)
     assert_same(drafter.draft(TEXT[70], 8), fresh_draft(new_drafter(kind), 60, 70))
 

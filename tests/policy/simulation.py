@@ -80,11 +80,11 @@ class RecordedTarget:
         return self._rows(n)
 
     def _rows(self, n_rows: int) -> Rows:
-        """Each row's logits are just the id it stands for."""
+        """Each row's logits are just the id it stands for; the hidden rows are empty."""
         end = len(self.ids) + 1
         following = self.text[end - n_rows : end]
         following += [-1] * (n_rows - len(following))
-        return Rows(np.array(following, np.float32)[:, None], None)
+        return Rows(np.array(following, np.float32)[:, None], np.empty((n_rows, 0), np.float32))
 
     def truncate(self, n_past: int) -> int:
         del self.ids[n_past:]

@@ -97,11 +97,11 @@ class Drafter(Protocol):
     @property
     def n_waiting(self) -> int: ...
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        """The target has decoded `ids` at `position` and after.
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+        """The target has decoded `ids` at `position` and after. Positions left out since the last
+        time were a prompt's, whose rows no one can see.
 
-        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it. None: rows
-                that no one can see, as a prompt's; what was kept of earlier ones is then behind
+        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
         """
 
     def draft(
@@ -131,7 +131,7 @@ class NoDrafter:
     n_window = 0
     n_waiting = 0
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
         pass
 
     def draft(

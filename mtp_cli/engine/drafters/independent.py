@@ -158,11 +158,8 @@ class IndependentDrafter:
         """The first head's; others may have missed more, which a draft counts (`n_behind`)."""
         return self._heads[0].n_missed(self._rows)
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        if hidden is None:
-            self._rows.restart(position + len(ids))
-        else:
-            self._rows.append(position, hidden)
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+        self._rows.append(position, hidden)
 
     def draft(
         self,

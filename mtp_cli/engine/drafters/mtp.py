@@ -101,13 +101,8 @@ class MtpDrafter:
         self._n_read = 0  # the head's KV holds true rows before this position
         self._n_forgotten = 0  # and none before this one
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        if hidden is None:
-            self._carry = None
-            self._next = position + len(ids)
-            self._waiting.restart(self._next)
-            return
-        if position != self._next:  # rows were left out, as in a long prompt
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+        if position != self._next:  # rows were left out, as in a prompt
             self._carry = None
         for token, row in zip(ids, hidden, strict=True):
             if self._carry is None:

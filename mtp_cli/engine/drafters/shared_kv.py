@@ -37,8 +37,8 @@ class SharedKvDrafter:
         self._row: Floats | None = None  # (n_embd,), of the last position the target has decoded
         self._next = 0  # the position after it
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        self._row = None if hidden is None else hidden[-1].copy()
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+        self._row = hidden[-1].copy()
         self._next = position + len(ids)
 
     def draft(
