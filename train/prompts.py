@@ -3,8 +3,8 @@
 Owns the wording only. Knows nothing of models, token ids or files; every choice comes from the
 random generator passed in, so a seed names a prompt. Kinds that work on a text (summaries,
 edits, reviews) take it from `material`, earlier answers of the trunk itself, when there are any;
-half of the words, topics and sentences in the templates come from there too, since lists as short
-as these would ask for the same answers again and again.
+some of the words, topics and sentences in the templates come from there too: lists alone, however
+long, ask for the same answers again and again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+
+from train import fillers
 
 SYSTEMS = (
     "You are a helpful assistant.",
@@ -26,143 +28,9 @@ SYSTEMS = (
     "You extract and summarize information. Provide a brief summary in up to three sentences.",
 )
 
-_TOPICS = """the water cycle;black holes;how vaccines work;photosynthesis;the French Revolution;
-machine learning;supply and demand;climate change;the human heart;plate tectonics;blockchain;
-the Roman Empire;how a computer boots;public-key cryptography;the immune system;inflation;
-quantum entanglement;evolution by natural selection;how airplanes fly;DNA replication;
-the Renaissance;how the internet works;compound interest;neural networks;the solar system;
-renewable energy;how batteries store energy;the industrial revolution;recursion;democracy;
-the greenhouse effect;how bread rises;sleep;memory in computers;the Silk Road;earthquakes;
-electric motors;virtual memory;the stock market;World War I;tides;the scientific method;
-gravity;antibiotics;how search engines rank pages;photography;relativity;the nervous system;
-operating systems;volcanoes;soil erosion;the placebo effect;hash tables;garbage collection;
-the Cold War;how rainbows form;nuclear fission;the Great Wall of China;game theory;
-ocean currents;compilers;stoicism;the printing press;impressionism;jazz;chess openings""".replace(
-    "\n", ""
-).split(";")
-
-_THINGS = """healthy breakfasts;gifts for a friend;books for beginners;weekend activities;
-ways to save money;interview questions;project ideas;names for a cat;team-building games;
-tips for better sleep;ways to reduce stress;places to visit in Italy;small business ideas;
-exercises to do at home;science experiments for children;habits of good programmers;
-ways to learn a language;questions to ask a mentor;vegetarian dinners;safety rules in a lab;
-steps to plan a wedding;items to pack for a camping trip;features of a good website;
-ways to save water;reasons to exercise;common mistakes in public speaking;board games;
-musical instruments;programming languages;renewable energy sources;houseplants that need little
- light;topics for a school essay;ways to say thank you;ideas for a birthday party""".replace(
-    "\n", ""
-).split(";")
-
-_TASKS = """reverses a string;checks whether a number is prime;computes the factorial of n;
-sorts a list with quicksort;finds the largest element of a list;counts the words in a text;
-merges two sorted lists;reads a file and prints its lines;removes duplicates from a list;
-computes the n-th Fibonacci number;checks whether a word is a palindrome;performs binary search;
-converts Celsius to Fahrenheit;finds the greatest common divisor;transposes a matrix;
-counts the vowels in a string;implements a stack;implements a queue with two stacks;
-parses a date in the form YYYY-MM-DD;validates an email address;computes the mean and median;
-flattens a nested list;counts how often each word occurs;generates a random password;
-inserts a node into a linked list;traverses a binary tree in order;rotates an array by k;
-finds two numbers that add up to a target;multiplies two matrices;computes a power quickly;
-reverses a linked list;checks for balanced parentheses;prints the multiplication table;
-capitalizes every word;downloads a web page;converts a number to binary;splits a list in chunks;
-simulates rolling two dice;implements a simple bank account class;calculates the area of a circle;
-finds the longest common prefix;implements bubble sort;groups words that are anagrams;
-computes the sum of the digits of a number;reads numbers and prints their average;
-implements a simple calculator;finds all primes below n;writes a CSV file;
-formats a list as a table;implements a least-recently-used cache""".replace("\n", "").split(";")
-
 _LANGUAGES = ("Python", "Python", "Python", "C++", "C++", "JavaScript", "Java", "C", "Rust", "Go")
 
-_SUBJECTS = """a lighthouse keeper;a robot who learns to paint;two friends lost in a forest;
-a dragon afraid of fire;an old clockmaker;a girl who talks to the sea;a detective and a cat;
-the last tree on Earth;a baker in a small village;a time traveler in ancient Egypt;autumn;rain;
-the moon;a lost letter;the city at night;a train journey;a grandmother's garden;the ocean;
-a knight without a sword;a violin;winter mornings;a spaceship far from home;an honest thief;
-a mountain village;first love;a dog waiting at the station;stars;a magic library""".replace(
-    "\n", ""
-).split(";")
-
-_SENTENCES = """The weather is very nice today.;Where is the nearest train station?;
-I would like to order a cup of coffee.;My brother works in a hospital.;
-The book on the table belongs to my teacher.;We are going to the beach tomorrow.;
-Could you please help me find my keys?;She has been learning to play the piano for two years.;
-Thank you very much for your help.;How much does this cost?;He don't like apples and oranges.;
-I has a meeting yesterday with my boss and he were late.;The children was playing in the garden.;
-Me and him goes to the store every days.;The meeting has been moved to Friday at three o'clock.;
-Good morning, how did you sleep?;The results of the experiment were not what we expected.;
-Please send me the report by the end of the week.;I am sorry that I am late.""".replace(
-    "\n", ""
-).split(";")
-
 _TONGUES = ("French", "Spanish", "German", "Italian", "Portuguese")
-
-_FACTS = """What is the capital of Australia?;Who wrote Romeo and Juliet?;
-What is the speed of light?;How many continents are there?;
-What is the largest planet in the solar system?;
-When did World War II end?;What is the chemical symbol of gold?;Who painted the Mona Lisa?;
-What is the boiling point of water?;What is the longest river in the world?;
-Who was the first person on the moon?;What is the difference between a virus and a bacterium?;
-Why is the sky blue?;What causes the seasons?;How far away is the sun?;What is an atom made of?;
-Who discovered penicillin?;What language is spoken in Brazil?;What does DNA stand for?;
-What is the tallest mountain on Earth?;How many bones does an adult human have?;
-What is the currency of Japan?;Why do leaves change color in autumn?;What do bees eat?;
-Which animals hibernate?;What is the Pythagorean theorem?;What is a prime number?;
-Who invented the telephone?;What is the largest ocean?;Why is the sea salty?;
-What is the function of the liver?;What is photosynthesis?;How do magnets work?;
-What are the three states of matter?;What is the difference between weather and climate?;
-How does a microwave oven work?;What is the population of India?;When was the Internet invented?;
-What is a black hole?;Who was Marie Curie?;What is the Great Barrier Reef?;Who was Ada Lovelace?;
-What is the main ingredient of bread?;How many minutes are in a day?;What is an ecosystem?"""
-FACTS = _FACTS.replace("\n", "").split(";")
-
-_OPEN = """Hi!;Hello, how are you?;What can you do?;Tell me a joke.;Who are you?;Thanks!;
-I feel a bit sad today.;Can you help me plan my day?;I'm bored. What should I do?;
-What is your favorite color?;Tell me something interesting.;Good morning!;
-I have an exam tomorrow and I am nervous.;Should I learn Python or JavaScript first?;
-Give me some advice about saving money.;What should I cook tonight?;Recommend me a book.;
-How do I make new friends?;I want to start running. How should I begin?;Can you write code?;
-What do you think about art?;Help me choose a gift for my mother.;How do I stay motivated?;
-I just moved to a new city.;Can you teach me something about space?;Let's play a word game.;
-My computer is slow. What can I do?;How can I improve my English?;What is the meaning of life?;
-I can't sleep at night. Any tips?;How do I write a good resume?;I lost my keys."""
-OPEN = _OPEN.replace("\n", "").split(";")
-
-_COUNTRIES = """Spain;Norway;Egypt;Argentina;Thailand;Kenya;Poland;Mexico;South Korea;Portugal;
-Vietnam;Morocco;Peru;Finland;Turkey;Indonesia;Greece;Nigeria;Chile;Hungary;New Zealand;Iran;
-Ireland;Cuba;Ethiopia;Pakistan;Austria;Colombia;Ukraine;the Philippines;Iceland;Nepal""".replace(
-    "\n", ""
-).split(";")
-
-_INVENTIONS = """the light bulb;the steam engine;the bicycle;the World Wide Web;dynamite;the radio;
-the microscope;the airplane;the piano;the vacuum cleaner;the sewing machine;paper;the compass;
-the zipper;the typewriter;the ballpoint pen;the elevator;the camera;the thermometer;chocolate
-""".replace("\n", "").split(";")
-
-_ANIMALS = """an octopus;a snail;an elephant;a penguin;a honey bee;a kangaroo;a blue whale;an owl;
-a crocodile;a bat;a butterfly;a camel;a shark;an ant;a giraffe;a frog;a wolf;a scorpion""".replace(
-    "\n", ""
-).split(";")
-
-_EVENTS = """the Berlin Wall fell;the French Revolution began;the Wright brothers first flew;
-the first iPhone came out;the American Civil War ended;Columbus reached America;
-the Black Death reached Europe;the Eiffel Tower was built;the Roman Empire fell in the West;
-World War I began;the Soviet Union dissolved;the Panama Canal was opened""".replace("\n", "").split(
-    ";"
-)
-
-_GOALS = """learn the guitar;save for a house;eat less sugar;read more books;throw a party;
-get a dog;change careers;grow tomatoes on a balcony;travel to Japan;get up earlier;
-build a bookshelf;write a novel;spend less time on my phone;learn to swim;lose some weight;
-make my apartment cozier;meet my neighbors;cook for ten people;run a half marathon;
-teach my kids chess
-""".replace("\n", "").split(";")
-
-_NEWS = """passed my driving test;got a new job;moved in with my partner;broke my arm;
-planted a garden;failed an exam;adopted a kitten;burned dinner;had an argument with my brother;
-lost my wallet;bought a bicycle;won a small prize;forgot a birthday;sold my car;
-started to paint;missed my flight;finished a long book;got a bad haircut;became an uncle""".replace(
-    "\n", ""
-).split(";")
 
 _FOLLOW_UPS = (
     "Can you explain that in simpler words?",
@@ -427,7 +295,7 @@ _WORD_FACTS = (
     "Where does the word '{word}' come from?",
 )
 _PASSAGE_SENTENCES = (2, 4)
-_OWN_SHARE = 0.5  # of words and sentences that are taken from the trunk's own texts
+_OWN_SHARE = 0.3  # of words and sentences that are taken from the trunk's own texts
 
 
 def _own(rng: random.Random, texts: Sequence[str]) -> tuple[str | None, str | None]:
@@ -461,26 +329,26 @@ def prompt(rng: random.Random, material: Sequence[str] = ()) -> str:
     codes = [text.split("```")[1].strip() for text in material if text.count("```") >= 2]
     fields = {
         "language": rng.choice(_LANGUAGES),
-        "task": rng.choice(_TASKS),
-        "topic": word or rng.choice(_TOPICS),
-        "topic2": rng.choice(_TOPICS),
-        "thing": rng.choice(_THINGS),
-        "subject": word or rng.choice(_SUBJECTS),
-        "sentence": sentence or rng.choice(_SENTENCES),
+        "task": rng.choice(fillers.TASKS),
+        "topic": word or rng.choice(fillers.TOPICS),
+        "topic2": rng.choice(fillers.TOPICS),
+        "thing": rng.choice(fillers.THINGS),
+        "subject": word or rng.choice(fillers.SUBJECTS),
+        "sentence": sentence or rng.choice(fillers.SENTENCES),
         "tongue": rng.choice(_TONGUES),
-        "fact": rng.choice(_WORD_FACTS).format(word=word) if word else rng.choice(FACTS),
-        "open": rng.choice(OPEN),
+        "fact": rng.choice(_WORD_FACTS).format(word=word) if word else rng.choice(fillers.FACTS),
+        "open": rng.choice(fillers.OPEN),
         "n": rng.choice(("three", "five", "5", "10", "seven", "4")),
         "a": rng.randint(2, 99),
         "b": rng.randint(100, 999),
         "c": rng.randint(2, 12),
         "d": rng.randint(2, 12),
-        "country": rng.choice(_COUNTRIES),
-        "invention": rng.choice(_INVENTIONS),
-        "animal": rng.choice(_ANIMALS),
-        "event": rng.choice(_EVENTS),
-        "goal": rng.choice(_GOALS),
-        "news": rng.choice(_NEWS),
+        "country": rng.choice(fillers.COUNTRIES),
+        "invention": rng.choice(fillers.INVENTIONS),
+        "animal": rng.choice(fillers.ANIMALS),
+        "event": rng.choice(fillers.EVENTS),
+        "goal": rng.choice(fillers.GOALS),
+        "news": rng.choice(fillers.NEWS),
         "text": text,
         "passage": _passage(rng, text),
         "code": rng.choice(codes) if codes and rng.random() < 0.7 else rng.choice(_SNIPPETS),
