@@ -39,7 +39,7 @@ N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads u
 _N_REMEMBERED = 64
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
-_VERSION = 2
+_VERSION = 3
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -67,8 +67,8 @@ def calibrate(
 ) -> CostTable:
     """Measure decodes of 1 to n_max rows and the drafter's steps. Both timelines end up empty."""
     bench = _TargetBench(target, clock)
-    target_s, exact = bench.row_counts(n_max)
-    table = CostTable(target_s, bench.growth(target_s), exact=exact)
+    target_s, switch_s, exact = bench.row_counts(n_max)
+    table = CostTable(target_s, bench.growth(target_s), exact=exact, switch_s=switch_s)
     if drafter.max_depth > 0:
         hidden = bench.hidden(min(n_max, MAX_DEPTH + 1))
         if hidden is not None:
@@ -109,27 +109,34 @@ class _TargetBench:
         self._rewind()
         return elapsed_s, logits
 
-    def row_counts(self, n_max: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """Seconds for each row count, interleaved, and which are seen to give the logits of
-        single rows."""
+    def row_counts(self, n_max: int) -> tuple[tuple[float, ...], float, tuple[int, ...]]:
+        """Seconds for each row count, interleaved; what of them is for the count before being
+        another one; and which are seen to give the logits of single rows.
+
+        That part is the same for all: it is measured on single rows, and taken off.
+        """
         counts = [n for n in _COUNTS if n <= n_max]
         ids = _some_ids(counts[-1])
         single = np.stack([self._target.verify([token]).logits[0].copy() for token in ids])
         self._rewind()
         started = self._clock()
-        seconds: list[list[float]] = [[] for _ in counts]
+        seconds: dict[int, list[float]] = {n: [] for n in counts}
+        again: list[float] = []
         exact = set(counts)  # 1 stays: on backends that round anew each time it is still plain
         for n_passes in itertools.count():
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
-            for n, of_count in zip(counts, seconds, strict=True):
+            for n in (*counts[1:], 1):  # none of them comes after as many
                 if n_passes % 2 and n > _N_OFTEN:
                     continue
                 elapsed_s, logits = self._time(ids[:n])
-                of_count.append(elapsed_s)
+                seconds[n].append(elapsed_s)
                 if n > 1 and not np.array_equal(logits, single[:n]):
                     exact.discard(n)
-        return between(counts, [min(s) for s in seconds], n_max), tuple(sorted(exact))
+            again.append(self._time(ids[:1])[0])
+        switch_s = max(0.0, min(seconds[1]) - min(again))
+        same_s = [min(again), *(min(seconds[n]) - switch_s for n in counts[1:])]
+        return between(counts, same_s, n_max), switch_s, tuple(sorted(exact))
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
@@ -270,7 +277,7 @@ def _table(entry: object) -> CostTable | None:
 def _is_sound(table: CostTable) -> bool:
     """Whether what was read has the types of a table and values that can be seconds."""
     series = (table.target_s, table.growth_s)
-    steps = (table.first_s, table.row_s, table.step_s)
+    steps = (table.first_s, table.row_s, table.step_s, table.switch_s)
     if not all(isinstance(values, tuple) for values in (*series, table.exact)):
         return False
     if not all(type(value) is float for value in (*itertools.chain(*series), *steps)):
@@ -279,7 +286,9 @@ def _is_sound(table: CostTable) -> bool:
     return (
         len(table.growth_s) == n_max
         and all(0 < seconds < math.inf for seconds in table.target_s)
-        and all(0 <= seconds < math.inf for seconds in (*table.growth_s, table.row_s))
+        and all(
+            0 <= seconds < math.inf for seconds in (*table.growth_s, table.row_s, table.switch_s)
+        )
         and all(seconds > 0 for seconds in (table.first_s, table.step_s))
         and all(type(n) is int and 1 <= n <= n_max for n in table.exact)
         and 1 in table.exact

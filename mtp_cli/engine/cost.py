@@ -27,7 +27,9 @@ _STALL = 0.25  # an observation further off than this is not believed until the 
 class CostTable:
     """Measured seconds on one machine.
 
-    target_s: (n_max,) a target decode of 1, 2, ... rows with a short context, verification included
+    target_s: (n_max,) a target decode of 1, 2, ... rows with a short context, verification
+              included, when the decode before had as many
+    switch_s: what it takes longer when that had another number: llama.cpp builds its graph anew
     growth_s: (n_max,) what each token of context adds to that
     first_s:  the head's first draft step, which also reads the newest row
     row_s:    each further row of catch-up in that step
@@ -41,6 +43,7 @@ class CostTable:
     row_s: float = 0.0
     step_s: float = math.inf
     exact: tuple[int, ...] = (1,)
+    switch_s: float = 0.0
 
 
 class Correction:
@@ -116,8 +119,12 @@ class CostModel:
         self._head = Correction(1)
 
     def verify_s(self, n_rows: int, n_past: int) -> float:
-        """A target decode of n_rows, and choosing from them."""
+        """A target decode of n_rows after another of as many, and choosing from them."""
         return self._target.factors[n_rows - 1] * self._measured(n_rows, n_past)
+
+    def switch_s(self) -> float:
+        """What it takes longer after a decode of another number of rows."""
+        return self._target.factors[0] * self.table.switch_s
 
     def rows_s(self, n_rows: int, n_past: int) -> list[float]:
         """The same for 1 to n_rows."""
@@ -134,9 +141,10 @@ class CostModel:
     def draft_s(self, n_waiting: int, depth: int) -> float:
         return self.first_s(n_waiting) + (depth - 1) * self.step_s()
 
-    def observe_verify(self, n_rows: int, n_past: int, seconds: float) -> bool:
-        """False when this is not believed yet."""
-        return self._target.observe(n_rows - 1, seconds / self._measured(n_rows, n_past))
+    def observe_verify(self, n_rows: int, n_past: int, seconds: float, *, switched: bool) -> bool:
+        """False when this is not believed yet. switched: the last decode had other rows."""
+        measured_s = self._measured(n_rows, n_past) + switched * self.table.switch_s
+        return self._target.observe(n_rows - 1, seconds / measured_s)
 
     def observe_draft(self, n_waiting: int, depth: int, seconds: float) -> None:
         measured_s = self.draft_s(n_waiting, depth) / self._head.factors[0]

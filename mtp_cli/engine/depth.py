@@ -148,11 +148,13 @@ class ExpectedValue:
         self._n_opening = 0
         self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
         self._prospect = 0.0
+        self._last_rows = 1
         self._is_resting, self._n_past = False, 0
 
     def open_answer(self) -> None:
         """Another text begins: what heads were worth in the one before says little of it."""
         self._n_opening = _N_OPENING
+        self._last_rows = 1  # the prompt's last one
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         self._is_resting = not match.ids and self._may_rest()
@@ -169,13 +171,17 @@ class ExpectedValue:
             plain_s=rows_s[0],
             price=price,
             margin=_MARGIN + _DEARER * self._deficit,
-            costs=[
-                seconds * price / rows_s[0] if is_allowed else math.inf
-                for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
-            ],
+            costs=self._costs(rows_s, price),
             copied=self._survival_of(match, n_rows - 1),
         )
         return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
+
+    def _costs(self, rows_s: Sequence[float], price: float) -> list[float]:
+        """In tokens, of verifying 1, 2, ... rows; infinite for what is not allowed."""
+        per_s = price / rows_s[0]
+        switch = self._cost.switch_s() * per_s
+        costs = [s * per_s + switch * (n != self._last_rows) for n, s in enumerate(rows_s, 1)]
+        return [c if ok else math.inf for c, ok in zip(costs, self._is_allowed, strict=False)]
 
     def _survival_of(self, match: Match, n_max: int) -> list[float]:
         """Of each copied id, as far as there is some hope to get."""
@@ -314,13 +320,14 @@ class ExpectedValue:
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         if self._is_resting:
             self._n_since_plain = 0
-            self._cost.observe_verify(1, self._n_past, seconds.verify)
+            self._observe_verify(1, self._n_past, seconds.verify)
             self._earn(len(chosen), 1.0)
             return
         now = self._round
         n_rows = 1 + len(now.ids)
         modelled_s = self._cost.verify_s(n_rows, now.n_past)
-        is_believed = self._cost.observe_verify(n_rows, now.n_past, seconds.verify)
+        modelled_s += (n_rows != self._last_rows) * self._cost.switch_s()
+        is_believed = self._observe_verify(n_rows, now.n_past, seconds.verify)
         if now.ids:
             self._n_since_plain += 1
         elif is_believed:
@@ -335,6 +342,11 @@ class ExpectedValue:
             self._cost.observe_draft(n_read, len(now.draft.ids), seconds.draft)
         self._earn(len(chosen), modelled_s / now.plain_s)
         self._learn(chosen)
+
+    def _observe_verify(self, n_rows: int, n_past: int, seconds: float) -> bool:
+        switched = n_rows != self._last_rows
+        self._last_rows = n_rows
+        return self._cost.observe_verify(n_rows, n_past, seconds, switched=switched)
 
     def _earn(self, n_tokens: int, time: float) -> None:
         lost = self._deficit - _ALLOWANCE - n_tokens + time

@@ -18,6 +18,7 @@ TABLE = CostTable(
     first_s=0.3,
     row_s=0.1,
     step_s=0.2,
+    switch_s=0.05,  # less than any further row: to verify one that is wrong never saves it
 )
 COST = CostModel(TABLE)
 
@@ -34,8 +35,11 @@ def traces(draw: st.DrawFn) -> Trace:
     return Trace([0, 0], tokens, drafts, matches)
 
 
-def by_trying(trace: Trace, start: int) -> float:
-    """The same, from the definition: every source and depth, right or wrong."""
+def by_trying(trace: Trace, start: int, n_last: int = 1) -> float:
+    """The same, from the definition: every source and depth, right or wrong.
+
+    n_last: rows of the round before
+    """
     n_left = len(trace.tokens) - 1 - start
     if n_left == 0:
         return 0.0
@@ -46,8 +50,9 @@ def by_trying(trace: Trace, start: int) -> float:
             came = trace.tokens[start + 1 : start + 1 + n]
             n_right = next((k for k in range(n) if proposed[k] != came[k]), n)
             draft_s = 0.0 if is_free or n == 0 else COST.draft_s(0, n)
-            rest = by_trying(trace, start + 1 + n_right)
-            ways.append(draft_s + COST.verify_s(1 + n, n_past) + rest)
+            rest = by_trying(trace, start + 1 + n_right, 1 + n)
+            switch_s = (1 + n != n_last) * COST.switch_s()
+            ways.append(draft_s + COST.verify_s(1 + n, n_past) + switch_s + rest)
     return min(ways)
 
 
@@ -61,4 +66,5 @@ def test_perfect_copies_cost_their_rows_alone() -> None:
     tokens = [5, 6, 7, 8, 9]
     matches = [Match(tokens[i + 1 :], 9) for i in range(4)]
     trace = Trace([1], tokens, [Draft()] * 4, matches)
-    assert clairvoyant_s(trace, COST) == pytest.approx(COST.verify_s(3, 1) + COST.verify_s(1, 4))
+    decodes_s = COST.verify_s(1, 1) + COST.verify_s(3, 2)  # the other way round it is two switches
+    assert clairvoyant_s(trace, COST) == pytest.approx(decodes_s + COST.switch_s())

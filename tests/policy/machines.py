@@ -24,6 +24,7 @@ _CURVES = {
 _COUNTS = (*range(1, 10), 12, 16)
 N_MAX = _COUNTS[-1]
 _GROWTH_S = 4e-6  # for each row and token of context
+_SWITCH_S = 0.00045
 
 
 def _table(name: str) -> CostTable:
@@ -36,6 +37,7 @@ def _table(name: str) -> CostTable:
         first_s=head_ms / 1000,
         row_s=0.2 * step_ms / 1000,
         step_s=step_ms / 1000,
+        switch_s=_SWITCH_S,
     )
 
 

@@ -67,14 +67,18 @@ class RecordedTarget:
     text: list[int]
     n_ctx: int = N_CTX
     ids: list[int] = field(default_factory=list)
+    n_last_rows: int = 1
 
     def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
         self.ids.extend(tokens)
+        self.n_last_rows = 1
         return self._rows(1)
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         table, n = self.machine.table, len(tokens)
-        self.machine.spend(table.target_s[n - 1] + len(self.ids) * table.growth_s[n - 1])
+        switch_s = (n != self.n_last_rows) * table.switch_s
+        self.n_last_rows = n
+        self.machine.spend(table.target_s[n - 1] + len(self.ids) * table.growth_s[n - 1] + switch_s)
         self.machine.verified.append(n)
         self.ids.extend(tokens)
         return self._rows(n)

@@ -34,6 +34,7 @@ class Bench:
     n_ctx: int = 4096
     now: float = 0.0
     ids: list[int] = field(default_factory=list)
+    n_last_rows: int = 1
 
     def clock(self) -> float:
         return self.now
@@ -45,6 +46,8 @@ class Bench:
     def verify(self, tokens: Sequence[int]) -> Rows:
         n = len(tokens)
         self.now += self.table.target_s[n - 1] + len(self.ids) * self.table.growth_s[n - 1]
+        self.now += (n != self.n_last_rows) * self.table.switch_s
+        self.n_last_rows = n
         self.ids.extend(tokens)
         return self._rows(n)
 
@@ -135,6 +138,7 @@ def test_finds_the_machine_again(can_drop: bool) -> None:
     assert found.target_s[:9] == pytest.approx(expected[:9])
     assert found.target_s == pytest.approx(expected, rel=0.02)  # some lie between measured ones
     assert found.growth_s == pytest.approx(TABLE.growth_s)
+    assert found.switch_s == pytest.approx(TABLE.switch_s)
     assert found.first_s == pytest.approx(TABLE.first_s)
     assert found.row_s == pytest.approx(TABLE.row_s)
     assert found.step_s == pytest.approx(TABLE.step_s)
@@ -268,6 +272,8 @@ ROWS = [0.01] * N_MAX
         {"step_s": NAN},
         {"row_s": -0.01},
         {"row_s": INF},
+        {"switch_s": -0.01},
+        {"switch_s": NAN},
         {"exact": [2]},
         {"exact": [1, N_MAX + 1]},
         {"exact": [0, 1]},

@@ -14,7 +14,7 @@ COUNTS = range(1, N_MAX + 1)
 def observed(cost: CostModel, factor: float, n_rounds: int, counts: tuple[int, ...] = (1,)) -> None:
     for index in range(n_rounds):
         n = counts[index % len(counts)]
-        cost.observe_verify(n, 0, factor * TABLE.target_s[n - 1])
+        cost.observe_verify(n, 0, factor * TABLE.target_s[n - 1], switched=False)
 
 
 def test_predicts_what_was_measured() -> None:
@@ -54,10 +54,21 @@ def test_one_row_count_can_differ_from_its_measurement() -> None:
     cost = CostModel(TABLE)
     for _ in range(100):
         observed(cost, 1.0, 2)
-        cost.observe_verify(4, 0, 1.3 * TABLE.target_s[3])
+        cost.observe_verify(4, 0, 1.3 * TABLE.target_s[3], switched=False)
     assert cost.verify_s(4, 0) == pytest.approx(1.3 * TABLE.target_s[3], rel=0.1)
     for n in (1, 2, 8):
         assert cost.verify_s(n, 0) == pytest.approx(TABLE.target_s[n - 1], rel=0.1)
+
+
+def test_what_a_switch_takes_is_not_taken_for_load() -> None:
+    cost = CostModel(TABLE)
+    for n in (1, 3) * 40:
+        seconds = TABLE.target_s[n - 1] + TABLE.switch_s
+        cost.observe_verify(n, 0, seconds, switched=True)
+    assert cost.verify_s(1, 0) == pytest.approx(TABLE.target_s[0], rel=0.001)
+    assert cost.switch_s() == pytest.approx(TABLE.switch_s, rel=0.001)
+    observed(cost, 2.0, 20)
+    assert cost.switch_s() == pytest.approx(2 * TABLE.switch_s, rel=0.1)
 
 
 def test_the_heads_have_a_level_of_their_own() -> None:

