@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -113,7 +114,8 @@ class _TargetBench:
         """Seconds for each row count, interleaved; what of them is for the count before being
         another one; and which are seen to give the logits of single rows.
 
-        That part is the same for all: it is measured on single rows, and taken off.
+        That part is the same for all: it is measured on pairs of single rows after others, and
+        taken off.
         """
         counts = [n for n in _COUNTS if n <= n_max]
         ids = _some_ids(counts[-1])
@@ -121,21 +123,28 @@ class _TargetBench:
         self._rewind()
         started = self._clock()
         seconds: dict[int, list[float]] = {n: [] for n in counts}
-        again: list[float] = []
+        switches: list[float] = []
+
+        def single_after_another() -> None:
+            switched_s, same_s = self._time(ids[:1])[0], self._time(ids[:1])[0]
+            seconds[1].append(same_s)
+            switches.append(switched_s - same_s)
+
         exact = set(counts)  # 1 stays: on backends that round anew each time it is still plain
         for n_passes in itertools.count():
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
-            for n in (*counts[1:], 1):  # none of them comes after as many
+            for n in counts[1:]:
                 if n_passes % 2 and n > _N_OFTEN:
                     continue
                 elapsed_s, logits = self._time(ids[:n])
                 seconds[n].append(elapsed_s)
-                if n > 1 and not np.array_equal(logits, single[:n]):
+                if not np.array_equal(logits, single[:n]):
                     exact.discard(n)
-            again.append(self._time(ids[:1])[0])
-        switch_s = max(0.0, min(seconds[1]) - min(again))
-        same_s = [min(again), *(min(seconds[n]) - switch_s for n in counts[1:])]
+                if n <= _N_OFTEN:
+                    single_after_another()
+        switch_s = max(0.0, statistics.median(switches))
+        same_s = [min(seconds[n]) - (switch_s if n > 1 else 0.0) for n in counts]
         return between(counts, same_s, n_max), switch_s, tuple(sorted(exact))
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
