@@ -1,6 +1,7 @@
 """Words, things and sentences that fill the templates of `train/prompts.py`. Plain data.
 
-None is taken from the prompts that heads are measured on.
+Some are near to prompts that heads are measured on; those prompts themselves are kept out by their
+ids (`train/corpus.py`).
 """
 
 from __future__ import annotations

@@ -294,7 +294,7 @@ _WORD_FACTS = (
     "Name three things that have to do with {word}.",
     "Where does the word '{word}' come from?",
 )
-_PASSAGE_SENTENCES = (2, 4)
+_PASSAGE_SENTENCES = (2, 4)  # least and most
 _OWN_SHARE = 0.3  # of words and sentences that are taken from the trunk's own texts
 
 

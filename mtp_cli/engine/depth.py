@@ -55,7 +55,8 @@ _STEPS = np.arange(MAX_DEPTH)
 class _Round:
     """One round under way.
 
-    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens
+    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens; without the switch to them:
+               what the first round of a better depth loses by it, the rounds after win back
     copied:    survival of each id of the match, given the ones before it
     drafted:   survival of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
@@ -171,17 +172,13 @@ class ExpectedValue:
             plain_s=rows_s[0],
             price=price,
             margin=_MARGIN + _DEARER * self._deficit,
-            costs=self._costs(rows_s, price),
+            costs=[
+                seconds * price / rows_s[0] if is_allowed else math.inf
+                for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
+            ],
             copied=self._survival_of(match, n_rows - 1),
         )
         return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
-
-    def _costs(self, rows_s: Sequence[float], price: float) -> list[float]:
-        """In tokens, of verifying 1, 2, ... rows; infinite for what is not allowed."""
-        per_s = price / rows_s[0]
-        switch = self._cost.switch_s() * per_s
-        costs = [s * per_s + switch * (n != self._last_rows) for n, s in enumerate(rows_s, 1)]
-        return [c if ok else math.inf for c, ok in zip(costs, self._is_allowed, strict=False)]
 
     def _survival_of(self, match: Match, n_max: int) -> list[float]:
         """Of each copied id, as far as there is some hope to get."""
