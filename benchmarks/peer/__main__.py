@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from rich.progress import Progress
 
 from benchmarks.peer import build as building
 from benchmarks.peer import report
-from benchmarks.peer.compare import Contender, Record, compare, ours, peers
+from benchmarks.peer.compare import BESIDE, Contender, Record, compare, ours, peers
 from benchmarks.peer.server import SETTINGS, Server, Setting
 from benchmarks.peer.summary import summary
 from benchmarks.scaled import SIZES, widened
@@ -54,10 +55,11 @@ def build_(
     print(building.build(building.fetch(folder, sdist), folder, jobs))
 
 
-def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Path) -> Path:
-    """Trunk and head in one file of an architecture that llama.cpp can draft with.
+def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Path) -> ModelFiles:
+    """Trunk and head in one file of an architecture that llama.cpp can draft with, its head over
+    the whole vocabulary; and beside it the head file that it was made of.
 
-    size: of SIZES, to widen both before; its files are gone afterwards
+    size: of SIZES, to widen both before
     """
     if size is not None:
         with widened(files, SIZES[size], folder) as wide:
@@ -72,7 +74,7 @@ def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Pat
     write(plan_pack(trunk, files.heads), out)
     if trunk != files.model:
         trunk.unlink()
-    return out
+    return ModelFiles(out, Path(shutil.copy(files.heads, folder / "beside.gguf")))
 
 
 def start(
@@ -144,13 +146,20 @@ def run(
     plan = Plan(tuple(classes.split(",")), (0.0,), (0,), repetitions, max_tokens)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workdir)))
-        path = packed(files, outtype, scaled, folder)
-        engine = stack.enter_context(Engine.open(path, n_ctx=ctx, n_threads=n_threads))
-        engine.costs()
-        contenders = [*ours(engine), *start(stack, server, path, SETTINGS, ctx, n_threads)]
+        made = packed(files, outtype, scaled, folder)
+        engine, beside = (
+            stack.enter_context(
+                Engine.open(made.model, heads=heads, n_ctx=ctx, n_threads=n_threads)
+            )
+            for heads in (None, made.heads)
+        )
+        for one in (engine, beside):
+            one.costs()
+        servers = start(stack, server, made.model, SETTINGS, ctx, n_threads)
+        contenders = [*ours(engine), *ours(beside, BESIDE), *servers]
         plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
         records = measured(engine, contenders, plan)
-        name = str(open_model(path).file.get("general.name", ""))
+        name = str(open_model(made.model).file.get("general.name", ""))
     report.show(Console(width=None if sys.stdout.isatty() else 200), name, records)
     if json_file is not None:
         write_json(json_file, as_json(server, files, name, n_threads, ctx, plan, records))

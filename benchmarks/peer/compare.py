@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peer.server import DEPTHS, Answer, Server
 from mtp_cli.engine import Depth, Engine, Sampling
 
-OURS, PEER = "ours", "llama-server"
+OURS, BESIDE, PEER = "ours", "ours, head beside", "llama-server"
 Answering = Callable[[Sequence[int], int], Answer]
 
 
@@ -52,8 +52,9 @@ class Record:
         return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
 
 
-def ours(engine: Engine) -> list[Contender]:
-    """Our settings: plain, the fixed depths that llama-server is run at, automatic."""
+def ours(engine: Engine, tool: str = OURS) -> list[Contender]:
+    """Our settings: the fixed depths that llama-server is run at, automatic, and plain decoding,
+    which a head beside the trunk does not change."""
 
     def at(depth: Depth) -> Answering:
         def answer(prompt: Sequence[int], max_tokens: int) -> Answer:
@@ -68,8 +69,9 @@ def ours(engine: Engine) -> list[Contender]:
 
         return answer
 
-    fixed = [Contender(OURS, f"depth {n}", at(n)) for n in DEPTHS]
-    return [Contender(OURS, "plain", at(0)), *fixed, Contender(OURS, "auto", at("auto"))]
+    plain = [Contender(tool, "plain", at(0))] if tool == OURS else []
+    fixed = [Contender(tool, f"depth {n}", at(n)) for n in DEPTHS]
+    return [*plain, *fixed, Contender(tool, "auto", at("auto"))]
 
 
 def peers(servers: Iterable[Server]) -> list[Contender]:
@@ -102,6 +104,7 @@ def _record(
     repetition: int, cls: str, key: tuple[str, str], answers: dict[tuple[str, str], Answer]
 ) -> Record:
     answer, (tool, setting) = answers[key], key
+    plain = answers[PEER if tool == PEER else OURS, "plain"]
     return Record(
         cls,
         repetition,
@@ -111,5 +114,5 @@ def _record(
         tokens_per_s=answer.tokens_per_s,
         drafted=answer.drafted,
         accepted=answer.accepted,
-        is_fork=answer.tokens != answers[tool, "plain"].tokens,
+        is_fork=answer.tokens != plain.tokens,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.peer.compare import OURS, PEER, Record
+from benchmarks.peer.compare import BESIDE, OURS, PEER, Record
 from benchmarks.peer.summary import PEER_PLAIN, Speeds, bar
 
 
@@ -17,7 +17,7 @@ def speed_table(speeds: Speeds, model: str, records: list[Record]) -> Table:
     )
     for name in ("", "setting", "tok/s", "all", *speeds.classes, "accepted"):
         shown.add_column(name, justify="left" if name in ("", "setting") else "right")
-    for tool in (OURS, PEER):
+    for tool in (OURS, BESIDE, PEER):
         for setting in speeds.settings(tool):
             key = (tool, setting)
             ratio = speeds.ratio(key, PEER_PLAIN)
@@ -35,13 +35,14 @@ def accepted(records: list[Record], key: tuple[str, str]) -> str:
 
 
 def bar_table(speeds: Speeds, model: str) -> Table:
-    shown = Table(title=f"{model}: ours over llama-server, same file", title_justify="left")
-    for name in ("ours", "llama-server", "geometric mean", "worst class", "at least", ""):
-        shown.add_column(name, justify="left" if name in ("ours", "llama-server", "") else "right")
+    shown = Table(title=f"{model}: ours over llama-server", title_justify="left")
+    names = ("", "setting", "llama-server", "geometric mean", "worst class", "at least", "")
+    for index, name in enumerate(names):
+        shown.add_column(name, justify="right" if 3 <= index < 6 else "left")
     for row in bar(speeds):
         numbers = (row.ratios["geomean"], row.ratios["worst"], row.at_least)
         cells = [f"{number:.2f}" for number in numbers]
-        shown.add_row(row.name, row.against, *cells, "met" if row.is_met else "short")
+        shown.add_row(row.tool, row.name, row.against, *cells, "met" if row.is_met else "short")
     return shown
 
 

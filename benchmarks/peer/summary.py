@@ -11,18 +11,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peer.compare import OURS, PEER, Record
+from benchmarks.peer.compare import BESIDE, OURS, PEER, Record
 from benchmarks.peer.server import DEFAULTS, DEPTHS, PLAIN
 
 Key = tuple[str, str]  # a tool and one of its settings
-AUTO, OUR_PLAIN = (OURS, "auto"), (OURS, "plain")
+OUR_PLAIN = (OURS, "plain")
 PEER_PLAIN, PEER_DEFAULTS = (PEER, PLAIN.name), (PEER, DEFAULTS.name)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the bar: what was compared, with what, and the least that is asked for."""
+    """One line of the bar: what was compared, with what, and the least that is asked for.
 
+    tool: OURS or BESIDE
+    """
+
+    tool: str
     name: str
     against: str
     ratios: dict[str, float]
@@ -73,18 +77,22 @@ class Speeds:
 def bar(speeds: Speeds) -> list[Row]:
     """The lines of the bar that this run can answer."""
     best = speeds.best_peer()
-    rows = [
-        Row("automatic", PEER_DEFAULTS[1], speeds.ratio(AUTO, PEER_DEFAULTS), 1.5),
-        Row("automatic", f"its best setting, {best}", speeds.ratio(AUTO, (PEER, best)), 1.05),
-    ]
-    rows += [Row(name, name, ratios, 1.25) for name, ratios in same_depth(speeds).items()]
-    return [*rows, Row("plain", "plain", speeds.ratio(OUR_PLAIN, PEER_PLAIN), 1.0)]
+    rows = [Row(OURS, "plain", "plain", speeds.ratio(OUR_PLAIN, PEER_PLAIN), 1.0)]
+    for tool in (OURS, BESIDE):
+        auto = (tool, "auto")
+        rows += [
+            Row(tool, "automatic", PEER_DEFAULTS[1], speeds.ratio(auto, PEER_DEFAULTS), 1.5),
+            Row(tool, "automatic", f"its best: {best}", speeds.ratio(auto, (PEER, best)), 1.05),
+        ]
+        depths = same_depth(speeds, tool)
+        rows += [Row(tool, name, name, ratios, 1.25) for name, ratios in depths.items()]
+    return rows
 
 
-def same_depth(speeds: Speeds) -> dict[str, dict[str, float]]:
+def same_depth(speeds: Speeds, tool: str) -> dict[str, dict[str, float]]:
     """Ours over llama-server's at each fixed depth."""
     names = [f"depth {n}" for n in DEPTHS]
-    return {name: speeds.ratio((OURS, name), (PEER, name)) for name in names}
+    return {name: speeds.ratio((tool, name), (PEER, name)) for name in names}
 
 
 def summary(records: list[Record]) -> dict[str, Any]:
@@ -92,13 +100,21 @@ def summary(records: list[Record]) -> dict[str, Any]:
     if not records:
         return {}
     speeds = Speeds(records)
-    best = speeds.best_peer()
+    tools = (OURS, BESIDE, PEER)
     return {
-        "auto_over_peer_defaults": speeds.ratio(AUTO, PEER_DEFAULTS),
-        "peer_best_setting": best,
-        "auto_over_peer_best": speeds.ratio(AUTO, (PEER, best)),
-        "ours_over_peer_same_depth": same_depth(speeds),
+        "peer_best_setting": speeds.best_peer(),
         "plain_over_peer_plain": speeds.ratio(OUR_PLAIN, PEER_PLAIN),
-        "auto_over_plain": speeds.ratio(AUTO, OUR_PLAIN),
-        "forks": {tool: sum(r.is_fork for r in records if r.tool == tool) for tool in (OURS, PEER)},
+        **_drafting(speeds, OURS),
+        "beside": _drafting(speeds, BESIDE),
+        "forks": {tool: sum(r.is_fork for r in records if r.tool == tool) for tool in tools},
+    }
+
+
+def _drafting(speeds: Speeds, tool: str) -> dict[str, Any]:
+    auto, best = (tool, "auto"), (PEER, speeds.best_peer())
+    return {
+        "auto_over_peer_defaults": speeds.ratio(auto, PEER_DEFAULTS),
+        "auto_over_peer_best": speeds.ratio(auto, best),
+        "ours_over_peer_same_depth": same_depth(speeds, tool),
+        "auto_over_plain": speeds.ratio(auto, OUR_PLAIN),
     }

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.peer import __main__ as command
 from benchmarks.peer import build as building
-from benchmarks.peer.compare import OURS, PEER, Contender, Record, compare
+from benchmarks.peer.compare import BESIDE, OURS, PEER, Contender, Record, compare
 from benchmarks.peer.server import DEFAULTS, PLAIN, SETTINGS, Answer, Server, Setting, parse_answer
 from benchmarks.peer.summary import Speeds, bar, summary
 from mtp_cli.errors import MtpError
@@ -48,10 +48,11 @@ def records(speeds: dict[tuple[str, str], float]) -> list[Record]:
 
 
 def all_speeds() -> dict[tuple[str, str], float]:
-    fixed = {(OURS, f"depth {n}"): 90.0 - n for n in (1, 2, 3, 4)}
+    fixed = {(tool, f"depth {n}"): 90.0 - n for tool in (OURS, BESIDE) for n in (1, 2, 3, 4)}
     theirs = {(PEER, setting.name): 60.0 for setting in SETTINGS}
     theirs[PEER, PLAIN.name] = 100.0
-    return {(OURS, "plain"): 110.0, (OURS, "auto"): 120.0, **fixed, **theirs}
+    auto = {(OURS, "auto"): 120.0, (BESIDE, "auto"): 150.0}
+    return {(OURS, "plain"): 110.0, **auto, **fixed, **theirs}
 
 
 def test_ratios_are_taken_within_a_prompt() -> None:
@@ -69,15 +70,16 @@ def test_the_best_setting_of_the_peer_may_be_plain() -> None:
     found = summary(records(speeds))
     assert found["peer_best_setting"] == "depth 2"
     assert found["auto_over_peer_best"]["geomean"] == pytest.approx(120 / 101)
+    assert found["beside"]["auto_over_peer_best"]["geomean"] == pytest.approx(150 / 101)
 
 
 def test_the_bar_has_every_line_of_it() -> None:
     rows = bar(Speeds(records(all_speeds())))
-    assert [(row.at_least, row.is_met) for row in rows] == [
-        (1.5, True), (1.05, True), *[(1.25, True)] * 4, (1.0, True),
-    ]  # fmt: skip
+    drafting = [(1.5, True), (1.05, True), *[(1.25, True)] * 4]
+    assert [(row.at_least, row.is_met) for row in rows] == [(1.0, True), *drafting, *drafting]
     slow = {**all_speeds(), (OURS, "auto"): 89.0}
-    assert [row.is_met for row in bar(Speeds(records(slow)))][:2] == [False, False]
+    short = [(row.tool, row.name) for row in bar(Speeds(records(slow))) if not row.is_met]
+    assert short == [(OURS, "automatic"), (OURS, "automatic")]
     assert summary([]) == {}
 
 
@@ -176,10 +178,10 @@ def test_from_packing_to_json(
         json_file=tmp_path / "found.json",
     )
     out = capsys.readouterr().out
-    assert "ours over llama-server, same file" in out
+    assert "ours over llama-server" in out
     assert ("scaled to width 448" in out) == (size is not None)
     found = json.loads((tmp_path / "found.json").read_text())
-    assert len(found["records"]) == 2 * (6 + len(SETTINGS))
+    assert len(found["records"]) == 2 * (6 + 5 + len(SETTINGS))
     assert found["summary"]["peer_best_setting"] == "plain"
     assert set(found["summary"]["auto_over_peer_defaults"]) == {
         "chat", "factual", "geomean", "worst",
