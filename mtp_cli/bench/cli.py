@@ -67,10 +67,12 @@ Examples:
   mtp-bench --quick                     the built-in model, in a minute
   mtp-bench -m big.gguf --json big.json --plot big.png
   mtp-bench --classes python,editing --temperatures 0 --depths 0,1,3,auto
+  mtp-bench --depths 0 --temperatures 0 plain beside plain: how exact a ratio is here
 
 \b
-Every ratio is to plain decoding of the same prompt in the same run. The table goes to stdout,
-everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
+Every ratio is to plain decoding of the same prompt, done beside it, round by round. The table goes
+to stdout, everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong usage, 130 stopped
+by Ctrl-C."""
 
 
 _Model = Annotated[

@@ -1,11 +1,12 @@
-"""Runs the benchmark: every depth on every prompt, interleaved.
+"""Runs the benchmark: every depth on every prompt, beside plain decoding.
 
 Owns the order of runs and what is kept of each. Knows nothing of tables, files or plots.
 
-What is compared runs side by side: all depths of one prompt directly after each other, in an order
-that changes from repetition to repetition, from the same cached prompt; plain decoding and the
-automatic depth are always neighbours. So a machine that slows down slows all of them down, and
-ratios are taken within one prompt.
+A shared machine's speed moves by a tenth from one second to the next. So every answer is decoded
+beside a plain one of the same prompt, on two timelines over the same weights that take turns round
+by round, and ratios are taken within such a pair. Plain decoding runs beside itself too: that says
+how equal the two timelines are (where their memory lies can make a few percent), and how exact a
+ratio is.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import dataclasses
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mtp_cli.bench.memory import peak_memory
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
@@ -39,18 +41,9 @@ class Plan:
     exact: bool = False
 
     def __len__(self) -> int:
-        """Answers, the recorded ones and the prompts' own passes included."""
+        """Pairs of answers, and the prompts' own passes."""
         n_prompts = self.repetitions * len(self.classes)
         return n_prompts * (len(self.temperatures) * len(self.depths) + 1)
-
-    def order(self, rng: random.Random) -> list[Depth]:
-        """The depths as they run: at random, but plain and automatic directly together."""
-        pair = [depth for depth in self.depths if depth in (0, "auto")]
-        others = [depth for depth in self.depths if depth not in (0, "auto")]
-        rng.shuffle(pair)
-        rng.shuffle(others)
-        place = rng.randint(0, len(others))
-        return [*others[:place], *pair, *others[place:]]
 
     def prompts(self) -> Iterator[tuple[int, str, str]]:
         """(repetition, class, text), all classes before any comes again."""
@@ -65,6 +58,7 @@ class Record:
     """One answer.
 
     tokens, seconds:   of decoding alone, without the prompt and the token it gives
+    over_beside:       how many times the speed of the plain answer beside it
     drafted, accepted: how often each draft position was verified, and accepted
     is_fork:           greedy, and not the answer that plain decoding gave
     """
@@ -75,6 +69,7 @@ class Record:
     repetition: int
     tokens: int
     seconds: float
+    over_beside: float
     rounds: int
     drafted: list[int]
     accepted: list[int]
@@ -93,6 +88,7 @@ class Record:
             "repetition": self.repetition,
             "tokens": self.tokens,
             "seconds": self.seconds,
+            "over_beside": self.over_beside,
             "rounds": self.rounds,
             "drafted": sum(self.drafted),
             "accepted": sum(self.accepted),
@@ -114,13 +110,21 @@ class Prefill:
         return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
 
 
+Pairs = dict[Depth, tuple[Generation, Generation]]  # an answer, and the plain one beside it
+
+
 @dataclass
 class Result:
-    """traces: the greedy answer of each class and repetition, with what was proposed."""
+    """What was measured.
+
+    traces:            the greedy answer of each class and repetition, with what was proposed
+    peak_memory_bytes: the most this process had in memory before the second timeline opened
+    """
 
     records: list[Record] = field(default_factory=list)
     prefills: list[Prefill] = field(default_factory=list)
     traces: dict[tuple[str, int], Trace] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
 
 
 class Bench:
@@ -136,29 +140,41 @@ class Bench:
         self.result = Result()
 
     def run(self, on_answer: Callable[[str], None]) -> Result:
-        """on_answer: told the class of each answer before it begins."""
+        """on_answer: told the class of each pair of answers before it begins."""
         self._engine.costs()
+        self.result.peak_memory_bytes = self._peak_memory()
         rng = random.Random(0)
-        for repetition, cls, text in self._plan.prompts():
-            prompt = prompt_ids(self._engine, text)
-            on_answer(cls)
-            self._prefill_and_trace(cls, repetition, prompt)
-            for temperature in self._plan.temperatures:
-                answers = {}
-                for depth in self._plan.order(rng):
-                    on_answer(cls)
-                    answers[depth] = self._answer(
-                        prompt, temperature, repetition, depth, self._plan.max_tokens
-                    )
-                self._keep(cls, temperature, repetition, answers)
+        with self._engine.twin() as plain:
+            for repetition, cls, text in self._plan.prompts():
+                prompt = prompt_ids(self._engine, text)
+                on_answer(cls)
+                self._prefill_and_trace(cls, repetition, prompt)
+                for temperature in self._plan.temperatures:
+                    pairs: Pairs = {}
+                    for depth in rng.sample(self._plan.depths, len(self._plan.depths)):
+                        on_answer(cls)
+                        pairs[depth] = (
+                            self._answer(self._engine, prompt, temperature, depth),
+                            self._answer(plain, prompt, temperature, 0),
+                        )
+                        take_turns(pairs[depth], rng)
+                    self._keep(cls, temperature, repetition, pairs)
         return self.result
+
+    def _peak_memory(self) -> int:
+        """After the longest prompt, since memory counts once it is used."""
+        prompts = (prompt_ids(self._engine, text) for _, _, text in self._plan.prompts())
+        list(self._answer(self._engine, max(prompts, key=len), 0.0, 0, 1))
+        return peak_memory()
 
     def _prefill_and_trace(self, cls: str, repetition: int, prompt: list[int]) -> None:
         """A prompt that comes again says the same again: it is recorded once."""
         key = tuple(prompt)
         recorder = Recorder()
         n_tokens = 1 if key in self._traces else self._plan.max_tokens
-        answer = self._answer(prompt, 0.0, repetition, recorder, n_tokens)
+        answer = self._answer(self._engine, prompt, 0.0, recorder, n_tokens)
+        for _ in answer:
+            pass
         stats = answer.stats
         n_new = stats.prompt_tokens - stats.cached_tokens
         self.result.prefills.append(Prefill(cls, repetition, n_new, stats.prefill_s))
@@ -168,35 +184,27 @@ class Bench:
 
     def _answer(
         self,
+        engine: Engine,
         prompt: list[int],
         temperature: float,
-        repetition: int,
         depth: Depth | DepthPolicy,
-        max_tokens: int,
+        max_tokens: int | None = None,
     ) -> Generation:
-        generation = self._engine.generate(
+        return engine.generate(
             prompt,
             Sampling(temperature=temperature),  # a seed would keep "auto" from drawing drafts
-            max_tokens=max_tokens,
+            max_tokens=max_tokens or self._plan.max_tokens,
             depth=depth,
             exact=self._plan.exact,
             clock=self._clock,
         )
-        for _ in generation:
-            pass
-        return generation
 
-    def _keep(
-        self,
-        cls: str,
-        temperature: float,
-        repetition: int,
-        answers: dict[Depth, Generation],
-    ) -> None:
-        if any(answer.stats.rounds == 0 for answer in answers.values()):
+    def _keep(self, cls: str, temperature: float, repetition: int, pairs: Pairs) -> None:
+        if any(answer.stats.rounds == 0 for pair in pairs.values() for answer in pair):
             return  # it ended with the token that the prompt's pass gives: nothing to compare
         for depth in self._plan.depths:
-            answer, stats = answers[depth], answers[depth].stats
+            answer, beside = pairs[depth]
+            stats = answer.stats
             record = Record(
                 cls,
                 temperature,
@@ -204,17 +212,31 @@ class Bench:
                 repetition,
                 tokens=len(answer.tokens) - 1,
                 seconds=stats.decode_s,
+                over_beside=stats.tokens_per_s / beside.stats.tokens_per_s,
                 rounds=stats.rounds,
                 drafted=stats.drafted,
                 accepted=stats.accepted,
-                is_fork=temperature == 0 and answer.tokens != answers[0].tokens,
+                is_fork=temperature == 0 and answer.tokens != beside.tokens,
             )
             self.result.records.append(record)
 
 
+def take_turns(answers: Sequence[Generation], rng: random.Random) -> None:
+    """Run answers to their ends, each a token or more at a time, as far as the others have come."""
+    running, n_tokens = list(answers), 0
+    while running:
+        n_tokens += 1
+        rng.shuffle(running)
+        for answer in list(running):
+            while len(answer.tokens) < n_tokens:
+                if next(answer, None) is None:
+                    running.remove(answer)
+                    break
+
+
 def shortened(plan: Plan, plain_tokens_per_s: float, seconds: float) -> Plan:
     """The plan with answers short enough for all of it to take about `seconds`."""
-    affordable = int(seconds * plain_tokens_per_s / len(plan))
+    affordable = int(seconds * plain_tokens_per_s / (2 * len(plan)))
     return dataclasses.replace(plan, max_tokens=max(8, min(plan.max_tokens, affordable)))
 
 

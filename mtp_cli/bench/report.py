@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-def peak_memory() -> int:
-    """The most bytes this process has had in memory."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
-        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else 1024 * peak
-
-
 def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
     """One record for each class, temperature, depth and repetition; see `Record`."""
     prefill_s = sum(p.seconds for p in result.prefills)
@@ -51,7 +39,7 @@ def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> d
         "plan": vars(plan),
         "costs": vars(cost.table),
         "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": result.peak_memory_bytes,
         "records": [record.to_json() for record in result.records],
         "prefills": [prefill.to_json() for prefill in result.prefills],
         "forks": {
@@ -80,7 +68,7 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
     shown = Table(title=f"times plain decoding, {name}", title_justify="left")
     shown.add_column("class")
     shown.add_column("plain tok/s", justify="right")
-    depths = [depth for depth in found.depths if depth != 0]
+    depths = sorted(found.depths, key=lambda depth: (depth == "auto", depth))
     for depth in depths:
         shown.add_column(_heading(depth), justify="right")
     if bounds and "auto" in depths:
@@ -93,7 +81,7 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
         for depth in depths:
             ratio = found.over_plain(cls, depth)
             text = f"{ratio.median:.2f}"
-            if depth == "auto":
+            if depth in ("auto", 0):
                 text += f" [dim]{ratio.low:.2f}-{ratio.high:.2f}[/dim]"
             cells.append(f"[bold]{text}[/bold]" if depth in (best, "auto") else text)
         if bounds and "auto" in depths:
@@ -102,7 +90,8 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
     if temperature == 0:
         shown.add_section()
         counts = forks(result.records)
-        shown.add_row("forks", "", *("{} of {}".format(*counts[str(depth)]) for depth in depths))
+        cells = ["{} of {}".format(*counts[str(depth)]) for depth in depths]
+        shown.add_row("forks", "", *cells)
     return shown
 
 
@@ -124,13 +113,12 @@ def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
             console.print(f"{label}: geometric mean {ratios['geomean']:.3f}, {worst}")
     prefill_s = sum(p.seconds for p in result.prefills)
     n_prefilled = sum(p.tokens for p in result.prefills)
-    console.print(
-        f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {peak_memory() / 2**20:.0f} MiB"
-    )
+    mebibytes = result.peak_memory_bytes / 2**20
+    console.print(f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {mebibytes:.0f} MiB")
 
 
 def _heading(depth: Depth | str) -> str:
-    return "auto" if depth == "auto" else f"depth {depth}"
+    return {0: "plain again", "auto": "auto"}.get(depth, f"depth {depth}")
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -1,6 +1,7 @@
 """What the records say: ratios within each prompt, medians over repetitions, means over classes.
 
-Pure. Everything here is taken from greedy answers unless a temperature is asked for.
+Pure. A ratio is to the plain answer that was decoded beside. Everything here is taken from greedy
+answers unless a temperature is asked for.
 """
 
 from __future__ import annotations
@@ -33,33 +34,38 @@ class Spread:
 class Comparison:
     """The records of one temperature, compared within each class and repetition."""
 
-    def __init__(self, records: Iterable[Record], temperature: float = 0.0) -> None:
-        self._speed: dict[tuple[str, Depth], dict[int, float]] = {}
+    def __init__(self, records: Sequence[Record], temperature: float = 0.0) -> None:
+        self._records: dict[tuple[str, Depth], list[Record]] = {}
         for record in records:
             if record.temperature == temperature:
-                speeds = self._speed.setdefault((record.cls, record.depth), {})
-                speeds[record.repetition] = record.tokens_per_s
-        self.classes = list(dict.fromkeys(cls for cls, _ in self._speed))
-        self.depths = list(dict.fromkeys(depth for _, depth in self._speed))
+                self._records.setdefault((record.cls, record.depth), []).append(record)
+        self.classes = list(dict.fromkeys(cls for cls, _ in self._records))
+        self.depths = list(dict.fromkeys(depth for _, depth in self._records))
+        plain = [r.over_beside for r in records if (r.temperature, r.depth) == (temperature, 0)]
+        self._of_equals = statistics.median(plain) if plain else 1.0
 
     def plain(self, cls: str) -> Spread:
         """Tokens per second of plain decoding."""
-        return Spread.of(list(self._speed[cls, 0].values()))
+        return Spread.of([record.tokens_per_s for record in self._records[cls, 0]])
 
     def over_plain(self, cls: str, depth: Depth) -> Spread:
-        plain = self._speed[cls, 0]
-        return Spread.of([v / plain[r] for r, v in self._speed[cls, depth].items()])
+        """Times the plain answer beside, where plain beside plain is 1 over all classes."""
+        return Spread.of([self._over_plain(record) for record in self._records[cls, depth]])
+
+    def _over_plain(self, record: Record) -> float:
+        return record.over_beside / self._of_equals
 
     def best_static(self, cls: str) -> tuple[Depth, float]:
-        """The fixed depth that serves this class best, plain decoding among them."""
-        fixed = [depth for depth in self.depths if depth != "auto"]
-        return max(((d, self.over_plain(cls, d).median) for d in fixed), key=lambda pair: pair[1])
+        """The fixed depth that serves this class best, and how well; at depth 0 that is 1."""
+        fixed = [depth for depth in self.depths if depth not in (0, "auto")]
+        ratios = {0: 1.0, **{depth: self.over_plain(cls, depth).median for depth in fixed}}
+        return max(ratios.items(), key=lambda pair: pair[1])
 
     def of_bound(self, cls: str, bounds: Mapping[tuple[str, int], float]) -> float:
         """auto over the clairvoyant bound, both taken over plain within each repetition."""
-        plain = self._speed[cls, 0]
         return statistics.median(
-            speed / plain[r] / bounds[cls, r] for r, speed in self._speed[cls, "auto"].items()
+            self._over_plain(record) / bounds[cls, record.repetition]
+            for record in self._records[cls, "auto"]
         )
 
 
@@ -77,7 +83,7 @@ def forks(records: Iterable[Record]) -> dict[str, tuple[int, int]]:
     """For each depth: greedy answers that are not plain decoding's, and greedy answers."""
     found: dict[str, tuple[int, int]] = {}
     for record in records:
-        if record.temperature == 0 and record.depth != 0:
+        if record.temperature == 0:
             n_forks, n_answers = found.get(str(record.depth), (0, 0))
             found[str(record.depth)] = (n_forks + record.is_fork, n_answers + 1)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -25,7 +26,7 @@ from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.llama import HiddenSource, Model
-from mtp_cli.engine.pairing import pair
+from mtp_cli.engine.pairing import Pairing, pair
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.preflight import identity, preflight
 from mtp_cli.engine.sampling import Sampler, Sampling
@@ -34,6 +35,32 @@ from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
 Depth = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """How a timeline over a loaded trunk is opened.
+
+    cost_facts: what rounds' costs depend on, see `cost_table`
+    """
+
+    pairing: Pairing | None
+    n_ctx: int | None
+    n_threads: int
+    n_gpu_layers: int
+    cost_facts: tuple[object, ...]
+
+    def open(self, trunk: Model) -> tuple[Target, Drafter]:
+        n_ctx = self.n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
+        hidden = HiddenSource.NONE if self.pairing is None else self.pairing.hidden
+        with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
+            target = Target(trunk, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden)
+            opened.callback(target.close)
+            drafter: Drafter = NoDrafter()
+            if self.pairing is not None:
+                drafter = open_drafter(target, self.pairing, self.n_threads, self.n_gpu_layers)
+            opened.pop_all()
+        return target, drafter
 
 
 class Engine:
@@ -45,29 +72,22 @@ class Engine:
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
     """
 
-    def __init__(
-        self,
-        trunk: Model,
-        target: Target,
-        drafter: Drafter,
-        drafts: str | None,
-        cost_facts: Sequence[object],
-    ) -> None:
-        self._trunk = trunk
-        self._target = target
-        self._drafter = drafter
-        self._ngram = NgramDrafter()
-        self._cost_facts = cost_facts
-        self._costs: CostModel | None = None
-        self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
-        self.drafter = drafts
-        self.n_ctx = target.n_ctx
-        self.n_vocab = trunk.n_vocab
+    def __init__(self, trunk: Model, setup: _Setup, *, owns_trunk: bool) -> None:
         self.metadata: Mapping[str, str] = trunk.metadata()
         try:
             self.sampling_defaults = Sampling.from_metadata(self.metadata)
         except MtpError as error:
             raise MtpError(f"{trunk.path}: {error}") from None
+        self._trunk = trunk
+        self._setup = setup
+        self._owns_trunk = owns_trunk
+        self._target, self._drafter = setup.open(trunk)
+        self._ngram = NgramDrafter()
+        self._costs: CostModel | None = None
+        self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
+        self.drafter = None if setup.pairing is None else setup.pairing.describe()
+        self.n_ctx = self._target.n_ctx
+        self.n_vocab = trunk.n_vocab
 
     @classmethod
     def open(
@@ -99,24 +119,24 @@ class Engine:
         n_threads = n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
-            with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
-                trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
-                opened.callback(trunk.close)
-                size = n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
-                hidden = HiddenSource.NONE if pairing is None else pairing.hidden
-                target = Target(trunk, n_ctx=size, n_threads=n_threads, hidden=hidden)
-                opened.callback(target.close)
+            trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
+            try:
                 files = (identity(model), identity(heads) if heads else None)
                 cost_facts = (*files, backends(), n_threads, n_layers)
-                drafter: Drafter = NoDrafter()
-                if pairing is not None:
-                    drafter = open_drafter(target, pairing, n_threads, n_layers)
-                drafts = None if pairing is None else pairing.describe()
-                engine = cls(trunk, target, drafter, drafts, cost_facts)
-                opened.pop_all()
-            return engine
+                setup = _Setup(pairing, n_ctx, n_threads, n_layers, cost_facts)
+                return cls(trunk, setup, owns_trunk=True)
+            except BaseException:
+                trunk.close()
+                raise
 
         return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
+
+    def twin(self) -> Engine:
+        """Another timeline over the same weights, with heads, costs and experience of its own.
+
+        For what is to be compared side by side. Close it before this one.
+        """
+        return Engine(self._trunk, self._setup, owns_trunk=False)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         return self._trunk.tokenize(text, add_special=add_special, parse_special=parse_special)
@@ -181,7 +201,7 @@ class Engine:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
         if self._costs is None:
             n_max = 1 + self._target.max_draft
-            table = cost_table(self._cost_facts, self._target, self._drafter, n_max)
+            table = cost_table(self._setup.cost_facts, self._target, self._drafter, n_max)
             self._costs = CostModel(table)
         return self._costs
 
@@ -205,7 +225,8 @@ class Engine:
     def close(self) -> None:
         self._drafter.close()
         self._target.close()
-        self._trunk.close()
+        if self._owns_trunk:
+            self._trunk.close()
 
     def __enter__(self) -> Engine:
         return self

@@ -50,7 +50,7 @@ def test_measures_everything_that_was_asked_for(
         assert sum(record["by_position"]["accepted"]) == record["accepted"] <= record["drafted"]
     for name in ("plain_tokens_per_s", "auto_over_plain", "auto_over_best_static"):
         assert set(found["summary"][name]) == {"chat", "editing", "geomean", "worst"}
-    assert found["forks"] == {d: {"forks": 0, "answers": 4} for d in ("2", "auto")}
+    assert found["forks"] == {d: {"forks": 0, "answers": 4} for d in ("0", "2", "auto")}
     assert found["peak_memory_bytes"] > 1e6
     assert plot_file.read_bytes().startswith(b"\x89PNG")
 

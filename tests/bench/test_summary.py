@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from typing import Any, cast
 
 import pytest
 
-from mtp_cli.bench.measure import Plan, Record, Result, shortened
+from mtp_cli.bench.measure import Plan, Record, Result, shortened, take_turns
 from mtp_cli.bench.prompts import CHAT_CLASSES, PROMPTS
 from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
 from mtp_cli.bench.trace import Trace
@@ -20,27 +21,30 @@ COST = CostModel(CostTable((1.0, 1.0), (0.0, 0.0), 0.0, 0.0, 0.0))
 
 
 def record(
-    cls: str, depth: Depth, repetition: int, speed: float, temperature: float = 0.0
+    cls: str, depth: Depth, repetition: int, speed: float, ratio: float, temperature: float = 0.0
 ) -> Record:
-    return Record(cls, temperature, depth, repetition, 100, 100 / speed, 50, [], [], False)
+    return Record(cls, temperature, depth, repetition, 100, 100 / speed, ratio, 50, [], [], False)
 
 
 def result() -> Result:
-    """Two classes, three repetitions on a machine that is another each time."""
+    """Two classes, three repetitions, on a machine that is another for every answer and the plain
+    one beside it."""
     records = []
     ratios: dict[str, dict[Depth, float]] = {
         "prose": {0: 1.0, 2: 0.5, "auto": 0.9},
         "copies": {0: 1.0, 2: 2.0, "auto": 3.2},
     }
+    unequal = 1.25  # the timelines are not equally fast
     for repetition, machine in enumerate((1.0, 10.0, 0.1)):
         for cls, by_depth in ratios.items():
             for depth, ratio in by_depth.items():
-                records.append(record(cls, depth, repetition, 20 * machine * ratio))
+                speed = 20 * machine * (1.0 if depth == 0 else 7 * ratio)
+                records.append(record(cls, depth, repetition, speed, unequal * ratio))
     trace = Trace([1], [5, 6, 7], [Draft([6], [0.5]), Draft([0], [0.5])], [Match(), Match()])
     return Result(records, [], {(c, r): trace for c in ("prose", "copies") for r in range(3)})
 
 
-def test_ratios_are_taken_within_a_repetition() -> None:
+def test_ratios_are_to_the_plain_answer_beside() -> None:
     found = Comparison(result().records)
     assert found.over_plain("copies", "auto").low == pytest.approx(3.2)
     assert found.over_plain("copies", "auto").high == pytest.approx(3.2)
@@ -78,26 +82,47 @@ def test_the_bound_is_over_plain_of_the_same_trace() -> None:
 
 def test_other_temperatures_stay_out_of_the_greedy_summary() -> None:
     mixed = result()
-    mixed.records += [record("prose", depth, 0, 1.0, 0.7) for depth in (0, "auto")]
+    mixed.records += [record("prose", depth, 0, 1.0, 1.0, 0.7) for depth in (0, "auto")]
     assert summary(mixed, COST) == summary(result(), COST)
     assert forks(mixed.records) == forks(result().records)
 
 
-def test_forks_are_counted_for_each_depth_and_not_for_plain() -> None:
+def test_forks_are_counted_for_each_depth() -> None:
     records = [
         dataclasses.replace(r, is_fork=r.depth == 2 and r.repetition == 1) for r in result().records
     ]
-    assert forks(records) == {"2": (2, 6), "auto": (0, 6)}
+    assert forks(records) == {"0": (0, 6), "2": (2, 6), "auto": (0, 6)}
 
 
-def test_plain_and_automatic_run_together_and_every_depth_once() -> None:
-    plan, rng = Plan(), random.Random(5)
-    orders = [plan.order(rng) for _ in range(50)]
-    for order in orders:
-        assert sorted(map(str, order)) == sorted(map(str, plan.depths))
-        assert abs(order.index(0) - order.index("auto")) == 1
-    assert {order.index(0) < order.index("auto") for order in orders} == {True, False}
-    assert len({order.index(0) for order in orders}) > 5
+class Answer:
+    """A generation of a few tokens a round; every round goes into a log."""
+
+    def __init__(self, name: str, n_tokens: int, n_a_round: int, log: list[str]) -> None:
+        self.tokens: list[int] = []
+        self._name, self._n_tokens, self._n_a_round, self._log = name, n_tokens, n_a_round, log
+
+    def __next__(self) -> tuple[int, ...]:
+        if len(self.tokens) >= self._n_tokens:
+            raise StopIteration
+        self._log.append(self._name)
+        found = (0,) * min(self._n_a_round, self._n_tokens - len(self.tokens))
+        self.tokens += found
+        return found
+
+
+def test_answers_take_turns_token_by_token() -> None:
+    log: list[str] = []
+    plain, drafted = Answer("plain", 12, 1, log), Answer("drafted", 12, 4, log)
+    take_turns([cast(Any, plain), cast(Any, drafted)], random.Random(3))
+    assert (log.count("plain"), log.count("drafted")) == (12, 3)
+    ahead = [4 * log[:n].count("drafted") - log[:n].count("plain") for n in range(len(log) + 1)]
+    assert min(ahead) >= -1
+    assert max(ahead) <= 4
+    log.clear()
+    short, long = Answer("short", 3, 1, log), Answer("long", 30, 1, log)
+    take_turns([cast(Any, short), cast(Any, long)], random.Random(3))
+    assert (len(short.tokens), len(long.tokens)) == (3, 30)
+    assert log[:2] != log[2:4] or log[:2] != log[4:6], "the first is not always the same"
 
 
 def test_a_plan_runs_every_prompt_and_counts_its_answers() -> None:
@@ -114,7 +139,7 @@ def test_a_slow_model_gets_shorter_answers() -> None:
     plan = Plan(temperatures=(0.0,), depths=(0, "auto"), repetitions=1)
     assert len(plan) == 33
     assert shortened(plan, 1e9, 40).max_tokens == plan.max_tokens
-    assert shortened(plan, 33.0, 40).max_tokens == 40
+    assert shortened(plan, 66.0, 40).max_tokens == 40
     assert shortened(plan, 0.1, 40).max_tokens == 8
 
 
