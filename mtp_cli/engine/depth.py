@@ -28,7 +28,7 @@ from mtp_cli.engine.cost import CostModel
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.policy import Seconds
-from mtp_cli.engine.target import MAX_DEPTH
+from mtp_cli.engine.target import MAX_COPIED, MAX_DEPTH
 
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
 _N_SEEN = 32  # recent survival probabilities remembered for each position
@@ -38,11 +38,13 @@ _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
-_N_OPENING = 2  # rounds at the beginning of an answer that heads are asked in, parked or not
+_N_OPENING = 3  # rounds at an answer's beginning that parked heads are asked in, if they are right
+_N_TRIED = 7  # ids copied at once until a copy stood: a longer one that fails costs more
 _ALLOWANCE = 0.006  # plain rounds that copies may lose each round
 _DEARER, _LOST_MOST = 0.04, 1.0  # what is added to that for each one lost of late, up to so many
 _DOUBT = 0.1
-_HEADS_FIRST, _HEADS_EACH = 0.4, 0.004  # plain rounds that heads may lose at first, and each round
+_HEADS_FIRST, _HEADS_AGAIN = 0.4, 0.1  # plain rounds that heads may lose in the first answer, and
+_HEADS_EACH = 0.004  # when another begins, whatever they won before; and more each round
 _HEADS_SHARE, _HEADS_MOST = 0.3, 1.0  # and of what is being won; and at any one time
 _HEADS_LEAST = -0.5  # what a run of bad luck leaves them: good heads must not be out for long
 _N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
@@ -147,14 +149,18 @@ class ExpectedValue:
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
         self._n_opening = 0
+        self._n_copied = _N_TRIED
         self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
         self._prospect = 0.0
         self._last_rows = 1
         self._is_resting, self._n_past = False, 0
 
     def open_answer(self) -> None:
-        """Another text begins: what heads were worth in the one before says little of it."""
+        """Another text begins: what drafts were worth in the one before says little of it."""
+        if self._n_rounds > 0:
+            self._heads_budget = min(self._heads_budget, _HEADS_AGAIN)
         self._n_opening = _N_OPENING
+        self._n_copied = _N_TRIED
         self._last_rows = 1  # the prompt's last one
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
@@ -176,7 +182,7 @@ class ExpectedValue:
                 seconds * price / rows_s[0] if is_allowed else math.inf
                 for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
             ],
-            copied=self._survival_of(match, n_rows - 1),
+            copied=self._survival_of(match, min(n_rows - 1, self._n_copied)),
         )
         return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
 
@@ -362,8 +368,12 @@ class ExpectedValue:
             self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
             if drafted != came:
                 break
+        if now.draft.ids and now.draft.ids[0] != chosen[0]:
+            self._n_opening = 0
         if now.draft.ids and len(chosen) > 1:
             self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
+        if now.ids and now.ids == now.match.ids[: len(now.ids)]:
+            self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else _N_TRIED
         copies = now.match.ids[:_N_LEARNED]
         for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
             self._matches.learn(now.match.length + k, now.match.support[k], copied == came)

@@ -174,12 +174,16 @@ def test_parked_heads_are_asked_at_the_beginning_of_an_answer() -> None:
     table = TABLES["Q4_0"]
     policy = automatic(table)
     replay(made_up(1000, right=0.0), Machine(table), policy)
-    parked, asked = Machine(table), Machine(table)
+    parked, wrong, right = Machine(table), Machine(table), Machine(table)
     replay(made_up(20, right=0.0), parked, policy)
     policy.open_answer()
-    replay(made_up(20, right=0.0), asked, policy)
+    replay(made_up(20, right=0.0), wrong, policy)
+    policy.open_answer()
+    replay(made_up(20, right=1.0), right, policy)
     assert parked.drafted_at == []
-    assert asked.drafted_at[1] < 2 * table.target_s[0]
+    assert wrong.drafted_at == [0.0], "heads that are wrong at once are left alone"
+    assert len(right.drafted_at) >= 3
+    assert right.drafted_at[2] < 4 * table.target_s[0]
 
 
 @every_machine
