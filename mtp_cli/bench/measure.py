@@ -142,6 +142,7 @@ class Bench:
     def run(self, on_answer: Callable[[str], None]) -> Result:
         """on_answer: told the class of each pair of answers before it begins."""
         self._engine.costs()
+        self._engine.forget()
         self._read_longest(self._engine)
         self.result.peak_memory_bytes = peak_memory()
         rng = random.Random(0)

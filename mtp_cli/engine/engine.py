@@ -157,6 +157,12 @@ class Engine:
         """The ids the timeline holds now; a prompt that begins with them decodes only its rest."""
         return self._target.ids
 
+    def forget(self) -> None:
+        """Empty the timeline: the next prompt is read whole, as by an engine just opened."""
+        self._target.clear()
+        self._drafter.truncate(0)
+        self._ngram.truncate(0)
+
     def generate(
         self,
         prompt: Sequence[int],
