@@ -47,3 +47,37 @@ def test_memory_is_scarce_inside_only() -> None:
     with within_memory(), pytest.raises(MemoryError):
         np.empty(256 << 20, np.uint8)
     assert np.empty(256 << 20, np.uint8).nbytes == 256 << 20
+
+
+def test_a_twin_has_a_timeline_of_its_own_over_the_same_weights(tiny_file: Files) -> None:
+    files = tiny_file("llama"), tiny_file("heads")
+    with Engine.open(*files, n_ctx=64, n_threads=1, n_gpu_layers=0) as engine:
+        plain = engine.generate([5, 6, 7], GREEDY, max_tokens=8, depth=0)
+        expected = [token for tokens in plain for token in tokens]
+        with engine.twin() as twin:
+            assert list(twin.cached) == []
+            assert (twin.n_ctx, twin.drafter) == (engine.n_ctx, engine.drafter)
+            other = twin.generate([9, 8], GREEDY, max_tokens=8, depth=2)
+            again = engine.generate([5, 6, 7], GREEDY, max_tokens=8, depth=2)
+            for _ in range(8):
+                next(other, None)
+                next(again, None)
+            assert again.tokens == expected
+            assert list(twin.cached) == [9, 8, *other.tokens[:-1]]
+        assert list(engine.cached) == [5, 6, 7, *expected[:-1]]
+
+
+def test_what_is_forgotten_is_read_again(tiny_file: Files) -> None:
+    files = tiny_file("llama"), tiny_file("heads")
+    with Engine.open(*files, n_ctx=64, n_threads=1, n_gpu_layers=0) as engine:
+        first, again = (
+            engine.generate([5, 6, 7], GREEDY, max_tokens=8, depth=depth) for depth in (0, 2)
+        )
+        for _ in first:
+            pass
+        engine.forget()
+        assert list(engine.cached) == []
+        for _ in again:
+            pass
+        assert again.tokens == first.tokens
+        assert again.stats.cached_tokens == 0
