@@ -41,6 +41,7 @@ __all__ = [
     "get_sched",
     "ggml_base",
     "lib",
+    "llama_library",
     "open_file_at",
     "set_embeddings_layer_inp",
     "supports_gpu",

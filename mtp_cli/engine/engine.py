@@ -16,7 +16,7 @@ from typing import Literal
 
 import psutil
 
-from mtp_cli.engine import gguf_header
+from mtp_cli.engine import few_rows, gguf_header
 from mtp_cli.engine.binding import backends, supports_gpu
 from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.cost import CostModel
@@ -122,7 +122,7 @@ class Engine:
             trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
             try:
                 files = (identity(model), identity(heads) if heads else None)
-                cost_facts = (*files, backends(), n_threads, n_layers)
+                cost_facts = (*files, backends(), few_rows.install(), n_threads, n_layers)
                 setup = _Setup(pairing, n_ctx, n_threads, n_layers, cost_facts)
                 return cls(trunk, setup, owns_trunk=True)
             except BaseException:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtp_cli.engine import few_rows
 from mtp_cli.engine.batch import SEQUENCE, Batch, Reads
 from mtp_cli.engine.binding import (
     errors,
@@ -30,6 +31,8 @@ from mtp_cli.engine.kernels import CpuKernels
 from mtp_cli.engine.memory import within_memory
 from mtp_cli.engine.stack import on_deep_stack
 from mtp_cli.errors import MtpError
+
+few_rows.install()  # before any model: ggml's list of buffer types has to be as ggml made it
 
 Floats = npt.NDArray[np.float32]
 

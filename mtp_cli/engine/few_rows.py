@@ -1,0 +1,101 @@
+"""Puts our kernels for few rows in front of ggml's own (`native/few_rows.cpp`).
+
+Owns finding the compiled library, comparing what it was written for with the llama.cpp that is
+loaded, and handing it the functions it calls. Knows nothing of the arithmetic.
+
+Verifying a draft multiplies every weight by a handful of rows, for which ggml's CPU kernels pay
+nearly once for each, or round otherwise than for one. Ours read a weight once for all rows and give
+each row the very bits of a row alone. Where they cannot be had (no C++ compiler at installation,
+another processor than x86-64 with AVX2, another llama.cpp) everything runs on ggml's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import os
+from typing import Any
+
+from mtp_cli.engine.binding import llama_library
+
+_OFF = "MTP_LLAMA_KERNELS"  # set in the environment: leave everything to ggml's kernels
+_MUL_MAT, _OBJECT_BYTES = 29, 32  # GGML_OP_MUL_MAT, GGML_OBJECT_SIZE
+_CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
+_CALLED = (  # in the order of `struct Ggml`
+    "ggml_get_type_traits_cpu",
+    "ggml_barrier",
+    "ggml_threadpool_chunk_set",
+    "ggml_threadpool_chunk_add",
+    "ggml_backend_buffer_name",
+    "_Z39ggml_backend_cpu_get_extra_buffer_typesv",
+)
+
+
+@functools.cache
+def install() -> str | None:
+    """Take the products of decodes from now on; the vectors they use, or None where they cannot."""
+    library = None if os.environ.get(_OFF) else _library()
+    if library is None or not _fits(library):
+        return None
+    addresses = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
+    _fix_buffer_types()
+    library.mtp_install((ctypes.c_void_p * len(_CALLED))(*addresses))
+    return str(library.mtp_vectors().decode())
+
+
+def enable(wanted: bool) -> None:
+    """Leave all products to ggml, or take them again: for measurements. No decode may be running.
+
+    Raises RuntimeError where they were not installed.
+    """
+    library = _library()
+    if library is None or install() is None:
+        raise RuntimeError("the kernels for few rows are not installed here")
+    library.mtp_enable(wanted)
+
+
+@functools.cache
+def _library() -> Any:
+    """What the package was built with; None where it could not be built."""
+    found = importlib.util.find_spec("mtp_cli.engine._few_rows")
+    if found is None or found.origin is None:
+        return None
+    library = ctypes.CDLL(found.origin)
+    library.mtp_vectors.restype = ctypes.c_char_p
+    library.mtp_tensor_bytes.restype = ctypes.c_size_t
+    library.mtp_install.argtypes, library.mtp_install.restype = [ctypes.c_void_p], None
+    library.mtp_enable.argtypes, library.mtp_enable.restype = [ctypes.c_bool], None
+    return library
+
+
+def _fits(library: Any) -> bool:
+    """Whether it has kernels for this processor, and llama.cpp is as it was written for."""
+    if library.mtp_vectors() is None or any(not hasattr(llama_library, name) for name in _CALLED):
+        return False
+    name_of, overhead = llama_library.ggml_op_name, llama_library.ggml_tensor_overhead
+    name_of.argtypes, name_of.restype = [ctypes.c_int], ctypes.c_char_p
+    overhead.argtypes, overhead.restype = [], ctypes.c_size_t
+    is_same_tensor = overhead() == library.mtp_tensor_bytes() + _OBJECT_BYTES
+    return bool(is_same_tensor and name_of(_MUL_MAT) == b"MUL_MAT")
+
+
+def _fix_buffer_types() -> None:
+    """Let ggml list the buffer types it offers to models now: ours holds no weights.
+
+    It does that once, when it is first asked.
+    """
+    pointer = ctypes.c_void_p
+    for name, arguments in (
+        ("ggml_backend_dev_by_type", [ctypes.c_int]),
+        ("ggml_backend_dev_backend_reg", [pointer]),
+        ("ggml_backend_reg_get_proc_address", [pointer, ctypes.c_char_p]),
+    ):
+        function = getattr(llama_library, name)
+        function.argtypes, function.restype = arguments, pointer
+    device = llama_library.ggml_backend_dev_by_type(_CPU)
+    registry = llama_library.ggml_backend_dev_backend_reg(device)
+    address = llama_library.ggml_backend_reg_get_proc_address(
+        registry, b"ggml_backend_dev_get_extra_bufts"
+    )
+    ctypes.CFUNCTYPE(pointer, pointer)(address)(device)

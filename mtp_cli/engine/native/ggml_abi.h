@@ -1,0 +1,71 @@
+// What of ggml's binary interface the kernels need, as llama-cpp-python 0.3.36 has it.
+//
+// The package is built where ggml's headers are not (they come with the wheel of llama.cpp, which
+// pip builds apart), and two of these are in no installed header at all. A test compiles this file
+// beside ggml.h and compares every offset; `few_rows.py` compares sizes and numbers when it loads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace abi {
+
+enum Type : int { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q8_0 = 8, Q8_1 = 9, BF16 = 30 };
+constexpr int OP_MUL_MAT = 29;
+
+// ggml.h: struct ggml_tensor
+struct Tensor {
+    int type;
+    void * buffer;
+    int64_t ne[4];
+    size_t nb[4];
+    int op;
+    int32_t op_params[16];
+    int32_t flags;
+    Tensor * src[10];
+    Tensor * view_src;
+    size_t view_offs;
+    void * data;
+    char name[64];
+    void * extra;
+    char padding[8];
+};
+
+// ggml-cpu-impl.h: struct ggml_compute_params
+struct ComputeParams {
+    int ith, nth;
+    size_t wsize;
+    void * wdata;
+    void * threadpool;
+    bool use_ref;
+};
+
+// ggml-cpu.h: struct ggml_type_traits_cpu
+struct TypeTraits {
+    void (*from_float)(const float * x, void * y, int64_t n);
+    void * vec_dot;
+    Type vec_dot_type;
+    int64_t nrows;
+};
+
+// ggml-backend-impl.h: struct ggml_backend_buffer_type
+struct BufferType {
+    void * callbacks[6];
+    void * device;
+    void * context;
+};
+
+// ggml-cpu/traits.h: ggml::cpu::tensor_traits and extra_buffer_type, by the order of their slots
+struct TensorTraits {
+    virtual ~TensorTraits() = default;
+    virtual bool work_size(int n_threads, const Tensor * op, size_t & size) = 0;
+    virtual bool compute_forward(ComputeParams * params, Tensor * op) = 0;
+};
+
+struct ExtraBufferType {
+    virtual ~ExtraBufferType() = default;
+    virtual bool supports_op(void * device, const Tensor * op) = 0;
+    virtual TensorTraits * get_tensor_traits(const Tensor * op) = 0;
+};
+
+}  // namespace abi

@@ -1,0 +1,288 @@
+// The vector operations the kernels are written in: AVX-512 with VNNI, or AVX2.
+//
+// A vector of eight-bit sums holds PER_VECTOR rows, eight lanes each, as ggml's kernels for one
+// row do: lane i of a row adds up bytes 4i to 4i + 3 of every block. Knows nothing of formats.
+#pragma once
+
+#include <immintrin.h>
+
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#if defined(__F16C__)
+// The half-precision numbers that a block begins with, up to four
+inline __m128 first_halves(const void * block) {
+    return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)block));
+}
+// Eight sums of four bytes each, times a factor
+inline __m256i sums_of_four(const int8_t * x, int factor) {
+    const __m256i row = _mm256_loadu_si256((const __m256i *)x);
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), row);
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16((short)factor));
+}
+inline int sum_of_lanes(__m256i x) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+}
+// The second number of each of four vectors
+inline __m128 seconds(const __m128 x[4]) {
+    return _mm_movehl_ps(_mm_unpacklo_ps(x[2], x[3]), _mm_unpacklo_ps(x[0], x[1]));
+}
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VL__) && defined(__AVX512VNNI__)
+
+using Ints = __m512i;
+using Floats = __m512;
+
+constexpr int PER_VECTOR = 2;
+constexpr int LANES = 16;
+constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
+constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
+
+inline Floats zeros() { return _mm512_setzero_ps(); }
+inline Floats all(__m128 x) { return _mm512_broadcastss_ps(x); }  // of its first
+inline Floats load(const float * x) { return _mm512_loadu_ps(x); }
+inline void store(float * out, Floats x) { _mm512_storeu_ps(out, x); }
+inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
+inline Floats widen_f16(const uint16_t * x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
+}
+inline Floats widen_bf16(const uint16_t * x) {
+    const Ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+// 32 bytes, once for every row of a vector
+inline Ints bytes(const int8_t * x) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
+}
+// The same plus 128, as unsigned bytes
+inline Ints offset_bytes(const int8_t * x) {
+    return _mm512_xor_si512(bytes(x), _mm512_set1_epi8((char)0x80));
+}
+// 16 low nibbles, then the 16 high ones
+inline Ints nibbles(const uint8_t * x) {
+    const Ints packed = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
+    const Ints shifts = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
+    return _mm512_and_si512(_mm512_srlv_epi32(packed, shifts), _mm512_set1_epi8(15));
+}
+// start + products of unsigned weights and signed rows, four to a lane
+inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
+    return _mm512_dpbusd_epi32(start, weights, _mm512_loadu_si512(rows));
+}
+inline Ints dot(Ints weights, const int8_t * rows) {
+    return dot(_mm512_setzero_si512(), weights, rows);
+}
+inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
+
+// Four floats for each row of a vector
+using Floats4 = __m256;
+inline Floats4 zeros4() { return _mm256_setzero_ps(); }
+inline Floats4 load4(const float * x) { return _mm256_loadu_ps(x); }
+inline Floats4 repeat4(__m128 x) { return _mm256_set_m128(x, x); }
+inline Floats4 add(Floats4 a, Floats4 b) { return _mm256_add_ps(a, b); }
+inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm256_fmadd_ps(a, b, c); }
+// The sums of each row's lanes, for four weight rows, in the order of ggml's hsum_float_8
+inline Floats4 sums4(const Floats x[4]) {
+    const auto halves = [](Floats a, Floats b) {
+        return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    const Floats ab = halves(x[0], x[1]), cd = halves(x[2], x[3]);
+    const Floats two = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const Floats one = add(two, _mm512_permute_ps(two, 0xb1));
+    const Ints order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 6, 12, 4, 10, 2, 8, 0);
+    return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+}
+// Each row's four, `stride` floats apart, for as many of a vector's rows as there are
+inline void store4(Floats4 x, float * out, size_t stride, int n_rows) {
+    _mm_storeu_ps(out, _mm256_castps256_ps128(x));
+    if (n_rows > 1) _mm_storeu_ps(out + stride, _mm256_extractf128_ps(x, 1));
+}
+
+// Eight weight rows that ggml has interleaved by eight bytes (its block_q4_0x8), a block of each
+struct EightRows {
+    Ints low[2], high[2];
+    explicit EightRows(const uint8_t * qs) {
+        const Ints sign = _mm512_set1_epi8((char)0x88), mask = _mm512_set1_epi8(15);
+        for (int i = 0; i < 2; ++i) {
+            const Ints packed = _mm512_xor_si512(_mm512_loadu_si512(qs + 64 * i), sign);
+            low[i] = _mm512_and_si512(packed, mask);
+            high[i] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+        }
+    }
+    // Sums for one row: two lanes to a weight row
+    Ints dot(const int8_t * row, int32_t start) const {
+        const auto part = [row](int i) {
+            int64_t eight;
+            __builtin_memcpy(&eight, row + 8 * i, 8);
+            return _mm512_set1_epi64(eight);
+        };
+        Ints sum = _mm512_set1_epi64((uint32_t)start);
+        sum = _mm512_dpbusd_epi32(sum, low[0], part(0));
+        sum = _mm512_dpbusd_epi32(sum, low[1], part(1));
+        sum = _mm512_dpbusd_epi32(sum, high[0], part(2));
+        return _mm512_dpbusd_epi32(sum, high[1], part(3));
+    }
+    // For both rows of a vector: weight rows 2i and 2i + 1 of each in the i-th quarter
+    Ints sums(const int8_t * rows, const int32_t * starts) const {
+        const Floats a = _mm512_castsi512_ps(dot(rows, starts[0]));
+        const Floats b = _mm512_castsi512_ps(dot(rows + 32, starts[1]));
+        return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)),
+                                _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+    }
+};
+inline Floats weight_scales(const uint16_t * d) {
+    const Ints order = _mm512_set_epi32(7, 6, 7, 6, 5, 4, 5, 4, 3, 2, 3, 2, 1, 0, 1, 0);
+    const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(scales));
+}
+inline Floats row_scales(const float * d) {
+    const __m128 both = _mm_castpd_ps(_mm_load_sd((const double *)d));
+    return _mm512_broadcast_f32x4(_mm_unpacklo_ps(both, both));
+}
+inline void store_eight(Floats x, float * out, size_t stride, int n) {
+    const Ints order = _mm512_set_epi32(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0);
+    const Floats sums = _mm512_permutexvar_ps(order, x);
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(sums));
+    if (n > 1) _mm256_storeu_ps(out + stride, _mm512_extractf32x8_ps(sums, 1));
+}
+
+// ggml_vec_dot_bf16's and ggml_vec_dot_f16's last additions
+inline float sum_bf16(const Floats x[2]) {
+    return (float)((double)_mm512_reduce_add_ps(x[0]) + (double)_mm512_reduce_add_ps(x[1]));
+}
+constexpr int N_SUMS_BF16 = 2, N_SUMS_F16 = 4;
+inline float sum_f16(const Floats x[4]) {
+    return _mm512_reduce_add_ps(add(add(x[0], x[2]), add(x[1], x[3])));
+}
+
+#define MTP_VECTORS "AVX-512"
+
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+using Ints = __m256i;
+using Floats = __m256;
+
+constexpr int PER_VECTOR = 1;
+constexpr int LANES = 8;
+constexpr int MOST_ROWS_BESIDE_GEMM = 16;
+constexpr bool HAS_UNSIGNED_DOT = false;
+
+inline Floats zeros() { return _mm256_setzero_ps(); }
+inline Floats all(__m128 x) { return _mm256_broadcastss_ps(x); }
+inline Floats load(const float * x) { return _mm256_loadu_ps(x); }
+inline void store(float * out, Floats x) { _mm256_storeu_ps(out, x); }
+inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+inline Floats widen_f16(const uint16_t * x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+}
+inline Floats widen_bf16(const uint16_t * x) {
+    const Ints wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
+inline Ints nibbles(const uint8_t * x) {
+    const __m128i packed = _mm_loadu_si128((const __m128i *)x);
+    const Ints both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+inline Ints dot(Ints weights, const int8_t * rows) {
+    const Ints pairs = _mm256_maddubs_epi16(weights, bytes(rows));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
+    return _mm256_add_epi32(start, dot(weights, rows));
+}
+// The same of signed weights
+inline Ints signed_dot(Ints weights, const int8_t * rows) {
+    const Ints pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(bytes(rows), weights));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+
+using Floats4 = __m128;
+inline Floats4 zeros4() { return _mm_setzero_ps(); }
+inline Floats4 load4(const float * x) { return _mm_loadu_ps(x); }
+inline Floats4 repeat4(__m128 x) { return x; }
+inline Floats4 add(Floats4 a, Floats4 b) { return _mm_add_ps(a, b); }
+inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm_fmadd_ps(a, b, c); }
+inline Floats4 halves(Floats x) {
+    return add(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+}
+inline Floats4 sums4(const Floats x[4]) {
+    const auto quarters = [](Floats4 a, Floats4 b) {
+        return add(_mm_shuffle_ps(a, b, 0x44), _mm_shuffle_ps(a, b, 0xee));
+    };
+    const Floats4 ab = quarters(halves(x[0]), halves(x[1]));
+    const Floats4 cd = quarters(halves(x[2]), halves(x[3]));
+    return add(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+inline void store4(Floats4 x, float * out, size_t, int) { _mm_storeu_ps(out, x); }
+
+struct EightRows {
+    Ints low[4], high[4];  // of weight rows 0 to 3, 4 to 7, then the next eight bytes of each
+    explicit EightRows(const uint8_t * qs) {
+        const Ints sign = _mm256_set1_epi8((char)0x88), mask = _mm256_set1_epi8(15);
+        for (int i = 0; i < 4; ++i) {
+            const Ints packed = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)qs + i), sign);
+            low[i] = _mm256_and_si256(packed, mask);
+            high[i] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
+        }
+    }
+    Ints sums(const int8_t * row, const int32_t * start) const {
+        const auto part = [row](int i) {
+            int64_t eight;
+            __builtin_memcpy(&eight, row + 8 * i, 8);
+            return _mm256_set1_epi64x(eight);
+        };
+        const auto pairs = [&](int i) {  // at most 4 * 2 * 15 * 128: sixteen bits hold it
+            const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(0)),
+                                               _mm256_maddubs_epi16(low[i + 2], part(1)));
+            const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(2)),
+                                                _mm256_maddubs_epi16(high[i + 2], part(3)));
+            return _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1));
+        };
+        return _mm256_add_epi32(_mm256_hadd_epi32(pairs(0), pairs(1)), _mm256_set1_epi32(*start));
+    }
+};
+inline Floats weight_scales(const uint16_t * d) {
+    const Floats scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
+    return _mm256_permutevar8x32_ps(scales, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
+}
+inline Floats row_scales(const float * d) { return _mm256_broadcast_ss(d); }
+inline void store_eight(Floats x, float * out, size_t, int) {
+    const Ints order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
+    _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(x, order));
+}
+
+inline float sum_lanes(__m128 x) {
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline float sum_bf16(const Floats x[4]) {
+    return sum_lanes(halves(add(add(x[0], x[2]), add(x[1], x[3]))));
+}
+inline float sum_f16(const Floats x[4]) {
+    const __m128 four = halves(add(add(x[0], x[2]), add(x[1], x[3])));
+    const __m128 two = _mm_hadd_ps(four, four);
+    return _mm_cvtss_f32(_mm_hadd_ps(two, two));
+}
+constexpr int N_SUMS_BF16 = 4, N_SUMS_F16 = 4;
+
+#define MTP_VECTORS "AVX2"
+
+#endif
