@@ -31,10 +31,11 @@ from mtp_cli.engine.policy import Seconds
 from mtp_cli.engine.target import MAX_COPIED, MAX_DEPTH
 
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
-_N_SEEN = 32  # recent survival probabilities remembered for each position
+_N_SEEN = 64  # recent survival probabilities remembered for each position
 _N_ENOUGH = 8  # of them to judge a position by
 _REFRESH = 8  # rounds between two samples of them, after the first few
 _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
+_SWITCH_SHARE = 0.5  # of a switch that the round pays which makes it: the next may stay with it
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
@@ -57,8 +58,8 @@ _STEPS = np.arange(MAX_DEPTH)
 class _Round:
     """One round under way.
 
-    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens; without the switch to them:
-               what the first round of a better depth loses by it, the rounds after win back
+    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens, with a part of the switch to
+               them where the last round had another number
     copied:    survival of each id of the match, given the ones before it
     drafted:   survival of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
@@ -171,6 +172,7 @@ class ExpectedValue:
         n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
+        switch_s = _SWITCH_SHARE * self._cost.switch_s()
         self._round = _Round(
             n_past,
             n_waiting,
@@ -179,8 +181,10 @@ class ExpectedValue:
             price=price,
             margin=_MARGIN + _DEARER * self._deficit,
             costs=[
-                seconds * price / rows_s[0] if is_allowed else math.inf
-                for seconds, is_allowed in zip(rows_s, self._is_allowed, strict=False)
+                (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
+                if self._is_allowed[n - 1]
+                else math.inf
+                for n, seconds in enumerate(rows_s, 1)
             ],
             copied=self._survival_of(match, min(n_rows - 1, self._n_copied)),
         )

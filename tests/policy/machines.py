@@ -12,8 +12,13 @@ from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 
 # One row in milliseconds, then 1 to 9, 12 and 16 rows as multiples of it: two cores with AVX-512,
-# SmolLM2-135M, and for "wide" the same zero-padded to the width of a 4B model.
+# SmolLM2-135M, and for "wide" the same zero-padded to the width of a 4B model. With ggml's kernels,
+# and with ours where the name says "few rows".
 _CURVES = {
+    "few rows Q4_0": (6.0, (1, 1.08, 1.29, 1.33, 1.55, 1.62, 1.92, 1.98, 2.55, 2.98, 3.81)),
+    "few rows Q4_1": (7.6, (1, 1.1, 1.52, 1.62, 1.93, 2.03, 2.6, 2.65, 3.56, 3.98, 5.15)),
+    "few rows Q8_0": (9.9, (1, 1.03, 1.28, 1.33, 1.58, 1.63, 1.95, 1.98, 2.67, 3.25, 4.08)),
+    "few rows BF16": (13.9, (1, 1.09, 1.19, 1.28, 1.52, 1.65, 1.8, 2.09, 2.39, 2.73, 3.88)),
     "Q4_0": (5.9, (1, 1.52, 2.01, 2.35, 3.17, 3.59, 3.64, 3.69, 4.1, 5.14, 5.80)),
     "Q4_1": (9.0, (1, 1.74, 2.27, 2.72, 3.37, 3.90, 4.2, 4.52, 5.0, 6.46, 8.21)),
     "Q8_0": (8.0, (1, 1.91, 2.26, 2.48, 3.22, 3.43, 3.52, 3.61, 3.9, 4.60, 5.63)),
@@ -24,12 +29,14 @@ _CURVES = {
 _COUNTS = (*range(1, 10), 12, 16)
 N_MAX = _COUNTS[-1]
 _GROWTH_S = 4e-6  # for each row and token of context
-_SWITCH_S = 0.00045  # another graph, as measured in Q8_0
+_SWITCH_S = {"few rows": 0.00075, "other": 0.00045}  # another graph
+_HEAD_MS = {"wide": (2.5, 2.2), "few rows": (1.03, 0.67), "other": (0.65, 0.45)}  # first, further
 
 
 def _table(name: str) -> CostTable:
     row_ms, multiples = _CURVES[name]
-    head_ms, step_ms = (2.5, 2.2) if "wide" in name else (0.65, 0.45)
+    kind = next((kind for kind in _HEAD_MS if kind in name), "other")
+    head_ms, step_ms = _HEAD_MS[kind]
     every = np.interp(range(1, N_MAX + 1), _COUNTS, multiples).tolist()
     return CostTable(
         target_s=tuple(row_ms * m / 1000 for m in every),
@@ -37,7 +44,7 @@ def _table(name: str) -> CostTable:
         first_s=head_ms / 1000,
         row_s=0.2 * step_ms / 1000,
         step_s=step_ms / 1000,
-        switch_s=_SWITCH_S,
+        switch_s=_SWITCH_S.get(kind, _SWITCH_S["other"]),
     )
 
 

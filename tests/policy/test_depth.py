@@ -55,7 +55,7 @@ def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
 @pytest.mark.parametrize("confidence", [0.02, 0.5, 0.95])
 def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float) -> None:
     trace = made_up(500, right=0.0, confidence=confidence)
-    assert over_plain(trace, table, automatic(table)) > (0.985 if confidence < 0.9 else 0.95)
+    assert over_plain(trace, table, automatic(table)) > (0.97 if confidence < 0.9 else 0.945)
 
 
 @every_machine
@@ -65,13 +65,13 @@ def test_heads_that_are_right_in_bursts_cost_next_to_nothing(
 ) -> None:
     """They are as sure when they are wrong: what they win is soon lost again."""
     trace = bursts(600, n_right, n_wrong)
-    assert over_plain(trace, table, automatic(table)) > 0.975
+    assert over_plain(trace, table, automatic(table)) > 0.97
 
 
 @every_machine
 @pytest.mark.parametrize("size", [2, 3, 6, 12, 20])
 def test_copies_that_break_off_cost_next_to_nothing(table: CostTable, size: int) -> None:
-    assert over_plain(false_matches(600, size), table, automatic(table)) > 0.985
+    assert over_plain(false_matches(600, size), table, automatic(table)) > 0.98
 
 
 @every_machine
@@ -116,7 +116,7 @@ def test_no_fixed_depth_is_much_better(table: CostTable, right: float) -> None:
         trace = made_up(500, right, seed=seed)
         fixed = max(over_plain(trace, table, FixedDepth(depth)) for depth in range(9))
         ratios.append(over_plain(trace, table, automatic(table)) / fixed)
-    assert geomean(ratios) > 0.92
+    assert geomean(ratios) > 0.91
     assert min(ratios) > 0.85
 
 
