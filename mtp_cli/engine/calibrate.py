@@ -1,8 +1,8 @@
 """Measures what rounds cost on this machine, once, and remembers it.
 
 Owns the first measurement behind `cost.py` and the file that keeps it. It runs rows of any text
-through the target and the heads, and keeps the least of several times: that is the one other
-programs disturbed least. Knows nothing of what the rows say.
+through the target and the heads, and keeps the median of several times (of two the less, the one
+that other programs disturbed less). Knows nothing of what the rows say.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from mtp_cli.engine.target import MAX_DEPTH
 
 _BLOCK = 4
 _COUNTS = (*range(1, 10), 12, 16)  # row counts that are measured; others lie between
-_N_OFTEN = 5  # row counts up to here decide most, and are measured twice as often
+_N_OFTEN, _RARELY = 5, 4  # row counts up to here decide most; others have every fourth pass
 _TARGET_S = 0.9  # for the row counts; each is measured once in any case, the first ones twice
 _LONG_S = 2.5  # a longer context is left out where its rows, read together, would take longer
 N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
 _N_REMEMBERED = 64
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
-_VERSION = 4
+_VERSION = 5
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -111,41 +111,46 @@ class _TargetBench:
         return elapsed_s, logits
 
     def row_counts(self, n_max: int) -> tuple[tuple[float, ...], float, tuple[int, ...]]:
-        """Seconds for each row count, interleaved; what of them is for the count before being
-        another one; and which are seen to give the logits of single rows.
+        """Seconds for each row count; what of a decode's is for the one before having had another
+        number; and which counts are seen to give the logits of single rows.
 
-        That part is the same for all: it is measured on pairs of single rows after others, and
-        taken off.
+        What decides is how many times a single row a decode costs, and a machine's speed moves by
+        a tenth from one moment to the next. So every decode is compared with the single rows beside
+        it. The most used counts are decoded twice in a row, for the second is like most.
         """
         counts = [n for n in _COUNTS if n <= n_max]
         ids = _some_ids(counts[-1])
         single = np.stack([self._target.verify([token]).logits[0].copy() for token in ids])
         self._rewind()
-        started = self._clock()
-        seconds: dict[int, list[float]] = {n: [] for n in counts}
-        switches: list[float] = []
-
-        def single_after_another() -> None:
-            switched_s, same_s = self._time(ids[:1])[0], self._time(ids[:1])[0]
-            seconds[1].append(same_s)
-            switches.append(switched_s - same_s)
-
         exact = set(counts)  # 1 stays: on backends that round anew each time it is still plain
+
+        def twice(n: int) -> tuple[float, float]:
+            """After another number of rows, and after as many."""
+            switched_s, logits = self._time(ids[:n])
+            if not np.array_equal(logits, single[:n]):
+                exact.discard(n)
+            return switched_s, self._time(ids[:n])[0]
+
+        started = self._clock()
+        ratios: dict[int, list[float]] = {n: [] for n in counts}
+        singles: list[float] = []
+        switches: list[float] = []
+        twice(1)
         for n_passes in itertools.count():
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
             for n in counts[1:]:
-                if n_passes % 2 and n > _N_OFTEN:
+                if n_passes % _RARELY and n > _N_OFTEN:
                     continue
-                elapsed_s, logits = self._time(ids[:n])
-                seconds[n].append(elapsed_s)
-                if not np.array_equal(logits, single[:n]):
-                    exact.discard(n)
-                if n <= _N_OFTEN:
-                    single_after_another()
+                switched_s, same_s = twice(n)
+                single_switched_s, single_s = twice(1)
+                ratios[n].append(same_s / single_s)
+                singles.append(single_s)
+                switches += [switched_s - same_s, single_switched_s - single_s]
+        one_s = statistics.median_low(singles)
+        rest_s = [one_s * statistics.median_low(ratios[n]) for n in counts[1:]]
         switch_s = max(0.0, statistics.median(switches))
-        same_s = [min(seconds[n]) - (switch_s if n > 1 else 0.0) for n in counts]
-        return between(counts, same_s, n_max), switch_s, tuple(sorted(exact))
+        return between(counts, [one_s, *rest_s], n_max), switch_s, tuple(sorted(exact))
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
@@ -157,7 +162,7 @@ class _TargetBench:
         self._rewind()
         ends = []
         for n in (1, n_max):
-            long_s = min(self._time(_some_ids(n))[0] for _ in range(4))
+            long_s = statistics.median_low([self._time(_some_ids(n))[0] for _ in range(5)][1:])
             ends.append(max(0.0, long_s - target_s[n - 1]) / n_more)
         first, last = ends
         return tuple(float(g) for g in np.linspace(first, max(first, last), n_max))
@@ -220,7 +225,7 @@ def _with_heads(
     shapes = ((1, 1), (n_many, 1), (1, depth), (1, depth))
     draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with
     seen = [[draft_s(*shape) for shape in shapes] for _ in range(4)]
-    (few, few_s), (many, many_s), _, (_, deep_s) = (min(s) for s in zip(*seen, strict=True))
+    (few, few_s), (many, many_s), _, (_, deep_s) = map(_typical, zip(*seen, strict=True))
     drafter.truncate(0)
     row_s = max(0.0, many_s - few_s) / max(1, many - few)
     return dataclasses.replace(
@@ -229,6 +234,12 @@ def _with_heads(
         row_s=row_s,
         step_s=max((deep_s - few_s) / max(1, depth - 1), 1e-6),
     )
+
+
+def _typical(drafts: Sequence[tuple[int, float]]) -> tuple[int, float]:
+    """The one of the median time, of the drafts that caught up with as few rows as any."""
+    n_rows = min(n for n, _ in drafts)
+    return n_rows, statistics.median_low(seconds for n, seconds in drafts if n == n_rows)
 
 
 def _some_ids(n: int) -> list[int]:
