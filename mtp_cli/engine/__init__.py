@@ -2,6 +2,8 @@
 
 binding.py, llama.py, memory.py
                            llama.cpp behind Python, with errors instead of aborts
+kernels.py, few_rows.py, native/
+                           which kernels of the CPU run, ggml's and ours
 gguf_header.py             a GGUF's keys and tensors
 preflight.py, soundness.py is this file safe to load
 pairing.py                 are these its heads

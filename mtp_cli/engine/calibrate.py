@@ -40,7 +40,7 @@ N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads u
 _N_REMEMBERED = 64
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
-_VERSION = 5
+_VERSION = 6
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -133,9 +133,8 @@ class _TargetBench:
 
         started = self._clock()
         ratios: dict[int, list[float]] = {n: [] for n in counts}
-        singles: list[float] = []
+        singles = [twice(1)[1]]
         switches: list[float] = []
-        twice(1)
         for n_passes in itertools.count():
             if n_passes > 1 and self._clock() - started > _TARGET_S:
                 break
@@ -144,7 +143,7 @@ class _TargetBench:
                     continue
                 switched_s, same_s = twice(n)
                 single_switched_s, single_s = twice(1)
-                ratios[n].append(same_s / single_s)
+                ratios[n].append(2 * same_s / (singles[-1] + single_s))
                 singles.append(single_s)
                 switches += [switched_s - same_s, single_switched_s - single_s]
         one_s = statistics.median_low(singles)
@@ -181,12 +180,16 @@ def between(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tupl
     """Seconds of 1 to n_max rows from those of some row counts.
 
     None is held to be dearer than a larger one. Most that seem so were disturbed when they were
-    measured, and what is too dear is never tried, so that no round would ever correct it.
+    measured, and what is too dear is never tried, so that no round would ever correct it. But those
+    that are measured once in a while say nothing of those that are measured often.
 
     Kernels work on blocks of 4 rows, so that the first row of a block is dear and the others
     are cheap. How much of a block's cost its first row makes is taken from the block before.
     """
-    known = dict(zip(counts, np.minimum.accumulate(seconds[::-1])[::-1].tolist(), strict=True))
+    often = [s for n, s in zip(counts, seconds, strict=True) if n <= _N_OFTEN]
+    rarely = np.maximum(seconds[len(often) :], often[-1])
+    parts = (np.minimum.accumulate(part[::-1])[::-1] for part in (np.array(often), rarely))
+    known = dict(zip(counts, np.concatenate([*parts]).tolist(), strict=True))
     for first in range(_BLOCK + 1, n_max + 1, _BLOCK):
         last, before = first + _BLOCK - 1, first - 1
         if first not in known and {last, before, before - _BLOCK} <= known.keys():

@@ -26,12 +26,14 @@ class Bench:
 
     exact:    row counts that give the logits of single rows
     can_drop: False for a memory that loses everything when a suffix is dropped
+    load:     how many times slower everything is at a given second
     """
 
     table: CostTable = TABLE
     exact: tuple[int, ...] = tuple(range(1, N_MAX + 1))
     can_drop: bool = True
     n_ctx: int = 4096
+    load: Callable[[float], float] = lambda now: 1.0
     now: float = 0.0
     ids: list[int] = field(default_factory=list)
     n_last_rows: int = 1
@@ -45,8 +47,9 @@ class Bench:
 
     def verify(self, tokens: Sequence[int]) -> Rows:
         n = len(tokens)
-        self.now += self.table.target_s[n - 1] + len(self.ids) * self.table.growth_s[n - 1]
-        self.now += (n != self.n_last_rows) * self.table.switch_s
+        seconds = self.table.target_s[n - 1] + len(self.ids) * self.table.growth_s[n - 1]
+        seconds += (n != self.n_last_rows) * self.table.switch_s
+        self.now += seconds * self.load(self.now)
         self.n_last_rows = n
         self.ids.extend(tokens)
         return self._rows(n)
@@ -145,6 +148,22 @@ def test_finds_the_machine_again(can_drop: bool) -> None:
     assert bench.ids == []
 
 
+@pytest.mark.parametrize("name", ["few rows Q4_1", "Q8_0"])
+def test_what_decides_is_found_while_the_machine_changes_its_speed(name: str) -> None:
+    """By a third from one second to the next, and by a tenth from decode to decode."""
+    table = TABLES[name]
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+
+        def load(now: float, rng: np.random.Generator = rng) -> float:
+            return float(1.15 + 0.15 * np.sin(5 * now) + abs(rng.normal(0, 0.1)))
+
+        found = calibrated(Bench(table, load=load))
+        for n in (2, 3, 4):
+            ratio = table.target_s[n - 1] / table.target_s[0]
+            assert found.target_s[n - 1] / found.target_s[0] == pytest.approx(ratio, rel=0.12)
+
+
 def test_what_each_head_missed_is_no_part_of_a_step() -> None:
     bench = Bench()
     found = calibrated(bench, HeadsOfTheirOwn(bench))
@@ -178,6 +197,15 @@ def test_a_disturbed_row_count_is_no_dearer_than_the_next() -> None:
     """Two and three rows of Q8_0 as measured once while another program ran."""
     found = calibrate.between((1, 2, 3, 4, 5), [8.8, 28.3, 29.4, 20.7, 29.1], 5)
     assert found == (8.8, 20.7, 20.7, 20.7, 29.1)
+
+
+def test_a_count_that_is_measured_once_makes_none_cheap_that_is_measured_often() -> None:
+    """Six rows came out at 1.21 once, and three to five with them."""
+    counts = (*range(1, 10), 12, 16)
+    found = calibrate.between(
+        counts, [1.0, 1.08, 1.3, 1.35, 1.6, 1.21, 1.9, 2.2, 2.3, 3.0, 3.8], 16
+    )
+    assert found[:9] == (1.0, 1.08, 1.3, 1.35, 1.6, 1.6, 1.9, 2.2, 2.3)
 
 
 def test_without_heads_there_is_no_draft_to_pay() -> None:
