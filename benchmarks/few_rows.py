@@ -129,7 +129,7 @@ def main(
     model: Annotated[Path | None, typer.Option(help="A GGUF. [default: built in]")] = None,
     formats: Annotated[
         str, typer.Option(help=f"Of the built-in model, from {', '.join(OUTTYPES)}.")
-    ] = "q4_0,q4_1,q8_0,bf16,f16",
+    ] = ",".join(few_rows.formats()),
     threads: Annotated[int, typer.Option(min=1)] = physical_cores(),
     repetitions: Annotated[int, typer.Option(min=1)] = 25,
 ) -> None:

@@ -39,8 +39,8 @@ from mtp_cli.options import MAX_THREADS
 from mtp_cli.session import prompt_ids
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
-# Those whose rows keep their bits: half precision only where our kernels are.
-FORMATS = ("q4_0", "q4_1", "q8_0", *(("bf16", "f16") if few_rows.install() else ()))
+# Those whose rows keep their bits: half precision only where our kernels take it.
+FORMATS = few_rows.formats() or ("q4_0", "q4_1", "q8_0")
 TOPICS = (
     "volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess", "bridges",
     "honey bees", "the moon",

@@ -31,6 +31,8 @@ _CALLED = (  # in the order of `struct Ggml`
     "_Z39ggml_backend_cpu_get_extra_buffer_typesv",
 )
 
+_OURS = ("mtp_install", "mtp_enable", "mtp_vectors", "mtp_formats", "mtp_tensor_bytes")
+
 
 @functools.cache
 def install() -> str | None:
@@ -42,6 +44,14 @@ def install() -> str | None:
     _fix_buffer_types()
     library.mtp_install((ctypes.c_void_p * len(_CALLED))(*addresses))
     return str(library.mtp_vectors().decode())
+
+
+def formats() -> tuple[str, ...]:
+    """The number formats whose products they take, by llama.cpp's names; none without them."""
+    library = _library()
+    if library is None or install() is None:
+        return ()
+    return tuple(library.mtp_formats().decode().split(","))
 
 
 def enable(wanted: bool) -> None:
@@ -57,12 +67,14 @@ def enable(wanted: bool) -> None:
 
 @functools.cache
 def _library() -> Any:
-    """What the package was built with; None where it could not be built."""
+    """What the package was built with; None where it could not be built, or is out of date."""
     found = importlib.util.find_spec("mtp_cli.engine._few_rows")
     if found is None or found.origin is None:
         return None
     library = ctypes.CDLL(found.origin)
-    library.mtp_vectors.restype = ctypes.c_char_p
+    if any(not hasattr(library, name) for name in _OURS):
+        return None  # built from an earlier source; `make install` builds it anew
+    library.mtp_vectors.restype = library.mtp_formats.restype = ctypes.c_char_p
     library.mtp_tensor_bytes.restype = ctypes.c_size_t
     library.mtp_install.argtypes, library.mtp_install.restype = [ctypes.c_void_p], None
     library.mtp_enable.argtypes, library.mtp_enable.restype = [ctypes.c_bool], None

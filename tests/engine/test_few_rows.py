@@ -24,7 +24,7 @@ from mtp_cli.engine.target import MAX_COPIED, N_OUTPUTS, Target
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
 
-FORMATS = ("q4_0", "q4_1", "q8_0", "f16", "bf16")
+FORMATS = few_rows.formats()
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, MAX_COPIED + 1)
 PROMPT = [7 * n % 61 + 1 for n in range(12)]
 NATIVE = Path(few_rows.__file__).parent / "native"
@@ -119,7 +119,7 @@ def test_threads_change_no_bit(load: Load, n_threads: int) -> None:
 
 
 @needs_kernels
-@pytest.mark.parametrize("outtype", ["bf16", "f16"])
+@pytest.mark.parametrize("outtype", [name for name in FORMATS if "f16" in name])
 def test_ggml_rounds_several_rows_otherwise_so_that_ours_were_at_work(
     load: Load, outtype: str, ggml_only: Callable[[bool], None]
 ) -> None:

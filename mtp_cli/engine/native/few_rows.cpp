@@ -32,6 +32,12 @@ struct Ggml {
 
 #ifdef MTP_VECTORS
 
+#ifdef __AVX512FP16__
+#define MTP_F16 ""  // ggml adds up in half precision there
+#else
+#define MTP_F16 ",f16"
+#endif
+
 namespace {
 
 Ggml ggml;
@@ -230,25 +236,50 @@ struct Q4_0x8 {
     }
 };
 
+// Half-precision formats: STEP weights at a time, times as many Elements of a row
 struct F16 {
+    using Element = float;
     static constexpr abi::Type ROW = abi::F16;
-    static constexpr int N_SUMS = N_SUMS_F16;
+    static constexpr int STEP = LANES, N_SUMS = N_SUMS_F16;
     static Floats widen(const uint16_t * x) { return widen_f16(x); }
+    static void keep(Element * out, const uint16_t * x) { store(out, widen(x)); }
+    static Floats add_products(Floats w, const Element * row, Floats sum) {
+        return multiply_add(w, load(row), sum);
+    }
     static float sum(const Floats * x) { return sum_f16(x); }
 };
 
+#ifdef __AVX512BF16__
+// As ggml's kernel does where the processor multiplies pairs of them
 struct BF16 {
+    using Element = uint16_t;
     static constexpr abi::Type ROW = abi::BF16;
-    static constexpr int N_SUMS = N_SUMS_BF16;
-    static Floats widen(const uint16_t * x) { return widen_bf16(x); }
+    static constexpr int STEP = 2 * LANES, N_SUMS = N_SUMS_BF16;
+    static __m512bh widen(const uint16_t * x) { return (__m512bh)_mm512_loadu_si512(x); }
+    static void keep(Element * out, const uint16_t * x) { memcpy(out, x, STEP * sizeof(*x)); }
+    static Floats add_products(__m512bh w, const Element * row, Floats sum) {
+        return _mm512_dpbf16_ps(sum, w, widen(row));
+    }
     static float sum(const Floats * x) { return sum_bf16(x); }
 };
+#else
+struct BF16 {
+    using Element = float;
+    static constexpr abi::Type ROW = abi::BF16;
+    static constexpr int STEP = LANES, N_SUMS = N_SUMS_BF16;
+    static Floats widen(const uint16_t * x) { return widen_bf16(x); }
+    static void keep(Element * out, const uint16_t * x) { store(out, widen(x)); }
+    static Floats add_products(Floats w, const Element * row, Floats sum) {
+        return multiply_add(w, load(row), sum);
+    }
+    static float sum(const Floats * x) { return sum_bf16(x); }
+};
+#endif
 
-// Half-precision weights, multiplied in float32
 template <class Format>
 struct Halves {
     static constexpr int BLOCK = 64, COLUMNS = 1, SIDE_BY_SIDE = 1, ROWS = 1, MOST_ROWS = 16;
-    static constexpr int N_SUMS = Format::N_SUMS;
+    static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
     static constexpr abi::Type ROW = Format::ROW;
 
     struct Block {
@@ -256,11 +287,11 @@ struct Halves {
     };
     using Row = Block;
     struct alignas(64) Unit {
-        float x[BLOCK];
+        typename Format::Element x[BLOCK];
     };
 
     static void pack(Unit & unit, int, const Row & row) {
-        for (int i = 0; i < BLOCK; i += LANES) store(unit.x + i, Format::widen(row.x + i));
+        for (int i = 0; i < BLOCK; i += STEP) Format::keep(unit.x + i, row.x + i);
     }
 
     template <int P>
@@ -274,12 +305,12 @@ struct Halves {
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
             prefetch(w, AHEAD, 2 * BLOCK);
 #pragma GCC unroll 8
-            for (int i = 0; i < BLOCK / LANES; ++i) {
-                const Floats x = Format::widen(w + i * LANES);
+            for (int i = 0; i < BLOCK / STEP; ++i) {
+                const auto x = Format::widen(w + i * STEP);
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) {
                     Floats & sum = sums[p][i % N_SUMS];
-                    sum = multiply_add(x, load(units[p].x + i * LANES), sum);
+                    sum = Format::add_products(x, units[p].x + i * STEP, sum);
                 }
             }
         }
@@ -428,8 +459,10 @@ public:
                 return Product<Dots<Q4_1>>::take(op);
             case abi::BF16:
                 return Product<Halves<BF16>>::take(op);
+#ifndef __AVX512FP16__
             case abi::F16:
                 return Product<Halves<F16>>::take(op);
+#endif
             default:
                 return nullptr;
         }
@@ -453,11 +486,14 @@ extern "C" void mtp_enable(bool wanted) { is_enabled = wanted; }
 
 extern "C" const char * mtp_vectors() { return MTP_VECTORS; }
 
+extern "C" const char * mtp_formats() { return "q4_0,q4_1,q8_0,bf16" MTP_F16; }
+
 #else
 
 extern "C" void mtp_install(const Ggml *) {}
 extern "C" void mtp_enable(bool) {}
 extern "C" const char * mtp_vectors() { return nullptr; }
+extern "C" const char * mtp_formats() { return ""; }
 
 #endif
 
