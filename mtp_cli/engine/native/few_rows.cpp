@@ -237,17 +237,20 @@ struct Q4_0x8 {
 };
 
 // Half-precision formats: STEP weights at a time, times as many Elements of a row
-struct F16 {
+template <abi::Type TYPE, int N, Floats (*WIDEN)(const uint16_t *), float (*SUM)(const Floats *)>
+struct InFloat32 {
     using Element = float;
-    static constexpr abi::Type ROW = abi::F16;
-    static constexpr int STEP = LANES, N_SUMS = N_SUMS_F16;
-    static Floats widen(const uint16_t * x) { return widen_f16(x); }
-    static void keep(Element * out, const uint16_t * x) { store(out, widen(x)); }
+    static constexpr abi::Type ROW = TYPE;
+    static constexpr int STEP = LANES, N_SUMS = N;
+    static Floats widen(const uint16_t * x) { return WIDEN(x); }
+    static void keep(Element * out, const uint16_t * x) { store(out, WIDEN(x)); }
     static Floats add_products(Floats w, const Element * row, Floats sum) {
         return multiply_add(w, load(row), sum);
     }
-    static float sum(const Floats * x) { return sum_f16(x); }
+    static float sum(const Floats * x) { return SUM(x); }
 };
+
+using F16 = InFloat32<abi::F16, N_SUMS_F16, widen_f16, sum_f16>;
 
 #ifdef __AVX512BF16__
 // As ggml's kernel does where the processor multiplies pairs of them
@@ -263,17 +266,7 @@ struct BF16 {
     static float sum(const Floats * x) { return sum_bf16(x); }
 };
 #else
-struct BF16 {
-    using Element = float;
-    static constexpr abi::Type ROW = abi::BF16;
-    static constexpr int STEP = LANES, N_SUMS = N_SUMS_BF16;
-    static Floats widen(const uint16_t * x) { return widen_bf16(x); }
-    static void keep(Element * out, const uint16_t * x) { store(out, widen(x)); }
-    static Floats add_products(Floats w, const Element * row, Floats sum) {
-        return multiply_add(w, load(row), sum);
-    }
-    static float sum(const Floats * x) { return sum_bf16(x); }
-};
+using BF16 = InFloat32<abi::BF16, N_SUMS_BF16, widen_bf16, sum_bf16>;
 #endif
 
 template <class Format>
@@ -471,7 +464,7 @@ public:
 
 }  // namespace
 
-// Put these kernels in front of ggml's;
+// Put these kernels in front of ggml's. Once, before any model is loaded.
 extern "C" void mtp_install(const Ggml * functions) {
     static FewRows few_rows;
     static abi::BufferType buffer_type = {
