@@ -177,6 +177,18 @@ def test_finds_the_row_counts_that_change_no_bit() -> None:
     assert calibrated(bench).exact == (1, 2, 3, 6, 16)  # 11 rows are not measured
 
 
+class Restless(Bench):
+    """Rounds anew each time, as some backends do."""
+
+    def _rows(self, n: int) -> Rows:
+        rows = super()._rows(n)
+        return Rows(rows.logits + np.float32(self.now), rows.hidden)
+
+
+def test_a_single_row_is_plain_also_where_nothing_repeats_its_bits() -> None:
+    assert calibrated(Restless()).exact == (1,)
+
+
 def test_row_counts_between_measured_ones_climb_the_same_staircase() -> None:
     stairs = [1.0 + 2.0 * ((n - 1) // 4) + 0.1 * (n - 1) for n in range(1, 17)]
     counts = (*range(1, 10), 12, 16)
