@@ -4,6 +4,7 @@ Optional: without a C++ compiler, or on other processors, llama.cpp's own kernel
 is compiled for the machine it is installed on, as llama.cpp itself is.
 """
 
+import glob
 import platform
 import sys
 
@@ -16,9 +17,11 @@ setup(
         Extension(
             "mtp_cli.engine._few_rows",
             ["mtp_cli/engine/native/few_rows.cpp"],
-            depends=["mtp_cli/engine/native/ggml_abi.h", "mtp_cli/engine/native/vectors.h"],
+            depends=sorted(glob.glob("mtp_cli/engine/native/*.h")),
+            # What one row is added up by must not depend on how many are compiled beside it.
             extra_compile_args=[
-                *("-O3", "-march=native", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
+                *("-O3", "-march=native", "-ffp-contract=off"),
+                *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
             ],
             optional=True,
         )

@@ -67,7 +67,7 @@ class Measurement:
             model.close()
 
     def _one_by_one(self) -> Floats:
-        few_rows.enable(False)
+        few_rows.enable(products=False, attention=False)
         self._target.prefill(some_ids(N_BEFORE), 0, lambda: False)
         single = [self._target.verify([id_]).logits[0].copy() for id_ in some_ids(COUNTS[-1])]
         self._target.truncate(N_BEFORE)
@@ -76,7 +76,7 @@ class Measurement:
     def _rows(self) -> None:
         for n in COUNTS:
             for side, is_ours in SIDES.items():
-                few_rows.enable(is_ours)
+                few_rows.enable(products=is_ours, attention=is_ours)
                 ids = some_ids(n)
                 logits = self._target.verify(ids).logits  # its graph is built in this one
                 self.differ[side, n] = float(np.abs(logits - self._single[:n]).max())
@@ -88,7 +88,7 @@ class Measurement:
     def _prompts(self) -> None:
         for n in PROMPTS:
             for side, is_ours in SIDES.items():
-                few_rows.enable(is_ours)
+                few_rows.enable(products=is_ours, attention=is_ours)
                 self._target.clear()
                 read = functools.partial(self._target.prefill, some_ids(n + 1), 0, lambda: False)
                 self.prompt_ms[side, n].append(timed(read) * 1e3)

@@ -20,7 +20,8 @@ from typing import Any
 from mtp_cli.engine.binding import llama_library
 
 _OFF = "MTP_LLAMA_KERNELS"  # set in the environment: leave everything to ggml's kernels
-_MUL_MAT, _OBJECT_BYTES = 29, 32  # GGML_OP_MUL_MAT, GGML_OBJECT_SIZE
+_OPS = {29: b"MUL_MAT", 74: b"FLASH_ATTN_EXT"}
+_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _CALLED = (  # in the order of `struct Ggml`
     "ggml_get_type_traits_cpu",
@@ -54,15 +55,15 @@ def formats() -> tuple[str, ...]:
     return tuple(library.mtp_formats().decode().split(","))
 
 
-def enable(wanted: bool) -> None:
-    """Leave all products to ggml, or take them again: for measurements. No decode may be running.
+def enable(*, products: bool = True, attention: bool = True) -> None:
+    """What to take, and what to leave to ggml: for measurements. No decode may be running.
 
     Raises RuntimeError where they were not installed.
     """
     library = _library()
     if library is None or install() is None:
         raise RuntimeError("the kernels for few rows are not installed here")
-    library.mtp_enable(wanted)
+    library.mtp_enable(products, attention)
 
 
 @functools.cache
@@ -77,7 +78,7 @@ def _library() -> Any:
     library.mtp_vectors.restype = library.mtp_formats.restype = ctypes.c_char_p
     library.mtp_tensor_bytes.restype = ctypes.c_size_t
     library.mtp_install.argtypes, library.mtp_install.restype = [ctypes.c_void_p], None
-    library.mtp_enable.argtypes, library.mtp_enable.restype = [ctypes.c_bool], None
+    library.mtp_enable.argtypes, library.mtp_enable.restype = [ctypes.c_bool] * 2, None
     return library
 
 
@@ -89,7 +90,7 @@ def _fits(library: Any) -> bool:
     name_of.argtypes, name_of.restype = [ctypes.c_int], ctypes.c_char_p
     overhead.argtypes, overhead.restype = [], ctypes.c_size_t
     is_same_tensor = overhead() == library.mtp_tensor_bytes() + _OBJECT_BYTES
-    return bool(is_same_tensor and name_of(_MUL_MAT) == b"MUL_MAT")
+    return is_same_tensor and all(name_of(number) == name for number, name in _OPS.items())
 
 
 def _fix_buffer_types() -> None:

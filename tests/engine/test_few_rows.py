@@ -1,7 +1,8 @@
-"""Our kernels for few rows: the bits of ggml's own for one row, whatever stands beside it.
+"""Our products for few rows: the bits of ggml's own for one row, whatever stands beside it.
 
 ggml's kernels are the reference, on the built-in model in every format that ours take and on widths
-that no kernel divides evenly. A control shows that ours were at work at all.
+that no kernel divides evenly. A control shows that ours were at work at all. Attention, which has
+bits of its own, is left to ggml here (see test_few_rows_attention.py).
 """
 
 from __future__ import annotations
@@ -54,23 +55,25 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
 @pytest.fixture
 def ggml_only() -> Iterator[Callable[[bool], None]]:
     """Leave everything to ggml, or not."""
-    yield lambda wanted: few_rows.enable(not wanted)
-    few_rows.enable(True)
+    yield lambda wanted: few_rows.enable(products=not wanted, attention=False)
+    few_rows.enable()
 
 
 def decode(model: Model, ids: list[int], n_rows: int, n_threads: int = 1) -> tuple[Floats, Floats]:
     """Logits and hidden rows of `ids` after a prompt, decoded n_rows at a time."""
     target = Target(model, n_ctx=256, n_threads=n_threads, hidden=HiddenSource.EMBD)
     try:
-        few_rows.enable(False)  # the prompt's keys and values are the same for all
+        # The prompt's keys and values are the same for all.
+        few_rows.enable(products=False, attention=False)
         target.prefill(PROMPT, 0, lambda: False)
         return _decoded(target, ids, n_rows)
     finally:
+        few_rows.enable()
         target.close()
 
 
 def _decoded(target: Target, ids: list[int], n_rows: int) -> tuple[Floats, Floats]:
-    few_rows.enable(True)
+    few_rows.enable(attention=False)
     logits, hidden = [], []
     for first in range(0, len(ids), n_rows):
         rows = target.verify(ids[first : first + n_rows])
@@ -84,7 +87,7 @@ def alone(model: Model, ids: list[int]) -> tuple[Floats, Floats]:
     """The same, one row at a time, by ggml's kernels."""
     target = Target(model, n_ctx=256, n_threads=1, hidden=HiddenSource.EMBD)
     try:
-        few_rows.enable(False)
+        few_rows.enable(products=False, attention=False)
         target.prefill(PROMPT, 0, lambda: False)
         rows = []
         for token in ids:
@@ -93,7 +96,7 @@ def alone(model: Model, ids: list[int]) -> tuple[Floats, Floats]:
             rows.append((row.logits[0].copy(), row.hidden[0].copy()))
         return np.stack([logits for logits, _ in rows]), np.stack([hidden for _, hidden in rows])
     finally:
-        few_rows.enable(True)
+        few_rows.enable()
         target.close()
 
 
@@ -166,7 +169,8 @@ def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
         ),
         ("TypeTraits", "ggml_type_traits_cpu"): ("from_float", "vec_dot", "vec_dot_type", "nrows"),
     }
-    facts = ["sizeof(abi::Tensor) == sizeof(ggml_tensor)", "abi::OP_MUL_MAT == GGML_OP_MUL_MAT"]
+    facts = ["sizeof(abi::Tensor) == sizeof(ggml_tensor)"]
+    facts += [f"abi::{op} == GGML_{op}" for op in ("OP_MUL_MAT", "OP_FLASH_ATTN_EXT")]
     facts += [
         f"offsetof(abi::{ours}, {field}) == offsetof({theirs}, {field})"
         for (ours, theirs), names in fields.items()

@@ -14,19 +14,9 @@
 #include <algorithm>
 #include <climits>
 #include <cstring>
-#include <vector>
-
-// What of llama.cpp's libraries is called; few_rows.py fills it in, in this order.
-struct Ggml {
-    const abi::TypeTraits * (*type_traits)(int type);
-    void (*barrier)(void * threadpool);
-    void (*chunk_set)(void * threadpool, int value);
-    int (*chunk_add)(void * threadpool, int value);
-    const char * (*buffer_name)(void * buffer);
-    std::vector<abi::BufferType *> & (*extra_buffer_types)();
-};
 
 #if defined(__x86_64__)
+#include "attention.h"
 #include "vectors.h"
 #endif
 
@@ -40,8 +30,8 @@ struct Ggml {
 
 namespace {
 
-Ggml ggml;
-bool is_enabled = true;
+abi::Ggml ggml;
+bool takes_products = true, takes_attention = true;
 
 // What is read next, early: the hardware's prefetching ends with every page and row.
 constexpr size_t NEAR = 8192, AHEAD = 1024;
@@ -427,12 +417,34 @@ public:
 
 bool is_matrix(const abi::Tensor * x) { return x->ne[2] == 1 && x->ne[3] == 1; }
 
+class FewRowsAttention final : public abi::TensorTraits {
+public:
+    bool work_size(int n_threads, const abi::Tensor * op, size_t & size) override {
+        size = attention::Attention(op).work_bytes(n_threads);
+        return true;
+    }
+    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
+        attention::Attention(op).compute(params, ggml);
+        return true;
+    }
+    static abi::TensorTraits * take(const abi::Tensor * op) {
+        static FewRowsAttention all;
+        return attention::Attention::takes(op) ? &all : nullptr;
+    }
+};
+
 class FewRows final : public abi::ExtraBufferType {
 public:
     bool supports_op(void *, const abi::Tensor *) override { return false; }  // holds no weights
 
     abi::TensorTraits * get_tensor_traits(const abi::Tensor * op) override {
-        if (op->op != abi::OP_MUL_MAT || !is_enabled) return nullptr;
+        if (op->op == abi::OP_MUL_MAT && takes_products) return product_traits(op);
+        if (op->op == abi::OP_FLASH_ATTN_EXT && takes_attention) return FewRowsAttention::take(op);
+        return nullptr;
+    }
+
+private:
+    static abi::TensorTraits * product_traits(const abi::Tensor * op) {
         if (op->op_params[1]) return nullptr;  // a hint: ggml knows more of these weights
         const abi::Tensor *weights = op->src[0], *rows = op->src[1];
         if (rows->type != abi::F32 || op->type != abi::F32 || rows->nb[0] != sizeof(float))
@@ -465,7 +477,7 @@ public:
 }  // namespace
 
 // Put these kernels in front of ggml's. Once, before any model is loaded.
-extern "C" void mtp_install(const Ggml * functions) {
+extern "C" void mtp_install(const abi::Ggml * functions) {
     static FewRows few_rows;
     static abi::BufferType buffer_type = {
         {}, nullptr, static_cast<abi::ExtraBufferType *>(&few_rows)};
@@ -474,8 +486,11 @@ extern "C" void mtp_install(const Ggml * functions) {
     types.insert(types.begin(), &buffer_type);
 }
 
-// Leave all products to ggml, or take them again; no decode may be under way.
-extern "C" void mtp_enable(bool wanted) { is_enabled = wanted; }
+// What to take and what to leave to ggml; no decode may be under way.
+extern "C" void mtp_enable(bool products, bool attention) {
+    takes_products = products;
+    takes_attention = attention;
+}
 
 extern "C" const char * mtp_vectors() { return MTP_VECTORS; }
 
@@ -483,8 +498,8 @@ extern "C" const char * mtp_formats() { return "q4_0,q4_1,q8_0,bf16" MTP_F16; }
 
 #else
 
-extern "C" void mtp_install(const Ggml *) {}
-extern "C" void mtp_enable(bool) {}
+extern "C" void mtp_install(const abi::Ggml *) {}
+extern "C" void mtp_enable(bool, bool) {}
 extern "C" const char * mtp_vectors() { return nullptr; }
 extern "C" const char * mtp_formats() { return ""; }
 

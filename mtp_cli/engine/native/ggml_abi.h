@@ -7,11 +7,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace abi {
 
 enum Type : int { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q8_0 = 8, Q8_1 = 9, BF16 = 30 };
-constexpr int OP_MUL_MAT = 29;
+constexpr int OP_MUL_MAT = 29, OP_FLASH_ATTN_EXT = 74;
 
 // ggml.h: struct ggml_tensor
 struct Tensor {
@@ -66,6 +67,16 @@ struct ExtraBufferType {
     virtual ~ExtraBufferType() = default;
     virtual bool supports_op(void * device, const Tensor * op) = 0;
     virtual TensorTraits * get_tensor_traits(const Tensor * op) = 0;
+};
+
+// What of llama.cpp's libraries is called; few_rows.py fills it in, in this order.
+struct Ggml {
+    const TypeTraits * (*type_traits)(int type);
+    void (*barrier)(void * threadpool);
+    void (*chunk_set)(void * threadpool, int value);
+    int (*chunk_add)(void * threadpool, int value);
+    const char * (*buffer_name)(void * buffer);
+    std::vector<BufferType *> & (*extra_buffer_types)();
 };
 
 }  // namespace abi

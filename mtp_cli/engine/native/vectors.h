@@ -46,9 +46,13 @@ constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without sa
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm512_broadcastss_ps(x); }  // of its first
+inline Floats all(float x) { return _mm512_set1_ps(x); }
+inline float first_lane(Floats x) { return _mm512_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm512_loadu_ps(x); }
 inline void store(float * out, Floats x) { _mm512_storeu_ps(out, x); }
 inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+inline Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
@@ -164,6 +168,28 @@ inline float sum_f16(const Floats x[4]) {
     return _mm512_reduce_add_ps(add(add(x[0], x[2]), add(x[1], x[3])));
 }
 
+inline float sum_lanes(Floats x) { return _mm512_reduce_add_ps(x); }
+inline float max_lanes(Floats x) { return _mm512_reduce_max_ps(x); }
+// The sum of each vector's lanes
+inline Floats sums_of_each(const Floats x[16]) {
+    const auto quarters = [](const Floats * x) {  // of four vectors
+        const auto pairs = [](Floats a, Floats b) {
+            return add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        };
+        const Floats ab = pairs(x[0], x[1]), cd = pairs(x[2], x[3]);
+        return add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    };
+    const auto halves = [](Floats a, Floats b) {
+        return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    return halves(halves(quarters(x), quarters(x + 4)), halves(quarters(x + 8), quarters(x + 12)));
+}
+inline Floats nearest(Floats x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+inline Floats times_power(Floats x, Floats exponent) { return _mm512_scalef_ps(x, exponent); }
+inline Floats zero_below(Floats x, float least, Floats then) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(least), _CMP_GE_OQ), then);
+}
+
 #define MTP_VECTORS "AVX-512"
 
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -178,9 +204,13 @@ constexpr bool HAS_UNSIGNED_DOT = false;
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm256_broadcastss_ps(x); }
+inline Floats all(float x) { return _mm256_set1_ps(x); }
+inline float first_lane(Floats x) { return _mm256_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm256_loadu_ps(x); }
 inline void store(float * out, Floats x) { _mm256_storeu_ps(out, x); }
 inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+inline Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
@@ -283,6 +313,44 @@ inline float sum_f16(const Floats x[4]) {
 }
 constexpr int N_SUMS_BF16 = 4, N_SUMS_F16 = 4;
 
+inline float sum_lanes(Floats x) { return sum_lanes(halves(x)); }
+inline float max_lanes(Floats x) {
+    __m128 most = _mm_max_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+}
+inline Floats sums_of_each(const Floats x[8]) {
+    const auto four = [](const Floats * x) {
+        return _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    };
+    const Floats a = four(x), b = four(x + 4);
+    return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+inline Floats nearest(Floats x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+inline Floats times_power(Floats x, Floats exponent) {
+    const Ints bits = _mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127));
+    return multiply(x, _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23)));
+}
+inline Floats zero_below(Floats x, float least, Floats then) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, all(least), _CMP_GE_OQ), then);
+}
+
 #define MTP_VECTORS "AVX2"
 
+#endif
+
+#ifdef MTP_VECTORS
+// e to the x for x up to 0; exactly 1 at 0, and 0 where a float would be denormal
+inline Floats exp_of(Floats x) {
+    constexpr float LEAST = -87;
+    const Floats safe = maximum(x, all(LEAST));
+    const Floats n = nearest(multiply(safe, all(1.44269504f)));
+    // ln 2 in two parts, the first of few bits, so that what is taken off is exact
+    const Floats rest =
+        multiply_add(n, all(2.12194440e-4f), multiply_add(n, all(-0.693359375f), safe));
+    constexpr float TAYLOR[] = {1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1, 1};
+    Floats sum = all(1 / 5040.0f);
+    for (float coefficient : TAYLOR) sum = multiply_add(sum, rest, all(coefficient));
+    return zero_below(x, LEAST, times_power(sum, n));
+}
 #endif

@@ -1,0 +1,305 @@
+// Attention of few rows over half-precision keys and values.
+//
+// ggml takes a draft's rows one head, row and cell after another and adds the values up in half
+// precision; from 512 cells on it splits a single row's cells among the threads there are, so that
+// a row's bits depend on its company and on the machine. Here a key or value is widened once for
+// all rows and heads that read it, everything is added up in single precision, and how cells are
+// grouped depends on nothing but their number: a row has the same bits with any rows beside it and
+// any threads. They are not ggml's, which rounds more.
+//
+// Online softmax over groups of cells, merged at the end (Rabe and Staats 2021, arXiv:2112.05682;
+// Dao et al. 2023, "Flash-Decoding").
+#pragma once
+
+#include "ggml_abi.h"
+#include "vectors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace attention {
+
+constexpr int MOST_ROWS = 63;  // with more ggml takes them in tiles, which is faster
+constexpr int BLOCK = 32;      // cells that are widened at a time
+constexpr float NONE = -std::numeric_limits<float>::infinity();
+
+// Groups of cells grow with the context: enough of them for every thread, few to merge.
+constexpr int64_t SHORT_GROUP = 64, LONG_GROUP = 512;
+constexpr int64_t group_start(int64_t group) {
+    constexpr int64_t N_SHORT = LONG_GROUP / SHORT_GROUP;
+    return group <= N_SHORT ? group * SHORT_GROUP : (group - N_SHORT + 1) * LONG_GROUP;
+}
+inline int64_t n_groups(int64_t n_cells) {
+    int64_t n = 0;
+    while (group_start(n) < n_cells) ++n;
+    return n;
+}
+
+// A row's query in one head, all of a key's in turn: row by row, the heads that read the key within
+class Attention {
+public:
+    explicit Attention(const abi::Tensor * op)
+        : op(op),
+          q(op->src[0]),
+          k(op->src[1]),
+          v(op->src[2]),
+          mask(op->src[3]),
+          sinks(op->src[4]),
+          dk(k->ne[0]),
+          dv(v->ne[0]),
+          n_cells(k->ne[1]),
+          n_rows(q->ne[1]),
+          n_heads(q->ne[2]),
+          n_kv_heads(k->ne[2]),
+          per_key(n_heads / n_kv_heads),
+          n_queries(n_rows * per_key),
+          groups(n_groups(n_cells)) {
+        memcpy(&scale, op->op_params, sizeof(float));
+        memcpy(&max_bias, op->op_params + 1, sizeof(float));
+        memcpy(&softcap, op->op_params + 2, sizeof(float));
+        if (softcap != 0) scale /= softcap;
+    }
+
+    static bool takes(const abi::Tensor * op) {
+        const abi::Tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
+        const bool has_types = q->type == abi::F32 && k->type == abi::F16 && v->type == abi::F16 &&
+                               op->type == abi::F32 && (!mask || mask->type == abi::F16);
+        const bool is_one = q->ne[3] == 1 && k->ne[3] == 1 && v->ne[3] == 1 &&
+                            (!mask || (mask->ne[2] == 1 && mask->ne[3] == 1));
+        const bool is_dense = q->nb[0] == 4 && k->nb[0] == 2 && v->nb[0] == 2;
+        return has_types && is_one && is_dense && k->ne[0] % LANES == 0 && v->ne[0] % LANES == 0 &&
+               k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[1] <= MOST_ROWS;
+    }
+
+    size_t work_bytes(int n_threads) const {
+        return sizeof(float) * (LANES + groups * n_kv_heads * n_queries * partial_size() +
+                                n_threads * scratch_size());
+    }
+
+    void compute(const abi::ComputeParams * params, const abi::Ggml & ggml) {
+        const int ith = params->ith, nth = params->nth;
+        float * work = (float *)(((uintptr_t)params->wdata + 63) / 64 * 64);
+        partials = work + nth * scratch_size();
+        for (int64_t unit = ith; unit < groups * n_kv_heads; unit += nth)
+            attend(unit / n_kv_heads, unit % n_kv_heads, work + ith * scratch_size());
+        ggml.barrier(params->threadpool);
+        const int64_t n_outputs = n_heads * n_rows;
+        for (int64_t i = n_outputs * ith / nth; i < n_outputs * (ith + 1) / nth; ++i)
+            merge(i / n_queries, i % n_queries);
+    }
+
+private:
+    // What one group of cells gives a query: dv weighted values, their weights' sum, the largest
+    // score, which the weights are relative to
+    int64_t partial_size() const { return dv + LANES; }
+    float * partial(int64_t group, int64_t kv_head, int64_t query) const {
+        return partials + ((group * n_kv_heads + kv_head) * n_queries + query) * partial_size();
+    }
+    // Of a thread: a block of keys or values, and for each query its weights, their sums so far,
+    // and what the values so far are to be multiplied by
+    int64_t scratch_size() const {
+        return BLOCK * std::max(dk, dv) + n_queries * (BLOCK + 2 * LANES);
+    }
+
+    int64_t row_of(int64_t query) const { return query / per_key; }
+    int64_t head_of(int64_t kv_head, int64_t query) const {
+        return kv_head * per_key + query % per_key;
+    }
+    const uint16_t * mask_of(int64_t row) const {
+        return (const uint16_t *)((const char *)mask->data + row * mask->nb[1]);
+    }
+    // ALiBi (Press et al. 2021): what a head multiplies the mask by
+    float slope(int64_t head) const {
+        if (max_bias <= 0) return 1;
+        const int64_t n = (int64_t)1 << (int)std::floor(std::log2((double)n_heads));
+        return head < n ? std::pow(2.0f, -max_bias / n * (head + 1))
+                        : std::pow(2.0f, -max_bias / 2 / n * (2 * (head - n) + 1));
+    }
+
+    bool is_masked(int64_t first, int n) const {
+        if (!mask) return false;
+        for (int64_t row = 0; row < n_rows; ++row) {
+            const uint16_t * x = mask_of(row) + first;
+            if (std::any_of(x, x + n, [](uint16_t m) { return m != 0xfc00; })) return false;
+        }
+        return true;
+    }
+
+    static const char * cells(const abi::Tensor * x, int64_t kv_head, int64_t first) {
+        return (const char *)x->data + first * x->nb[1] + kv_head * x->nb[2];
+    }
+
+    // A block of cells in single precision, zeros where there are no more. The hardware does not
+    // foresee what is read next: the cells of `next`.
+    void widen(const abi::Tensor * x, int64_t kv_head, int64_t first, int n, float * out,
+               const abi::Tensor * next, int64_t next_first) const {
+        const int64_t width = x->ne[0];
+        const char * cell = cells(x, kv_head, first);
+        const char * ahead = cells(next, kv_head, std::min(next_first, n_cells - n));
+        for (int c = 0; c < n; ++c, cell += x->nb[1], ahead += next->nb[1], out += width) {
+            for (int64_t i = 0; i < next->ne[0]; i += 32) _mm_prefetch(ahead + 2 * i, _MM_HINT_T0);
+            for (int64_t i = 0; i < width; i += LANES)
+                store(out + i, widen_f16((const uint16_t *)cell + i));
+        }
+        memset(out, 0, sizeof(float) * width * (BLOCK - n));
+    }
+
+    // The cells of one group for all queries that read this head's keys
+    void attend(int64_t group, int64_t kv_head, float * scratch) const {
+        float * wide = scratch;
+        float * weights = wide + BLOCK * std::max(dk, dv);
+        float * sums = weights + n_queries * BLOCK;
+        float * factors = sums + n_queries * LANES;
+        for (int64_t i = 0; i < n_queries; ++i) {
+            float * found = partial(group, kv_head, i);
+            memset(found, 0, sizeof(float) * dv);
+            found[dv + 1] = NONE;
+            store(sums + i * LANES, zeros());
+        }
+        const int64_t end = std::min(n_cells, group_start(group + 1));
+        for (int64_t first = group_start(group); first < end; first += BLOCK) {
+            const int n = (int)std::min<int64_t>(BLOCK, end - first);
+            if (is_masked(first, n)) continue;
+            widen(k, kv_head, first, n, wide, v, first);
+            for (int64_t i = 0; i < n_queries; ++i) {
+                float & largest = partial(group, kv_head, i)[dv + 1];
+                score(kv_head, i, first, n, wide, weights + i * BLOCK);
+                factors[i] = weigh(weights + i * BLOCK, sums + i * LANES, largest);
+            }
+            widen(v, kv_head, first, n, wide, k, first + BLOCK);
+            float * found = partial(group, kv_head, 0);
+            for (int64_t i = 0; i < n_queries;) {
+                const int64_t left = n_queries - i;
+                const auto run = [&](auto add_values, int n_at_once) {
+                    add_values(wide, dv, weights + i * BLOCK, factors + i,
+                               found + i * partial_size(), partial_size());
+                    i += n_at_once;
+                };
+                if (left >= 4)
+                    run(values<4>, 4);
+                else if (left >= 2)
+                    run(values<2>, 2);
+                else
+                    run(values<1>, 1);
+            }
+        }
+        for (int64_t i = 0; i < n_queries; ++i)
+            partial(group, kv_head, i)[dv] = sum_lanes(load(sums + i * LANES));
+    }
+
+    // A query's scores of a block of keys
+    void score(int64_t kv_head, int64_t query, int64_t first, int n, const float * keys,
+               float * out) const {
+        const int64_t row = row_of(query), head = head_of(kv_head, query);
+        const float * x = (const float *)((const char *)q->data + row * q->nb[1] + head * q->nb[2]);
+        for (int c = 0; c < BLOCK; c += LANES) {
+            Floats sums[LANES];
+            for (int l = 0; l < LANES; ++l) sums[l] = zeros();
+            for (int64_t i = 0; i < dk; i += LANES) {
+                const Floats part = load(x + i);
+#pragma GCC unroll 16
+                for (int l = 0; l < LANES; ++l)
+                    sums[l] = multiply_add(part, load(keys + (c + l) * dk + i), sums[l]);
+            }
+            store(out + c, multiply(sums_of_each(sums), all(scale)));
+        }
+        if (softcap != 0) {
+            for (int c = 0; c < BLOCK; ++c) out[c] = softcap * std::tanh(out[c]);
+        }
+        if (mask && n == BLOCK) {
+            const uint16_t * m = mask_of(row) + first;
+            const Floats times = all(slope(head));
+            for (int c = 0; c < BLOCK; c += LANES)
+                store(out + c, multiply_add(times, widen_f16(m + c), load(out + c)));
+        } else if (mask) {
+            const uint16_t * m = mask_of(row) + first;
+            for (int c = 0; c < n; ++c) out[c] = std::fma(slope(head), _cvtsh_ss(m[c]), out[c]);
+        }
+        for (int c = n; c < BLOCK; ++c) out[c] = NONE;
+    }
+
+    // Scores into weights relative to the largest so far; what the weights before are to be
+    // multiplied by
+    static float weigh(float * scores, float * sums, float & largest) {
+        Floats most = load(scores);
+        for (int c = LANES; c < BLOCK; c += LANES) most = maximum(most, load(scores + c));
+        const float before = largest;
+        largest = std::max(before, max_lanes(most));
+        const float base = largest == NONE ? 0 : largest;
+        const float factor = before == base ? 1 : exp_of(before - base);
+        Floats sum = multiply(load(sums), all(factor));
+        for (int c = 0; c < BLOCK; c += LANES) {
+            const Floats weights = exp_of(subtract(load(scores + c), all(base)));
+            store(scores + c, weights);
+            sum = add(sum, weights);
+        }
+        store(sums, sum);
+        return factor;
+    }
+
+    // P queries' weighted values, added to those before
+    template <int P>
+    static void values(const float * wide, int64_t dv, const float * weights, const float * factors,
+                       float * out, int64_t stride) {
+        constexpr int AT_ONCE = LANES == 16 ? 4 : 2;
+        const auto run = [&](int64_t i, auto n_vectors) {
+            constexpr int N = decltype(n_vectors)::value;
+            Floats sums[P][N];
+            for (int p = 0; p < P; ++p) {
+                for (int j = 0; j < N; ++j)
+                    sums[p][j] = multiply(load(out + p * stride + i + j * LANES), all(factors[p]));
+            }
+            for (int c = 0; c < BLOCK; ++c) {
+                Floats x[N];
+                for (int j = 0; j < N; ++j) x[j] = load(wide + c * dv + i + j * LANES);
+#pragma GCC unroll 4
+                for (int p = 0; p < P; ++p) {
+                    const Floats weight = all(weights[p * BLOCK + c]);
+#pragma GCC unroll 4
+                    for (int j = 0; j < N; ++j) sums[p][j] = multiply_add(weight, x[j], sums[p][j]);
+                }
+            }
+            for (int p = 0; p < P; ++p) {
+                for (int j = 0; j < N; ++j) store(out + p * stride + i + j * LANES, sums[p][j]);
+            }
+        };
+        int64_t i = 0;
+        for (; i + AT_ONCE * LANES <= dv; i += AT_ONCE * LANES)
+            run(i, std::integral_constant<int, AT_ONCE>());
+        for (; i < dv; i += LANES) run(i, std::integral_constant<int, 1>());
+    }
+
+    // What all groups gave one query, into the output
+    void merge(int64_t kv_head, int64_t query) const {
+        const int64_t row = row_of(query), head = head_of(kv_head, query);
+        float * out = (float *)((char *)op->data + (row * n_heads + head) * op->nb[1]);
+        const float * sink = sinks ? (const float *)sinks->data + head : nullptr;
+        float largest = sink ? *sink : NONE;
+        for (int64_t g = 0; g < groups; ++g)
+            largest = std::max(largest, partial(g, kv_head, query)[dv + 1]);
+        float sum = sink ? exp_of(*sink - largest) : 0;
+        memset(out, 0, sizeof(float) * dv);
+        for (int64_t g = 0; g < groups; ++g) {
+            const float * found = partial(g, kv_head, query);
+            if (found[dv + 1] == NONE) continue;
+            const float factor = exp_of(found[dv + 1] - largest);
+            sum += factor * found[dv];
+            for (int64_t i = 0; i < dv; i += LANES)
+                store(out + i, multiply_add(all(factor), load(found + i), load(out + i)));
+        }
+        const Floats share = all(sum == 0 ? 0 : 1 / sum);
+        for (int64_t i = 0; i < dv; i += LANES) store(out + i, multiply(load(out + i), share));
+    }
+
+    static float exp_of(float x) { return first_lane(::exp_of(all(x))); }
+    static Floats exp_of(Floats x) { return ::exp_of(x); }
+
+    const abi::Tensor *op, *q, *k, *v, *mask, *sinks;
+    const int64_t dk, dv, n_cells, n_rows, n_heads, n_kv_heads, per_key, n_queries, groups;
+    float scale, max_bias, softcap;
+    float * partials = nullptr;
+};
+
+}  // namespace attention
