@@ -56,7 +56,7 @@ class Logistic:
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return math.fsum(map(operator.mul, a, b))
+    return float(sum(map(operator.mul, a, b)))
 
 
 def _sigmoid(log_odds: float) -> float:

@@ -10,11 +10,6 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-Floats64 = npt.NDArray[np.float64]
-
 # Standard deviations of logarithms of seconds.
 _NOISE = 0.1  # of one observation
 _LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
@@ -53,12 +48,16 @@ class Correction:
     of its own. A Kalman filter over the logarithms tells the two apart: another load moves all
     shapes, also those not seen since, and a shape that was measured wrong is found out by
     comparison with the others. A stall is left out; what surprises twice is believed.
+
+    A shape that was never observed is independent of all others, so that the filter need not know
+    it: its state has the level and the shapes seen, in the order they came.
     """
 
     def __init__(self, n_shapes: int) -> None:
-        self._state = np.zeros(n_shapes)  # the level, then each shape's own
-        self._covariance = np.diag([_LEVEL_FIRST**2] + [_OFF_FIRST**2] * (n_shapes - 1))
-        self._drift = np.diag([_LEVEL_DRIFT**2] + [_OFF_DRIFT**2] * (n_shapes - 1))
+        self._index = {0: 0}  # of a shape in the state; the level stands for the first
+        self._state = [0.0]
+        self._covariance = [[_LEVEL_FIRST**2]]
+        self._unseen_variance = _OFF_FIRST**2
         self._n_observed = 0
         self._last_surprise = 0.0
         self._surprises = [0.0] * n_shapes
@@ -70,42 +69,71 @@ class Correction:
         self._n_observed += 1
         if abs(surprise) < _EXPECTED and self._n_observed % _EXPECTED_EVERY:
             return True
-        self._covariance += self._drift
-        if self._is_stall(shape, surprise):
+        self._drift()
+        own = self._place(shape)
+        if self._is_stall(shape, own, surprise):
             return False
-        shared = self._shared(shape)
-        self._state += shared * (surprise / self._variance(shape))
-        self._covariance -= np.outer(shared, shared) / self._variance(shape)
-        own = np.concatenate([[0.0], self._state[1:]])
-        self.factors = np.exp(self._state[0] + own).tolist()
+        shared = self._shared(own)
+        variance = self._variance(own, shared)
+        gains = [s / variance for s in shared]
+        for i, gain in enumerate(gains):
+            self._state[i] += gain * surprise
+            self._covariance[i] = [
+                c - gain * s for c, s in zip(self._covariance[i], shared, strict=True)
+            ]
+        level = self._state[0]
+        self.factors = [math.exp(level)] * len(self.factors)
+        for seen, i in self._index.items():
+            if i > 0:
+                self.factors[seen] = math.exp(level + self._state[i])
         return True
 
-    def _shared(self, shape: int) -> Floats64:
-        """(n_shapes,) covariance of the state with a shape's factor."""
-        level: Floats64 = self._covariance[0]
-        return level + self._covariance[shape] if shape else level
+    def _drift(self) -> None:
+        self._covariance[0][0] += _LEVEL_DRIFT**2
+        for i in range(1, len(self._state)):
+            self._covariance[i][i] += _OFF_DRIFT**2
+        self._unseen_variance += _OFF_DRIFT**2
 
-    def _variance(self, shape: int) -> float:
-        shared = self._shared(shape)
-        return float(shared[0] + (shared[shape] if shape else 0.0) + _NOISE**2)
+    def _place(self, shape: int) -> int:
+        """Where in the state a shape's own part is; 0 where it has none."""
+        if shape not in self._index:
+            self._index[shape] = len(self._state)
+            self._state.append(0.0)
+            for row in self._covariance:
+                row.append(0.0)
+            self._covariance.append([0.0] * len(self._state))
+            self._covariance[-1][-1] = self._unseen_variance
+        return self._index[shape]
 
-    def _is_stall(self, shape: int, surprise: float) -> bool:
+    def _shared(self, own: int) -> list[float]:
+        """Covariance of the state with a shape's factor."""
+        level = self._covariance[0]
+        if own == 0:
+            return list(level)
+        return [a + b for a, b in zip(level, self._covariance[own], strict=True)]
+
+    def _variance(self, own: int, shared: list[float]) -> float:
+        """Of an observation."""
+        return shared[0] + (shared[own] if own else 0.0) + _NOISE**2
+
+    def _is_stall(self, shape: int, own: int, surprise: float) -> bool:
         """Whether to leave an observation out; when it is the second such one, opens the mind."""
         before, same_before = self._last_surprise, self._surprises[shape]
         self._last_surprise = self._surprises[shape] = 0.0
-        if surprise**2 <= max(_STALL**2, 4 * self._variance(shape)):
+        if surprise**2 <= max(_STALL**2, 4 * self._variance(own, self._shared(own))):
             return False
         self._last_surprise = self._surprises[shape] = surprise
-        variances = np.zeros(len(self._state))
-        if shape == 0:
-            variances += surprise**2  # the others were seen in the light of a wrong level
-        elif before * surprise > 0:
-            variances[0], variances[shape] = surprise**2, surprise**2 / 8  # of all, it seems
-        else:
-            variances[shape] = surprise**2
         if max(before * surprise, same_before * surprise) <= 0:
             return True
-        self._covariance += np.diag(variances)
+        if shape == 0:  # the others were seen in the light of a wrong level
+            self._unseen_variance += surprise**2
+            for i in range(len(self._state)):
+                self._covariance[i][i] += surprise**2
+        elif before * surprise > 0:  # of all, it seems
+            self._covariance[0][0] += surprise**2
+            self._covariance[own][own] += surprise**2 / 8
+        else:
+            self._covariance[own][own] += surprise**2
         return False
 
 

@@ -17,11 +17,10 @@ cost nothing until they are verified, have to promise the more the more they hav
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from mtp_cli.engine.acceptance import HeadAcceptance, MatchAcceptance
 from mtp_cli.engine.cost import CostModel
@@ -51,7 +50,6 @@ _HEADS_LEAST = -0.5  # what a run of bad luck leaves them: good heads must not b
 _N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
 _HOPE = 0.05  # a copied id that is reached less often than this is left out
 _TYPICAL = 0.5  # survival taken for granted before anything was drafted
-_STEPS = np.arange(MAX_DEPTH)
 
 
 @dataclass
@@ -90,6 +88,8 @@ class _Round:
 
     def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
         """How much of a draft to verify: what the round is then worth, and how many ids."""
+        if not survival:
+            return self.plain, 0
         worths = self.worths(survival)
         best = max(worths)
         return best, worths.index(best)
@@ -145,7 +145,7 @@ class ExpectedValue:
         self._heads = HeadAcceptance()
         self._matches = MatchAcceptance()
         self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(self._n_drafted)]
-        self._rng = np.random.default_rng(0)
+        self._random = random.Random(0)
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = _PRICE_ROUNDS
         self._wait, self._n_parked = _FIRST_WAIT, 0
@@ -169,7 +169,8 @@ class ExpectedValue:
         if self._is_resting:
             self._n_past = n_past
             return 0
-        n_rows = 1 + max(0, min(room, self._cost.n_max - 1))
+        n_proposed = max(self._n_drafted, len(match.ids))
+        n_rows = 1 + max(0, min(room, self._cost.n_max - 1, n_proposed))
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
         switch_s = _SWITCH_SHARE * self._cost.switch_s()
@@ -254,8 +255,10 @@ class ExpectedValue:
         self._note(draft)
         if len(now.drafted) >= min(len(now.costs) - 1, self._n_drafted):
             return False
-        worth = max(now.best_part(s)[0] for s in (now.drafted, now.copied_given_draft()))
-        return self._worth_of_more(worth, self._cost.step_s()) > worth
+        worth = now.best_part(now.drafted)[0]
+        if now.copied:
+            worth = max(worth, now.best_part(now.copied_given_draft())[0])
+        return self._worth_of_more(worth, self._cost.step_s(), enough=worth) > worth
 
     def commit(self, prob: float) -> bool:
         """Where the next id is worth its row by itself, and no copy competes with it."""
@@ -273,11 +276,13 @@ class ExpectedValue:
             now.drafted.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
             self._seen[k].append(now.drafted[k])
 
-    def _worth_of_more(self, worth: float, next_s: float) -> float:
+    def _worth_of_more(self, worth: float, next_s: float, enough: float = math.inf) -> float:
         """What the round is worth if 1, 2, ... more ids are drafted and the best part verified.
 
         The future is sampled from what was seen lately at these positions: a further id costs a
         step whatever it turns out to be, and is only verified when it is a good one.
+
+        enough: a worth above this need not be the highest
         """
         now = self._round
         k = len(now.drafted)
@@ -285,26 +290,43 @@ class ExpectedValue:
         for survival in now.drafted:
             reached *= survival
             tokens += reached
-        futures = self._futures[:, k : len(now.costs) - 1]
-        values = (reached * futures.cumprod(axis=1)).cumsum(axis=1)
-        values += tokens - np.array(now.costs[k + 1 : k + 1 + futures.shape[1]])
-        np.maximum(values, worth, out=values)
-        best = np.maximum.accumulate(values, axis=1).sum(axis=0) / _N_FUTURES
-        best -= now.price_of(next_s) + now.price_of(self._cost.step_s()) * _STEPS[: len(best)]
-        return float(best.max())
+        spent, step = now.price_of(next_s), now.price_of(self._cost.step_s())
+        most, values = worth - spent, [worth] * _N_FUTURES
+        for (gains, highest), cost in zip(self._gains(k), now.costs[k + 1 :], strict=False):
+            surplus = tokens - cost
+            if surplus + reached * highest <= worth:
+                spent += step
+                continue
+            values = [max(v, surplus + reached * g) for v, g in zip(values, gains, strict=True)]
+            most = max(most, sum(values) / _N_FUTURES - spent)
+            if most > enough:
+                break
+            spent += step
+        return most
 
     def _sample_futures(self) -> None:
-        """(_N_FUTURES, MAX_DEPTH) survival of the id at each position.
+        """Draw survival probabilities, (_N_FUTURES,) for each position.
 
         A position seen too rarely is held to be like the one before it.
         """
-        columns, pool = [], [_TYPICAL]
-        for seen, draws in zip(
-            self._seen, self._rng.random((self._n_drafted, _N_FUTURES)), strict=True
-        ):
+        self._futures: list[list[float]] = []
+        self._gains_from: dict[int, list[tuple[list[float], float]]] = {}
+        pool = [_TYPICAL]
+        for seen in self._seen:
             pool = list(seen) if len(seen) >= _N_ENOUGH else [*pool[-_N_ENOUGH:], *seen]
-            columns.append(np.array(pool)[(draws * len(pool)).astype(np.intp)])
-        self._futures = np.stack(columns, axis=1)
+            self._futures.append(self._random.choices(pool, k=_N_FUTURES))
+
+    def _gains(self, k: int) -> list[tuple[list[float], float]]:
+        """For each of _N_FUTURES, the tokens that 1, 2, ... ids after the k-th are expected to add
+        once that one is reached; and the most of them."""
+        if k not in self._gains_from:
+            reached, gained = [1.0] * _N_FUTURES, [0.0] * _N_FUTURES
+            self._gains_from[k] = gains = []
+            for survival in self._futures[k:]:
+                reached = [r * s for r, s in zip(reached, survival, strict=True)]
+                gained = [g + r for g, r in zip(gained, reached, strict=True)]
+                gains.append((gained, max(gained)))
+        return self._gains_from[k]
 
     def choose(self, draft: Draft) -> list[int]:
         if self._is_resting:
