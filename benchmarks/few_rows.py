@@ -5,6 +5,10 @@ are decoded too: how many tokens a second are read.
 
     python -m benchmarks.few_rows                         # the built-in model in five formats
     python -m benchmarks.few_rows --model m.gguf          # any other, as it is
+    python -m benchmarks.few_rows --context 1000          # where attention takes most
+
+What differs from one row of ggml is shown too. Attention is left to ggml for that: ours adds up in
+single precision, so that its bits are its own.
 """
 
 from __future__ import annotations
@@ -32,7 +36,6 @@ from mtp_cli.engine.target import Target
 from mtp_cli.models import built_in_model
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
-N_BEFORE = 16  # tokens of context
 PROMPTS = (64, 512)
 SIDES = {"ggml": False, "ours": True}
 
@@ -48,14 +51,16 @@ def timed(run: Callable[[], object]) -> float:
 
 
 class Measurement:
-    """Milliseconds and bits of one model's rows, by side and row count."""
+    """Milliseconds and bits of one model's rows after n_before tokens, by side and row count."""
 
-    def __init__(self, path: Path, n_threads: int, repetitions: int) -> None:
+    def __init__(self, path: Path, n_before: int, n_threads: int, repetitions: int) -> None:
         self.rows_ms: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.prompt_ms: dict[tuple[str, int], list[float]] = defaultdict(list)
         self.differ: dict[tuple[str, int], float] = {}
+        self._n_before = n_before
         model = Model(path)
-        self._target = Target(model, n_ctx=1024, n_threads=n_threads, hidden=HiddenSource.NONE)
+        n_ctx = max(n_before, *PROMPTS) + 2 * COUNTS[-1]
+        self._target = Target(model, n_ctx=n_ctx, n_threads=n_threads, hidden=HiddenSource.NONE)
         try:
             self._single = self._one_by_one()
             for _ in range(repetitions):
@@ -68,22 +73,23 @@ class Measurement:
 
     def _one_by_one(self) -> Floats:
         few_rows.enable(products=False, attention=False)
-        self._target.prefill(some_ids(N_BEFORE), 0, lambda: False)
+        self._target.prefill(some_ids(self._n_before), 0, lambda: False)
         single = [self._target.verify([id_]).logits[0].copy() for id_ in some_ids(COUNTS[-1])]
-        self._target.truncate(N_BEFORE)
+        self._target.truncate(self._n_before)
         return np.stack(single)
 
     def _rows(self) -> None:
         for n in COUNTS:
             for side, is_ours in SIDES.items():
-                few_rows.enable(products=is_ours, attention=is_ours)
                 ids = some_ids(n)
+                few_rows.enable(products=is_ours, attention=False)
                 logits = self._target.verify(ids).logits  # its graph is built in this one
                 self.differ[side, n] = float(np.abs(logits - self._single[:n]).max())
-                self._target.truncate(N_BEFORE)
+                self._target.truncate(self._n_before)
+                few_rows.enable(products=is_ours, attention=is_ours)
                 elapsed_s = timed(functools.partial(self._target.verify, ids))
                 self.rows_ms[side, n].append(elapsed_s * 1e3)
-                self._target.truncate(N_BEFORE)
+                self._target.truncate(self._n_before)
 
     def _prompts(self) -> None:
         for n in PROMPTS:
@@ -131,13 +137,15 @@ def main(
         str, typer.Option(help=f"Of the built-in model, from {', '.join(OUTTYPES)}.")
     ] = ",".join(few_rows.formats()),
     threads: Annotated[int, typer.Option(min=1)] = physical_cores(),
+    context: Annotated[int, typer.Option(min=1, help="Tokens before the rows.")] = 16,
     repetitions: Annotated[int, typer.Option(min=1)] = 25,
 ) -> None:
     if few_rows.install() is None:
         raise typer.BadParameter("this machine has no kernels of ours")
     with files(model, formats) as paths:
         for name, path in paths.items():
-            Console(width=100).print(table(name, Measurement(path, threads, repetitions)))
+            found = Measurement(path, context, threads, repetitions)
+            Console(width=100).print(table(name, found))
 
 
 if __name__ == "__main__":

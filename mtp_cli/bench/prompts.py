@@ -124,11 +124,13 @@ PROMPTS: dict[str, tuple[str, ...]] = {
         f"What would you improve in this code, and why?\n\n```python\n{_CODE_TO_REVIEW}```",
         f"Explain what this code does, method by method:\n\n```python\n{_CODE_TO_REVIEW}```",
     ),
+    # The built-in model copies in all of them, in every format it was quantized to; of others that
+    # begin with the instruction it makes up code of its own (benchmarks/LOG.md).
     "editing": (
-        "Repeat this code exactly, but rename the method `total` to `sum_of_counts`:\n\n"
-        f"```python\n{_CODE_TO_EDIT}```",
+        f"```python\n{_CODE_TO_EDIT}```\n\n"
+        "Repeat this code exactly, but rename the method `total` to `sum_of_counts`.",
         f"Repeat this text exactly, word for word:\n\n{_TEXT_TO_EDIT}",
-        f"Write out this code again and add type annotations:\n\n```python\n{_CODE_TO_EDIT}```",
+        f"Correct the spelling in this text and repeat it:\n\n{_TEXT_TO_EDIT}",
     ),
     "chat": (
         "I can't sleep well lately. What could I try?",

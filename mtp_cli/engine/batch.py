@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +31,13 @@ class Batch:
     """
 
     def __init__(self, capacity: int, n_embd: int, reads: Reads) -> None:
-        self._token = np.zeros(capacity, np.int32)
-        self._pos = np.zeros(capacity, np.int32)
-        self._outputs = np.zeros(capacity, np.int8)
+        # ctypes' arrays: numpy takes several times as long to fill a few places.
+        self._token = (ctypes.c_int32 * capacity)()
+        self._pos = (ctypes.c_int32 * capacity)()
+        self._outputs = (ctypes.c_int8 * capacity)()
         n_embd = 0 if reads is Reads.TOKENS else n_embd
         self._embd = np.zeros((capacity, n_embd), np.float32)
-        self._n_seq_id = np.ones(capacity, np.int32)
+        self._n_seq_id = (ctypes.c_int32 * capacity)(*[1] * capacity)
         self._seq_id = ctypes.c_int32(SEQUENCE)
         seq_ids = (ctypes.POINTER(ctypes.c_int32) * capacity)(
             *[ctypes.pointer(self._seq_id)] * capacity
@@ -45,26 +45,21 @@ class Batch:
         self._seq_ids = seq_ids
         self.native = lib.llama_batch(
             n_tokens=0,
-            token=None if reads is Reads.HIDDEN else _pointer(self._token, ctypes.c_int32),
-            embd=_pointer(self._embd, ctypes.c_float) if n_embd else None,
-            pos=_pointer(self._pos, ctypes.c_int32),
-            n_seq_id=_pointer(self._n_seq_id, ctypes.c_int32),
+            token=None if reads is Reads.HIDDEN else self._token,
+            embd=self._embd.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) if n_embd else None,
+            pos=self._pos,
+            n_seq_id=self._n_seq_id,
             seq_id=ctypes.cast(seq_ids, ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
-            logits=_pointer(self._outputs, ctypes.c_int8),
+            logits=self._outputs,
         )
 
     def fill(
         self, tokens: Sequence[int], position: int, first_output: int, hidden: Floats | None
     ) -> None:
         n = len(tokens)
-        self._token[:n] = tokens
-        self._pos[:n] = np.arange(position, position + n)
-        self._outputs[:first_output] = 0
-        self._outputs[first_output:n] = 1
+        self._token[:n] = list(tokens)
+        self._pos[:n] = [*range(position, position + n)]
+        self._outputs[:n] = [int(i >= first_output) for i in range(n)]
         if hidden is not None:
             self._embd[:n] = hidden
         self.native.n_tokens = n
-
-
-def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:
-    return array.ctypes.data_as(ctypes.POINTER(ctype))

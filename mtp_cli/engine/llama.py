@@ -39,6 +39,7 @@ Floats = npt.NDArray[np.float32]
 GGML_TYPE_BF16 = 30
 # Up to so many cells ggml knows only one way: llama.cpp counts them in steps of 256.
 _ONE_WAY_CELLS = 256
+_N_VIEWS = 64
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
 
@@ -262,6 +263,8 @@ class Context:
         self._hidden = hidden
         self._n_outputs_max = n_outputs
         self._has_hidden = False
+        # llama.cpp seldom moves its outputs, and to make a view takes longer than to look it up.
+        self._views: dict[tuple[int, int, int], Floats] = {}
         self._batch = Batch(n_batch, model.n_embd, reads or (Reads.BOTH if mtp else Reads.TOKENS))
         self.n_batch = n_batch
         self.n_ctx = int(lib.llama_n_ctx(self.handle))
@@ -337,8 +340,15 @@ class Context:
     def _view(self, pointer: Any, n_rows: int, width: int) -> Floats:
         if not pointer:
             raise failure("llama.cpp returned no output rows")
-        array = (ctypes.c_float * (n_rows * width)).from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
+        key = (ctypes.addressof(pointer.contents), n_rows, width)
+        view = self._views.get(key)
+        if view is None:
+            if len(self._views) >= _N_VIEWS:
+                self._views.clear()
+            array = (ctypes.c_float * (n_rows * width)).from_address(key[0])
+            view = np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
+            self._views[key] = view
+        return view
 
     def remove_from(self, position: int) -> bool:
         """Drop every cell at `position` and after; False where the memory cannot."""
