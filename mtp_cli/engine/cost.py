@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _NOISE = 0.1  # of one observation
 _LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
 _OFF_FIRST, _OFF_DRIFT = 0.1, 0.004  # of what is one row count's own
+_KEPT = 1 - 1 / 24  # of that, with each observation of others
 _EXPECTED, _EXPECTED_EVERY = 0.1, 4  # of what is as expected, only every fourth is learned from
 _STALL = 0.25  # an observation further off than this is not believed until the next one is too
 
@@ -50,15 +51,16 @@ class Correction:
     comparison with the others. A stall is left out; what surprises twice is believed.
 
     A shape that was never observed is independent of all others, so that the filter need not know
-    it: its state has the level and the shapes seen, in the order they came.
+    it: its state has the level and the shapes seen, in the order they came. What was learned of a
+    shape fades while it is not seen. Else one that was disturbed once, and is avoided since, would
+    be avoided for ever.
     """
 
     def __init__(self, n_shapes: int) -> None:
         self._index = {0: 0}  # of a shape in the state; the level stands for the first
         self._state = [0.0]
         self._covariance = [[_LEVEL_FIRST**2]]
-        self._unseen_variance = _OFF_FIRST**2
-        self._n_observed = 0
+        self._n_observed = self._n_drifted = 0
         self._last_surprise = 0.0
         self._surprises = [0.0] * n_shapes
         self.factors = [1.0] * n_shapes
@@ -69,8 +71,8 @@ class Correction:
         self._n_observed += 1
         if abs(surprise) < _EXPECTED and self._n_observed % _EXPECTED_EVERY:
             return True
-        self._drift()
         own = self._place(shape)
+        self._drift(own)
         if self._is_stall(shape, own, surprise):
             return False
         shared = self._shared(own)
@@ -88,11 +90,20 @@ class Correction:
                 self.factors[seen] = math.exp(level + self._state[i])
         return True
 
-    def _drift(self) -> None:
+    def _drift(self, seen: int) -> None:
+        """Let time pass since the last lesson: all become less certain, those not seen fade."""
         self._covariance[0][0] += _LEVEL_DRIFT**2
+        kept = _KEPT ** (self._n_observed - self._n_drifted)
+        self._n_drifted = self._n_observed
         for i in range(1, len(self._state)):
-            self._covariance[i][i] += _OFF_DRIFT**2
-        self._unseen_variance += _OFF_DRIFT**2
+            if i == seen:
+                self._covariance[i][i] += _OFF_DRIFT**2
+                continue
+            self._state[i] *= kept
+            self._covariance[i] = [kept * c for c in self._covariance[i]]
+            for row in self._covariance:
+                row[i] *= kept
+            self._covariance[i][i] += (1 - kept**2) * _OFF_FIRST**2
 
     def _place(self, shape: int) -> int:
         """Where in the state a shape's own part is; 0 where it has none."""
@@ -102,7 +113,7 @@ class Correction:
             for row in self._covariance:
                 row.append(0.0)
             self._covariance.append([0.0] * len(self._state))
-            self._covariance[-1][-1] = self._unseen_variance
+            self._covariance[-1][-1] = _OFF_FIRST**2
         return self._index[shape]
 
     def _shared(self, own: int) -> list[float]:
@@ -126,7 +137,6 @@ class Correction:
         if max(before * surprise, same_before * surprise) <= 0:
             return True
         if shape == 0:  # the others were seen in the light of a wrong level
-            self._unseen_variance += surprise**2
             for i in range(len(self._state)):
                 self._covariance[i][i] += surprise**2
         elif before * surprise > 0:  # of all, it seems

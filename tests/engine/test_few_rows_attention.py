@@ -50,6 +50,7 @@ SHAPES = {
     "one block": Shape(32),
     "built in": Shape(256),
     "many groups": Shape(1536),
+    "groups of every size": Shape(8300, n_heads=2, n_kv_heads=1),
     "ends inside a block": Shape(300),
     "fewer cells than a block": Shape(7),
     "one head": Shape(96, n_heads=1, n_kv_heads=1),

@@ -60,6 +60,18 @@ def test_one_row_count_can_differ_from_its_measurement() -> None:
         assert cost.verify_s(n, 0) == pytest.approx(TABLE.target_s[n - 1], rel=0.1)
 
 
+def test_a_row_count_that_was_disturbed_is_not_held_dear_for_ever() -> None:
+    """It is avoided then, so that nothing but time can tell that it is as cheap as before."""
+    cost = CostModel(TABLE)
+    observed(cost, 1.0, 20, (1, 2))
+    for _ in range(10):
+        observed(cost, 1.0, 2)
+        cost.observe_verify(2, 0, 1.5 * TABLE.target_s[1], switched=False)
+    assert cost.verify_s(2, 0) > 1.3 * TABLE.target_s[1]
+    observed(cost, 1.0, 100)
+    assert cost.verify_s(2, 0) == pytest.approx(TABLE.target_s[1], rel=0.05)
+
+
 def test_what_a_switch_takes_is_not_taken_for_load() -> None:
     cost = CostModel(TABLE)
     for n in (1, 3) * 40:

@@ -26,10 +26,13 @@ constexpr int BLOCK = 32;      // cells that are widened at a time
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 
 // Groups of cells grow with the context: enough of them for every thread, few to merge.
-constexpr int64_t SHORT_GROUP = 64, LONG_GROUP = 512;
-constexpr int64_t group_start(int64_t group) {
-    constexpr int64_t N_SHORT = LONG_GROUP / SHORT_GROUP;
-    return group <= N_SHORT ? group * SHORT_GROUP : (group - N_SHORT + 1) * LONG_GROUP;
+inline int64_t group_start(int64_t group) {
+    int64_t start = 0, size = 64;
+    for (; group > 0; --group) {
+        if (start == 8 * size && size < 4096) size *= 8;
+        start += size;
+    }
+    return start;
 }
 inline int64_t n_groups(int64_t n_cells) {
     int64_t n = 0;
