@@ -14,7 +14,8 @@ from dataclasses import dataclass
 _NOISE = 0.1  # of one observation
 _LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
 _OFF_FIRST, _OFF_DRIFT = 0.1, 0.004  # of what is one row count's own
-_KEPT = 1 - 1 / 24  # of that, with each observation of others
+_KEPT = 1 - 1 / 24  # of what is unusual in that, with each observation of others
+_USUAL = 1 / 32  # of it that becomes usual with each lesson
 _EXPECTED, _EXPECTED_EVERY = 0.1, 4  # of what is as expected, only every fourth is learned from
 _STALL = 0.25  # an observation further off than this is not believed until the next one is too
 
@@ -48,27 +49,31 @@ class Correction:
     A factor is the level of all shapes times what is a shape's own; the first shape has nothing
     of its own. A Kalman filter over the logarithms tells the two apart: another load moves all
     shapes, also those not seen since, and a shape that was measured wrong is found out by
-    comparison with the others. A stall is left out; what surprises twice is believed.
+    comparison with the others. A stall is left out; what surprises twice is believed. Only the
+    first shape can tell whether that was the level: it `is_in_doubt` until then.
 
     A shape that was never observed is independent of all others, so that the filter need not know
     it: its state has the level and the shapes seen, in the order they came. What was learned of a
-    shape fades while it is not seen. Else one that was disturbed once, and is avoided since, would
-    be avoided for ever.
+    shape fades to what is usual of it while it is not seen. Else one that was disturbed once, and
+    is avoided since, would be avoided for ever.
     """
 
     def __init__(self, n_shapes: int) -> None:
         self._index = {0: 0}  # of a shape in the state; the level stands for the first
         self._state = [0.0]
+        self._usual = [0.0]  # of each in the state, what it has been over many lessons
         self._covariance = [[_LEVEL_FIRST**2]]
         self._n_observed = self._n_drifted = 0
         self._last_surprise = 0.0
         self._surprises = [0.0] * n_shapes
+        self.is_in_doubt = False
         self.factors = [1.0] * n_shapes
 
     def observe(self, shape: int, ratio: float) -> bool:
         """Learn from seconds taken over seconds measured; False when it is left out as a stall."""
         surprise = math.log(max(ratio, 1e-6) / self.factors[shape])
         self._n_observed += 1
+        self.is_in_doubt = self.is_in_doubt and shape > 0
         if abs(surprise) < _EXPECTED and self._n_observed % _EXPECTED_EVERY:
             return True
         own = self._place(shape)
@@ -83,6 +88,7 @@ class Correction:
             self._covariance[i] = [
                 c - gain * s for c, s in zip(self._covariance[i], shared, strict=True)
             ]
+        self._usual[own] += _USUAL * (self._state[own] - self._usual[own])
         level = self._state[0]
         self.factors = [math.exp(level)] * len(self.factors)
         for seen, i in self._index.items():
@@ -99,7 +105,7 @@ class Correction:
             if i == seen:
                 self._covariance[i][i] += _OFF_DRIFT**2
                 continue
-            self._state[i] *= kept
+            self._state[i] = self._usual[i] + kept * (self._state[i] - self._usual[i])
             self._covariance[i] = [kept * c for c in self._covariance[i]]
             for row in self._covariance:
                 row[i] *= kept
@@ -110,6 +116,7 @@ class Correction:
         if shape not in self._index:
             self._index[shape] = len(self._state)
             self._state.append(0.0)
+            self._usual.append(0.0)
             for row in self._covariance:
                 row.append(0.0)
             self._covariance.append([0.0] * len(self._state))
@@ -136,6 +143,7 @@ class Correction:
         self._last_surprise = self._surprises[shape] = surprise
         if max(before * surprise, same_before * surprise) <= 0:
             return True
+        self.is_in_doubt = shape > 0
         if shape == 0:  # the others were seen in the light of a wrong level
             for i in range(len(self._state)):
                 self._covariance[i][i] += surprise**2
@@ -159,6 +167,10 @@ class CostModel:
     def verify_s(self, n_rows: int, n_past: int) -> float:
         """A target decode of n_rows after another of as many, and choosing from them."""
         return self._target.factors[n_rows - 1] * self._measured(n_rows, n_past)
+
+    def is_in_doubt(self) -> bool:
+        """Whether everything became slower, or some row counts did: one row would tell."""
+        return self._target.is_in_doubt
 
     def switch_s(self) -> float:
         """What it takes longer after a decode of another number of rows."""

@@ -37,6 +37,7 @@ _PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
 _SWITCH_SHARE = 0.5  # of a switch that the round pays which makes it: the next may stay with it
 _MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
 _COMPARE_EVERY = 64  # rounds of drafting before a plain one
+_COMPARE_SOON = 4  # the same where costs are in doubt
 _FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
 _N_OPENING = 3  # rounds at an answer's beginning that parked heads are asked in, if they are right
 _N_TRIED = 7  # ids copied at once until a copy stood: a longer one that fails costs more
@@ -248,7 +249,8 @@ class ExpectedValue:
 
     def _is_comparison_due(self) -> bool:
         """Whether a plain round is due, lest its cost be forgotten where drafting always pays."""
-        return self._n_since_plain >= _COMPARE_EVERY
+        wait = _COMPARE_SOON if self._cost.is_in_doubt() else _COMPARE_EVERY
+        return self._n_since_plain >= wait
 
     def keep_going(self, draft: Draft) -> bool:
         now = self._round
