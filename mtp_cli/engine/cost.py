@@ -14,8 +14,7 @@ from dataclasses import dataclass
 _NOISE = 0.1  # of one observation
 _LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
 _OFF_FIRST, _OFF_DRIFT = 0.1, 0.004  # of what is one row count's own
-_KEPT = 1 - 1 / 24  # of what is unusual in that, with each observation of others
-_USUAL = 1 / 32  # of it that becomes usual with each lesson
+_KEPT = 1 - 1 / 48  # of that, with each observation of others
 _EXPECTED, _EXPECTED_EVERY = 0.1, 4  # of what is as expected, only every fourth is learned from
 _STALL = 0.25  # an observation further off than this is not believed until the next one is too
 
@@ -54,14 +53,13 @@ class Correction:
 
     A shape that was never observed is independent of all others, so that the filter need not know
     it: its state has the level and the shapes seen, in the order they came. What was learned of a
-    shape fades to what is usual of it while it is not seen. Else one that was disturbed once, and
-    is avoided since, would be avoided for ever.
+    shape fades while it is not seen. Else one that was disturbed once, and is avoided since, would
+    be avoided for ever.
     """
 
     def __init__(self, n_shapes: int) -> None:
         self._index = {0: 0}  # of a shape in the state; the level stands for the first
         self._state = [0.0]
-        self._usual = [0.0]  # of each in the state, what it has been over many lessons
         self._covariance = [[_LEVEL_FIRST**2]]
         self._n_observed = self._n_drifted = 0
         self._last_surprise = 0.0
@@ -88,7 +86,6 @@ class Correction:
             self._covariance[i] = [
                 c - gain * s for c, s in zip(self._covariance[i], shared, strict=True)
             ]
-        self._usual[own] += _USUAL * (self._state[own] - self._usual[own])
         level = self._state[0]
         self.factors = [math.exp(level)] * len(self.factors)
         for seen, i in self._index.items():
@@ -105,7 +102,7 @@ class Correction:
             if i == seen:
                 self._covariance[i][i] += _OFF_DRIFT**2
                 continue
-            self._state[i] = self._usual[i] + kept * (self._state[i] - self._usual[i])
+            self._state[i] *= kept
             self._covariance[i] = [kept * c for c in self._covariance[i]]
             for row in self._covariance:
                 row[i] *= kept
@@ -116,7 +113,6 @@ class Correction:
         if shape not in self._index:
             self._index[shape] = len(self._state)
             self._state.append(0.0)
-            self._usual.append(0.0)
             for row in self._covariance:
                 row.append(0.0)
             self._covariance.append([0.0] * len(self._state))
@@ -141,7 +137,8 @@ class Correction:
         if surprise**2 <= max(_STALL**2, 4 * self._variance(own, self._shared(own))):
             return False
         self._last_surprise = self._surprises[shape] = surprise
-        if max(before * surprise, same_before * surprise) <= 0:
+        is_first = max(before * surprise, same_before * surprise) <= 0
+        if is_first and not (shape == 0 and surprise < 0):  # nothing is faster by accident
             return True
         self.is_in_doubt = shape > 0
         if shape == 0:  # the others were seen in the light of a wrong level
