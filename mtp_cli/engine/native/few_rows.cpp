@@ -7,7 +7,8 @@
 // comes out the same to the bit whatever stands beside it, and the same as ggml's.
 //
 // Installed in front of ggml's CPU backend as an "extra buffer type", the way ggml's own repacked
-// kernels take their products. Knows nothing of models, drafts or Python.
+// kernels take their products; attention (attention.h) comes in with them. Knows nothing of models,
+// drafts or Python.
 
 #include "ggml_abi.h"
 
