@@ -23,6 +23,7 @@ namespace attention {
 
 constexpr int MOST_ROWS = 63;  // with more ggml takes them in tiles, which is faster
 constexpr int BLOCK = 32;      // cells that are widened at a time
+constexpr size_t ALIGNED = 64;
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 
 // Groups of cells grow with the context: enough of them for every thread, few to merge.
@@ -40,7 +41,7 @@ inline int64_t n_groups(int64_t n_cells) {
     return n;
 }
 
-// A row's query in one head, all of a key's in turn: row by row, the heads that read the key within
+// A query is a row in one head. Those that read the same keys are numbered row by row.
 class Attention {
 public:
     explicit Attention(const abi::Tensor * op)
@@ -77,13 +78,13 @@ public:
     }
 
     size_t work_bytes(int n_threads) const {
-        return sizeof(float) * (LANES + groups * n_kv_heads * n_queries * partial_size() +
-                                n_threads * scratch_size());
+        return ALIGNED + sizeof(float) * (groups * n_kv_heads * n_queries * partial_size() +
+                                          n_threads * scratch_size());
     }
 
     void compute(const abi::ComputeParams * params, const abi::Ggml & ggml) {
         const int ith = params->ith, nth = params->nth;
-        float * work = (float *)(((uintptr_t)params->wdata + 63) / 64 * 64);
+        float * work = (float *)(((uintptr_t)params->wdata + ALIGNED - 1) / ALIGNED * ALIGNED);
         partials = work + nth * scratch_size();
         for (int64_t unit = ith; unit < groups * n_kv_heads; unit += nth)
             attend(unit / n_kv_heads, unit % n_kv_heads, work + ith * scratch_size());
