@@ -7,7 +7,9 @@ bits of its own, is left to ggml here (see test_few_rows_attention.py).
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -190,6 +192,19 @@ def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor")
+def test_a_processor_without_avx2_gets_a_library_without_kernels(tmp_path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("no compiler")
+    library = tmp_path / "few_rows.so"
+    options = ["-march=x86-64", "-std=c++17", "-shared", "-fPIC", "-w", "-o", str(library)]
+    subprocess.run([compiler, *options, str(NATIVE / "few_rows.cpp")], check=True)
+    built = ctypes.CDLL(str(library))
+    built.mtp_vectors.restype = ctypes.c_char_p
+    assert built.mtp_vectors() is None
 
 
 def test_they_can_be_left_out(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@
 #include <cstring>
 
 #if defined(__x86_64__)
-#include "attention.h"
 #include "vectors.h"
 #endif
 
 #ifdef MTP_VECTORS
+#include "attention.h"
 
 #ifdef __AVX512FP16__
 #define MTP_F16 ""  // ggml adds up in half precision there
@@ -429,8 +429,8 @@ public:
         return true;
     }
     static abi::TensorTraits * take(const abi::Tensor * op) {
-        static FewRowsAttention all;
-        return attention::Attention::takes(op) ? &all : nullptr;
+        static FewRowsAttention traits;
+        return attention::Attention::takes(op) ? &traits : nullptr;
     }
 };
 
