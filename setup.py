@@ -1,22 +1,20 @@
 """The one compiled part of the package; everything else is in pyproject.toml.
 
-Optional: without a C++ compiler, or on other processors, llama.cpp's own kernels do everything. It
-is compiled for the machine it is installed on, as llama.cpp itself is.
+Optional: without a C++ compiler llama.cpp's own kernels and numpy do everything, and on other
+processors than x86-64 it has no kernels. It is compiled for the machine it is installed on, as
+llama.cpp itself is.
 """
 
 import glob
-import platform
 import sys
 
 from setuptools import Extension, setup
 
-_HAS_KERNELS = platform.machine().lower() in ("x86_64", "amd64") and sys.platform != "win32"
-
 setup(
     ext_modules=[
         Extension(
-            "mtp_cli.engine._few_rows",
-            ["mtp_cli/engine/native/few_rows.cpp"],
+            "mtp_cli.engine._native",
+            sorted(glob.glob("mtp_cli/engine/native/*.cpp")),
             depends=sorted(glob.glob("mtp_cli/engine/native/*.h")),
             # What one row is added up by must not depend on how many are compiled beside it.
             extra_compile_args=[
@@ -26,6 +24,6 @@ setup(
             optional=True,
         )
     ]
-    if _HAS_KERNELS
+    if sys.platform != "win32"
     else []
 )

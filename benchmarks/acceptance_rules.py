@@ -151,7 +151,7 @@ def best_guess(q: Candidates) -> Candidates:
 
 
 def power(exponent: float) -> Callable[[Candidates], Candidates]:
-    return lambda q: q.sharpened(exponent)
+    return lambda q: q.reweighted(q.probs**exponent)
 
 
 RULES: dict[str, tuple[Callable[[Candidates], Candidates], Masses]] = {

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.engine.llama import Model
-from mtp_cli.engine.sampling import shortlist
+from mtp_cli.engine.logits import shortlist
 from mtp_cli.template import ChatTemplate, Message
 from train import prompts
 from train.batching import ManySequences

@@ -16,14 +16,16 @@ Probs = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Candidates:
-    """ids: (n,) int32, each once; probs: (n,) float64, summing to 1."""
+    """ids: (n,) int32, increasing; probs: (n,) float64, summing to 1."""
 
     ids: Ids
     probs: Probs
 
     def prob_of(self, token: int) -> float:
         """0 for a token that is none of the candidates."""
-        return float(self.probs[self.ids == token].sum())
+        index = int(self.ids.searchsorted(token))
+        is_there = index < len(self.ids) and self.ids[index] == token
+        return float(self.probs[index]) if is_there else 0.0
 
     def index_at(self, point: float) -> int:
         """The candidate in whose share of [0, 1) `point` lies: uniform points draw from it."""
@@ -34,21 +36,14 @@ class Candidates:
     def token_at(self, point: float) -> int:
         return int(self.ids[self.index_at(point)])
 
-    def sharpened(self, power: float) -> Candidates:
-        """Probabilities to a power, normalised: a temperature of 1 / power on top of its own."""
-        weights = self.probs**power
-        return Candidates(self.ids, weights / weights.sum())
-
     def renamed(self, ids: Ids) -> Candidates:
-        """The same distribution where candidate i goes by the name ids[i]."""
+        """The same distribution where candidate i goes by the name ids[i]; those increase too."""
         return Candidates(ids[self.ids], self.probs)
 
     def excess_over(self, other: Candidates, scale: float) -> Probs:
         """max(0, scale * self - other), (n,) in the order of self's ids."""
-        order = other.ids.argsort()
-        names = other.ids[order]
-        there = np.minimum(names.searchsorted(self.ids), len(names) - 1)
-        theirs = np.where(names[there] == self.ids, other.probs[order[there]], 0.0)
+        there = np.minimum(other.ids.searchsorted(self.ids), len(other.ids) - 1)
+        theirs = np.where(other.ids[there] == self.ids, other.probs[there], 0.0)
         return np.maximum(scale * self.probs - theirs, 0.0)
 
     def reweighted(self, weights: Probs) -> Candidates:

@@ -1,7 +1,7 @@
 """Puts our kernels for few rows in front of ggml's own (`native/`).
 
-Owns finding the compiled library, comparing what it was written for with the llama.cpp that is
-loaded, and handing it the functions it calls. Knows nothing of the arithmetic.
+Owns comparing what the compiled library was written for with the llama.cpp that is loaded, and
+handing it the functions it calls. Knows nothing of the arithmetic.
 
 Verifying a draft multiplies every weight by a handful of rows, for which ggml's CPU kernels pay
 nearly once for each, or round otherwise than for one. Ours read a weight once for all rows and give
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import os
 from typing import Any
 
+from mtp_cli.engine import compiled
 from mtp_cli.engine.binding import llama_library
 
 _OFF = "MTP_LLAMA_KERNELS"  # set in the environment: leave everything to ggml's kernels
@@ -32,8 +32,6 @@ _CALLED = (  # in the order of `struct Ggml`
     "ggml_backend_buffer_name",
     "_Z39ggml_backend_cpu_get_extra_buffer_typesv",
 )
-
-_OURS = ("mtp_install", "mtp_enable", "mtp_vectors", "mtp_formats", "mtp_tensor_bytes")
 
 
 @functools.cache
@@ -69,13 +67,9 @@ def enable(*, products: bool = True, attention: bool = True) -> None:
 
 @functools.cache
 def _library() -> Any:
-    """What the package was built with; None where it could not be built, or is out of date."""
-    found = importlib.util.find_spec("mtp_cli.engine._few_rows")
-    if found is None or found.origin is None:
+    library = compiled.library()
+    if library is None:
         return None
-    library = ctypes.CDLL(found.origin)
-    if any(not hasattr(library, name) for name in _OURS):
-        return None  # built from an earlier source; `make install` builds it anew
     library.mtp_vectors.restype = library.mtp_formats.restype = ctypes.c_char_p
     library.mtp_tensor_bytes.restype = ctypes.c_size_t
     library.mtp_install.argtypes, library.mtp_install.restype = [ctypes.c_void_p], None

@@ -1,8 +1,8 @@
 """Chooses a token from one row of logits, as llama.cpp's sampler chain would.
 
-Owns the truncated distribution (penalties, top-k, top-p, min-p, temperature) and the random
-numbers, for the target's rows and, by the same rules over its own vocabulary, for a drafter's.
-Knows nothing of verification, and keeps no text: the ids that a row follows come with it.
+Owns what is sampled from (penalties, top-k, top-p, min-p, temperature) and the random numbers, for
+the target's rows and, by the same rules over its own vocabulary, for a drafter's. Knows nothing of
+verification, and keeps no text: the ids that a row follows come with it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mtp_cli.engine.candidates import Candidates, Ids
 from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.logits import truncated
 from mtp_cli.engine.penalties import Penalties
 from mtp_cli.errors import MtpError
-
-Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -96,76 +94,10 @@ class Sampling:
         return cls(**fields)
 
 
-# Draws are made from q to this power, normalised: a draft a little surer than the head accepts more
+# Draws are made at the temperature over this: a draft a little surer than the head accepts more
 # (benchmarks/LOG.md, "Acceptance rules").
 _SHARPNESS = 1.5
 _COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
-_MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
-_FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
-
-
-def shortlist(logits: Floats, k: int) -> Indices:
-    """The ids that can be among the k > 0 likeliest of a row, (n,) float32, and some more.
-
-    The k-th largest maximum of disjoint parts of the row is not above its k-th largest value. To
-    sort all ids costs several times as much.
-    """
-    n_maxima = _MAXIMA * k
-    if len(logits) < 2 * n_maxima:
-        return np.arange(len(logits))
-    n_parts = len(logits) // n_maxima
-    maxima = logits[: n_parts * n_maxima].reshape(n_parts, n_maxima).max(axis=0)
-    bound = np.partition(maxima, n_maxima - k)[n_maxima - k]
-    found: Indices = (logits >= bound).nonzero()[0]
-    return found
-
-
-def truncated(logits: Floats, sampling: Sampling) -> Candidates:
-    """What top-k, top-p, min-p and then the temperature leave of a row, (n,) float32.
-
-    In llama.cpp's order and sense (src/llama-sampler.cpp): top-p looks at the softmax over the top
-    k, and min-p, like it, at logits that no temperature has touched.
-    """
-    ids = _top_k_top_p(logits, sampling.top_k, sampling.top_p)
-    values = logits[ids].astype(np.float64)
-    values -= values.max()
-    if sampling.min_p > 0:
-        is_kept = values >= math.log(sampling.min_p)
-        ids, values = ids[is_kept], values[is_kept]
-    weights = np.exp(values / sampling.temperature)
-    return Candidates(ids.astype(np.int32), weights / weights.sum())
-
-
-def _top_k_top_p(logits: Floats, k: int, p: float) -> Indices:
-    """The k likeliest (0: all), and of them the fewest that have the share p."""
-    if not 0 < k < len(logits):
-        return _top_p(logits, p) if p < 1 else np.arange(len(logits))
-    ids = _top_k(logits, k)
-    if p < 1:
-        shares = np.exp(logits[ids].astype(np.float64) - logits[ids[0]]).cumsum()
-        ids = ids[: shares.searchsorted(p * shares[-1]) + 1]
-    return ids
-
-
-def _top_k(logits: Floats, k: int) -> Indices:
-    """The likeliest first."""
-    ids = shortlist(logits, k)
-    if not len(ids):
-        raise MtpError("the model gave logits that are no numbers; its file may be damaged")
-    return ids[(-logits[ids]).argsort(kind="stable")[:k]]
-
-
-def _top_p(logits: Floats, p: float) -> Indices:
-    """Of a whole row; ever more of its top are looked at, since to sort all of it is slow."""
-    best = logits.max()
-    goal = p * float(np.exp(logits - best).sum())
-    k = _FIRST_LOOK
-    while True:
-        ids = _top_k(logits, k)
-        shares = np.exp(logits[ids].astype(np.float64) - best).cumsum()
-        if shares[-1] >= goal or k >= len(logits):
-            return ids[: shares.searchsorted(goal) + 1]
-        k *= 8
 
 
 class Sampler:
@@ -199,7 +131,17 @@ class Sampler:
     def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
         """The truncated distribution that `choose` draws from."""
         with self._penalties.on(logits, before):
-            return truncated(logits, self._sampling)
+            return self._truncated(logits)
+
+    def _truncated(self, logits: Floats, sharpness: float = 1.0) -> Candidates:
+        how = self._sampling
+        return truncated(
+            logits,
+            top_k=how.top_k,
+            top_p=how.top_p,
+            min_p=how.min_p,
+            temperature=how.temperature / sharpness,
+        )
 
     def propose(
         self,
@@ -222,7 +164,7 @@ class Sampler:
             # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best
-            q = truncated(logits, self._sampling).sharpened(_SHARPNESS)
+            q = self._truncated(logits, _SHARPNESS)
         index = int(q.ids[q.index_at(self.random())])
         return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
 

@@ -14,7 +14,7 @@ import pytest
 from mtp_cli.engine import Sampling
 from mtp_cli.engine.binding import lib
 from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.sampling import Sampler, shortlist
+from mtp_cli.engine.sampling import Sampler
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import N_VOCAB, ScriptedTarget, StubbornDrafter, finish, new_generation
 
@@ -61,15 +61,6 @@ def test_the_truncated_distribution(
             assert probability == pytest.approx(expected[token], rel=1e-4)
         assert found.probs.sum() == pytest.approx(1)
         assert sampler.choose(logits) in expected
-
-
-@pytest.mark.parametrize("n", [40, 1919, 1920, 49_152, 50_001])
-@pytest.mark.parametrize("k", [1, 40])
-def test_a_shortlist_has_the_likeliest_and_is_short(n: int, k: int) -> None:
-    logits = np.random.default_rng(n).normal(size=n).astype(np.float32)
-    found = shortlist(logits, k)
-    assert set(np.argsort(-logits)[:k].tolist()) <= set(found.tolist())
-    assert len(set(found.tolist())) == len(found) <= max(48 * k, n // 100)
 
 
 def test_a_row_that_is_no_numbers_is_one_line_and_no_draw() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from mtp_cli.engine.candidates import Candidates, Ids
 from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.logits import best
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,7 @@ class Propose(Protocol):
 
 def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
     """The drafter's best id, and its probability; 0 from a row that is not all numbers."""
-    best = int(logits.argmax())
-    weights = logits - logits[best]
-    np.exp(weights, out=weights)  # in place: another row of a large vocabulary is a page fault each
-    total = float(weights.sum())
-    return Proposal(best, 1 / total if math.isfinite(total) else 0.0)
+    return Proposal(*best(logits))
 
 
 @dataclass

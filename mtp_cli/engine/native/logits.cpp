@@ -1,0 +1,172 @@
+// Passes over one row of logits: the best id with its share, and what top-k, top-p, min-p and
+// temperature leave. `mtp_cli/engine/logits.py` says what each gives, and does the same with numpy,
+// which takes several times as long.
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#pragma GCC optimize("fp-contract=fast")  // no bit of these matters
+
+namespace {
+
+constexpr int LANES = 16;
+constexpr int PER_PART = 32;  // logits of one lane in a block
+constexpr int BLOCK = LANES * PER_PART;
+constexpr int N_PARTS = 256;  // maxima among which the bound of the top k is looked for
+constexpr int MOST = N_PARTS / 2;
+
+typedef float Floats __attribute__((vector_size(LANES * sizeof(float))));
+typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+Floats load(const float * x) {
+    Floats v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+
+Floats larger(Floats a, Floats b) { return b > a ? b : a; }  // a where b is no number
+
+float largest(Floats v) {
+    float most = v[0];
+    for (int i = 1; i < LANES; i++) most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+// The largest of each lane in a block.
+Floats block_maxima(const float * x) {
+    Floats a = load(x), b = load(x + LANES), c = load(x + 2 * LANES), d = load(x + 3 * LANES);
+    for (int i = 4 * LANES; i < BLOCK; i += 4 * LANES) {
+        a = larger(a, load(x + i));
+        b = larger(b, load(x + i + LANES));
+        c = larger(c, load(x + i + 2 * LANES));
+        d = larger(d, load(x + i + 3 * LANES));
+    }
+    return larger(larger(a, b), larger(c, d));
+}
+
+// e^x for x <= 0, to 1e-5 of it, and at least 1e-38; no number for none.
+Floats exponential(Floats x) {
+    const Floats least = Floats{} - 125.0f, shift = Floats{} + 12582912.0f;  // 1.5 * 2^23: rounds
+    x *= 1.44269504f;
+    x = x < least ? least : x;
+    const Floats shifted = x + shift, f = x - (shifted - shift);  // 2^x = 2^n 2^f, |f| <= 1/2
+    Floats p = f * 1.33335581e-3f + 9.61812911e-3f;  // ln(2)^k / k!
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    p = p * f + 1.0f;
+    return (Floats)((Ints)p + ((Ints)shifted << 23));  // n is in the low bits; 0 where no number
+}
+
+struct Candidate {
+    float logit;
+    int32_t id;
+    bool operator<(const Candidate & other) const {  // the likeliest first, then the smallest id
+        return logit > other.logit || (logit == other.logit && id < other.id);
+    }
+};
+
+// The k-th largest maximum of parts of a row: not above its k-th largest logit.
+float bound_of(const std::vector<Floats> & maxima, int k) {
+    constexpr int N = N_PARTS / LANES;
+    const Floats lowest = Floats{} - INFINITY;
+    Floats folded[N];
+    for (int i = 0; i < N; i++) folded[i] = lowest;
+    for (size_t i = 0; i < maxima.size(); i++) folded[i % N] = larger(folded[i % N], maxima[i]);
+    float parts[N_PARTS];
+    memcpy(parts, folded, sizeof parts);
+    std::nth_element(parts, parts + k - 1, parts + N_PARTS, std::greater<float>());
+    return parts[k - 1];
+}
+
+// The k likeliest of a row, in order; fewer where they cannot be told from the rest.
+std::vector<Candidate> top(const float * logits, int32_t n, int32_t k) {
+    std::vector<Floats> maxima(n / BLOCK);
+    for (size_t b = 0; b < maxima.size(); b++) maxima[b] = block_maxima(logits + b * BLOCK);
+    const float bound = bound_of(maxima, k);
+    std::vector<Candidate> found;
+    if (!std::isfinite(bound)) return found;
+    const auto look = [&](int32_t id) {
+        if (logits[id] >= bound) found.push_back({logits[id], id});
+    };
+    for (size_t b = 0; b < maxima.size(); b++)
+        for (int lane = 0; lane < LANES; lane++)
+            if (maxima[b][lane] >= bound)
+                for (int i = 0; i < PER_PART; i++) look(b * BLOCK + i * LANES + lane);
+    for (int32_t id = maxima.size() * BLOCK; id < n; id++) look(id);
+    std::sort(found.begin(), found.end());
+    if (found.size() > static_cast<size_t>(k)) found.resize(k);
+    return found;
+}
+
+// How many of the likeliest, whose shares are given, have the share p together.
+int32_t fewest(const std::vector<double> & shares, double p) {
+    double total = 0, sum = 0;
+    for (double share : shares) total += share;
+    const double goal = p * total;
+    for (size_t i = 0; i < shares.size(); i++)
+        if ((sum += shares[i]) >= goal) return i + 1;
+    return shares.size();
+}
+
+}  // namespace
+
+// The id of the largest of n logits; `total` becomes the sum of e^(logit - largest), which is no
+// number where a logit is none, or the largest is infinite. One pass: what was summed up in the
+// light of a smaller one is scaled down.
+extern "C" int32_t mtp_best(const float * logits, int32_t n, double * total) {
+    float most = -FLT_MAX;
+    int32_t start = 0;
+    double sum = 0;
+    const auto raise = [&](float to, int32_t i) {
+        if (to > most) sum *= std::exp(most - to), most = to, start = i;
+    };
+    int32_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        raise(largest(block_maxima(logits + i)), i);
+        Floats part = {};
+        for (int j = 0; j < BLOCK; j += LANES) part += exponential(load(logits + i + j) - most);
+        for (int lane = 0; lane < LANES; lane++) sum += part[lane];
+    }
+    for (; i < n; i++) {
+        raise(logits[i], i);
+        sum += std::exp(logits[i] - most);
+    }
+    *total = most > -FLT_MAX ? sum : NAN;
+    const int32_t last = std::min(n, start + BLOCK) - 1;
+    while (start < last && logits[start] != most) start++;
+    return start;
+}
+
+// Up to k candidates by increasing id, and their probabilities; how many. 0 where this is not for
+// it: other k than 1 to MOST, a short row, or one that is not all numbers.
+extern "C" int32_t mtp_truncate(const float * logits, int32_t n, int32_t k, double p, double min_p,
+                                double temperature, int32_t * ids, double * probs) {
+    if (k < 1 || k > MOST || n / BLOCK * LANES < 2 * k) return 0;
+    std::vector<Candidate> found = top(logits, n, k);
+    if (found.size() < static_cast<size_t>(k)) return 0;
+    const double most = found[0].logit;
+    if (!std::isfinite(most)) return 0;
+    if (p < 1) {
+        std::vector<double> shares;
+        for (const Candidate & c : found) shares.push_back(std::exp(c.logit - most));
+        found.resize(fewest(shares, p));
+    }
+    if (min_p > 0) {
+        const double least = std::log(min_p);
+        while (found.size() > 1 && found.back().logit - most < least) found.pop_back();
+    }
+    std::sort(found.begin(), found.end(), [](auto & a, auto & b) { return a.id < b.id; });
+    double total = 0;
+    for (size_t i = 0; i < found.size(); i++) {
+        ids[i] = found[i].id;
+        total += probs[i] = std::exp((found[i].logit - most) / temperature);
+    }
+    for (size_t i = 0; i < found.size(); i++) probs[i] /= total;
+    return found.size();
+}

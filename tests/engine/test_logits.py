@@ -1,0 +1,166 @@
+"""What compiled passes over a row of logits give, against numpy's; `test_sampling.py` compares
+those with llama.cpp's own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mtp_cli
+from mtp_cli.engine import compiled
+from mtp_cli.engine.llama import Floats
+from mtp_cli.engine.logits import (
+    best,
+    best_by_numpy,
+    shortlist,
+    truncated,
+    truncated_by_numpy,
+)
+from mtp_cli.errors import MtpError
+
+needs_compiled = pytest.mark.skipif(compiled.library() is None, reason="not compiled here")
+
+SIZES = [1, 15, 40, 511, 512, 513, 1500, 8192, 49_152, 50_001]
+
+
+def row(n: int, spread: float, step: float = 0.0, seed: int = 0) -> Floats:
+    """step: logits are multiples of it, so that there are many ties"""
+    logits = np.random.default_rng(seed).standard_normal(n) * spread
+    if step:
+        logits = (logits / step).round() * step
+    return logits.astype(np.float32)
+
+
+@needs_compiled
+@settings(deadline=None)
+@given(
+    n=st.sampled_from(SIZES),
+    spread=st.sampled_from([0.0, 0.5, 3.0, 12.0]),
+    step=st.sampled_from([0.0, 0.5]),
+    n_left_out=st.sampled_from([0, 1, 600]),
+    seed=st.integers(0, 1000),
+)
+def test_the_best_id(n: int, spread: float, step: float, n_left_out: int, seed: int) -> None:
+    logits = row(n, spread, step, seed)
+    logits[1 : 1 + n_left_out] = -np.inf  # as suppressed ids are
+    index, prob = best(logits)
+    exact = logits.astype(np.float64)
+    assert index == int(logits.argmax())
+    assert prob == pytest.approx(1 / np.exp(exact - exact[index]).sum(), rel=1e-5)
+    index_by_numpy, prob_by_numpy = best_by_numpy(logits)
+    assert index_by_numpy == index
+    assert prob_by_numpy == pytest.approx(prob, rel=1e-5)
+
+
+@needs_compiled
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_with_something_else_than_numbers_has_no_sure_id(n: int, bad: float) -> None:
+    for place in (0, n // 2, n - 1):
+        logits = row(n, 3.0)
+        logits[place] = bad
+        with np.errstate(invalid="ignore"):
+            assert best_by_numpy(logits)[1] == 0
+        index, prob = best(logits)
+        assert 0 <= index < n
+        assert prob == 0
+    index, prob = best(np.full(n, bad, np.float32))
+    assert 0 <= index < n
+    assert prob == 0
+
+
+@needs_compiled
+@settings(deadline=None)
+@given(
+    n=st.sampled_from(SIZES),
+    spread=st.sampled_from([0.0, 0.5, 3.0, 12.0]),
+    step=st.sampled_from([0.0, 0.5]),
+    top_k=st.sampled_from([0, 1, 7, 40, 128, 129, 5000]),
+    top_p=st.sampled_from([0.0, 0.4, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    temperature=st.sampled_from([0.01, 0.7, 1.7]),
+    seed=st.integers(0, 1000),
+)
+def test_truncation(
+    n: int,
+    spread: float,
+    step: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    temperature: float,
+    seed: int,
+) -> None:
+    logits = row(n, spread, step, seed)
+    as_it_was = logits.copy()
+    found = truncated(logits, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
+    expected = truncated_by_numpy(logits, top_k, top_p, min_p, temperature)
+    assert found.ids.tolist() == expected.ids.tolist()
+    np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-9)
+    assert (np.diff(found.ids) > 0).all()
+    assert np.array_equal(logits, as_it_was)
+
+
+@needs_compiled
+def test_what_the_compiled_passes_are_for_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_arguments: object) -> None:
+        raise AssertionError("numpy was asked")
+
+    for name in ("best_by_numpy", "truncated_by_numpy"):
+        monkeypatch.setattr(f"mtp_cli.engine.logits.{name}", nothing)
+    best(row(49_152, 3.0))
+    for n, k in ((8192, 40), (49_152, 1), (49_152, 128), (250_000, 40)):
+        truncated(row(n, 3.0), top_k=k, top_p=0.95, min_p=0.05, temperature=0.8)
+
+
+def test_rows_that_lie_otherwise_in_memory_are_read_right() -> None:
+    logits = row(3 * 9000, 3.0)
+    for view in (logits[::3], logits[::-1], logits[1:9000]):
+        assert best(view)[0] == int(view.argmax())
+        found = truncated(view, top_k=1, top_p=1.0, min_p=0.0, temperature=1.0)
+        assert found.ids.tolist() == [int(view.argmax())]
+
+
+@pytest.mark.parametrize("n", [5000, 49_152])
+def test_what_is_no_numbers_is_one_line(n: int) -> None:
+    with pytest.raises(MtpError, match="no numbers"):
+        truncated(np.full(n, np.nan, np.float32), top_k=40, top_p=1, min_p=0, temperature=1)
+
+
+@pytest.mark.parametrize("n", [40, 1919, 1920, 49_152, 50_001])
+@pytest.mark.parametrize("k", [1, 40])
+def test_a_shortlist_has_the_likeliest_and_is_short(n: int, k: int) -> None:
+    logits = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    found = shortlist(logits, k)
+    assert set(np.argsort(-logits)[:k].tolist()) <= set(found.tolist())
+    assert len(set(found.tolist())) == len(found) <= max(48 * k, n // 100)
+
+
+def test_a_package_that_could_not_be_compiled_answers_the_same(tmp_path: Path) -> None:
+    """The sources alone, as where there is no compiler."""
+    package = Path(mtp_cli.__file__).parent
+    without = shutil.ignore_patterns("_native*", "__pycache__", "*.gguf")
+    shutil.copytree(package, tmp_path / "mtp_cli", ignore=without)
+    code = (
+        "import numpy as np\n"
+        "from mtp_cli.engine import compiled, few_rows, logits\n"
+        "row = np.random.default_rng(5).standard_normal(9000).astype(np.float32)\n"
+        "found = logits.truncated(row, top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)\n"
+        "print(compiled.library(), few_rows.install(), few_rows.formats(), logits.best(row)[0])\n"
+        "print(*found.ids)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    logits = np.random.default_rng(5).standard_normal(9000).astype(np.float32)
+    kept = truncated(logits, top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)
+    expected = f"None None () {logits.argmax()}\n{' '.join(map(str, kept.ids))}\n"
+    assert done.stdout == expected
