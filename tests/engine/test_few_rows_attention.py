@@ -1,4 +1,4 @@
-"""Our attention for few rows, against a softmax in double precision and against itself.
+"""Our attention, against a softmax in double precision and against itself.
 
 ggml's own graph runs it on shapes of many models: grouped heads, keys wider than values, ALiBi,
 soft caps, sinks, windows, contexts that end anywhere.
@@ -185,6 +185,19 @@ def test_attention_is_the_softmax_of_its_definition(name: str) -> None:
     assert np.abs(ours - exact).max() < 1e-5 < np.abs(ggmls - exact).max()
 
 
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.n_cells > 90])
+def test_many_rows_are_what_each_is_alone(name: str) -> None:
+    """A prompt's, which are taken otherwise than a draft's."""
+    shape = SHAPES[name]
+    given = inputs(shape, n_rows=90)
+    together = attended(shape, given)
+    assert np.abs(together - expected(shape, given)).max() < 1e-5
+    for row in (0, 1, 15, 16, 63, 64, 89):
+        assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
+    for n_threads in (2, 3, 8):
+        assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads(name: str) -> None:
     shape = SHAPES[name]
@@ -242,6 +255,22 @@ def test_a_models_rows_are_exact_in_long_contexts(n_past: int) -> None:
         target.prefill([7 * n % 61 + 1 for n in range(n_past)], 0, lambda: False)
         decodes = [target.verify(ids[i : i + n_rows]).logits.copy() for i in range(0, 12, n_rows)]
         logits.append(np.concatenate(decodes))
+        target.close()
+    model.close()
+    assert all(np.array_equal(logits[0], other) for other in logits[1:])
+
+
+def test_how_a_models_prompt_is_cut_changes_no_bit() -> None:
+    """So that an answer does not tell what of its prompt was cached."""
+    model = Model(built_in_model())
+    prompt, rows = [7 * i % 4001 + 11 for i in range(290)], tiny.random_ids(3, seed=10)
+    logits = []
+    for cut in ([290], [1, 63, 64, 65, 97], [200, 90], [3] * 96 + [2]):
+        target = Target(model, n_ctx=1024, n_threads=2, hidden=HiddenSource.NONE)
+        ends = np.cumsum(cut).tolist()
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            target.prefill(prompt[start:end], 0, lambda: False)
+        logits.append(target.verify(rows).logits.copy())
         target.close()
     model.close()
     assert all(np.array_equal(logits[0], other) for other in logits[1:])

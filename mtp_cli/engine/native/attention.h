@@ -1,4 +1,4 @@
-// Attention of few rows over half-precision keys and values.
+// Attention over half-precision keys and values, of a draft's few rows or of a prompt's many.
 //
 // ggml takes a draft's rows one head, row and cell after another and adds the values up in half
 // precision; from 512 cells on it splits a single row's cells among the threads there are, so that
@@ -6,6 +6,9 @@
 // all rows and heads that read it, everything is added up in single precision, and how cells are
 // grouped depends on nothing but their number: a row has the same bits with any rows beside it and
 // any threads. They are not ggml's, which rounds more.
+//
+// Few rows share out the groups of cells among the threads; of many each thread takes some rows
+// with all their cells.
 //
 // Online softmax over groups of cells, merged at the end (Rabe and Staats 2021, arXiv:2112.05682;
 // Dao et al. 2023, "Flash-Decoding").
@@ -21,8 +24,9 @@
 
 namespace attention {
 
-constexpr int MOST_ROWS = 63;  // with more ggml takes them in tiles, which is faster
-constexpr int BLOCK = 32;      // cells that are widened at a time
+constexpr int FEW_ROWS = 63;
+constexpr int TILE = 16;   // rows that are taken together where there are more than few
+constexpr int BLOCK = 32;  // cells that are widened at a time
 constexpr size_t ALIGNED = 64;
 constexpr float NONE = -std::numeric_limits<float>::infinity();
 
@@ -41,7 +45,8 @@ inline int64_t n_groups(int64_t n_cells) {
     return n;
 }
 
-// A query is a row in one head. Those that read the same keys are numbered row by row.
+// Of all rows, or of a tile of them. A query is a row in one head; those that read the same keys are
+// numbered row by row.
 class Attention {
 public:
     explicit Attention(const abi::Tensor * op)
@@ -58,8 +63,9 @@ public:
           n_heads(q->ne[2]),
           n_kv_heads(k->ne[2]),
           per_key(n_heads / n_kv_heads),
+          groups(n_groups(n_cells)),
           n_queries(n_rows * per_key),
-          groups(n_groups(n_cells)) {
+          n_heads_kept(n_kv_heads) {
         memcpy(&scale, op->op_params, sizeof(float));
         memcpy(&max_bias, op->op_params + 1, sizeof(float));
         memcpy(&softcap, op->op_params + 2, sizeof(float));
@@ -74,17 +80,28 @@ public:
                             (!mask || (mask->ne[2] == 1 && mask->ne[3] == 1));
         const bool is_dense = q->nb[0] == 4 && k->nb[0] == 2 && v->nb[0] == 2;
         return has_types && is_one && is_dense && k->ne[0] % LANES == 0 && v->ne[0] % LANES == 0 &&
-               k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0 && q->ne[1] <= MOST_ROWS;
+               k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0;
     }
 
     size_t work_bytes(int n_threads) const {
-        return ALIGNED + sizeof(float) * (groups * n_kv_heads * n_queries * partial_size() +
-                                          n_threads * scratch_size());
+        const int64_t size = is_few() ? n_threads * scratch_size() + partials_size()
+                                      : n_threads * of_rows(0).tile_size();
+        return ALIGNED + sizeof(float) * size;
     }
 
     void compute(const abi::ComputeParams * params, const abi::Ggml & ggml) {
-        const int ith = params->ith, nth = params->nth;
         float * work = (float *)(((uintptr_t)params->wdata + ALIGNED - 1) / ALIGNED * ALIGNED);
+        if (is_few())
+            compute_few(params, ggml, work);
+        else
+            compute_many(params, ggml, work);
+    }
+
+private:
+    bool is_few() const { return n_rows <= FEW_ROWS; }
+
+    void compute_few(const abi::ComputeParams * params, const abi::Ggml & ggml, float * work) {
+        const int ith = params->ith, nth = params->nth;
         partials = work + nth * scratch_size();
         for (int64_t unit = ith; unit < groups * n_kv_heads; unit += nth)
             attend(unit / n_kv_heads, unit % n_kv_heads, work + ith * scratch_size());
@@ -94,20 +111,48 @@ public:
             merge(i / n_queries, i % n_queries);
     }
 
-private:
+    void compute_many(const abi::ComputeParams * params, const abi::Ggml & ggml, float * work) {
+        if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
+        ggml.barrier(params->threadpool);
+        const int64_t n_units = (n_rows + TILE - 1) / TILE * n_kv_heads;
+        float * scratch = work + params->ith * of_rows(0).tile_size();
+        for (int64_t unit = params->ith; unit < n_units;
+             unit = ggml.chunk_add(params->threadpool, 1)) {
+            // The last ones first: they see most.
+            const int64_t tile = (n_units - 1 - unit) / n_kv_heads, kv_head = unit % n_kv_heads;
+            Attention rows = of_rows(tile * TILE);
+            rows.partials = scratch + rows.scratch_size();
+            for (int64_t group = 0; group < groups; ++group) rows.attend(group, kv_head, scratch);
+            for (int64_t i = 0; i < rows.n_queries; ++i) rows.merge(kv_head, i);
+        }
+    }
+
+    // A tile, whose partial results are kept of one head's keys at a time
+    Attention of_rows(int64_t first) const {
+        Attention tile = *this;
+        tile.first_row = first;
+        tile.n_rows = std::min<int64_t>(TILE, n_rows - first);
+        tile.n_queries = tile.n_rows * per_key;
+        tile.n_heads_kept = 1;
+        return tile;
+    }
+
     // What one group of cells gives a query: dv weighted values, their weights' sum, the largest
     // score, which the weights are relative to
     int64_t partial_size() const { return dv + LANES; }
     float * partial(int64_t group, int64_t kv_head, int64_t query) const {
-        return partials + ((group * n_kv_heads + kv_head) * n_queries + query) * partial_size();
+        const int64_t head = kv_head % n_heads_kept;
+        return partials + ((group * n_heads_kept + head) * n_queries + query) * partial_size();
     }
+    int64_t partials_size() const { return groups * n_heads_kept * n_queries * partial_size(); }
+    int64_t tile_size() const { return scratch_size() + partials_size(); }
     // Of a thread: a block of keys or values, and for each query its weights, their sums so far,
     // and what the values so far are to be multiplied by
     int64_t scratch_size() const {
         return BLOCK * std::max(dk, dv) + n_queries * (BLOCK + 2 * LANES);
     }
 
-    int64_t row_of(int64_t query) const { return query / per_key; }
+    int64_t row_of(int64_t query) const { return first_row + query / per_key; }
     int64_t head_of(int64_t kv_head, int64_t query) const {
         return kv_head * per_key + query % per_key;
     }
@@ -124,7 +169,7 @@ private:
 
     bool is_masked(int64_t first, int n) const {
         if (!mask) return false;
-        for (int64_t row = 0; row < n_rows; ++row) {
+        for (int64_t row = first_row; row < first_row + n_rows; ++row) {
             const uint16_t * x = mask_of(row) + first;
             if (std::any_of(x, x + n, [](uint16_t m) { return m != 0xfc00; })) return false;
         }
@@ -135,19 +180,32 @@ private:
         return (const char *)x->data + first * x->nb[1] + kv_head * x->nb[2];
     }
 
+    // Where a cell of a block of keys begins, and how far apart its vectors lie: the same vectors of
+    // LANES cells stand side by side.
+    int64_t key_at(int c) const { return c / LANES * LANES * dk + c % LANES * LANES; }
+    static constexpr int64_t KEY_STEP = LANES * LANES;
+
     // A block of cells in single precision, zeros where there are no more. The hardware does not
     // foresee what is read next: the cells of `next`.
+    template <class Place>
     void widen(const abi::Tensor * x, int64_t kv_head, int64_t first, int n, float * out,
-               const abi::Tensor * next, int64_t next_first) const {
-        const int64_t width = x->ne[0];
+               Place place, int64_t step, const abi::Tensor * next, int64_t next_first) const {
         const char * cell = cells(x, kv_head, first);
         const char * ahead = cells(next, kv_head, std::min(next_first, n_cells - n));
-        for (int c = 0; c < n; ++c, cell += x->nb[1], ahead += next->nb[1], out += width) {
+        const int64_t n_vectors = x->ne[0] / LANES;
+        for (int c = 0; c < n; ++c, cell += x->nb[1], ahead += next->nb[1]) {
             for (int64_t i = 0; i < next->ne[0]; i += 32) _mm_prefetch(ahead + 2 * i, _MM_HINT_T0);
-            for (int64_t i = 0; i < width; i += LANES)
-                store(out + i, widen_f16((const uint16_t *)cell + i));
+            for (int64_t i = 0; i < n_vectors; ++i)
+                store(out + place(c) + i * step, widen_f16((const uint16_t *)cell + i * LANES));
         }
-        memset(out, 0, sizeof(float) * width * (BLOCK - n));
+        for (int c = n; c < BLOCK; ++c)
+            for (int64_t i = 0; i < n_vectors; ++i) store(out + place(c) + i * step, zeros());
+    }
+    void widen_keys(int64_t kv_head, int64_t first, int n, float * out) const {
+        widen(k, kv_head, first, n, out, [this](int c) { return key_at(c); }, KEY_STEP, v, first);
+    }
+    void widen_values(int64_t kv_head, int64_t first, int n, float * out) const {
+        widen(v, kv_head, first, n, out, [this](int c) { return c * dv; }, LANES, k, first + BLOCK);
     }
 
     // The cells of one group for all queries that read this head's keys
@@ -166,13 +224,13 @@ private:
         for (int64_t first = group_start(group); first < end; first += BLOCK) {
             const int n = (int)std::min<int64_t>(BLOCK, end - first);
             if (is_masked(first, n)) continue;
-            widen(k, kv_head, first, n, wide, v, first);
+            widen_keys(kv_head, first, n, wide);
             for (int64_t i = 0; i < n_queries; ++i) {
                 float & largest = partial(group, kv_head, i)[dv + 1];
                 score(kv_head, i, first, n, wide, weights + i * BLOCK);
                 factors[i] = weigh(weights + i * BLOCK, sums + i * LANES, largest);
             }
-            widen(v, kv_head, first, n, wide, k, first + BLOCK);
+            widen_values(kv_head, first, n, wide);
             float * found = partial(group, kv_head, 0);
             for (int64_t i = 0; i < n_queries;) {
                 const int64_t left = n_queries - i;
@@ -201,11 +259,12 @@ private:
         for (int c = 0; c < BLOCK; c += LANES) {
             Floats sums[LANES];
             for (int l = 0; l < LANES; ++l) sums[l] = zeros();
-            for (int64_t i = 0; i < dk; i += LANES) {
+            const float * side_by_side = keys + key_at(c);
+            for (int64_t i = 0; i < dk; i += LANES, side_by_side += KEY_STEP) {
                 const Floats part = load(x + i);
 #pragma GCC unroll 16
                 for (int l = 0; l < LANES; ++l)
-                    sums[l] = multiply_add(part, load(keys + (c + l) * dk + i), sums[l]);
+                    sums[l] = multiply_add(part, load(side_by_side + l * LANES), sums[l]);
             }
             store(out + c, multiply(sums_of_each(sums), all(scale)));
         }
@@ -301,7 +360,8 @@ private:
     static Floats exp_of(Floats x) { return ::exp_of(x); }
 
     const abi::Tensor *op, *q, *k, *v, *mask, *sinks;
-    const int64_t dk, dv, n_cells, n_rows, n_heads, n_kv_heads, per_key, n_queries, groups;
+    int64_t dk, dv, n_cells, n_rows, n_heads, n_kv_heads, per_key, groups, n_queries, n_heads_kept;
+    int64_t first_row = 0;
     float scale, max_bias, softcap;
     float * partials = nullptr;
 };
