@@ -91,7 +91,10 @@ class InstantContext:
 
 @dataclass
 class InstantTarget:
-    """A target whose decodes take no time: it follows the heads if told to, else it wanders."""
+    """A target whose decodes take no time: it follows the heads if told to, else it wanders.
+
+    All decodes give their rows in the same memory, as llama.cpp's do: it is in the caches.
+    """
 
     n_vocab: int
     agrees: bool
@@ -101,9 +104,9 @@ class InstantTarget:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(1)
         self._batch = Batch(512, N_EMBD, Reads.TOKENS)
-        self._logits = rng.normal(size=(64 + MAX_COPIED, self.n_vocab)).astype(np.float32)
-        if self.agrees:
-            self._logits[:, 5] = 25
+        self._logits = rng.normal(size=(1 + MAX_COPIED, self.n_vocab)).astype(np.float32)
+        self._chosen = [5] * len(self._logits)
+        self._logits[:, 5] = 25
         self._hidden = np.ones((1 + MAX_COPIED, N_EMBD), np.float32)
 
     def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
@@ -113,9 +116,16 @@ class InstantTarget:
     def verify(self, tokens: Sequence[int]) -> Rows:
         n = len(tokens)
         self._batch.fill(tokens, len(self.ids), 0, None)
+        if not self.agrees:
+            for row in range(n):
+                self._choose(row, 10 + 7919 * (len(self.ids) + row) % (self.n_vocab - 10))
         self.ids.extend(tokens)
-        first = len(self.ids) % 64
-        return Rows(self._logits[first : first + n], self._hidden[:n])
+        return Rows(self._logits[:n], self._hidden[:n])
+
+    def _choose(self, row: int, token: int) -> None:
+        self._logits[row, self._chosen[row]] = 0
+        self._logits[row, token] = 25
+        self._chosen[row] = token
 
     def truncate(self, n_past: int) -> int:
         del self.ids[n_past:]
