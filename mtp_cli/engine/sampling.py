@@ -7,6 +7,7 @@ verification, and keeps no text: the ids that a row follows come with it.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,10 @@ class Sampler:
     def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
         self.is_greedy = sampling.temperature < _COLDEST
         self.draws_drafts = draws_drafts and not self.is_greedy
-        self._sampling = sampling
+        self._temperature = sampling.temperature
+        self._truncated = functools.partial(
+            truncated, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p
+        )
         self._penalties = sampling.penalties
         self.n_before = self._penalties.n_before
         self._rng = np.random.default_rng(sampling.seed)
@@ -131,17 +135,7 @@ class Sampler:
     def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
         """The truncated distribution that `choose` draws from."""
         with self._penalties.on(logits, before):
-            return self._truncated(logits)
-
-    def _truncated(self, logits: Floats, sharpness: float = 1.0) -> Candidates:
-        how = self._sampling
-        return truncated(
-            logits,
-            top_k=how.top_k,
-            top_p=how.top_p,
-            min_p=how.min_p,
-            temperature=how.temperature / sharpness,
-        )
+            return self._truncated(logits, temperature=self._temperature)
 
     def propose(
         self,
@@ -164,7 +158,7 @@ class Sampler:
             # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best
-            q = self._truncated(logits, _SHARPNESS)
+            q = self._truncated(logits, temperature=self._temperature / _SHARPNESS)
         index = int(q.ids[q.index_at(self.random())])
         return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
 

@@ -97,7 +97,10 @@ class NgramDrafter:
 
     def _length(self, start: int, recent: list[int]) -> int:
         n = 0
-        while n < min(len(recent), start) and self._ids[start - 1 - n] == recent[-1 - n]:
+        before = self._ids[max(0, start - len(recent)) : start]
+        for earlier, now in zip(reversed(before), reversed(recent), strict=False):
+            if earlier != now:
+                break
             n += 1
         return n
 
