@@ -17,7 +17,7 @@ _FUNCTIONS = (
 
 
 @functools.cache
-def library() -> Any:
+def load() -> Any:
     """What the package was built with; None where it could not be built, or is out of date."""
     found = importlib.util.find_spec("mtp_cli.engine._native")
     if found is None or found.origin is None:

@@ -139,7 +139,7 @@ def _is_plain(logits: Floats) -> bool:
 
 @functools.cache
 def _library() -> Any:
-    library = compiled.library()
+    library = compiled.load()
     if library is None:
         return None
     row, n, number = ctypes.c_void_p, ctypes.c_int32, ctypes.c_double

@@ -25,7 +25,7 @@ from mtp_cli.engine.logits import (
 )
 from mtp_cli.errors import MtpError
 
-needs_compiled = pytest.mark.skipif(compiled.library() is None, reason="not compiled here")
+needs_compiled = pytest.mark.skipif(compiled.load() is None, reason="not compiled here")
 
 SIZES = [1, 15, 40, 511, 512, 513, 1500, 8192, 49_152, 50_001]
 
@@ -153,7 +153,7 @@ def test_a_package_that_could_not_be_compiled_answers_the_same(tmp_path: Path) -
         "from mtp_cli.engine import compiled, few_rows, logits\n"
         "row = np.random.default_rng(5).standard_normal(9000).astype(np.float32)\n"
         "found = logits.truncated(row, top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)\n"
-        "print(compiled.library(), few_rows.install(), few_rows.formats(), logits.best(row)[0])\n"
+        "print(compiled.load(), few_rows.install(), few_rows.formats(), logits.best(row)[0])\n"
         "print(*found.ids)\n"
     )
     done = subprocess.run(

@@ -24,8 +24,8 @@
 
 namespace attention {
 
-constexpr int FEW_ROWS = 63;
-constexpr int TILE = 16;   // rows that are taken together where there are more than few
+constexpr int FEW_ROWS = 63;  // more are taken in tiles
+constexpr int TILE = 16;
 constexpr int BLOCK = 32;  // cells that are widened at a time
 constexpr size_t ALIGNED = 64;
 constexpr float NONE = -std::numeric_limits<float>::infinity();
@@ -45,8 +45,8 @@ inline int64_t n_groups(int64_t n_cells) {
     return n;
 }
 
-// Of all rows, or of a tile of them. A query is a row in one head; those that read the same keys are
-// numbered row by row.
+// Of all rows, or of a tile of them. A query is a row in one head. Those that read the same keys
+// are numbered row by row.
 class Attention {
 public:
     explicit Attention(const abi::Tensor * op)
@@ -180,8 +180,8 @@ private:
         return (const char *)x->data + first * x->nb[1] + kv_head * x->nb[2];
     }
 
-    // Where a cell of a block of keys begins, and how far apart its vectors lie: the same vectors of
-    // LANES cells stand side by side.
+    // Where a cell of a block of keys begins, and how far apart its vectors lie: the same vectors
+    // of LANES cells stand side by side.
     int64_t key_at(int c) const { return c / LANES * LANES * dk + c % LANES * LANES; }
     static constexpr int64_t KEY_STEP = LANES * LANES;
 
