@@ -16,6 +16,12 @@ Floats = npt.NDArray[np.float32]
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
 
 
+def floats_at(address: int, n_rows: int, width: int) -> Floats:
+    """(n_rows, width) float32: a view of memory that is not Python's."""
+    array = (ctypes.c_float * (n_rows * width)).from_address(address)
+    return np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
+
+
 class Reads(Enum):
     """What rows are made of: token ids, hidden rows, or one of each side by side."""
 

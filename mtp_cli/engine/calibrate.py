@@ -40,7 +40,7 @@ N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads u
 _N_REMEMBERED = 64
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
-_VERSION = 7
+_VERSION = 8
 N_CTX_MIN = 64  # the least context that can be measured
 
 

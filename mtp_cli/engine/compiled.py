@@ -1,6 +1,6 @@
 """The compiled part of the package (`native/`), where it could be built.
 
-Owns finding it. `few_rows.py` and `logits.py` say what is in it, and do without it.
+Owns finding it. `few_rows.py`, `native_head.py` and `logits.py` say what is in it; all do without.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 _FUNCTIONS = (
     *("mtp_install", "mtp_enable", "mtp_vectors", "mtp_formats", "mtp_tensor_bytes"),
     *("mtp_best", "mtp_truncate"),
+    *("mtp_head_open", "mtp_head_close", "mtp_head_decode", "mtp_head_logits", "mtp_head_hidden"),
+    *("mtp_head_drop_from", "mtp_head_drop_before"),
 )
 
 

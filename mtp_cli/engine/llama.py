@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli.engine import few_rows
-from mtp_cli.engine.batch import SEQUENCE, Batch, Reads
+from mtp_cli.engine.batch import SEQUENCE, Batch, Reads, floats_at
 from mtp_cli.engine.binding import (
     errors,
     ext,
@@ -270,6 +270,10 @@ class Context:
         self.n_ctx = int(lib.llama_n_ctx(self.handle))
         self.n_rs_seq = int(lib.llama_n_rs_seq(self.handle))
 
+    @property
+    def n_embd(self) -> int:
+        return self.model.n_embd
+
     def _ask_for_nextn(self) -> None:
         """Ask for the rows of outputs, and for graphs whose memory is laid out with them.
 
@@ -345,9 +349,7 @@ class Context:
         if view is None:
             if len(self._views) >= _N_VIEWS:
                 self._views.clear()
-            array = (ctypes.c_float * (n_rows * width)).from_address(key[0])
-            view = np.frombuffer(memoryview(array), np.float32).reshape(-1, width)
-            self._views[key] = view
+            view = self._views[key] = floats_at(*key)
         return view
 
     def remove_from(self, position: int) -> bool:

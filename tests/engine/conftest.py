@@ -30,6 +30,7 @@ SPECS: dict[str, Callable[[], tiny.Spec]] = {
     "lfm2": tiny.lfm2,
     "lfm2-window": lambda: tiny.lfm2(window=tiny.WINDOW),
     "heads": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm"),
+    "heads-q8_0": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm").quantized(Q8_0),
     "heads-post": lambda: tiny.heads_for(tiny.llama(), hidden="post_norm"),
     "heads-trimmed": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm", n_draft=100),
 }

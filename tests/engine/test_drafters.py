@@ -12,16 +12,21 @@ from typing import Protocol
 import numpy as np
 import pytest
 
+from mtp_cli.engine import few_rows
 from mtp_cli.engine.drafters.base import Draft, likeliest
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_FORGOTTEN, N_WAITING, MtpDrafter
+from mtp_cli.engine.gguf_header import read_header
 from mtp_cli.engine.llama import Context, Floats, HiddenSource
+from mtp_cli.engine.native_head import NativeHead
 from mtp_cli.engine.target import MAX_DEPTH
 from tests.engine import tiny
-from tests.engine.conftest import Models
+from tests.engine.conftest import Files, Models
 
 # heads by kind: the tiny model that holds them, and how many are chained
 HEADS = {"reused": ("qwen35", 1), "chained": ("mimo2", 3), "beside": ("heads", 1)}
-every_kind = pytest.mark.parametrize("kind", HEADS)
+NATIVE = "native"  # in code of our own
+needs_kernels = pytest.mark.skipif(few_rows.install() is None, reason="no kernels here")
+every_kind = pytest.mark.parametrize("kind", [*HEADS, pytest.param(NATIVE, marks=needs_kernels)])
 
 
 class Drafters(Protocol):
@@ -35,10 +40,15 @@ TOLERANCE = 0.01  # of a probability: rows read in one batch or in many round di
 
 
 @pytest.fixture
-def new_drafter(tiny_model: Models) -> Iterator[Drafters]:
+def new_drafter(tiny_model: Models, tiny_file: Files) -> Iterator[Drafters]:
     drafters: list[MtpDrafter] = []
 
     def make(kind: str, n_ctx: int = 1024) -> MtpDrafter:
+        if kind == NATIVE:
+            header = read_header(tiny_file("heads-q8_0"))
+            head = NativeHead(header, n_ctx=n_ctx, n_batch=N_BATCH, n_threads=1)
+            drafters.append(MtpDrafter(head))
+            return drafters[-1]
         name, n_chained = HEADS[kind]
         context = Context(
             tiny_model(name),

@@ -1,6 +1,7 @@
 """Drafts with multi-token prediction heads: in the model's file or beside it, reused or chained.
 
-Owns the head's context and the rows it still has to read. Knows nothing of verification.
+Owns the head's context and the rows it still has to read. Knows nothing of verification, or of what
+runs the head.
 
 The head at position p reads the token x_p and the target's hidden row of position p - 1, and
 predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things follow.
@@ -16,11 +17,12 @@ predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things foll
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
-from mtp_cli.engine.llama import Context, Floats
+from mtp_cli.engine.llama import Floats, Model
 from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
 
@@ -28,6 +30,30 @@ N_WAITING = 32  # rows kept while nothing is drafted: more make drafts no better
 N_FORGOTTEN = N_WAITING // 4  # of them at once, when one more comes
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
 N_CTX = 512  # rows a head remembers: it drafts no better with more (benchmarks/LOG.md)
+
+
+class HeadContext(Protocol):
+    """What runs heads: a llama.cpp context (`llama.Context`), or code of our own."""
+
+    n_ctx: int
+
+    @property
+    def n_embd(self) -> int: ...
+    def decode(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        first_output: int = 0,
+        hidden: Floats | None = None,
+    ) -> None: ...
+    def logits(self) -> Floats: ...
+    def hidden(self) -> Floats | None: ...
+    def remove_from(self, position: int) -> bool: ...
+    def remove_before(self, position: int) -> bool: ...
+    def clear(self) -> None: ...
+    def use_head(self, index: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class _Waiting:
@@ -73,20 +99,20 @@ class MtpDrafter:
     scale:      (n_embd,) float32 that every target row is multiplied with to become the row the
                 head was trained on, None for as it is
     n_chained:  1 for one head reused at every step, else the number of heads, one per step
-    owns_model: whether the context's model is the heads' own, to be closed with them
+    model:      the heads' own in llama.cpp, to be closed with them; None where they have none
     """
 
     def __init__(
         self,
-        context: Context,
+        context: HeadContext,
         *,
         vocabulary: DraftVocabulary | None = None,
         scale: Floats | None = None,
         n_chained: int = 1,
-        owns_model: bool = False,
+        model: Model | None = None,
     ) -> None:
         self._context = context
-        self._owns_model = owns_model
+        self._model = model
         self._scale = scale
         self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
         self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
@@ -95,7 +121,7 @@ class MtpDrafter:
         self.n_window = N_OUTPUTS
         self._n_heads = n_chained
         self._gives_last_row = _gives_last_row(context)
-        self._waiting = _Waiting(context.model.n_embd)
+        self._waiting = _Waiting(context.n_embd)
         self._carry: Floats | None = None  # the target's row of the position before the next one
         self._next = 0  # the next position the target will be seen to decode
         self._n_read = 0  # the head's KV holds true rows before this position
@@ -226,17 +252,17 @@ class MtpDrafter:
 
     def close(self) -> None:
         self._context.close()
-        if self._owns_model:
-            self._context.model.close()
+        if self._model is not None:
+            self._model.close()
 
 
-def _gives_last_row(context: Context) -> bool:
+def _gives_last_row(context: HeadContext) -> bool:
     """Whether the hidden row of a decode with one output is that output's.
 
     Some of llama.cpp's MTP graphs (qwen35, glm4moe, deepseek2, ...) hand out the decode's first
     rows, whichever were asked for; there, the newest row has to be a decode of its own.
     """
-    rows = np.random.default_rng(0).standard_normal((2, context.model.n_embd)).astype(np.float32)
+    rows = np.random.default_rng(0).standard_normal((2, context.n_embd)).astype(np.float32)
 
     def decoded(n_rows: int, position: int) -> Floats:
         context.decode(

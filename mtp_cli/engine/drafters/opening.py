@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 
+from mtp_cli.engine import native_head
+from mtp_cli.engine.binding import supports_gpu
 from mtp_cli.engine.drafters.base import Drafter
 from mtp_cli.engine.drafters.independent import IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
+from mtp_cli.engine.gguf_header import read_header
 from mtp_cli.engine.llama import Context, HiddenSource, Model
+from mtp_cli.engine.native_head import NativeHead
 from mtp_cli.engine.pairing import Pairing
 from mtp_cli.engine.target import Target
 
@@ -29,16 +33,22 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
             n_threads=n_threads,
             n_gpu_layers=n_gpu_layers,
         )
-    is_beside = pairing.path is not None
+    n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
+    n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
+    if pairing.path is not None and not (supports_gpu() and n_gpu_layers):
+        header = read_header(pairing.path)
+        if native_head.can_run(header):
+            head = NativeHead(header, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+            return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
     with contextlib.ExitStack() as opened:
-        model = target.model
+        own = None
         if pairing.path is not None:
-            model = Model(pairing.path, n_gpu_layers=n_gpu_layers)
-            opened.callback(model.close)
+            own = Model(pairing.path, n_gpu_layers=n_gpu_layers)
+            opened.callback(own.close)
         context = Context(
-            model,
-            n_ctx=target.n_ctx if pairing.shares_kv else max(_N_ROWS_MIN, min(N_CTX, target.n_ctx)),
-            n_batch=1 if pairing.shares_kv else max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx)),
+            own or target.model,
+            n_ctx=target.n_ctx if pairing.shares_kv else n_ctx,
+            n_batch=1 if pairing.shares_kv else n_batch,
             n_outputs=1,
             n_threads=n_threads,
             hidden=HiddenSource.NEXTN,
@@ -53,5 +63,5 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         vocabulary=pairing.vocabulary,
         scale=pairing.scale,
         n_chained=pairing.n_heads,
-        owns_model=is_beside,
+        model=own,
     )

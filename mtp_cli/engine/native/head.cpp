@@ -1,0 +1,344 @@
+// The forward pass of a head as mtp-train makes them: one block like a trunk's layer, over a draft
+// vocabulary, in Q8_0. The arithmetic is that of llama.cpp's `mimo2` MTP graph
+// (src/models/mimo2.cpp).
+//
+// A draft step of a small head takes llama.cpp as long for what goes on around the products as for
+// the products: it builds a graph whenever the number of rows changes, and runs thirty operations
+// one after another. Here a step is one parallel region with six barriers, and of all rows but the
+// last only keys and values are kept. Knows nothing of files, drafts or Python.
+
+#include "ggml_abi.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <vector>
+
+#if defined(__x86_64__)
+#include "vectors.h"
+#endif
+
+namespace head {
+
+struct Shape {
+    int32_t n_embd, n_head, n_head_kv, head_dim, n_ff, n_vocab;
+    int32_t n_ctx, n_batch, n_threads;
+    float rms_eps, rope_base;
+};
+
+// Matrices in Q8_0, an output's weights side by side; norms in float
+struct Weights {
+    const char *token_embd, *output, *eh_proj, *qkv, *attn_output, *ffn_gate, *ffn_up, *ffn_down;
+    const float *enorm, *hnorm, *attn_norm, *ffn_norm, *head_norm;
+};
+
+// Of ggml and of the OpenMP runtime it uses, whose threads are the ones that wait for work
+struct Functions {
+    const abi::TypeTraits * (*type_traits)(int type);
+    void (*parallel)(void (*run)(void *), void * data, unsigned n_threads, unsigned flags);
+    void (*barrier)();
+    int (*thread_num)();
+    int (*num_threads)();
+};
+
+}  // namespace head
+
+#ifdef MTP_VECTORS
+#include "products.h"
+
+namespace head {
+
+using Kernel = Dots<Q8_0>;
+using Unit = Kernel::Unit;
+
+inline int n_blocks(int n) { return n / Kernel::BLOCK; }
+
+inline float dot(const float * a, const float * b, int n) {
+    Floats sum = zeros();
+    for (int i = 0; i < n; i += LANES) sum = multiply_add(load(a + i), load(b + i), sum);
+    return sum_lanes(sum);
+}
+
+class Head {
+public:
+    Head(const Shape & shape, const Weights & weights, const Functions & functions)
+        : s(shape),
+          w(weights),
+          f(functions),
+          round(f.type_traits(abi::Q8_0)->from_float),
+          n_q(s.n_head * s.head_dim),
+          n_kv(s.n_head_kv * s.head_dim),
+          n_qkv(n_q + 2 * n_kv),
+          rates(s.head_dim / 2),
+          keys((size_t)s.n_ctx * n_kv),
+          values(keys.size()),
+          x((size_t)s.n_batch * s.n_embd),
+          qkv((size_t)s.n_batch * n_qkv),
+          attended(n_q),
+          y(s.n_embd),
+          gated(s.n_ff),
+          hidden(s.n_embd),
+          logits(s.n_vocab),
+          threads(s.n_threads) {
+        for (int i = 0; i < s.head_dim / 2; ++i)
+            rates[i] = std::pow(s.rope_base, -2.0f * i / s.head_dim);
+        const int widest = std::max({2 * s.n_embd, s.n_ff, n_q});
+        for (Thread & thread : threads) {
+            thread.rows.resize(std::max(s.n_batch * 2 * s.n_embd, s.n_ff));
+            thread.scores.resize(s.n_ctx + LANES);
+            thread.units.reset(new Unit[(size_t)n_blocks(widest) * units_of<Kernel>(s.n_batch)]);
+        }
+    }
+
+    // Rows at `position` and after, behind the cells that are held; `rows` holds n of n_embd.
+    void decode(const int32_t * ids, const float * rows, int n, int position) {
+        if (n_cells == 0) first_position = position;
+        tokens = ids, given = rows, n_rows = n, first = n_cells;
+        n_cells += n;
+        f.parallel([](void * self) { ((Head *)self)->run(); }, this, s.n_threads, 0);
+    }
+
+    void drop_from(int position) {
+        n_cells = std::min(n_cells, std::max(0, position - first_position));
+    }
+
+    void drop_before(int position) {
+        const int n = std::min(n_cells, std::max(0, position - first_position));
+        for (std::vector<uint16_t> * cells : {&keys, &values}) {
+            uint16_t * to = cells->data();
+            memmove(to, to + (size_t)n * n_kv, (size_t)(n_cells - n) * n_kv * sizeof(*to));
+        }
+        n_cells -= n, first_position += n;
+    }
+
+    int room() const { return s.n_ctx - n_cells; }
+    bool knows(const int32_t * ids, int n) const {
+        return std::all_of(ids, ids + n, [this](int32_t id) { return 0 <= id && id < s.n_vocab; });
+    }
+    bool ends_before(int position) const {
+        return n_cells == 0 || position == first_position + n_cells;
+    }
+    const float * last_logits() const { return logits.data(); }
+    const float * last_hidden() const { return hidden.data(); }
+
+private:
+    struct Thread {
+        std::vector<float> rows, scores;
+        std::unique_ptr<Unit[]> units;
+    };
+
+    // A thread's part of the work
+    void run() {
+        const int thread = f.thread_num(), n_threads = f.num_threads();
+        const auto part = [=](int n, int i) { return (int)((int64_t)n * i / n_threads); };
+        const auto from = [=](int n) { return part(n, thread); };
+        const auto to = [=](int n) { return part(n, thread + 1); };
+        Thread & own = threads[thread];
+        float * rows = own.rows.data();
+        const int d = s.n_embd;
+        // Rows are normed and rounded by every thread for itself: it takes less than to wait.
+        const auto multiply = [&](const char * matrix, int n_in, float * out, int stride, int n,
+                                  int first_column, int last_column) {
+            multiply_groups<Kernel>(matrix, n_blocks(n_in), own.units.get(), units_of<Kernel>(n),
+                                    first_column / Kernel::COLUMNS, last_column / Kernel::COLUMNS,
+                                    out, stride, n);
+        };
+        const auto pack = [&](const float * in, int n_in, int n) {
+            pack_rows<Kernel>(round, in, n_in, n, own.units.get(), units_of<Kernel>(n), 0,
+                              n_blocks(n_in));
+        };
+        // Of `n` columns, so many at a time, this thread's
+        const auto share = [&](const char * matrix, int n_in, float * out, int stride, int n,
+                               int n_out, int at_a_time) {
+            const int n_parts = n_out / at_a_time;
+            multiply(matrix, n_in, out, stride, n, from(n_parts) * at_a_time,
+                     to(n_parts) * at_a_time);
+        };
+        constexpr int COLUMNS = Kernel::COLUMNS;
+
+        for (int r = 0; r < n_rows; ++r) {
+            float * row = rows + (size_t)r * 2 * d;
+            embed(tokens[r], row);
+            norm(row, w.enorm, row);
+            norm(given + (size_t)r * d, w.hnorm, row + d);
+        }
+        pack(rows, 2 * d, n_rows);
+        share(w.eh_proj, 2 * d, x.data(), d, n_rows, d, COLUMNS);
+        f.barrier();
+
+        for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
+        pack(rows, d, n_rows);
+        const int n_heads = s.n_head + 2 * s.n_head_kv;
+        share(w.qkv, d, qkv.data(), n_qkv, n_rows, n_qkv, s.head_dim);
+        for (int h = from(n_heads); h < to(n_heads); ++h) place(h);
+        f.barrier();
+
+        for (int h = from(s.n_head); h < to(s.n_head); ++h) attend(h, own.scores.data());
+        f.barrier();
+
+        const float * last = &x[(size_t)(n_rows - 1) * d];
+        pack(attended.data(), n_q, 1);
+        share(w.attn_output, n_q, y.data(), d, 1, d, COLUMNS);
+        add_own(last, y.data(), from(d / COLUMNS) * COLUMNS, to(d / COLUMNS) * COLUMNS);
+        f.barrier();
+
+        norm(y.data(), w.ffn_norm, rows);
+        pack(rows, d, 1);
+        float * up = rows;  // it has been packed
+        share(w.ffn_gate, d, gated.data(), s.n_ff, 1, s.n_ff, COLUMNS);
+        share(w.ffn_up, d, up, s.n_ff, 1, s.n_ff, COLUMNS);
+        for (int i = from(s.n_ff / COLUMNS) * COLUMNS; i < to(s.n_ff / COLUMNS) * COLUMNS; ++i)
+            gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];
+        f.barrier();
+
+        pack(gated.data(), s.n_ff, 1);
+        share(w.ffn_down, s.n_ff, hidden.data(), d, 1, d, COLUMNS);
+        add_own(y.data(), hidden.data(), from(d / COLUMNS) * COLUMNS, to(d / COLUMNS) * COLUMNS);
+        f.barrier();
+
+        norm(hidden.data(), w.head_norm, rows);
+        pack(rows, d, 1);
+        share(w.output, d, logits.data(), s.n_vocab, 1, s.n_vocab, COLUMNS);
+        if (s.n_vocab % COLUMNS != 0 && thread == n_threads - 1) {  // the last ones, some anew
+            const int start = s.n_vocab - COLUMNS;
+            const size_t row_bytes = group_bytes<Kernel>(n_blocks(d)) / COLUMNS;
+            multiply(w.output + start * row_bytes, d, &logits[start], s.n_vocab, 1, 0, COLUMNS);
+        }
+    }
+
+    static void add_own(const float * from, float * to, int first, int last) {
+        for (int i = first; i < last; ++i) to[i] += from[i];
+    }
+
+    void embed(int32_t token, float * out) const {
+        const auto * blocks =
+            (const Q8_0::Block *)w.token_embd + (size_t)token * n_blocks(s.n_embd);
+        for (int b = 0; b < n_blocks(s.n_embd); ++b)
+            for (int i = 0; i < 32; ++i) out[32 * b + i] = _cvtsh_ss(blocks[b].d) * blocks[b].qs[i];
+    }
+
+    void norm(const float * in, const float * weight, float * out) const {
+        const float scale = 1 / std::sqrt(dot(in, in, s.n_embd) / s.n_embd + s.rms_eps);
+        for (int i = 0; i < s.n_embd; ++i) out[i] = in[i] * scale * weight[i];
+    }
+
+    // A head of every row: queries are turned where they are, keys and values go into their cells.
+    void place(int h) {
+        const int dim = s.head_dim;
+        for (int r = 0; r < n_rows; ++r) {
+            float * row = &qkv[(size_t)r * n_qkv + h * dim];
+            if (h < s.n_head + s.n_head_kv) rotate(row, first_position + first + r);
+            if (h < s.n_head) continue;
+            const int kv = h - s.n_head;
+            std::vector<uint16_t> & cells = kv < s.n_head_kv ? keys : values;
+            uint16_t * cell = &cells[(size_t)(first + r) * n_kv + kv % s.n_head_kv * dim];
+            for (int i = 0; i < dim; ++i) cell[i] = _cvtss_sh(row[i], 0);
+        }
+    }
+
+    // RoPE, the first half of a head against the second (neox)
+    void rotate(float * row, int position) const {
+        const int half = s.head_dim / 2;
+        for (int i = 0; i < half; ++i) {
+            const float angle = position * rates[i], c = std::cos(angle), t = std::sin(angle);
+            const float left = row[i], right = row[i + half];
+            row[i] = left * c - right * t;
+            row[i + half] = right * c + left * t;
+        }
+    }
+
+    // The last row's attention in one head: it sees every cell.
+    void attend(int h, float * scores) {
+        const int dim = s.head_dim, kv = h / (s.n_head / s.n_head_kv) * dim;
+        const float * query = &qkv[(size_t)(n_rows - 1) * n_qkv + h * dim];
+        const float scale = 1 / std::sqrt((float)dim);
+        float most = -INFINITY;
+        for (int c = 0; c < n_cells; ++c) {
+            const uint16_t * key = &keys[(size_t)c * n_kv + kv];
+            Floats sum = zeros();
+            for (int i = 0; i < dim; i += LANES)
+                sum = multiply_add(load(query + i), widen_f16(key + i), sum);
+            scores[c] = scale * sum_lanes(sum);
+            most = std::max(most, scores[c]);
+        }
+        for (int c = n_cells; c < n_cells + LANES; ++c) scores[c] = -INFINITY;
+        Floats sums = zeros();
+        for (int c = 0; c < n_cells; c += LANES) {
+            const Floats weights = exp_of(subtract(load(scores + c), all(most)));
+            store(scores + c, weights);
+            sums = add(sums, weights);
+        }
+        const float share = 1 / sum_lanes(sums);
+        float * out = &attended[(size_t)h * dim];
+        for (int i = 0; i < dim; i += LANES) {
+            Floats sum = zeros();
+            for (int c = 0; c < n_cells; ++c)
+                sum = multiply_add(all(scores[c]), widen_f16(&values[(size_t)c * n_kv + kv + i]),
+                                   sum);
+            store(out + i, multiply(sum, all(share)));
+        }
+    }
+
+    const Shape s;
+    const Weights w;
+    const Functions f;
+    const decltype(abi::TypeTraits::from_float) round;
+    const int n_q, n_kv, n_qkv;
+    std::vector<float> rates;
+    std::vector<uint16_t> keys, values;  // (n_ctx, n_kv) in half precision
+    int n_cells = 0, first_position = 0;
+    // Of the decode under way
+    const int32_t * tokens = nullptr;
+    const float * given = nullptr;
+    int n_rows = 0, first = 0;
+    std::vector<float> x, qkv, attended, y, gated, hidden, logits;
+    std::vector<Thread> threads;
+};
+
+}  // namespace head
+
+extern "C" void * mtp_head_open(const head::Shape * shape, const head::Weights * weights,
+                                const head::Functions * functions) {
+    return new (std::nothrow) head::Head(*shape, *weights, *functions);
+}
+extern "C" void mtp_head_close(void * head) { delete (head::Head *)head; }
+
+// 1 where the rows find no room, 2 where `position` does not follow the last cell held or a token
+// is outside the vocabulary; else 0.
+extern "C" int mtp_head_decode(void * head, const int32_t * tokens, const float * hidden,
+                               int n_rows, int position) {
+    head::Head & h = *(head::Head *)head;
+    if (n_rows > h.room()) return 1;
+    if (!h.ends_before(position) || !h.knows(tokens, n_rows)) return 2;
+    h.decode(tokens, hidden, n_rows, position);
+    return 0;
+}
+extern "C" void mtp_head_drop_from(void * head, int position) {
+    ((head::Head *)head)->drop_from(position);
+}
+extern "C" void mtp_head_drop_before(void * head, int position) {
+    ((head::Head *)head)->drop_before(position);
+}
+extern "C" const float * mtp_head_logits(void * head) {
+    return ((head::Head *)head)->last_logits();
+}
+extern "C" const float * mtp_head_hidden(void * head) {
+    return ((head::Head *)head)->last_hidden();
+}
+
+#else
+
+extern "C" void * mtp_head_open(const head::Shape *, const head::Weights *,
+                                const head::Functions *) {
+    return nullptr;
+}
+extern "C" void mtp_head_close(void *) {}
+extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int) { return 1; }
+extern "C" void mtp_head_drop_from(void *, int) {}
+extern "C" void mtp_head_drop_before(void *, int) {}
+extern "C" const float * mtp_head_logits(void *) { return nullptr; }
+extern "C" const float * mtp_head_hidden(void *) { return nullptr; }
+
+#endif
