@@ -141,8 +141,9 @@ def test_ggml_rounds_several_rows_otherwise_so_that_ours_were_at_work(
 
 @needs_kernels
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "F16", "BF16"])
-def test_widths_that_no_kernel_divides_are_ggmls(tmp_path: Path, kind: str) -> None:
-    """96 is no whole number of 64 halves, and 258 ids none of groups of four or eight rows."""
+def test_widths_that_no_kernel_divides(tmp_path: Path, kind: str) -> None:
+    """96 is no whole number of 64 halves: ggml's. 258 ids are none of groups of four: the last four
+    are taken together, two of them anew."""
     spec = tiny.llama().quantized(gguf.GGMLQuantizationType[kind])
     model = Model(spec.write(tmp_path / "odd.gguf"))
     try:

@@ -61,12 +61,11 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
 
     // Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends
     // with weights that were fetched for nothing, so that more of them cost more.
-    const int64_t n_groups = weights->ne[1] / Kernel::COLUMNS;
     const int64_t n_chunks = nth == 1 ? 1 : 2 * nth;
     for (int64_t chunk = ith; chunk < n_chunks; chunk = ggml.chunk_add(params->threadpool, 1)) {
-        multiply_groups<Kernel>((const char *)weights->data, n_blocks, units, n,
-                                n_groups * chunk / n_chunks, n_groups * (chunk + 1) / n_chunks,
-                                (float *)op->data, op->nb[1] / sizeof(float), n_rows);
+        multiply_part<Kernel>((const char *)weights->data, n_blocks, weights->ne[1], units, n,
+                              chunk, n_chunks, (float *)op->data, op->nb[1] / sizeof(float),
+                              n_rows);
     }
 }
 
@@ -85,9 +84,12 @@ public:
         static Product product;
         const abi::Tensor * weights = op->src[0];
         const bool is_whole =
-            weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::COLUMNS == 0;
+            weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::SIDE_BY_SIDE == 0;
+        const bool has_group = weights->ne[1] >= Kernel::COLUMNS;
         const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
-        return is_whole && is_dense && op->src[1]->ne[1] <= Kernel::MOST_ROWS ? &product : nullptr;
+        return is_whole && has_group && is_dense && op->src[1]->ne[1] <= Kernel::MOST_ROWS
+                   ? &product
+                   : nullptr;
     }
 };
 

@@ -129,87 +129,111 @@ private:
         std::unique_ptr<Unit[]> units;
     };
 
-    // A thread's part of the work
-    void run() {
-        const int thread = f.thread_num(), n_threads = f.num_threads();
-        const auto part = [=](int n, int i) { return (int)((int64_t)n * i / n_threads); };
-        const auto from = [=](int n) { return part(n, thread); };
-        const auto to = [=](int n) { return part(n, thread + 1); };
-        Thread & own = threads[thread];
-        float * rows = own.rows.data();
-        const int d = s.n_embd;
-        // Rows are normed and rounded by every thread for itself: it takes less than to wait.
-        const auto multiply = [&](const char * matrix, int n_in, float * out, int stride, int n,
-                                  int first_column, int last_column) {
-            multiply_groups<Kernel>(matrix, n_blocks(n_in), own.units.get(), units_of<Kernel>(n),
-                                    first_column / Kernel::COLUMNS, last_column / Kernel::COLUMNS,
-                                    out, stride, n);
-        };
-        const auto pack = [&](const float * in, int n_in, int n) {
-            pack_rows<Kernel>(round, in, n_in, n, own.units.get(), units_of<Kernel>(n), 0,
-                              n_blocks(n_in));
-        };
-        // Of `n` columns, so many at a time, this thread's
-        const auto share = [&](const char * matrix, int n_in, float * out, int stride, int n,
-                               int n_out, int at_a_time) {
-            const int n_parts = n_out / at_a_time;
-            multiply(matrix, n_in, out, stride, n, from(n_parts) * at_a_time,
-                     to(n_parts) * at_a_time);
-        };
-        constexpr int COLUMNS = Kernel::COLUMNS;
+    // What is one thread's: of n columns, taken so many at a time, the ones from `from` to `to`
+    struct Range {
+        int from, to;
+    };
+    struct Worker {
+        Head & head;
+        Thread & own;
+        int thread, n_threads;
 
+        Range range(int n, int at_a_time) const {
+            const int64_t n_parts = n / at_a_time;
+            return {(int)(n_parts * thread / n_threads) * at_a_time,
+                    (int)(n_parts * (thread + 1) / n_threads) * at_a_time};
+        }
+        // Every thread rounds the rows for itself: that takes less than to wait for others.
+        void pack(const float * rows, int n_in, int n) {
+            pack_rows<Kernel>(head.round, rows, n_in, n, own.units.get(), units_of<Kernel>(n), 0,
+                              n_blocks(n_in));
+        }
+        // The rows packed last, of n_in, times these columns of a matrix
+        void multiply(const char * matrix, int n_in, int n, Range columns, float * out,
+                      int stride) {
+            multiply_groups<Kernel>(matrix, n_blocks(n_in), own.units.get(), units_of<Kernel>(n),
+                                    columns.from / Kernel::COLUMNS, columns.to / Kernel::COLUMNS,
+                                    out, stride, n);
+        }
+    };
+
+    void run() {
+        Worker worker{*this, threads[f.thread_num()], f.thread_num(), f.num_threads()};
+        read(worker);
+        f.barrier();
+        place(worker);
+        f.barrier();
+        for (Range heads = worker.range(s.n_head, 1); heads.from < heads.to; ++heads.from)
+            attend(heads.from, worker.own.scores.data());
+        f.barrier();
+        add_attention(worker);
+        f.barrier();
+        gate(worker);
+        f.barrier();
+        add_ffn(worker);
+        f.barrier();
+        score(worker);
+    }
+
+    // x: tokens and given rows, normed side by side, projected
+    void read(Worker & worker) {
+        const int d = s.n_embd;
+        float * rows = worker.own.rows.data();
         for (int r = 0; r < n_rows; ++r) {
             float * row = rows + (size_t)r * 2 * d;
             embed(tokens[r], row);
             norm(row, w.enorm, row);
             norm(given + (size_t)r * d, w.hnorm, row + d);
         }
-        pack(rows, 2 * d, n_rows);
-        share(w.eh_proj, 2 * d, x.data(), d, n_rows, d, COLUMNS);
-        f.barrier();
-
-        for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
-        pack(rows, d, n_rows);
-        const int n_heads = s.n_head + 2 * s.n_head_kv;
-        share(w.qkv, d, qkv.data(), n_qkv, n_rows, n_qkv, s.head_dim);
-        for (int h = from(n_heads); h < to(n_heads); ++h) place(h);
-        f.barrier();
-
-        for (int h = from(s.n_head); h < to(s.n_head); ++h) attend(h, own.scores.data());
-        f.barrier();
-
-        const float * last = &x[(size_t)(n_rows - 1) * d];
-        pack(attended.data(), n_q, 1);
-        share(w.attn_output, n_q, y.data(), d, 1, d, COLUMNS);
-        add_own(last, y.data(), from(d / COLUMNS) * COLUMNS, to(d / COLUMNS) * COLUMNS);
-        f.barrier();
-
-        norm(y.data(), w.ffn_norm, rows);
-        pack(rows, d, 1);
-        float * up = rows;  // it has been packed
-        share(w.ffn_gate, d, gated.data(), s.n_ff, 1, s.n_ff, COLUMNS);
-        share(w.ffn_up, d, up, s.n_ff, 1, s.n_ff, COLUMNS);
-        for (int i = from(s.n_ff / COLUMNS) * COLUMNS; i < to(s.n_ff / COLUMNS) * COLUMNS; ++i)
-            gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];
-        f.barrier();
-
-        pack(gated.data(), s.n_ff, 1);
-        share(w.ffn_down, s.n_ff, hidden.data(), d, 1, d, COLUMNS);
-        add_own(y.data(), hidden.data(), from(d / COLUMNS) * COLUMNS, to(d / COLUMNS) * COLUMNS);
-        f.barrier();
-
-        norm(hidden.data(), w.head_norm, rows);
-        pack(rows, d, 1);
-        share(w.output, d, logits.data(), s.n_vocab, 1, s.n_vocab, COLUMNS);
-        if (s.n_vocab % COLUMNS != 0 && thread == n_threads - 1) {  // the last ones, some anew
-            const int start = s.n_vocab - COLUMNS;
-            const size_t row_bytes = group_bytes<Kernel>(n_blocks(d)) / COLUMNS;
-            multiply(w.output + start * row_bytes, d, &logits[start], s.n_vocab, 1, 0, COLUMNS);
-        }
+        worker.pack(rows, 2 * d, n_rows);
+        worker.multiply(w.eh_proj, 2 * d, n_rows, worker.range(d, Kernel::COLUMNS), x.data(), d);
     }
 
-    static void add_own(const float * from, float * to, int first, int last) {
-        for (int i = first; i < last; ++i) to[i] += from[i];
+    // Queries, keys and values; whole heads are one thread's, so that it can turn and store them.
+    void place(Worker & worker) {
+        const int d = s.n_embd;
+        float * rows = worker.own.rows.data();
+        for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
+        worker.pack(rows, d, n_rows);
+        const Range columns = worker.range(n_qkv, s.head_dim);
+        worker.multiply(w.qkv, d, n_rows, columns, qkv.data(), n_qkv);
+        for (int c = columns.from; c < columns.to; c += s.head_dim) place(c / s.head_dim);
+    }
+
+    // y: the last row's attention, on top of its x
+    void add_attention(Worker & worker) {
+        const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
+        const float * last = &x[(size_t)(n_rows - 1) * s.n_embd];
+        worker.pack(attended.data(), n_q, 1);
+        worker.multiply(w.attn_output, n_q, 1, columns, y.data(), s.n_embd);
+        for (int i = columns.from; i < columns.to; ++i) y[i] += last[i];
+    }
+
+    void gate(Worker & worker) {
+        const Range columns = worker.range(s.n_ff, Kernel::COLUMNS);
+        float * up = worker.own.rows.data();
+        norm(y.data(), w.ffn_norm, up);
+        worker.pack(up, s.n_embd, 1);
+        worker.multiply(w.ffn_gate, s.n_embd, 1, columns, gated.data(), s.n_ff);
+        worker.multiply(w.ffn_up, s.n_embd, 1, columns, up, s.n_ff);
+        for (int i = columns.from; i < columns.to; ++i)
+            gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];  // SiLU
+    }
+
+    // hidden: the row before the head norm
+    void add_ffn(Worker & worker) {
+        const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
+        worker.pack(gated.data(), s.n_ff, 1);
+        worker.multiply(w.ffn_down, s.n_ff, 1, columns, hidden.data(), s.n_embd);
+        for (int i = columns.from; i < columns.to; ++i) hidden[i] += y[i];
+    }
+
+    void score(Worker & worker) {
+        float * row = worker.own.rows.data();
+        norm(hidden.data(), w.head_norm, row);
+        worker.pack(row, s.n_embd, 1);
+        multiply_part<Kernel>(w.output, n_blocks(s.n_embd), s.n_vocab, worker.own.units.get(), 1,
+                              worker.thread, worker.n_threads, logits.data(), s.n_vocab, 1);
     }
 
     void embed(int32_t token, float * out) const {

@@ -242,8 +242,10 @@ using BF16 = InFloat32<abi::BF16, N_SUMS_BF16, widen_bf16, sum_bf16>;
 
 template <class Format>
 struct Halves {
-    static constexpr int BLOCK = 64, COLUMNS = 1, SIDE_BY_SIDE = 1, ROWS = 1, MOST_ROWS = 16;
     static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
+    // More columns share what is loaded of a row, as far as there are registers for their sums.
+    static constexpr int BLOCK = 64, COLUMNS = std::max(1, HALF_SUMS / (4 * N_SUMS));
+    static constexpr int SIDE_BY_SIDE = 1, ROWS = 1, MOST_ROWS = 16;
     static constexpr abi::Type ROW = Format::ROW;
 
     struct Block {
@@ -261,24 +263,30 @@ struct Halves {
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      float * out, size_t stride, int) {
+        const size_t length = (size_t)n_blocks * BLOCK, ahead = distance(2 * COLUMNS * length);
         const uint16_t * w = (const uint16_t *)weights;
-        Floats sums[P][N_SUMS];
-        for (int p = 0; p < P; ++p) {
-            for (int s = 0; s < N_SUMS; ++s) sums[p][s] = zeros();
+        Floats sums[P][COLUMNS][N_SUMS];
+        for (auto & row : sums) {
+            for (auto & column : row) std::fill_n(column, N_SUMS, zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
-            prefetch(w, AHEAD, 2 * BLOCK);
+            for (int c = 0; c < COLUMNS; ++c) prefetch(w + c * length, ahead, 2 * BLOCK);
 #pragma GCC unroll 8
             for (int i = 0; i < BLOCK / STEP; ++i) {
-                const auto x = Format::widen(w + i * STEP);
 #pragma GCC unroll 4
-                for (int p = 0; p < P; ++p) {
-                    Floats & sum = sums[p][i % N_SUMS];
-                    sum = Format::add_products(x, units[p].x + i * STEP, sum);
+                for (int c = 0; c < COLUMNS; ++c) {
+                    const auto x = Format::widen(w + c * length + i * STEP);
+#pragma GCC unroll 4
+                    for (int p = 0; p < P; ++p) {
+                        Floats & sum = sums[p][c][i % N_SUMS];
+                        sum = Format::add_products(x, units[p].x + i * STEP, sum);
+                    }
                 }
             }
         }
-        for (int p = 0; p < P; ++p) out[p * stride] = Format::sum(sums[p]);
+        for (int p = 0; p < P; ++p) {
+            for (int c = 0; c < COLUMNS; ++c) out[p * stride + c] = Format::sum(sums[p][c]);
+        }
     }
 };
 
@@ -350,6 +358,21 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
             }
         }
     }
+}
+
+// The part-th of n_parts of all `n_out` weight rows times all rows. The last one takes weight rows
+// that make no whole group together with some that it had before.
+template <class Kernel>
+void multiply_part(const char * weights, int n_blocks, int64_t n_out,
+                   const typename Kernel::Unit * units, int n_units, int64_t part, int64_t n_parts,
+                   float * out, size_t stride, int n_rows) {
+    const int64_t n_groups = n_out / Kernel::COLUMNS, end = n_groups * (part + 1) / n_parts;
+    multiply_groups<Kernel>(weights, n_blocks, units, n_units, n_groups * part / n_parts, end, out,
+                            stride, n_rows);
+    if (n_out % Kernel::COLUMNS == 0 || part < n_parts - 1) return;
+    const int64_t first = n_out - Kernel::COLUMNS;
+    multiply_groups<Kernel>(weights + first * (group_bytes<Kernel>(n_blocks) / Kernel::COLUMNS),
+                            n_blocks, units, n_units, 0, 1, out + first, stride, n_rows);
 }
 
 }  // namespace

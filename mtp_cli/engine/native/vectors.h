@@ -43,6 +43,7 @@ constexpr int PER_VECTOR = 2;
 constexpr int LANES = 16;
 constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
+constexpr int HALF_SUMS = 16;                   // registers for sums of products with halves
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm512_broadcastss_ps(x); }  // of its first
@@ -201,6 +202,7 @@ constexpr int PER_VECTOR = 1;
 constexpr int LANES = 8;
 constexpr int MOST_ROWS_BESIDE_GEMM = 16;
 constexpr bool HAS_UNSIGNED_DOT = false;
+constexpr int HALF_SUMS = 8;
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm256_broadcastss_ps(x); }
