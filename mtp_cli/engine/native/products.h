@@ -15,24 +15,21 @@
 namespace {
 
 // What is read next, early: the hardware's prefetching ends with every page and row.
-constexpr size_t NEAR = 8192, AHEAD = 1024;
+constexpr size_t AHEAD = 8192;
 
 constexpr int PANEL = 8;                        // Units that stay in the nearest cache
 constexpr int64_t WEIGHTS_AT_A_TIME = 1 << 18;  // bytes that stay in the next one, for other Units
 
-inline size_t distance(size_t group_bytes) {
-    return 2 * group_bytes <= NEAR ? 2 * group_bytes : AHEAD;
-}
-
-inline void prefetch(const void * from, size_t ahead, size_t n_bytes) {
+inline void prefetch(const void * from, size_t n_bytes) {
     for (size_t i = 0; i < n_bytes; i += 64)
-        _mm_prefetch((const char *)from + ahead + i, _MM_HINT_T0);
+        _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
 }
 
 // Each kernel has
 //   BLOCK    how many weights of a row it takes at a time
 //   COLUMNS  how many weight rows it takes at a time; SIDE_BY_SIDE of them lie in one Block
 //   ROWS     how many rows one Unit holds; with more than MOST_ROWS, ggml's own kernels are faster
+//   AT_ONCE  the most Units whose sums have room in registers
 //   Unit     a block of ROWS rows, laid out for `tile`
 //   Row      a block of one row as ggml rounds it, to type ROW
 //   pack     a Row into its place in a Unit
@@ -86,7 +83,7 @@ struct Dots {
     using Block = typename Format::Block;
     using Row = typename Format::Row;
     static constexpr abi::Type ROW = Format::ROW;
-    static constexpr int BLOCK = 32, COLUMNS = 4, SIDE_BY_SIDE = 1, ROWS = PER_VECTOR;
+    static constexpr int BLOCK = 32, COLUMNS = 4, SIDE_BY_SIDE = 1, ROWS = PER_VECTOR, AT_ONCE = 4;
     static constexpr bool HAS_MINS = Format::ROW == abi::Q8_1;
     // Q4_1 is the one of them that ggml has no kernel for many rows for.
     static constexpr int MOST_ROWS = HAS_MINS ? INT_MAX : MOST_ROWS_BESIDE_GEMM;
@@ -123,7 +120,7 @@ struct Dots {
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      float * out, size_t stride, int n_rows) {
-        const size_t row_bytes = n_blocks * sizeof(Block), ahead = distance(COLUMNS * row_bytes);
+        const size_t row_bytes = n_blocks * sizeof(Block);
         Floats sums[P][COLUMNS];
         Floats4 mins[P];
         for (int p = 0; p < P; ++p) {
@@ -135,7 +132,7 @@ struct Dots {
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; ++c) {
                 const Block & block = ((const Block *)(weights + c * row_bytes))[b];
-                prefetch(&block, ahead, 1);
+                prefetch(&block, 1);
                 const Ints w = Format::weights(block);
                 halves[c] = first_halves(&block);
                 const Floats d = all(halves[c]);
@@ -168,7 +165,7 @@ struct Q4_0x8 {
     };
     using Row = RowQ8_0;
     static constexpr abi::Type ROW = abi::Q8_0;
-    static constexpr int BLOCK = 32, COLUMNS = 8, SIDE_BY_SIDE = 8, ROWS = PER_VECTOR;
+    static constexpr int BLOCK = 32, COLUMNS = 8, SIDE_BY_SIDE = 8, ROWS = PER_VECTOR, AT_ONCE = 4;
     static constexpr int MOST_ROWS = MOST_ROWS_BESIDE_GEMM;
 
     struct Unit {
@@ -187,11 +184,10 @@ struct Q4_0x8 {
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      float * out, size_t stride, int n_rows) {
         const Block * blocks = (const Block *)weights;
-        const size_t ahead = distance(n_blocks * sizeof(Block));
         Floats sums[P];
         for (int p = 0; p < P; ++p) sums[p] = zeros();
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
-            prefetch(blocks + b, ahead, sizeof(Block));
+            prefetch(blocks + b, sizeof(Block));
             const EightRows eight(blocks[b].qs);
             const Floats d = weight_scales(blocks[b].d);
 #pragma GCC unroll 4
@@ -207,79 +203,72 @@ struct Q4_0x8 {
     }
 };
 
-// Half-precision formats: STEP weights at a time, times as many Elements of a row
-template <abi::Type TYPE, int N, Floats (*WIDEN)(const uint16_t *), float (*SUM)(const Floats *)>
+// Half-precision formats: STEP of a weight row or a row at a time
+template <abi::Type TYPE, int N, int C, Floats (*WIDEN)(const uint16_t *),
+          float (*SUM)(const Floats *)>
 struct InFloat32 {
-    using Element = float;
+    using Wide = Floats;
     static constexpr abi::Type ROW = TYPE;
-    static constexpr int STEP = LANES, N_SUMS = N;
-    static Floats widen(const uint16_t * x) { return WIDEN(x); }
-    static void keep(Element * out, const uint16_t * x) { store(out, WIDEN(x)); }
-    static Floats add_products(Floats w, const Element * row, Floats sum) {
-        return multiply_add(w, load(row), sum);
-    }
+    static constexpr int STEP = LANES, N_SUMS = N, COLUMNS = C;
+    static Wide widen(const uint16_t * x) { return WIDEN(x); }
+    static Floats add_products(Wide a, Wide b, Floats sum) { return multiply_add(a, b, sum); }
     static float sum(const Floats * x) { return SUM(x); }
 };
 
-using F16 = InFloat32<abi::F16, N_SUMS_F16, widen_f16, sum_f16>;
+using F16 = InFloat32<abi::F16, N_SUMS_F16, COLUMNS_F16, widen_f16, sum_f16>;
 
 #ifdef __AVX512BF16__
 // As ggml's kernel does where the processor multiplies pairs of them
 struct BF16 {
-    using Element = uint16_t;
+    using Wide = __m512bh;
     static constexpr abi::Type ROW = abi::BF16;
-    static constexpr int STEP = 2 * LANES, N_SUMS = N_SUMS_BF16;
-    static __m512bh widen(const uint16_t * x) { return (__m512bh)_mm512_loadu_si512(x); }
-    static void keep(Element * out, const uint16_t * x) { memcpy(out, x, STEP * sizeof(*x)); }
-    static Floats add_products(__m512bh w, const Element * row, Floats sum) {
-        return _mm512_dpbf16_ps(sum, w, widen(row));
-    }
+    static constexpr int STEP = 2 * LANES, N_SUMS = N_SUMS_BF16, COLUMNS = COLUMNS_BF16;
+    static Wide widen(const uint16_t * x) { return (__m512bh)_mm512_loadu_si512(x); }
+    static Floats add_products(Wide a, Wide b, Floats sum) { return _mm512_dpbf16_ps(sum, a, b); }
     static float sum(const Floats * x) { return sum_bf16(x); }
 };
 #else
-using BF16 = InFloat32<abi::BF16, N_SUMS_BF16, widen_bf16, sum_bf16>;
+using BF16 = InFloat32<abi::BF16, N_SUMS_BF16, COLUMNS_BF16, widen_bf16, sum_bf16>;
 #endif
 
 template <class Format>
 struct Halves {
     static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
-    // More columns share what is loaded of a row, as far as there are registers for their sums.
-    static constexpr int BLOCK = 64, COLUMNS = std::max(1, HALF_SUMS / (4 * N_SUMS));
-    static constexpr int SIDE_BY_SIDE = 1, ROWS = 1, MOST_ROWS = 16;
+    static constexpr int BLOCK = 64, COLUMNS = Format::COLUMNS, SIDE_BY_SIDE = 1;
+    static constexpr int ROWS = 1, AT_ONCE = HALVES_AT_ONCE, MOST_ROWS = 16;
     static constexpr abi::Type ROW = Format::ROW;
 
     struct Block {
         uint16_t x[BLOCK];
     };
     using Row = Block;
-    struct alignas(64) Unit {
-        typename Format::Element x[BLOCK];
-    };
+    using Unit = Block;  // widened each time: in single precision some rows would fill the cache
 
-    static void pack(Unit & unit, int, const Row & row) {
-        for (int i = 0; i < BLOCK; i += STEP) Format::keep(unit.x + i, row.x + i);
-    }
+    static void pack(Unit & unit, int, const Row & row) { unit = row; }
 
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      float * out, size_t stride, int) {
-        const size_t length = (size_t)n_blocks * BLOCK, ahead = distance(2 * COLUMNS * length);
+        const size_t length = (size_t)n_blocks * BLOCK;
         const uint16_t * w = (const uint16_t *)weights;
         Floats sums[P][COLUMNS][N_SUMS];
         for (auto & row : sums) {
             for (auto & column : row) std::fill_n(column, N_SUMS, zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
-            for (int c = 0; c < COLUMNS; ++c) prefetch(w + c * length, ahead, 2 * BLOCK);
+            for (int c = 0; c < COLUMNS; ++c) prefetch(w + c * length, 2 * BLOCK);
 #pragma GCC unroll 8
-            for (int i = 0; i < BLOCK / STEP; ++i) {
+            for (int i = 0; i < BLOCK; i += STEP) {
+                typename Format::Wide rows[P];
+#pragma GCC unroll 6
+                for (int p = 0; p < P; ++p) rows[p] = Format::widen(units[p].x + i);
 #pragma GCC unroll 4
                 for (int c = 0; c < COLUMNS; ++c) {
-                    const auto x = Format::widen(w + c * length + i * STEP);
-#pragma GCC unroll 4
+                    const auto x = Format::widen(w + c * length + i);
+#pragma GCC unroll 6
                     for (int p = 0; p < P; ++p) {
-                        Floats & sum = sums[p][c][i % N_SUMS];
-                        sum = Format::add_products(x, units[p].x + i * STEP, sum);
+                        Floats & sum = sums[p][c][i / STEP % N_SUMS];
+                        sum = Format::add_products(x, rows[p], sum);
                     }
                 }
             }
@@ -294,17 +283,20 @@ struct Halves {
 template <class Kernel>
 void multiply_group(const char * weights, int n_blocks, const typename Kernel::Unit * units,
                     int n_units, int first, int last, float * out, size_t stride, int n_rows) {
-    for (; first < last; first += 4) {
-        const int row = first * Kernel::ROWS;
+    for (; first < last; first += Kernel::AT_ONCE) {
+        const int row = first * Kernel::ROWS, n = std::min(last - first, Kernel::AT_ONCE);
         const auto run = [&](auto tile) {
             tile(weights, n_blocks, units + first, n_units, out + row * stride, stride,
                  n_rows - row);
         };
-        const int n = last - first;
-        if (n >= 4) run(Kernel::template tile<4>);
-        if (n == 3) run(Kernel::template tile<3>);
-        if (n == 2) run(Kernel::template tile<2>);
         if (n == 1) run(Kernel::template tile<1>);
+        if (n == 2) run(Kernel::template tile<2>);
+        if (n == 3) run(Kernel::template tile<3>);
+        if (n == 4) run(Kernel::template tile<4>);
+        if constexpr (Kernel::AT_ONCE > 4) {
+            if (n == 5) run(Kernel::template tile<5>);
+            if (n == 6) run(Kernel::template tile<6>);
+        }
     }
 }
 

@@ -43,7 +43,6 @@ constexpr int PER_VECTOR = 2;
 constexpr int LANES = 16;
 constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
-constexpr int HALF_SUMS = 16;                   // registers for sums of products with halves
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm512_broadcastss_ps(x); }  // of its first
@@ -165,6 +164,8 @@ inline float sum_bf16(const Floats x[2]) {
     return (float)((double)_mm512_reduce_add_ps(x[0]) + (double)_mm512_reduce_add_ps(x[1]));
 }
 constexpr int N_SUMS_BF16 = 2, N_SUMS_F16 = 4;
+// With half-precision weights: weight rows and rows at a time, as there are registers for sums
+constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 1, HALVES_AT_ONCE = 6;
 inline float sum_f16(const Floats x[4]) {
     return _mm512_reduce_add_ps(add(add(x[0], x[2]), add(x[1], x[3])));
 }
@@ -202,7 +203,6 @@ constexpr int PER_VECTOR = 1;
 constexpr int LANES = 8;
 constexpr int MOST_ROWS_BESIDE_GEMM = 16;
 constexpr bool HAS_UNSIGNED_DOT = false;
-constexpr int HALF_SUMS = 8;
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
 inline Floats all(__m128 x) { return _mm256_broadcastss_ps(x); }
@@ -314,6 +314,7 @@ inline float sum_f16(const Floats x[4]) {
     return _mm_cvtss_f32(_mm_hadd_ps(two, two));
 }
 constexpr int N_SUMS_BF16 = 4, N_SUMS_F16 = 4;
+constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 2, HALVES_AT_ONCE = 4;
 
 inline float sum_lanes(Floats x) { return sum_lanes(halves(x)); }
 inline float max_lanes(Floats x) {
