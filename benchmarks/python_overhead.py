@@ -19,7 +19,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -33,7 +33,7 @@ from mtp_cli.engine.depth import ExpectedValue
 from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.llama import Context, Floats
+from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.sampling import Sampler
 from mtp_cli.engine.target import MAX_COPIED, Rows
@@ -46,18 +46,13 @@ LIMITS_MS = {49_152: 0.3, 250_000: 1.0}  # what the project holds itself to
 N_DRAFT_IDS = 8192  # a trimmed head's
 
 
-@dataclass
-class _Width:
-    n_embd: int
-
-
 class InstantContext:
     """A heads' context whose decodes take no time: random logits, sure of one id."""
 
     n_ctx = 8192
+    n_embd = N_EMBD
 
     def __init__(self, n_ids: int) -> None:
-        self.model = _Width(N_EMBD)
         self._batch = Batch(256, N_EMBD, Reads.BOTH)
         self._logits = np.random.default_rng(0).normal(size=(1, n_ids)).astype(np.float32)
         self._logits[0, 5] = 25
@@ -81,6 +76,12 @@ class InstantContext:
 
     def remove_from(self, position: int) -> bool:
         return True
+
+    def remove_before(self, position: int) -> bool:
+        return True
+
+    def use_head(self, index: int) -> None:
+        pass
 
     def clear(self) -> None:
         pass
@@ -193,7 +194,7 @@ def round_ms(case: Case, column: Column, repeat_penalty: float) -> float:
     same = np.arange(n_vocab, dtype=np.int32)
     vocabulary = DraftVocabulary(same[:n_ids], same % n_ids) if is_trimmed else None
     context = InstantContext(n_ids)
-    drafter = MtpDrafter(cast(Context, context), vocabulary=vocabulary)
+    drafter = MtpDrafter(context, vocabulary=vocabulary)
     # Steps of 7 through the ids: a prompt that has nothing to copy.
     prompt = [7 * i % 4999 + 10 for i in range(200)]
     found = []
