@@ -15,10 +15,10 @@ from mtp_cli.engine.drafters.ngram import Match
 # SmolLM2-135M, and for "wide" the same zero-padded to the width of a 4B model. With ggml's kernels,
 # and with ours where the name says "few rows".
 _CURVES = {
-    "few rows Q4_0": (6.0, (1, 1.08, 1.29, 1.33, 1.55, 1.62, 1.92, 1.98, 2.55, 2.98, 3.81)),
-    "few rows Q4_1": (7.6, (1, 1.1, 1.52, 1.62, 1.93, 2.03, 2.6, 2.65, 3.56, 3.98, 5.15)),
-    "few rows Q8_0": (9.9, (1, 1.03, 1.28, 1.33, 1.58, 1.63, 1.95, 1.98, 2.67, 3.25, 4.08)),
-    "few rows BF16": (13.9, (1, 1.09, 1.19, 1.28, 1.52, 1.65, 1.8, 2.09, 2.39, 2.73, 3.88)),
+    "few rows Q4_0": (6.1, (1, 1.07, 1.26, 1.3, 1.5, 1.54, 1.75, 1.85, 2.15, 2.5, 3.1)),
+    "few rows Q4_1": (8.0, (1, 1.04, 1.27, 1.32, 1.77, 1.78, 2.06, 2.1, 2.95, 3.3, 4.3)),
+    "few rows Q8_0": (9.3, (1, 1.04, 1.24, 1.27, 1.53, 1.6, 1.85, 1.95, 2.5, 3.1, 3.7)),
+    "few rows BF16": (13.5, (1, 1.03, 1.17, 1.2, 1.35, 1.5, 2.0, 2.1, 2.55, 3.1, 3.8)),
     "Q4_0": (5.9, (1, 1.52, 2.01, 2.35, 3.17, 3.59, 3.64, 3.69, 4.1, 5.14, 5.80)),
     "Q4_1": (9.0, (1, 1.74, 2.27, 2.72, 3.37, 3.90, 4.2, 4.52, 5.0, 6.46, 8.21)),
     "Q8_0": (8.0, (1, 1.91, 2.26, 2.48, 3.22, 3.43, 3.52, 3.61, 3.9, 4.60, 5.63)),
@@ -30,19 +30,20 @@ _COUNTS = (*range(1, 10), 12, 16)
 N_MAX = _COUNTS[-1]
 _GROWTH_S = 4e-6  # for each row and token of context
 _SWITCH_S = {"few rows": 0.00075, "other": 0.00045}  # another graph
-_HEAD_MS = {"wide": (2.5, 2.2), "few rows": (1.03, 0.67), "other": (0.65, 0.45)}  # first, further
+# A head's first step, a row of catch-up in it, a further step
+_HEAD_MS = {"wide": (2.5, 0.44, 2.2), "few rows": (0.68, 0.02, 0.42), "other": (0.65, 0.09, 0.45)}
 
 
 def _table(name: str) -> CostTable:
     row_ms, multiples = _CURVES[name]
     kind = next((kind for kind in _HEAD_MS if kind in name), "other")
-    head_ms, step_ms = _HEAD_MS[kind]
+    head_ms, caught_up_ms, step_ms = _HEAD_MS[kind]
     every = np.interp(range(1, N_MAX + 1), _COUNTS, multiples).tolist()
     return CostTable(
         target_s=tuple(row_ms * m / 1000 for m in every),
         growth_s=tuple(_GROWTH_S * n for n in range(1, N_MAX + 1)),
         first_s=head_ms / 1000,
-        row_s=0.2 * step_ms / 1000,
+        row_s=caught_up_ms / 1000,
         step_s=step_ms / 1000,
         switch_s=_SWITCH_S.get(kind, _SWITCH_S["other"]),
     )
