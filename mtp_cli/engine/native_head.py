@@ -67,10 +67,14 @@ def _tensors(shape: _Shape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def can_run(header: Header) -> bool:
-    """Whether this file's head is one that it computes, to the last tensor, and it was built."""
+def can_run(header: Header, n_ctx: int) -> bool:
+    """Whether this file's head is one that it computes, to the last tensor, and it was built.
+
+    n_ctx: rows it has to remember; a head that sees fewer of them is llama.cpp's
+    """
     shape = _shape(header)
-    if shape is None or _library() is None:
+    window = header.number("attention.sliding_window")
+    if shape is None or 0 < window < n_ctx or _library() is None:
         return False
     expected = _tensors(shape)
     return header.tensors.keys() == expected.keys() and all(
@@ -129,21 +133,22 @@ class NativeHead:
     Raises MtpError where the file cannot be read.
 
     header: of a file that `can_run` knows
-    n_ctx:  cells; never more than the head's window, behind which it would see none
+    n_ctx:  cells
     """
 
     def __init__(self, header: Header, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
         shape = _shape(header)
-        if shape is None or not can_run(header):
+        if shape is None or not can_run(header, n_ctx):
             raise ValueError(f"{header.path}: not a head that runs here")
-        self.n_ctx = min(n_ctx, header.number("attention.sliding_window") or n_ctx)
-        shape.n_ctx, shape.n_batch, shape.n_threads = self.n_ctx, n_batch, n_threads
-        self.n_embd: int = shape.n_embd
+        shape.n_ctx, shape.n_batch, shape.n_threads = n_ctx, n_batch, n_threads
+        self.n_ctx, self.n_embd = n_ctx, int(shape.n_embd)
         try:
             # A copy: a file that shrinks under its mapping would end the process.
             self._bytes = np.fromfile(header.path, np.uint8)
         except OSError as error:
             raise MtpError(f"{header.path}: {error.strerror or error}") from error
+        except MemoryError:
+            raise MtpError(f"{header.path}: no memory for the head") from None
         entries = [header.tensors[name] for name in list(_tensors(shape))[:-1]]
         if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in entries):
             raise MtpError(f"{header.path}: it has become shorter")

@@ -180,13 +180,6 @@ def test_rows_that_are_no_numbers_end_in_none(native: Open) -> None:
     assert np.isfinite(head.logits()).all(), "what was dropped is forgotten"
 
 
-@needs_kernels
-def test_a_window_shorter_than_the_context_is_the_context(tmp_path: Path, native: Open) -> None:
-    spec = native_spec()
-    spec.keys["mimo2.attention.sliding_window"] = 16
-    assert native(spec.write(tmp_path / "window.gguf"), n_ctx=64).n_ctx == 16
-
-
 def native_spec() -> tiny.Spec:
     return tiny.heads_for(tiny.llama(), hidden="pre_norm").quantized(Q8_0)
 
@@ -208,6 +201,7 @@ def with_tensor(name: str, values: Floats) -> Callable[[tiny.Spec], tiny.Spec]:
         with_key("mimo2.rope.dimension_count", 8),
         with_key("mimo2.attention.value_length", 32),
         with_key("mimo2.nextn_predict_layers", 2),
+        with_key("mimo2.attention.sliding_window", N_CTX - 1),
         with_tensor("blk.0.attn_sinks.weight", np.ones(tiny.N_HEAD, np.float32)),
         with_tensor("blk.0.ffn_up.bias", np.ones(tiny.N_FF, np.float32)),
         with_tensor("output.weight", np.ones((tiny.EOS, tiny.N_EMBD), np.float32)),
@@ -222,14 +216,33 @@ def test_every_other_file_is_left_to_llama_cpp(
     tmp_path: Path, changed: Callable[[tiny.Spec], tiny.Spec]
 ) -> None:
     path = changed(native_spec()).write(tmp_path / "other.gguf")
-    assert not native_head.can_run(gguf_header.read_header(path))
+    assert not native_head.can_run(gguf_header.read_header(path), N_CTX)
+
+
+@needs_kernels
+def test_a_window_of_all_rows_hides_none(tmp_path: Path) -> None:
+    path = with_key("mimo2.attention.sliding_window", N_CTX)(native_spec()).write(tmp_path / "w")
+    assert native_head.can_run(gguf_header.read_header(path), N_CTX)
+
+
+@needs_kernels
+def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = native_spec().write(tmp_path / "heads.gguf")
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "fromfile", no_memory)
+    header = gguf_header.read_header(path)
+    with pytest.raises(MtpError, match="no memory for the head"):
+        NativeHead(header, n_ctx=8, n_batch=4, n_threads=1)
 
 
 @needs_kernels
 def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     path = native_spec().write(tmp_path / "heads.gguf")
     header = gguf_header.read_header(path)
-    assert native_head.can_run(header)
+    assert native_head.can_run(header, N_CTX)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(MtpError, match="shorter"):
         NativeHead(header, n_ctx=8, n_batch=4, n_threads=1)
@@ -259,7 +272,7 @@ def test_it_drafts_as_well_as_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None
     counts = []
     for is_native in (True, False):
         if not is_native:
-            monkeypatch.setattr(native_head, "can_run", lambda header: False)
+            monkeypatch.setattr(native_head, "can_run", lambda header, n_ctx: False)
         with Engine.open(built_in_model(), built_in_heads(), n_ctx=256, n_gpu_layers=0) as engine:
             prompt = engine.tokenize("Rain falls", add_special=True, parse_special=False)
             answer = engine.generate(prompt, GREEDY, max_tokens=60, depth=3)

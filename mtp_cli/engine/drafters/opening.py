@@ -37,7 +37,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     if pairing.path is not None and not (supports_gpu() and n_gpu_layers):
         header = read_header(pairing.path)
-        if native_head.can_run(header):
+        if native_head.can_run(header, n_ctx):
             head = NativeHead(header, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
             return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
     with contextlib.ExitStack() as opened:

@@ -2,7 +2,7 @@
 //
 // These read and unpack a weight once for all rows, and add up every row's products in the order of
 // ggml's kernel for one row (arch/x86/quants.c, arch/x86/repack.cpp, vec.cpp). Knows nothing of
-// threads or whole matrices.
+// threads, of ggml's tensors or of what the rows are.
 #pragma once
 
 #include "ggml_abi.h"
