@@ -14,16 +14,25 @@
 
 namespace {
 
-// What is read next, early: the hardware's prefetching ends with every page and row.
-constexpr size_t AHEAD = 8192;
+// Weights are asked for so many bytes before they are read: the hardware's prefetching ends with
+// every page and row.
+constexpr int64_t AHEAD = 8192;
 
 constexpr int PANEL = 8;                        // Units that stay in the nearest cache
 constexpr int64_t WEIGHTS_AT_A_TIME = 1 << 18;  // bytes that stay in the next one, for other Units
 
 inline void prefetch(const void * from, size_t n_bytes) {
-    for (size_t i = 0; i < n_bytes; i += 64)
-        _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
+    for (size_t i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
 }
+
+// From a Block that is being read to the one that will be AHEAD bytes later, in bytes. The rows of
+// a group are read side by side, one Block of each, and after a group comes the next.
+struct Ahead {
+    int64_t within, beyond;  // of the groups it may be in, the nearer and the next one
+    int first_beyond;        // the first Block of a row for which it is that one
+
+    int64_t of(int block) const { return block < first_beyond ? within : beyond; }
+};
 
 // Each kernel has
 //   BLOCK    how many weights of a row it takes at a time
@@ -52,6 +61,7 @@ struct Q8_0 {
     using Row = RowQ8_0;
     static constexpr abi::Type ROW = abi::Q8_0;
     static constexpr int OFFSET = HAS_UNSIGNED_DOT ? 128 : 0;  // of the bytes as multiplied
+    static constexpr int HIGH = 1;
     static Ints weights(const Block & block) { return offset_bytes(block.qs); }
 };
 
@@ -62,7 +72,7 @@ struct Q4_0 {
     };
     using Row = RowQ8_0;
     static constexpr abi::Type ROW = abi::Q8_0;
-    static constexpr int OFFSET = 8;
+    static constexpr int OFFSET = 8, HIGH = HIGH_NIBBLE;
     static Ints weights(const Block & block) { return nibbles(block.qs); }
 };
 
@@ -73,7 +83,7 @@ struct Q4_1 {
     };
     using Row = RowQ8_1;
     static constexpr abi::Type ROW = abi::Q8_1;
-    static constexpr int OFFSET = 0;
+    static constexpr int OFFSET = 0, HIGH = HIGH_NIBBLE;
     static Ints weights(const Block & block) { return nibbles(block.qs); }
 };
 
@@ -98,10 +108,14 @@ struct Dots {
 
     static void pack(Unit & unit, int row, const Row & block) {
         memcpy(unit.qs + 32 * row, block.qs, 32);
-        _mm256_storeu_ps(unit.d + 8 * row, _mm256_set1_ps(_cvtsh_ss(block.d)));
+        // What the weights in the upper lanes are too large by, the scale takes back.
+        const __m128 d = _mm_set1_ps(_cvtsh_ss(block.d));
+        _mm_storeu_ps(unit.d + 8 * row, d);
+        _mm_storeu_ps(unit.d + 8 * row + 4, _mm_mul_ps(d, _mm_set1_ps(1.0f / Format::HIGH)));
         if constexpr (Format::OFFSET != 0) {
             const __m256i sums = sums_of_four(block.qs, -Format::OFFSET);
-            _mm256_storeu_si256((__m256i *)(unit.start + 8 * row), sums);
+            const __m256i high = _mm256_set_m128i(_mm_set1_epi32(Format::HIGH), _mm_set1_epi32(1));
+            _mm256_storeu_si256((__m256i *)(unit.start + 8 * row), _mm256_mullo_epi32(sums, high));
         }
         if constexpr (HAS_MINS) {
             _mm_storeu_ps(unit.s + 4 * row, _mm_set1_ps(_cvtsh_ss(block.s)));
@@ -119,7 +133,7 @@ struct Dots {
 
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
-                     float * out, size_t stride, int n_rows) {
+                     const Ahead & ahead, float * out, size_t stride, int n_rows) {
         const size_t row_bytes = n_blocks * sizeof(Block);
         Floats sums[P][COLUMNS];
         Floats4 mins[P];
@@ -128,14 +142,16 @@ struct Dots {
             mins[p] = zeros4();
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
-            __m128 halves[COLUMNS];
+            const Block * blocks[COLUMNS];
+            for (int c = 0; c < COLUMNS; ++c) {
+                blocks[c] = (const Block *)(weights + c * row_bytes) + b;
+                prefetch((const char *)blocks[c] + ahead.of(b), 1);
+            }
+            const __m256 pairs = first_pairs(blocks[0], blocks[1], blocks[2], blocks[3]);
 #pragma GCC unroll 4
             for (int c = 0; c < COLUMNS; ++c) {
-                const Block & block = ((const Block *)(weights + c * row_bytes))[b];
-                prefetch(&block, 1);
-                const Ints w = Format::weights(block);
-                halves[c] = first_halves(&block);
-                const Floats d = all(halves[c]);
+                const Ints w = Format::weights(*blocks[c]);
+                const Floats d = first_of_pair(pairs, c);
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) {
                     const Floats scale = multiply(d, load(units[p].d));
@@ -143,7 +159,7 @@ struct Dots {
                 }
             }
             if constexpr (HAS_MINS) {
-                const Floats4 four = repeat4(seconds(halves));
+                const Floats4 four = second_of_pairs(pairs);
 #pragma GCC unroll 4
                 for (int p = 0; p < P; ++p)
                     mins[p] = multiply_add(four, load4(units[p].s), mins[p]);
@@ -182,12 +198,12 @@ struct Q4_0x8 {
 
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
-                     float * out, size_t stride, int n_rows) {
+                     const Ahead & ahead, float * out, size_t stride, int n_rows) {
         const Block * blocks = (const Block *)weights;
         Floats sums[P];
         for (int p = 0; p < P; ++p) sums[p] = zeros();
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
-            prefetch(blocks + b, sizeof(Block));
+            prefetch((const char *)(blocks + b) + ahead.of(b), sizeof(Block));
             const EightRows eight(blocks[b].qs);
             const Floats d = weight_scales(blocks[b].d);
 #pragma GCC unroll 4
@@ -248,7 +264,7 @@ struct Halves {
 
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
-                     float * out, size_t stride, int) {
+                     const Ahead & ahead, float * out, size_t stride, int) {
         const size_t length = (size_t)n_blocks * BLOCK;
         const uint16_t * w = (const uint16_t *)weights;
         Floats sums[P][COLUMNS][N_SUMS];
@@ -256,7 +272,8 @@ struct Halves {
             for (auto & column : row) std::fill_n(column, N_SUMS, zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
-            for (int c = 0; c < COLUMNS; ++c) prefetch(w + c * length, 2 * BLOCK);
+            for (int c = 0; c < COLUMNS; ++c)
+                prefetch((const char *)(w + c * length) + ahead.of(b), sizeof(Block));
 #pragma GCC unroll 8
             for (int i = 0; i < BLOCK; i += STEP) {
                 typename Format::Wide rows[P];
@@ -282,11 +299,12 @@ struct Halves {
 // Some Units of rows times one group of weight rows
 template <class Kernel>
 void multiply_group(const char * weights, int n_blocks, const typename Kernel::Unit * units,
-                    int n_units, int first, int last, float * out, size_t stride, int n_rows) {
+                    int n_units, int first, int last, const Ahead & ahead, float * out,
+                    size_t stride, int n_rows) {
     for (; first < last; first += Kernel::AT_ONCE) {
         const int row = first * Kernel::ROWS, n = std::min(last - first, Kernel::AT_ONCE);
         const auto run = [&](auto tile) {
-            tile(weights, n_blocks, units + first, n_units, out + row * stride, stride,
+            tile(weights, n_blocks, units + first, n_units, ahead, out + row * stride, stride,
                  n_rows - row);
         };
         if (n == 1) run(Kernel::template tile<1>);
@@ -309,6 +327,16 @@ int units_of(int64_t n_rows) {
 template <class Kernel>
 size_t group_bytes(int64_t n_blocks) {
     return n_blocks * sizeof(typename Kernel::Block) * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
+}
+
+template <class Kernel>
+Ahead ahead_in(int64_t n_blocks) {
+    constexpr int64_t BLOCK = sizeof(typename Kernel::Block);
+    constexpr int64_t AT_A_TIME = BLOCK * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
+    const int64_t n_groups = AHEAD / AT_A_TIME / n_blocks, rest = AHEAD / AT_A_TIME % n_blocks;
+    const int64_t within = n_groups * group_bytes<Kernel>(n_blocks) + rest * BLOCK;
+    return {within, within + (int64_t)group_bytes<Kernel>(n_blocks) - n_blocks * BLOCK,
+            (int)(n_blocks - rest)};
 }
 
 // Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units
@@ -339,14 +367,15 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
                      int n_units, int64_t from, int64_t to, float * out, size_t stride,
                      int n_rows) {
     const int64_t bytes = group_bytes<Kernel>(n_blocks);
+    const Ahead ahead = ahead_in<Kernel>(n_blocks);
     const int64_t most =
         n_units <= PANEL ? to - from : std::max<int64_t>(1, WEIGHTS_AT_A_TIME / bytes);
     for (; from < to; from += most) {
         for (int first = 0; first < n_units; first += PANEL) {
             for (int64_t g = from; g < std::min(from + most, to); ++g) {
                 multiply_group<Kernel>(weights + g * bytes, n_blocks, units, n_units, first,
-                                       std::min(first + PANEL, n_units), out + g * Kernel::COLUMNS,
-                                       stride, n_rows);
+                                       std::min(first + PANEL, n_units), ahead,
+                                       out + g * Kernel::COLUMNS, stride, n_rows);
             }
         }
     }

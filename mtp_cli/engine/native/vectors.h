@@ -12,9 +12,15 @@
 #include <type_traits>
 
 #if defined(__F16C__)
-// The half-precision numbers that a block begins with, up to four
-inline __m128 first_halves(const void * block) {
-    return _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)block));
+// The two half-precision numbers that each of four blocks begins with
+inline __m256 first_pairs(const void * a, const void * b, const void * c, const void * d) {
+    const __m128i ab = _mm_unpacklo_epi32(_mm_loadu_si32(a), _mm_loadu_si32(b));
+    const __m128i cd = _mm_unpacklo_epi32(_mm_loadu_si32(c), _mm_loadu_si32(d));
+    return _mm256_cvtph_ps(_mm_unpacklo_epi64(ab, cd));
+}
+// The second of each pair, twice over
+inline __m256 seconds(__m256 pairs) {
+    return _mm256_permutevar8x32_ps(pairs, _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1));
 }
 // Eight sums of four bytes each, times a factor
 inline __m256i sums_of_four(const int8_t * x, int factor) {
@@ -26,10 +32,6 @@ inline int sum_of_lanes(__m256i x) {
     __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-// The second number of each of four vectors
-inline __m128 seconds(const __m128 x[4]) {
-    return _mm_movehl_ps(_mm_unpacklo_ps(x[2], x[3]), _mm_unpacklo_ps(x[0], x[1]));
 }
 #endif
 
@@ -45,7 +47,9 @@ constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels fo
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
-inline Floats all(__m128 x) { return _mm512_broadcastss_ps(x); }  // of its first
+inline Floats first_of_pair(__m256 pairs, int pair) {
+    return _mm512_permutexvar_ps(_mm512_set1_epi32(2 * pair), _mm512_castps256_ps512(pairs));
+}
 inline Floats all(float x) { return _mm512_set1_ps(x); }
 inline float first_lane(Floats x) { return _mm512_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm512_loadu_ps(x); }
@@ -72,11 +76,12 @@ inline Ints bytes(const int8_t * x) {
 inline Ints offset_bytes(const int8_t * x) {
     return _mm512_xor_si512(bytes(x), _mm512_set1_epi8((char)0x80));
 }
-// 16 low nibbles, then the 16 high ones
+// 16 low nibbles, then the 16 high ones times HIGH_NIBBLE
+constexpr int HIGH_NIBBLE = 16;
 inline Ints nibbles(const uint8_t * x) {
     const Ints packed = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
-    const Ints shifts = _mm512_set_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0);
-    return _mm512_and_si512(_mm512_srlv_epi32(packed, shifts), _mm512_set1_epi8(15));
+    const __m256i mask = _mm256_set_m128i(_mm_set1_epi8((char)0xf0), _mm_set1_epi8(0x0f));
+    return _mm512_and_si512(packed, _mm512_broadcast_i64x4(mask));
 }
 // start + products of unsigned weights and signed rows, four to a lane
 inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
@@ -91,7 +96,7 @@ inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
 using Floats4 = __m256;
 inline Floats4 zeros4() { return _mm256_setzero_ps(); }
 inline Floats4 load4(const float * x) { return _mm256_loadu_ps(x); }
-inline Floats4 repeat4(__m128 x) { return _mm256_set_m128(x, x); }
+inline Floats4 second_of_pairs(__m256 pairs) { return seconds(pairs); }
 inline Floats4 add(Floats4 a, Floats4 b) { return _mm256_add_ps(a, b); }
 inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm256_fmadd_ps(a, b, c); }
 // The sums of each row's lanes, for four weight rows, in the order of ggml's hsum_float_8
@@ -205,7 +210,9 @@ constexpr int MOST_ROWS_BESIDE_GEMM = 16;
 constexpr bool HAS_UNSIGNED_DOT = false;
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
-inline Floats all(__m128 x) { return _mm256_broadcastss_ps(x); }
+inline Floats first_of_pair(__m256 pairs, int pair) {
+    return _mm256_permutevar8x32_ps(pairs, _mm256_set1_epi32(2 * pair));
+}
 inline Floats all(float x) { return _mm256_set1_ps(x); }
 inline float first_lane(Floats x) { return _mm256_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm256_loadu_ps(x); }
@@ -226,6 +233,7 @@ inline Floats widen_bf16(const uint16_t * x) {
 
 inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
+constexpr int HIGH_NIBBLE = 1;  // sums of sixteen bits have no room for more
 inline Ints nibbles(const uint8_t * x) {
     const __m128i packed = _mm_loadu_si128((const __m128i *)x);
     const Ints both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
@@ -249,7 +257,7 @@ inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *
 using Floats4 = __m128;
 inline Floats4 zeros4() { return _mm_setzero_ps(); }
 inline Floats4 load4(const float * x) { return _mm_loadu_ps(x); }
-inline Floats4 repeat4(__m128 x) { return x; }
+inline Floats4 second_of_pairs(__m256 pairs) { return _mm256_castps256_ps128(seconds(pairs)); }
 inline Floats4 add(Floats4 a, Floats4 b) { return _mm_add_ps(a, b); }
 inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm_fmadd_ps(a, b, c); }
 inline Floats4 halves(Floats x) {
