@@ -2,7 +2,7 @@
 
 Owns the calibration of a drafter's own confidence. Pure: knows neither the drafters nor costs.
 
-A proposal is described by a few features, and a logistic regression over them is updated online:
+A proposal is described by two features, and a logistic regression over them is updated online:
 an extended Kalman filter on the weights (as in Fahrmeir 1992), whose drift lets it follow a text
 that becomes easier or harder.
 """
@@ -10,12 +10,13 @@ that becomes easier or harder.
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
+
+Weights = tuple[float, float, float]
 
 _DRIFT = 0.001  # variance the weight of the constant feature gains with each label
 _CAUTION = 0.5  # standard deviations of its log-odds taken off an estimate
 _LEAST, _MOST = 0.005, 0.995
+_SUPPORT = {1: 0.55, 0: 0.0, -1: -1.0}  # a place before that went on otherwise says more
 
 
 def log_odds(probability: float) -> float:
@@ -24,39 +25,45 @@ def log_odds(probability: float) -> float:
 
 
 class Logistic:
-    """P(survives | features), features[0] being 1.
+    """P(survives | x, y), from log-odds that are linear in two features.
 
-    weights, variances: the prior, independent for each feature
+    Written out, since every drafted id asks several times, with nothing in the caches.
+
+    weights, variances: the prior of a constant's weight, of x's and of y's, independent
     """
 
-    def __init__(self, weights: Sequence[float], variances: Sequence[float]) -> None:
-        self._weights = list(weights)
-        n = len(self._weights)
-        self._covariance = [[variances[i] if i == j else 0.0 for j in range(n)] for i in range(n)]
+    def __init__(self, weights: Weights, variances: Weights) -> None:
+        self._weights = weights
+        of_one, of_x, of_y = variances
+        # (1, 1), (1, x), (1, y), (x, x), (x, y), (y, y)
+        self._covariance = (of_one, 0.0, 0.0, of_x, 0.0, of_y)
 
-    def predict(self, features: Sequence[float]) -> float:
+    def predict(self, x: float, y: float) -> float:
         """A cautious estimate: what is not well known yet counts for less."""
-        deviation = math.sqrt(max(0.0, _dot(self._gain(features), features)))
-        return _sigmoid(_dot(self._weights, features) - _CAUTION * deviation)
+        one, by_x, by_y = self._weights
+        oo, ox, oy, xx, xy, yy = self._covariance
+        variance = oo + x * (2 * ox + x * xx) + y * (2 * oy + 2 * x * xy + y * yy)
+        deviation = math.sqrt(max(0.0, variance))
+        return _sigmoid(one + by_x * x + by_y * y - _CAUTION * deviation)
 
-    def learn(self, features: Sequence[float], survived: bool) -> None:
-        predicted = _sigmoid(_dot(self._weights, features))
+    def learn(self, x: float, y: float, survived: bool) -> None:
+        one, by_x, by_y = self._weights
+        oo, ox, oy, xx, xy, yy = self._covariance
+        predicted = _sigmoid(one + by_x * x + by_y * y)
         curvature = predicted * (1 - predicted)
-        self._covariance[0][0] += _DRIFT
-        gain = self._gain(features)
-        scale = 1 / (1 + curvature * _dot(gain, features))
-        for i, g in enumerate(gain):
-            self._weights[i] += scale * g * (survived - predicted)
-            row = self._covariance[i]
-            for j, h in enumerate(gain):
-                row[j] -= curvature * scale * g * h
-
-    def _gain(self, features: Sequence[float]) -> list[float]:
-        return [_dot(row, features) for row in self._covariance]
-
-
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return float(sum(map(operator.mul, a, b)))
+        oo += _DRIFT
+        gain_one, gain_x, gain_y = oo + ox * x + oy * y, ox + xx * x + xy * y, oy + xy * x + yy * y
+        scale = 1 / (1 + curvature * (gain_one + gain_x * x + gain_y * y))
+        step, known = scale * (survived - predicted), scale * curvature
+        self._weights = (one + step * gain_one, by_x + step * gain_x, by_y + step * gain_y)
+        self._covariance = (
+            oo - known * gain_one * gain_one,
+            ox - known * gain_one * gain_x,
+            oy - known * gain_one * gain_y,
+            xx - known * gain_x * gain_x,
+            xy - known * gain_x * gain_y,
+            yy - known * gain_y * gain_y,
+        )
 
 
 def _sigmoid(log_odds: float) -> float:
@@ -74,17 +81,17 @@ class HeadAcceptance:
         self._positions = [Logistic((0.0, 0.85, 0.6), (0.3, 0.05, 0.05)) for _ in range(4)]
 
     def predict(self, position: int, probability: float, agreement: int) -> float:
-        return self._at(position).predict(self._features(probability, agreement))
+        return self._at(position).predict(log_odds(probability), _strength(agreement))
 
     def learn(self, position: int, probability: float, agreement: int, survived: bool) -> None:
-        self._at(position).learn(self._features(probability, agreement), survived)
+        self._at(position).learn(log_odds(probability), _strength(agreement), survived)
 
     def _at(self, position: int) -> Logistic:
         return self._positions[min(position, len(self._positions) - 1)]
 
-    def _features(self, probability: float, agreement: int) -> tuple[float, float, float]:
-        strength = math.copysign(math.log2(abs(agreement)), agreement) if agreement else 0.0
-        return 1.0, log_odds(probability), strength
+
+def _strength(agreement: int) -> float:
+    return math.copysign(math.log2(abs(agreement)), agreement) if agreement else 0.0
 
 
 class MatchAcceptance:
@@ -96,13 +103,10 @@ class MatchAcceptance:
     """
 
     def __init__(self) -> None:
-        self._logistic = Logistic((-0.95, 0.85, 0.8, -1.45), (0.4, 0.05, 0.2, 0.2))
+        self._logistic = Logistic((-0.95, 0.85, 1.45), (0.4, 0.05, 0.2))
 
     def predict(self, length: int, support: int) -> float:
-        return self._logistic.predict(self._features(length, support))
+        return self._logistic.predict(math.log2(length), _SUPPORT[support])
 
     def learn(self, length: int, support: int, survived: bool) -> None:
-        self._logistic.learn(self._features(length, support), survived)
-
-    def _features(self, length: int, support: int) -> tuple[float, float, float, float]:
-        return 1.0, math.log2(length), float(support > 0), float(support < 0)
+        self._logistic.learn(math.log2(length), _SUPPORT[support], survived)

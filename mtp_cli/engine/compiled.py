@@ -12,7 +12,7 @@ from typing import Any
 
 _FUNCTIONS = (
     *("mtp_install", "mtp_enable", "mtp_vectors", "mtp_formats", "mtp_tensor_bytes"),
-    *("mtp_best", "mtp_truncate"),
+    *("mtp_best", "mtp_truncate", "mtp_token_at", "mtp_verify_block"),
     *("mtp_head_open", "mtp_head_close", "mtp_head_decode", "mtp_head_logits", "mtp_head_hidden"),
     *("mtp_head_drop_from", "mtp_head_drop_before"),
 )

@@ -16,7 +16,7 @@ from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.policy import DepthPolicy, Seconds
-from mtp_cli.engine.verify import verify_block, verify_by_match
+from mtp_cli.engine.verify import verify_by_match
 from mtp_cli.errors import MtpError
 
 FinishReason = Literal["stop", "length", "interrupted"]
@@ -53,7 +53,6 @@ class SamplerLike(Protocol):
     n_before: int
 
     def choose(self, logits: Floats, before: Sequence[int]) -> int: ...
-    def candidates(self, logits: Floats, before: Sequence[int]) -> Candidates: ...
     def propose(
         self,
         logits: Floats,
@@ -61,7 +60,13 @@ class SamplerLike(Protocol):
         before: Sequence[int],
         commit: Callable[[float], bool],
     ) -> Proposal: ...
-    def random(self) -> float: ...
+    def verify_block(
+        self,
+        draft: Sequence[int],
+        drawn: Mapping[int, Candidates],
+        rows: Sequence[Row],
+        is_end: Callable[[int], bool],
+    ) -> list[int]: ...
 
 
 class Row(NamedTuple):
@@ -72,20 +77,6 @@ class Row(NamedTuple):
 
     logits: Floats
     before: Sequence[int]
-
-
-class BlockRule(Protocol):
-    """`verify_block`, or what a test puts in its place."""
-
-    def __call__(
-        self,
-        draft: Sequence[int],
-        drawn: Mapping[int, Candidates],
-        rows: Sequence[Row],
-        candidates: Callable[[Row], Candidates],
-        random: Callable[[], float],
-        is_end: Callable[[int], bool],
-    ) -> list[int]: ...
 
 
 @dataclass
@@ -150,7 +141,6 @@ class Generation:
         max_tokens: int,
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
-        rule: BlockRule = verify_block,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
@@ -164,7 +154,6 @@ class Generation:
         self._max_tokens = max_tokens
         self._is_end = is_end
         self._ngram = NgramDrafter() if ngram is None else ngram
-        self._rule = rule
         self._clock = clock
         self._is_stopped = False
         self._rounds = self._run()
@@ -260,9 +249,6 @@ class Generation:
     def _choose(self, row: Row) -> int:
         return self._sampler.choose(row.logits, row.before)
 
-    def _candidates(self, row: Row) -> Candidates:
-        return self._sampler.candidates(row.logits, row.before)
-
     def _accept(self, draft: Draft, verified: Sequence[int], rows: Sequence[Row]) -> list[int]:
         """What the target makes of the ids verified: the accepted ones, and one of its own."""
         n_committed = draft.n_committed
@@ -270,9 +256,7 @@ class Generation:
             return verify_by_match(verified, rows, self._choose, self._is_end)
         if list(verified[:n_committed]) != draft.ids[:n_committed]:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
-        return self._rule(
-            verified, draft.drawn, rows, self._candidates, self._sampler.random, self._is_end
-        )
+        return self._sampler.verify_block(verified, draft.drawn, rows, self._is_end)
 
     def _keep(self, n_past: int, ids: list[int], rows: RowsLike) -> None:
         """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""

@@ -1,8 +1,8 @@
-"""One row of logits: its best id, and the distribution that truncation leaves of it.
+"""Rows of logits: their best ids, the distribution that truncation leaves, what of a draft stands.
 
 Owns the passes over whole rows, which are what choosing a token costs: compiled ones
 (`native/logits.cpp`) for what nearly everyone uses, numpy's for all else. Knows neither penalties
-nor random numbers.
+nor where random numbers come from.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mtp_cli.errors import MtpError
 
 Indices = npt.NDArray[np.intp]
 
+_MOST = 128  # the largest top-k that compiled code takes
 _MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
 _FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
 
@@ -30,10 +32,11 @@ def best(logits: Floats) -> tuple[int, float]:
     """The likeliest id of a row, (n,) float32, and its probability; that is 0 where not all are
     numbers."""
     library = _library()
-    if library is None or not _is_plain(logits):
+    row = None if library is None else _row(logits)
+    if row is None:
         return best_by_numpy(logits)
     total = ctypes.c_double()
-    index: int = library.mtp_best(logits.ctypes.data, len(logits), total)
+    index: int = library.mtp_best(row, len(logits), total)
     return index, _share(total.value)
 
 
@@ -48,40 +51,96 @@ def _share(total: float) -> float:
     return 1 / total if math.isfinite(total) else 0.0
 
 
-def truncated(
-    logits: Floats, *, top_k: int, top_p: float, min_p: float, temperature: float
-) -> Candidates:
-    """What top-k, top-p, min-p and then the temperature leave of a row, (n,) float32.
+class _Truncation(ctypes.Structure):
+    """As in native/logits.cpp"""
+
+    _fields_ = (
+        ("top_p", ctypes.c_double),
+        ("min_p", ctypes.c_double),
+        ("temperature", ctypes.c_double),
+        ("top_k", ctypes.c_int32),
+    )
+
+
+class Truncation:
+    """What top-k, top-p, min-p and then the temperature leave of a row of logits, (n,) float32.
 
     In llama.cpp's order and sense (src/llama-sampler.cpp): top-p looks at the softmax over the top
     k, and min-p, like it, at logits that no temperature has touched. top_k 0 or less, top_p 1 and
     min_p 0 are off; temperature > 0.
 
-    Raises MtpError when the logits are no numbers.
+    All raise MtpError when the logits are no numbers.
     """
-    library = _library()
-    if library is not None and 0 < top_k <= len(logits) and _is_plain(logits):
-        ids, probs = np.empty(top_k, np.int32), np.empty(top_k)
-        n = library.mtp_truncate(
-            logits.ctypes.data, len(logits), top_k, top_p, min_p, temperature,
-            ids.ctypes.data, probs.ctypes.data,
+
+    def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float) -> None:
+        self._top_k, self._top_p, self._min_p = top_k, top_p, min_p
+        self._temperature = temperature
+        self._is_compiled = _library() is not None and 0 < top_k <= _MOST
+        self._native = _Truncation(top_p, min_p, temperature, top_k if self._is_compiled else 0)
+        self._ids, self._probs = np.empty(_MOST, np.int32), np.empty(_MOST)
+        self._places = self._ids.ctypes.data, self._probs.ctypes.data
+
+    def of(self, logits: Floats) -> Candidates:
+        """The distribution over what is left."""
+        row = self._row(logits)
+        if row is not None:
+            n = _library().mtp_truncate(row, len(logits), self._native, *self._places)
+            if n > 0:
+                return Candidates(self._ids[:n].copy(), self._probs[:n].copy())
+        return self.by_numpy(logits)
+
+    def token_at(self, logits: Floats, point: float) -> int:
+        """What `of(logits).token_at(point)` is."""
+        row = self._row(logits)
+        if row is not None:
+            token: int = _library().mtp_token_at(row, len(logits), self._native, point)
+            if token >= 0:
+                return token
+        return self.by_numpy(logits).token_at(point)
+
+    def verify_block(
+        self,
+        draft: Sequence[int],
+        drawn: Mapping[int, Candidates],
+        rows: Sequence[Floats],
+        points: npt.NDArray[np.float64],
+    ) -> tuple[int, int] | None:
+        """How many ids of a draft `verify.verify_block` accepts, and the one that follows them.
+
+        None where that has to do it.
+
+        rows:   len(draft) + 1 of them
+        points: (len(draft) + 1,) uniform in [0, 1)
+        """
+        n = len(draft)
+        qs = [drawn.get(position) for position in range(n)]
+        counts = [0 if q is None else len(q.ids) for q in qs]
+        given = [self._row(row) for row in rows]
+        if None in given or not any(counts):
+            return None
+        ids = np.concatenate([q.ids for q in qs if q is not None])
+        probs = np.concatenate([q.probs for q in qs if q is not None])
+        following = ctypes.c_int32()
+        n_accepted: int = _library().mtp_verify_block(
+            (ctypes.c_void_p * (n + 1))(*map(ctypes.addressof, given)), len(rows[0]),
+            self._native, (ctypes.c_int32 * n)(*draft), n, (ctypes.c_int32 * n)(*counts),
+            ids.ctypes.data, probs.ctypes.data, points.ctypes.data, following,
         )  # fmt: skip
-        if n > 0:
-            return Candidates(ids[:n], probs[:n])
-    return truncated_by_numpy(logits, top_k, top_p, min_p, temperature)
+        return None if n_accepted < 0 else (n_accepted, following.value)
 
+    def _row(self, logits: Floats) -> Any:
+        """The row for compiled code; None where that cannot read it."""
+        return _row(logits) if self._is_compiled else None
 
-def truncated_by_numpy(
-    logits: Floats, top_k: int, top_p: float, min_p: float, temperature: float
-) -> Candidates:
-    ids = _top_k_top_p(logits, top_k, top_p)
-    values = logits[ids].astype(np.float64)
-    values -= values.max()
-    if min_p > 0:
-        is_kept = values >= math.log(min_p)
-        ids, values = ids[is_kept], values[is_kept]
-    weights = np.exp(values / temperature)
-    return Candidates(ids.astype(np.int32), weights / weights.sum())
+    def by_numpy(self, logits: Floats) -> Candidates:
+        ids = _top_k_top_p(logits, self._top_k, self._top_p)
+        values = logits[ids].astype(np.float64)
+        values -= values.max()
+        if self._min_p > 0:
+            is_kept = values >= math.log(self._min_p)
+            ids, values = ids[is_kept], values[is_kept]
+        weights = np.exp(values / self._temperature)
+        return Candidates(ids.astype(np.int32), weights / weights.sum())
 
 
 def shortlist(logits: Floats, k: int) -> Indices:
@@ -132,9 +191,14 @@ def _top_p(logits: Floats, p: float) -> Indices:
         k *= 8
 
 
-def _is_plain(logits: Floats) -> bool:
-    """Whether the row lies in memory as compiled code reads it."""
-    return logits.dtype == np.float32 and logits.flags.c_contiguous
+def _row(logits: Floats) -> Any:
+    """The first of a row's numbers, for compiled code; None where it cannot read them."""
+    if logits.dtype != np.float32 or not logits.flags.c_contiguous:
+        return None
+    try:
+        return ctypes.c_float.from_buffer(logits)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # read-only, or empty
+        return None
 
 
 @functools.cache
@@ -142,8 +206,15 @@ def _library() -> Any:
     library = compiled.load()
     if library is None:
         return None
-    row, n, number = ctypes.c_void_p, ctypes.c_int32, ctypes.c_double
+    row, n, number = ctypes.POINTER(ctypes.c_float), ctypes.c_int32, ctypes.c_double
+    array, truncation = ctypes.c_void_p, ctypes.POINTER(_Truncation)
     library.mtp_best.argtypes = [row, n, ctypes.POINTER(number)]
-    library.mtp_truncate.argtypes = [row, n, n, number, number, number, row, row]
-    library.mtp_best.restype = library.mtp_truncate.restype = n
+    library.mtp_truncate.argtypes = [row, n, truncation, array, array]
+    library.mtp_token_at.argtypes = [row, n, truncation, number]
+    library.mtp_verify_block.argtypes = [
+        *(ctypes.POINTER(array), n, truncation, ctypes.POINTER(n), n, ctypes.POINTER(n)),
+        *(array, array, array, ctypes.POINTER(n)),
+    ]
+    for name in ("mtp_best", "mtp_truncate", "mtp_token_at", "mtp_verify_block"):
+        getattr(library, name).restype = n
     return library

@@ -1,13 +1,12 @@
 """Chooses a token from one row of logits, as llama.cpp's sampler chain would.
 
 Owns what is sampled from (penalties, top-k, top-p, min-p, temperature) and the random numbers, for
-the target's rows and, by the same rules over its own vocabulary, for a drafter's. Knows nothing of
-verification, and keeps no text: the ids that a row follows come with it.
+the target's rows and, by the same rules over its own vocabulary, for a drafter's. What of a draft
+stands is `verify.py`'s to say. Keeps no text: the ids that a row follows come with it.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ import numpy as np
 from mtp_cli.engine.candidates import Candidates, Ids
 from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.logits import truncated
+from mtp_cli.engine.logits import Truncation
 from mtp_cli.engine.penalties import Penalties
+from mtp_cli.engine.verify import up_to_end, verify_block
 from mtp_cli.errors import MtpError
 
 
@@ -114,9 +114,14 @@ class Sampler:
     def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
         self.is_greedy = sampling.temperature < _COLDEST
         self.draws_drafts = draws_drafts and not self.is_greedy
-        self._temperature = sampling.temperature
-        self._truncated = functools.partial(
-            truncated, top_k=sampling.top_k, top_p=sampling.top_p, min_p=sampling.min_p
+        self._target, self._drafts = (
+            Truncation(
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                temperature=sampling.temperature / sharpness,
+            )
+            for sharpness in (1.0, _SHARPNESS)
         )
         self._penalties = sampling.penalties
         self.n_before = self._penalties.n_before
@@ -130,12 +135,13 @@ class Sampler:
         if self.is_greedy:
             with self._penalties.on(logits, before):
                 return int(logits.argmax())
-        return self.candidates(logits, before).token_at(self.random())
+        with self._penalties.on(logits, before):
+            return self._target.token_at(logits, self.random())
 
     def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
         """The truncated distribution that `choose` draws from."""
         with self._penalties.on(logits, before):
-            return self._truncated(logits, temperature=self._temperature)
+            return self._target.of(logits)
 
     def propose(
         self,
@@ -158,9 +164,35 @@ class Sampler:
             # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best
-            q = self._truncated(logits, temperature=self._temperature / _SHARPNESS)
+            q = self._drafts.of(logits)
         index = int(q.ids[q.index_at(self.random())])
         return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
+
+    def verify_block(
+        self,
+        draft: Sequence[int],
+        drawn: Mapping[int, Candidates],
+        rows: Sequence[tuple[Floats, Sequence[int]]],
+        is_end: Callable[[int], bool],
+    ) -> list[int]:
+        """What the target makes of a drawn draft: the accepted ids, and one of its own.
+
+        drawn: see `Draft`
+        rows:  the target's logits at the newest id and at each drafted one, and what they follow
+        """
+        draft = up_to_end(draft, is_end)
+        if self.n_before == 0:
+            points = self._rng.random(len(draft) + 1)
+            found = self._target.verify_block(
+                draft, drawn, [logits for logits, _ in rows[: len(draft) + 1]], points
+            )
+            if found is not None:
+                n_accepted, following = found
+                accepted = [*draft[:n_accepted]]
+                return accepted if accepted and is_end(accepted[-1]) else [*accepted, following]
+        return verify_block(
+            draft, drawn, rows, lambda row: self.candidates(*row), self.random, is_end
+        )
 
     def random(self) -> float:
         """The next random number, uniform in [0, 1)."""

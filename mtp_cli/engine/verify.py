@@ -85,7 +85,7 @@ def verify_block(
     candidates: a row's distribution, p; called for no row after a token that p cannot give
     random:     uniform in [0, 1)
     """
-    draft = _up_to_end(draft, is_end)
+    draft = up_to_end(draft, is_end)
     kept, p = 1.0, candidates(rows[0])  # M_i and p_{i+1}
     n_accepted, last = 0, p
     for position, token in enumerate(draft):
@@ -106,7 +106,7 @@ def verify_block(
     return [*accepted, last.token_at(random())]
 
 
-def _up_to_end(draft: Sequence[int], is_end: Callable[[int], bool]) -> Sequence[int]:
+def up_to_end(draft: Sequence[int], is_end: Callable[[int], bool]) -> Sequence[int]:
     """The draft until an end: whether it goes on is known before what it goes on with is drawn."""
     for position, token in enumerate(draft):
         if is_end(token):

@@ -17,12 +17,12 @@ import mtp_cli
 from mtp_cli.engine import compiled
 from mtp_cli.engine.llama import Floats
 from mtp_cli.engine.logits import (
+    Truncation,
     best,
     best_by_numpy,
     shortlist,
-    truncated,
-    truncated_by_numpy,
 )
+from mtp_cli.engine.verify import verify_block
 from mtp_cli.errors import MtpError
 
 needs_compiled = pytest.mark.skipif(compiled.load() is None, reason="not compiled here")
@@ -88,7 +88,7 @@ def test_a_row_with_something_else_than_numbers_has_no_sure_id(n: int, bad: floa
     temperature=st.sampled_from([0.01, 0.7, 1.7]),
     seed=st.integers(0, 1000),
 )
-def test_truncation(
+def test_what_truncation_leaves(
     n: int,
     spread: float,
     step: float,
@@ -100,8 +100,10 @@ def test_truncation(
 ) -> None:
     logits = row(n, spread, step, seed)
     as_it_was = logits.copy()
-    found = truncated(logits, top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
-    expected = truncated_by_numpy(logits, top_k, top_p, min_p, temperature)
+    truncation = Truncation(top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
+    found, expected = truncation.of(logits), truncation.by_numpy(logits)
+    for point in (0.0, 0.3, 0.999999):
+        assert truncation.token_at(logits, point) == found.token_at(point)
     assert found.ids.tolist() == expected.ids.tolist()
     np.testing.assert_allclose(found.probs, expected.probs, rtol=1e-9)
     assert (np.diff(found.ids) > 0).all()
@@ -113,25 +115,57 @@ def test_what_the_compiled_passes_are_for_is_theirs(monkeypatch: pytest.MonkeyPa
     def nothing(*_arguments: object) -> None:
         raise AssertionError("numpy was asked")
 
-    for name in ("best_by_numpy", "truncated_by_numpy"):
-        monkeypatch.setattr(f"mtp_cli.engine.logits.{name}", nothing)
+    monkeypatch.setattr("mtp_cli.engine.logits.best_by_numpy", nothing)
+    monkeypatch.setattr(Truncation, "by_numpy", nothing)
     best(row(49_152, 3.0))
     for n, k in ((8192, 40), (49_152, 1), (49_152, 128), (250_000, 40)):
-        truncated(row(n, 3.0), top_k=k, top_p=0.95, min_p=0.05, temperature=0.8)
+        Truncation(top_k=k, top_p=0.95, min_p=0.05, temperature=0.8).of(row(n, 3.0))
+
+
+@needs_compiled
+@settings(deadline=None, max_examples=300)
+@given(
+    depth=st.integers(1, 8),
+    spread=st.sampled_from([0.5, 3.0, 12.0]),
+    likeness=st.sampled_from([0.0, 0.9, 1.0]),
+    is_drawn=st.lists(st.booleans(), min_size=8, max_size=8).filter(lambda drawn: drawn[0]),
+    seed=st.integers(0, 10_000),
+)
+def test_compiled_block_verification(
+    depth: int, spread: float, likeness: float, is_drawn: list[bool], seed: int
+) -> None:
+    """With the same random numbers it accepts what the rule accepts."""
+    truncation = Truncation(top_k=40, top_p=0.95, min_p=0.05, temperature=0.8)
+    rows = [row(3000, spread, seed=seed + i) for i in range(depth + 1)]
+    rng = np.random.default_rng(seed)
+    points = rng.random(depth + 1)
+    draft, drawn = [], {}
+    for i, target in enumerate(rows[:depth]):
+        other = row(3000, spread, seed=seed + 99 + i)
+        q = truncation.of((likeness * target + (1 - likeness) * other).astype(np.float32))
+        draft.append(q.token_at(rng.random()))
+        if is_drawn[i]:
+            drawn[i] = q
+    found = truncation.verify_block(draft, drawn, rows, points)
+    assert found is not None
+    random = iter(points).__next__
+    assert [*draft[: found[0]], found[1]] == verify_block(
+        draft, drawn, rows, truncation.of, random, lambda _token: False
+    )
 
 
 def test_rows_that_lie_otherwise_in_memory_are_read_right() -> None:
     logits = row(3 * 9000, 3.0)
     for view in (logits[::3], logits[::-1], logits[1:9000]):
         assert best(view)[0] == int(view.argmax())
-        found = truncated(view, top_k=1, top_p=1.0, min_p=0.0, temperature=1.0)
+        found = Truncation(top_k=1, top_p=1.0, min_p=0.0, temperature=1.0).of(view)
         assert found.ids.tolist() == [int(view.argmax())]
 
 
 @pytest.mark.parametrize("n", [5000, 49_152])
 def test_what_is_no_numbers_is_one_line(n: int) -> None:
     with pytest.raises(MtpError, match="no numbers"):
-        truncated(np.full(n, np.nan, np.float32), top_k=40, top_p=1, min_p=0, temperature=1)
+        Truncation(top_k=40, top_p=1, min_p=0, temperature=1).of(np.full(n, np.nan, np.float32))
 
 
 @pytest.mark.parametrize("n", [40, 1919, 1920, 49_152, 50_001])
@@ -152,7 +186,8 @@ def test_a_package_that_could_not_be_compiled_answers_the_same(tmp_path: Path) -
         "import numpy as np\n"
         "from mtp_cli.engine import compiled, few_rows, logits\n"
         "row = np.random.default_rng(5).standard_normal(9000).astype(np.float32)\n"
-        "found = logits.truncated(row, top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)\n"
+        "by = logits.Truncation(top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)\n"
+        "found = by.of(row)\n"
         "print(compiled.load(), few_rows.install(), few_rows.formats(), logits.best(row)[0])\n"
         "print(*found.ids)\n"
     )
@@ -161,6 +196,6 @@ def test_a_package_that_could_not_be_compiled_answers_the_same(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     logits = np.random.default_rng(5).standard_normal(9000).astype(np.float32)
-    kept = truncated(logits, top_k=9, top_p=0.9, min_p=0.0, temperature=0.5)
+    kept = Truncation(top_k=9, top_p=0.9, min_p=0.0, temperature=0.5).of(logits)
     expected = f"None None () {logits.argmax()}\n{' '.join(map(str, kept.ids))}\n"
     assert done.stdout == expected

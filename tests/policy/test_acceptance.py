@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mtp_cli.engine.acceptance import HeadAcceptance, Logistic, MatchAcceptance, log_odds
@@ -64,8 +65,31 @@ def test_a_text_that_changes_is_followed() -> None:
 
 
 def test_what_is_known_less_counts_for_less() -> None:
-    known, unknown = Logistic((1.0,), (0.0,)), Logistic((1.0,), (2.0,))
-    assert unknown.predict((1.0,)) < known.predict((1.0,)) == pytest.approx(1 / (1 + np.exp(-1)))
+    weights = (1.0, 0.0, 0.0)
+    known, unknown = Logistic(weights, (0.0, 0.0, 0.0)), Logistic(weights, (2.0, 0.0, 0.0))
+    assert unknown.predict(0, 0) < known.predict(0, 0) == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+def test_what_is_written_out_is_the_extended_kalman_filter() -> None:
+    rng = np.random.default_rng(3)
+    weights, covariance = np.array([0.2, 0.85, 0.6]), np.diag([0.3, 0.05, 0.1])
+    found = Logistic((0.2, 0.85, 0.6), (0.3, 0.05, 0.1))
+
+    def sure_of(features: npt.NDArray[np.float64], caution: float) -> float:
+        deviation = np.sqrt(features @ covariance @ features)
+        return float(1 / (1 + np.exp(caution * deviation - weights @ features)))
+
+    for _ in range(200):
+        x, y = rng.normal(size=2)
+        features = np.array([1.0, x, y])
+        assert found.predict(x, y) == pytest.approx(sure_of(features, 0.5))
+        predicted, survived = sure_of(features, 0.0), bool(rng.random() < 0.5)
+        curvature = predicted * (1 - predicted)
+        covariance[0, 0] += 0.001
+        gain = covariance @ features / (1 + curvature * features @ covariance @ features)
+        covariance = covariance - curvature * np.outer(gain, features @ covariance)
+        weights = weights + gain * (survived - predicted)
+        found.learn(x, y, survived)
 
 
 @pytest.mark.parametrize("probability", [0.0, 1e-9, 1.0])

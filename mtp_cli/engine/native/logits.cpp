@@ -1,6 +1,6 @@
-// Passes over one row of logits: the best id with its share, and what top-k, top-p, min-p and
-// temperature leave. `mtp_cli/engine/logits.py` says what each gives, and does the same with numpy,
-// which takes several times as long.
+// Passes over rows of logits: the best id with its share, what top-k, top-p, min-p and temperature
+// leave, and how much of a drawn draft stands. `mtp_cli/engine/logits.py` and `verify.py` say what
+// each gives, and do the same with numpy, which takes several times as long.
 
 #include <algorithm>
 #include <cfloat>
@@ -84,6 +84,34 @@ float bound_of(const std::vector<Floats> & maxima, int k) {
     return parts[k - 1];
 }
 
+// As in `Truncation` of logits.py
+struct Truncation {
+    double top_p, min_p, temperature;
+    int32_t top_k;
+};
+
+// Of an id among n that increase
+double prob_of(int32_t id, const int32_t * ids, const double * probs, int32_t n) {
+    const int32_t i = std::lower_bound(ids, ids + n, id) - ids;
+    return i < n && ids[i] == id ? probs[i] : 0;
+}
+
+// A distribution: ids, which increase, and their probabilities
+struct Distribution {
+    int32_t n = 0;
+    int32_t ids[MOST];
+    double probs[MOST];
+
+    // The id in whose share of the sum a point of [0, 1) lies
+    int32_t at(double point) const {
+        double total = 0, sum = 0;
+        for (int32_t i = 0; i < n; i++) total += probs[i];
+        for (int32_t i = 0; i + 1 < n; i++)
+            if ((sum += probs[i]) > point * total) return ids[i];
+        return ids[n - 1];
+    }
+};
+
 // The k likeliest of a row, in order; fewer where they cannot be told from the rest.
 std::vector<Candidate> top(const float * logits, int32_t n, int32_t k) {
     std::vector<Floats> maxima(n / BLOCK);
@@ -91,6 +119,7 @@ std::vector<Candidate> top(const float * logits, int32_t n, int32_t k) {
     const float bound = bound_of(maxima, k);
     std::vector<Candidate> found;
     if (!std::isfinite(bound)) return found;
+    found.reserve(2 * MOST);
     const auto look = [&](int32_t id) {
         if (logits[id] >= bound) found.push_back({logits[id], id});
     };
@@ -104,14 +133,41 @@ std::vector<Candidate> top(const float * logits, int32_t n, int32_t k) {
     return found;
 }
 
-// How many of the likeliest, whose shares are given, have the share p together.
-int32_t fewest(const std::vector<double> & shares, double p) {
-    double total = 0, sum = 0;
-    for (double share : shares) total += share;
+// How many of the likeliest have the share p of all that were found.
+int32_t fewest(const std::vector<Candidate> & found, double p) {
+    double shares[MOST], total = 0, sum = 0;
+    const int32_t n = found.size();
+    for (int32_t i = 0; i < n; i++)
+        total += shares[i] = std::exp((double)found[i].logit - found[0].logit);
     const double goal = p * total;
-    for (size_t i = 0; i < shares.size(); i++)
+    for (int32_t i = 0; i < n; i++)
         if ((sum += shares[i]) >= goal) return i + 1;
-    return shares.size();
+    return n;
+}
+
+// Whether it could: other k than 1 to MOST, a short row, or one that is not all numbers, is for
+// others.
+bool truncate(const float * logits, int32_t n, const Truncation & by, Distribution & out) {
+    const int32_t k = by.top_k;
+    if (k < 1 || k > MOST || n / BLOCK * LANES < 2 * k) return false;
+    std::vector<Candidate> found = top(logits, n, k);
+    if (found.size() < static_cast<size_t>(k)) return false;
+    const double most = found[0].logit;
+    if (!std::isfinite(most)) return false;
+    if (by.top_p < 1) found.resize(fewest(found, by.top_p));
+    if (by.min_p > 0) {
+        const double least = std::log(by.min_p);
+        while (found.size() > 1 && found.back().logit - most < least) found.pop_back();
+    }
+    std::sort(found.begin(), found.end(), [](auto & a, auto & b) { return a.id < b.id; });
+    double total = 0;
+    out.n = found.size();
+    for (int32_t i = 0; i < out.n; i++) {
+        out.ids[i] = found[i].id;
+        total += out.probs[i] = std::exp((found[i].logit - most) / by.temperature);
+    }
+    for (int32_t i = 0; i < out.n; i++) out.probs[i] /= total;
+    return true;
 }
 
 }  // namespace
@@ -143,30 +199,62 @@ extern "C" int32_t mtp_best(const float * logits, int32_t n, double * total) {
     return start;
 }
 
-// Up to k candidates by increasing id, and their probabilities; how many. 0 where this is not for
-// it: other k than 1 to MOST, a short row, or one that is not all numbers.
-extern "C" int32_t mtp_truncate(const float * logits, int32_t n, int32_t k, double p, double min_p,
-                                double temperature, int32_t * ids, double * probs) {
-    if (k < 1 || k > MOST || n / BLOCK * LANES < 2 * k) return 0;
-    std::vector<Candidate> found = top(logits, n, k);
-    if (found.size() < static_cast<size_t>(k)) return 0;
-    const double most = found[0].logit;
-    if (!std::isfinite(most)) return 0;
-    if (p < 1) {
-        std::vector<double> shares;
-        for (const Candidate & c : found) shares.push_back(std::exp(c.logit - most));
-        found.resize(fewest(shares, p));
+// Up to MOST candidates by increasing id, and their probabilities; how many. 0 where `truncate`
+// could not.
+extern "C" int32_t mtp_truncate(const float * logits, int32_t n, const Truncation * by,
+                                int32_t * ids, double * probs) {
+    Distribution found;
+    if (!truncate(logits, n, *by, found)) return 0;
+    memcpy(ids, found.ids, found.n * sizeof *ids);
+    memcpy(probs, found.probs, found.n * sizeof *probs);
+    return found.n;
+}
+
+// The candidate at a point of [0, 1); -1 where `truncate` could not.
+extern "C" int32_t mtp_token_at(const float * logits, int32_t n, const Truncation * by,
+                                double point) {
+    Distribution found;
+    return truncate(logits, n, *by, found) ? found.at(point) : -1;
+}
+
+// Block verification: how many ids of the draft stand, and the id that follows them. -1 where
+// `truncate` could not.
+//   rows    the target's, n_draft + 1 of n logits
+//   n_ids   of the distribution that each drafted id was drawn from; 0: it was no draw
+//   ids, probs   of all these distributions, one after another
+//   points  n_draft + 1 of [0, 1)
+extern "C" int32_t mtp_verify_block(const float * const * rows, int32_t n, const Truncation * by,
+                                    const int32_t * draft, int32_t n_draft, const int32_t * n_ids,
+                                    const int32_t * ids, const double * probs,
+                                    const double * points, int32_t * next) {
+    Distribution p, last;
+    if (!truncate(rows[0], n, *by, p)) return -1;
+    last = p;
+    int32_t accepted = 0;
+    double kept = 1;
+    for (int32_t i = 0; i < n_draft; i++) {
+        // A distribution's ids increase, and so do p's.
+        const int32_t alone = draft[i], n_drawn = n_ids[i] ? n_ids[i] : 1;
+        const double one = 1;
+        const int32_t * q_ids = n_ids[i] ? ids : &alone;
+        const double * q_probs = n_ids[i] ? probs : &one;
+        double excess[MOST], surplus = 0;
+        for (int32_t a = 0, b = 0; a < p.n; a++) {
+            while (b < n_drawn && q_ids[b] < p.ids[a]) b++;
+            const double q = b < n_drawn && q_ids[b] == p.ids[a] ? q_probs[b] : 0;
+            surplus += excess[a] = std::max(0.0, kept * p.probs[a] - q);
+        }
+        if (i == 0 || *points++ * (surplus + 1 - kept) < surplus) {
+            accepted = i, last = p;
+            if (surplus > 1e-12) memcpy(last.probs, excess, p.n * sizeof *excess);
+        }
+        const double target = prob_of(alone, p.ids, p.probs, p.n);
+        kept = std::min(kept * target / prob_of(alone, q_ids, q_probs, n_drawn), 1.0);
+        if (kept == 0) break;
+        if (!truncate(rows[i + 1], n, *by, p)) return -1;
+        ids += n_ids[i], probs += n_ids[i];
     }
-    if (min_p > 0) {
-        const double least = std::log(min_p);
-        while (found.size() > 1 && found.back().logit - most < least) found.pop_back();
-    }
-    std::sort(found.begin(), found.end(), [](auto & a, auto & b) { return a.id < b.id; });
-    double total = 0;
-    for (size_t i = 0; i < found.size(); i++) {
-        ids[i] = found[i].id;
-        total += probs[i] = std::exp((found[i].logit - most) / temperature);
-    }
-    for (size_t i = 0; i < found.size(); i++) probs[i] /= total;
-    return found.size();
+    if (n_draft > 0 && *points++ < kept) accepted = n_draft, last = p;
+    *next = last.at(*points);
+    return accepted;
 }
