@@ -6,9 +6,12 @@ llama.cpp itself is.
 """
 
 import glob
+import runpy
 import sys
 
 from setuptools import Extension, setup
+
+DIGEST = runpy.run_path("mtp_cli/engine/compiled.py")["sources_digest"]()
 
 setup(
     ext_modules=[
@@ -16,6 +19,7 @@ setup(
             "mtp_cli.engine._native",
             sorted(glob.glob("mtp_cli/engine/native/*.cpp")),
             depends=sorted(glob.glob("mtp_cli/engine/native/*.h")),
+            define_macros=[("MTP_SOURCES", f'"{DIGEST}"')],
             # What one row is added up by must not depend on how many are compiled beside it.
             extra_compile_args=[
                 *("-O3", "-march=native", "-ffp-contract=off"),

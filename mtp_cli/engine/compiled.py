@@ -1,21 +1,28 @@
 """The compiled part of the package (`native/`), where it could be built.
 
 Owns finding it. `few_rows.py`, `native_head.py` and `logits.py` say what is in it; all do without.
+Imports nothing of the package: setup.py runs this file for `sources_digest`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import importlib.util
+import warnings
+from pathlib import Path
 from typing import Any
 
-_FUNCTIONS = (
-    *("mtp_install", "mtp_enable", "mtp_vectors", "mtp_formats", "mtp_tensor_bytes"),
-    *("mtp_best", "mtp_truncate", "mtp_token_at", "mtp_verify_block"),
-    *("mtp_head_open", "mtp_head_close", "mtp_head_decode", "mtp_head_logits", "mtp_head_hidden"),
-    *("mtp_head_drop_from", "mtp_head_drop_before"),
-)
+_SOURCES = Path(__file__).parent / "native"
+
+
+def sources_digest() -> str:
+    """What tells the sources from others; empty where they were not installed."""
+    paths = sorted(path for path in _SOURCES.glob("*") if path.suffix in (".cpp", ".h"))
+    if not paths:
+        return ""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 @functools.cache
@@ -25,6 +32,20 @@ def load() -> Any:
     if found is None or found.origin is None:
         return None
     library = ctypes.CDLL(found.origin)
-    if any(not hasattr(library, name) for name in _FUNCTIONS):
-        return None  # built from an earlier source; `make install` builds it anew
+    expected = sources_digest()
+    if expected and _built_from(library) != expected:
+        warnings.warn(
+            "the compiled part of mtp-cli was built from other sources and is not used: "
+            "`make install` builds it anew",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
     return library
+
+
+def _built_from(library: Any) -> str:
+    if not hasattr(library, "mtp_sources"):
+        return ""
+    library.mtp_sources.restype = ctypes.c_char_p
+    return str(library.mtp_sources().decode())

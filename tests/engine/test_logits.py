@@ -3,6 +3,7 @@ those with llama.cpp's own."""
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -175,6 +176,23 @@ def test_a_shortlist_has_the_likeliest_and_is_short(n: int, k: int) -> None:
     found = shortlist(logits, k)
     assert set(np.argsort(-logits)[:k].tolist()) <= set(found.tolist())
     assert len(set(found.tolist())) == len(found) <= max(48 * k, n // 100)
+
+
+@needs_compiled
+def test_what_was_built_from_other_sources_is_not_used(tmp_path: Path) -> None:
+    package = Path(mtp_cli.__file__).parent
+    shutil.copytree(package, tmp_path / "mtp_cli", ignore=shutil.ignore_patterns("*.gguf"))
+    code = "from mtp_cli.engine import compiled; print(compiled.load() is None)"
+    run = functools.partial(
+        subprocess.run,
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert run().stdout == "False\n"
+    with (tmp_path / "mtp_cli/engine/native/vectors.h").open("a") as source:
+        source.write("// changed\n")
+    changed = run()
+    assert changed.stdout == "True\n"
+    assert "`make install`" in changed.stderr
 
 
 def test_a_package_that_could_not_be_compiled_answers_the_same(tmp_path: Path) -> None:

@@ -184,3 +184,6 @@ extern "C" const char * mtp_formats() { return ""; }
 #endif
 
 extern "C" size_t mtp_tensor_bytes() { return sizeof(abi::Tensor); }
+
+// Which sources this was built from, as `compiled.py` tells them apart
+extern "C" const char * mtp_sources() { return MTP_SOURCES; }
