@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard mtp_cli/engine/
 		|| { echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time llama.cpp is compiled, which takes minutes."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # Rewrites constraints.txt: every version that the tests ran with, for every supported Python.
