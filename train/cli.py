@@ -50,7 +50,13 @@ Bf16 = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Another seed writes another corpus.")]
 Steps = Annotated[int, typer.Option(help="Optimizer steps of the whole run.")]
-Draft = Annotated[int, typer.Option("--vocabulary", help="Ids the head drafts in.")]
+Draft = Annotated[
+    int | None,
+    typer.Option(
+        "--vocabulary",
+        help="Draft in the ids that the trunk wrote most, so many. Default: --start's ids, or 8192.",
+    ),
+]
 Start = Annotated[
     Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
 ]
@@ -120,7 +126,7 @@ def fit(
     folder: Folder = DEFAULT_FOLDER,
     model: Model = None,
     steps: Steps = 2000,
-    vocabulary: Draft = 8192,
+    vocabulary: Draft = None,
     ffn: Width = None,
     start: Start = None,
     device: Device = "auto",

@@ -24,6 +24,7 @@ from train.trunk import Trunk
 
 # The trunk's output norm makes its logits sharp; a head that still guesses needs flat ones.
 START_NORM_SCALE = 0.3
+N_DRAFT = 8192
 
 QUANTIZED = {
     "token_embd": GGMLQuantizationType.Q8_0,
@@ -82,19 +83,24 @@ def prepare(
     folder: Path,
     settings: Settings,
     *,
-    n_draft: int,
+    n_draft: int | None,
     n_ff: int | None,
     device: str,
     start: Path | None = None,
 ) -> Run:
     """A run at its start, or where its folder's checkpoint left it; that one keeps its curriculum.
 
-    start: a head file whose weights the run starts from; random ones without
+    n_draft: how many of the ids that the trunk wrote most are drafted; None: the ones of `start`,
+             which saw more text than the corpus may have, or N_DRAFT
+    start:   a head file whose weights the run starts from; random ones without
     """
     saved = read_checkpoint(folder, trunk.fingerprint)
     if saved is None:
-        vocabulary = choose_vocabulary(corpus.training, n_draft, trunk.token_embd)
-        shape = head_shape(trunk, n_draft, n_ff)
+        if start is not None and n_draft is None:
+            vocabulary = make_vocabulary(read_head(start, trunk)[0], trunk.token_embd)
+        else:
+            vocabulary = choose_vocabulary(corpus.training, n_draft or N_DRAFT, trunk.token_embd)
+        shape = head_shape(trunk, len(vocabulary.draft_ids), n_ff)
     else:
         vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
         shape = saved.shape

@@ -54,6 +54,22 @@ def test_a_head_of_another_width_is_refused(trunk: Trunk, tmp_path: Path) -> Non
         take_over(head, trunk, vocabulary, path)
 
 
+@pytest.mark.parametrize(("n_draft", "expected"), [(None, range(5, 37)), (16, range(20, 36))])
+def test_a_run_drafts_in_the_ids_of_the_head_it_starts_from_unless_told(
+    trunk: Trunk, tmp_path: Path, n_draft: int | None, expected: range
+) -> None:
+    path = tmp_path / "head.gguf"
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
+    write_head(path, trunk, vocabulary, SHAPE, weights(), EXACT)
+    ids = np.arange(20, 36, dtype=np.int32)
+    roles = np.full(16, Role.GREEDY, np.uint8)
+    corpus = Corpus([Sample(ids, roles, np.zeros((16, 576), np.float16))], [])
+    run = prepare(
+        trunk, corpus, tmp_path, Settings(9), n_draft=n_draft, n_ff=64, device="cpu", start=path
+    )
+    assert run.vocabulary.draft_ids.tolist() == list(expected)
+
+
 def test_a_resumed_run_keeps_its_curriculum(trunk: Trunk, tmp_path: Path) -> None:
     ids = np.arange(20, dtype=np.int32)
     roles = np.full(20, Role.GREEDY, np.uint8)
