@@ -8,7 +8,7 @@ real model; wherever a number appears it is labelled "scaled".
     python -m benchmarks.scaled --quick                       # BF16 at width 4,032, three minutes
     python -m benchmarks.scaled --json scaled.json            # three formats, 15 minutes on 2 cores
     python -m benchmarks.scaled --sizes width,all --classes all --depths 0,1,2,3,4,5,6,7,8,auto \\
-        --repetitions 5 --minutes 90 --json scaled.json       # the table
+        --repetitions 5 --minutes 90 --json scaled.json       # every class and depth
 
 The measuring is mtp-bench's: interleaved, medians. Answers are as long as the time allows. Before
 each measurement the answers and the drafts of the widened model are compared with the narrow
