@@ -54,7 +54,7 @@ Draft = Annotated[
     int | None,
     typer.Option(
         "--vocabulary",
-        help="Draft in the ids that the trunk wrote most, so many. Default: --start's ids, or 8192.",
+        help="Draft in the ids that the trunk wrote most, so many. Default: --start's, or 8192.",
     ),
 ]
 Start = Annotated[
