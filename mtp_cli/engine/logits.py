@@ -23,7 +23,7 @@ from mtp_cli.errors import MtpError
 
 Indices = npt.NDArray[np.intp]
 
-_MOST = 128  # the largest top-k that compiled code takes
+_MOST = 128  # the largest top-k that compiled code takes: MOST in native/logits.cpp
 _MAXIMA = 24  # maxima of parts of a row for each of the top k, see `shortlist`
 _FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
 

@@ -19,7 +19,7 @@ p / q > 1 makes up for a shortage after it:
 Of n drafted tokens the first i are kept with probability h_i = S_i / (S_i + 1 - M_i) (h_n = M_n),
 each i by itself; the most that are kept are accepted, i of them, and the next token comes from
 max(0, M_i p_{i+1} - q_{i+1}), normalised, or after all n from p_{n+1}. For n = 1 this is the
-rejection rule.
+rejection rule. `native/logits.cpp` has the same for the usual rows: who changes one changes both.
 
 *Why it is exact.* Backwards from n, P(accepted >= i | x_1 .. x_i) = M_i: it is so at n, and before,
 P(accepted > i | x_1 .. x_i) = sum over x of min(M_i p_{i+1}, q_{i+1}) = M_i - S_i, hence

@@ -12,7 +12,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pytest
@@ -113,18 +112,18 @@ class Ran:
     n_drawn: int
 
 
-class BlockRule(Protocol):
-    """`verify_block`, or what a test puts in its place."""
-
-    def __call__(
-        self,
-        draft: Sequence[int],
-        drawn: Mapping[int, Candidates],
-        rows: Sequence[Row],
-        candidates: Callable[[Row], Candidates],
-        random: Callable[[], float],
-        is_end: Callable[[int], bool],
-    ) -> list[int]: ...
+# `verify_block`, or what a test puts in its place
+BlockRule = Callable[
+    [
+        Sequence[int],
+        Mapping[int, Candidates],
+        Sequence[Row],
+        Callable[[Row], Candidates],
+        Callable[[], float],
+        Callable[[int], bool],
+    ],
+    list[int],
+]
 
 
 class Noting:
@@ -132,9 +131,9 @@ class Noting:
 
     def __init__(self, sampler: Sampler, rule: BlockRule | None) -> None:
         self._sampler, self._rule = sampler, rule
-        self.n_before, self.choose, self.propose = (
-            sampler.n_before, sampler.choose, sampler.propose,
-        )  # fmt: skip
+        self.n_before = sampler.n_before
+        self.choose = sampler.choose
+        self.propose = sampler.propose
         self.n_drawn = 0
 
     def verify_block(

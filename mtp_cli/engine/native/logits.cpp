@@ -18,7 +18,7 @@ constexpr int LANES = 16;
 constexpr int PER_PART = 32;  // logits of one lane in a block
 constexpr int BLOCK = LANES * PER_PART;
 constexpr int N_PARTS = 256;  // maxima among which the bound of the top k is looked for
-constexpr int MOST = N_PARTS / 2;
+constexpr int MOST = N_PARTS / 2;  // the largest top-k; _MOST in logits.py, whose arrays hold it
 
 typedef float Floats __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));

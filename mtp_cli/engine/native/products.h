@@ -61,7 +61,7 @@ struct Q8_0 {
     using Row = RowQ8_0;
     static constexpr abi::Type ROW = abi::Q8_0;
     static constexpr int OFFSET = HAS_UNSIGNED_DOT ? 128 : 0;  // of the bytes as multiplied
-    static constexpr int HIGH = 1;
+    static constexpr int HIGH = 1;  // how many times too large the upper half of them is
     static Ints weights(const Block & block) { return offset_bytes(block.qs); }
 };
 
