@@ -18,6 +18,7 @@ import torch
 from mtp_cli.head_file import DraftVocabulary
 from train.corpus import Role, Sample, answers, make_batch
 from train.head import Head
+from train.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def agreement(
             continue
         tokens = torch.from_numpy(batch.tokens).to(device)
         before = torch.from_numpy(batch.before).to(device).float() * row_scale
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             outs = head.unroll(tokens, before, depth)
             guesses = [trunk_ids[head.logits(out[0]).argmax(-1)].cpu().numpy() for out in outs]
         right = np.stack([guess == batch.nexts[0] for guess in guesses])

@@ -26,6 +26,7 @@ from train.agreement import Agreement, agreement
 from train.corpus import Batch, Sample, epoch_pieces, make_batch
 from train.head import Head, HeadShape, Keys, rms_norm, shifted
 from train.losses import blocked_cross_entropy, trunk_distribution
+from train.precision import autocast, product_type
 
 _CHECKPOINT = "checkpoint.pt"
 # Of a run that starts from a head which has been unrolled before.
@@ -242,7 +243,7 @@ class Run:
         head, device = self.head, self.head.output.device
         weights = torch.from_numpy(batch.weights).to(device)
         chosen = weights > 0
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             rows = torch.from_numpy(batch.rows).to(device)[chosen].float()
             targets = self._targets(rows, batch, chosen)
             number = torch.full(chosen.shape, -1, device=device)
@@ -277,7 +278,8 @@ class Run:
 
     def _targets(self, rows: Tensor, batch: Batch, chosen: Tensor) -> Tensor:
         s = self.settings
-        targets = trunk_distribution(rows, self.trunk_output, s.temperature, torch.bfloat16)
+        dtype = product_type(rows.device)
+        targets = trunk_distribution(rows, self.trunk_output, s.temperature, dtype)
         if s.hard:
             best = targets.argmax(-1, keepdim=True)
             targets.mul_(1 - s.hard).scatter_add_(
