@@ -60,6 +60,12 @@ Draft = Annotated[
 Start = Annotated[
     Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
 ]
+Average = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the mean of the checkpoint's weights and this head file's, its --start."
+    ),
+]
 Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the trunk's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
@@ -177,12 +183,15 @@ def _measured_prompts(path: Path) -> list[bytes]:
 
 @app.command()
 def export(
-    folder: Folder = DEFAULT_FOLDER, model: Model = None, output: Output = DEFAULT_OUTPUT
+    folder: Folder = DEFAULT_FOLDER,
+    model: Model = None,
+    output: Output = DEFAULT_OUTPUT,
+    average: Average = None,
 ) -> None:
     """Write the checkpoint as a head-only GGUF."""
     from train.recipe import export as write
 
-    n_bytes = write(Trunk(_trunk_path(model)), folder, output)
+    n_bytes = write(Trunk(_trunk_path(model)), folder, output, average=average)
     print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
 
 

@@ -123,8 +123,14 @@ def prepare(
     return run
 
 
-def export(trunk: Trunk, folder: Path, path: Path, *, exact: bool = False) -> int:
-    """Write the folder's checkpoint as a head file; returns its bytes."""
+def export(
+    trunk: Trunk, folder: Path, path: Path, *, average: Path | None = None, exact: bool = False
+) -> int:
+    """Write the folder's checkpoint as a head file; returns its bytes.
+
+    average: a head file, as a rule the one that the run started from; every weight is the mean of
+             both (model soups, Wortsman 2022). MtpError where ids or shapes differ
+    """
     saved = read_checkpoint(folder, trunk.fingerprint)
     if saved is None:
         raise MtpError(f"{folder}: no checkpoint to export")
@@ -132,5 +138,11 @@ def export(trunk: Trunk, folder: Path, path: Path, *, exact: bool = False) -> in
         name: tensor.float().numpy() for name, tensor in saved.head.items()
     }
     vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
+    if average is not None:
+        ids, others = read_head(average, trunk)
+        if not np.array_equal(ids, saved.draft_ids):
+            raise MtpError(f"{average}: these heads draft in other ids than {folder}'s")
+        check_shapes(trunk, vocabulary, vars(saved.shape), others)
+        weights = {**weights, **{name: (weights[name] + others[name]) / 2 for name in others}}
     write_head(path, trunk, vocabulary, vars(saved.shape), weights, EXACT if exact else QUANTIZED)
     return path.stat().st_size

@@ -13,10 +13,10 @@ from mtp_cli import models
 from mtp_cli.errors import MtpError
 from tests.train.test_export import EXACT, SHAPE, weights
 from train.corpus import Corpus, Role, Sample, make_vocabulary
-from train.export import write_head
+from train.export import read_head, write_head
 from train.fit import SECOND_CURRICULUM, Run, Settings
 from train.head import HeadShape
-from train.recipe import new_head, prepare, take_over
+from train.recipe import export, new_head, prepare, take_over
 from train.trunk import Trunk
 
 
@@ -27,6 +27,13 @@ def trunk() -> Trunk:
 
 def shape(n_ff: int) -> HeadShape:
     return HeadShape(576, 9, 3, 64, n_ff, 32, 1e-5, 1e5)
+
+
+def corpus_of(first: int, end: int) -> Corpus:
+    """One answer of the ids from first to end."""
+    n = end - first
+    ids, roles = np.arange(first, end, dtype=np.int32), np.full(n, Role.GREEDY, np.uint8)
+    return Corpus([Sample(ids, roles, np.zeros((n, 576), np.float16))], [])
 
 
 def test_weights_go_over_and_new_ids_keep_the_trunks_rows(trunk: Trunk, tmp_path: Path) -> None:
@@ -61,19 +68,21 @@ def test_a_run_drafts_in_the_ids_of_the_head_it_starts_from_unless_told(
     path = tmp_path / "head.gguf"
     vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
     write_head(path, trunk, vocabulary, SHAPE, weights(), EXACT)
-    ids = np.arange(20, 36, dtype=np.int32)
-    roles = np.full(16, Role.GREEDY, np.uint8)
-    corpus = Corpus([Sample(ids, roles, np.zeros((16, 576), np.float16))], [])
     run = prepare(
-        trunk, corpus, tmp_path, Settings(9), n_draft=n_draft, n_ff=64, device="cpu", start=path
+        trunk,
+        corpus_of(20, 36),
+        tmp_path,
+        Settings(9),
+        n_draft=n_draft,
+        n_ff=64,
+        device="cpu",
+        start=path,
     )
     assert run.vocabulary.draft_ids.tolist() == list(expected)
 
 
 def test_a_resumed_run_keeps_its_curriculum(trunk: Trunk, tmp_path: Path) -> None:
-    ids = np.arange(20, dtype=np.int32)
-    roles = np.full(20, Role.GREEDY, np.uint8)
-    corpus = Corpus([Sample(ids, roles, np.zeros((20, 576), np.float16))], [])
+    corpus = corpus_of(0, 20)
 
     def run(settings: Settings) -> Run:
         return prepare(trunk, corpus, tmp_path, settings, n_draft=32, n_ff=64, device="cpu")
@@ -81,3 +90,48 @@ def test_a_resumed_run_keeps_its_curriculum(trunk: Trunk, tmp_path: Path) -> Non
     run(Settings(9, curriculum=SECOND_CURRICULUM)).save()
     again = run(Settings(12))
     assert again.settings == Settings(12, curriculum=SECOND_CURRICULUM)
+
+
+def test_a_checkpoint_is_averaged_with_another_head_over_the_same_ids(
+    trunk: Trunk, tmp_path: Path
+) -> None:
+    start, other, out = (tmp_path / name for name in ("start.gguf", "other.gguf", "out.gguf"))
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
+    write_head(start, trunk, vocabulary, SHAPE, weights(), EXACT)
+    others = {name: 3 * value for name, value in weights().items()}
+    write_head(other, trunk, vocabulary, SHAPE, others, EXACT)
+    run = prepare(
+        trunk,
+        corpus_of(20, 36),
+        tmp_path,
+        Settings(9),
+        n_draft=None,
+        n_ff=64,
+        device="cpu",
+        start=start,
+    )
+    run.save()
+    export(trunk, tmp_path, out, average=other, exact=True)
+    ids, found = read_head(out, trunk)
+    assert ids.tolist() == list(range(5, 37))
+    for name, value in weights().items():
+        np.testing.assert_array_equal(found[name], 2 * value)
+    shifted = make_vocabulary(np.arange(6, 38, dtype=np.int32), trunk.token_embd)
+    write_head(other, trunk, shifted, SHAPE, weights(), EXACT)
+    with pytest.raises(MtpError, match=r"other\.gguf: these heads draft in other ids"):
+        export(trunk, tmp_path, out, average=other)
+    write_head(
+        other,
+        trunk,
+        vocabulary,
+        {**SHAPE, "n_ff": 32},
+        {
+            **weights(),
+            "ffn_gate": weights()["ffn_gate"][:32],
+            "ffn_up": weights()["ffn_up"][:32],
+            "ffn_down": weights()["ffn_down"][:, :32],
+        },
+        EXACT,
+    )
+    with pytest.raises(MtpError, match="ffn_gate: expected"):
+        export(trunk, tmp_path, out, average=other)
