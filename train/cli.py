@@ -60,6 +60,13 @@ Draft = Annotated[
 Start = Annotated[
     Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
 ]
+Cooldown = Annotated[
+    bool,
+    typer.Option(
+        "--cooldown",
+        help="Go on from --start at a third of the usual rates, falling from the first step.",
+    ),
+]
 Average = Annotated[
     Path | None,
     typer.Option(
@@ -135,15 +142,22 @@ def fit(
     vocabulary: Draft = None,
     ffn: Width = None,
     start: Start = None,
+    cooldown: Cooldown = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
     """Train a head on the corpus, from the folder's checkpoint if it has one."""
+    if cooldown and start is None:
+        raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
     import torch
 
-    from train.fit import SECOND_CURRICULUM, Settings
+    from train.fit import Settings
     from train.recipe import prepare
 
+    if cooldown:
+        settings = Settings.cooldown(steps)
+    else:
+        settings = Settings.going_on(steps) if start else Settings(steps)
     torch.set_num_threads(threads or _threads())
     path = _trunk_path(model)
     trunk = Trunk(path)
@@ -152,7 +166,7 @@ def fit(
         trunk,
         corpus,
         folder,
-        Settings(steps, curriculum=SECOND_CURRICULUM) if start else Settings(steps),
+        settings,
         n_draft=vocabulary,
         n_ff=ffn,
         device=device,

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,6 @@ from train.losses import blocked_cross_entropy, trunk_distribution
 from train.precision import autocast, product_type
 
 _CHECKPOINT = "checkpoint.pt"
-# Of a run that starts from a head which has been unrolled before.
-SECOND_CURRICULUM = (0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,25 @@ class Settings:
         left = (self.steps - step) / max(self.decay * self.steps, 1)
         return min(1.0, (step + 1) / self.warmup, left)
 
+    @classmethod
+    def going_on(cls, steps: int) -> Settings:
+        """Of a run that starts from a head which has been unrolled before."""
+        return cls(steps, curriculum=(0.25, 0.5))
+
+    @classmethod
+    def cooldown(cls, steps: int) -> Settings:
+        """Of a run that only takes the noise of the rate out of a head: a third of the usual rates,
+        falling from the first step, and every draft step from then on."""
+        usual = cls(steps)
+        return replace(
+            usual,
+            lr=usual.lr / 3,
+            output_lr=usual.output_lr / 3,
+            norm_lr=usual.norm_lr / 3,
+            decay=1.0,
+            curriculum=(0.0, 0.0),
+        )
+
     def n_unrolled(self, step: int) -> int:
         return 1 + sum(step >= share * self.steps for share in self.curriculum)
 
@@ -86,7 +103,7 @@ class Checkpoint:
     progress: Progress
     shape: HeadShape
     draft_ids: npt.NDArray[np.int32]
-    curriculum: tuple[float, ...]
+    settings: Settings
 
 
 def read_checkpoint(folder: Path, trunk: str) -> Checkpoint | None:
@@ -106,7 +123,7 @@ def read_checkpoint(folder: Path, trunk: str) -> Checkpoint | None:
         Progress(**saved["progress"]),
         HeadShape(**saved["shape"]),
         saved["draft_ids"].numpy(),
-        tuple(saved["settings"]["curriculum"]),
+        Settings(**saved["settings"]),
     )
 
 

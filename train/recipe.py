@@ -88,7 +88,8 @@ def prepare(
     device: str,
     start: Path | None = None,
 ) -> Run:
-    """A run at its start, or where its folder's checkpoint left it; that one keeps its curriculum.
+    """A run at its start, or where its folder's checkpoint left it; that one keeps its settings but
+    for the number of steps.
 
     n_draft: how many of the ids that the trunk wrote most are drafted; None: the ones of `start`,
              which saw more text than the corpus may have, or N_DRAFT
@@ -104,7 +105,7 @@ def prepare(
     else:
         vocabulary = make_vocabulary(saved.draft_ids, trunk.token_embd)
         shape = saved.shape
-        settings = replace(settings, curriculum=saved.curriculum)
+        settings = replace(saved.settings, steps=settings.steps)
     head = new_head(trunk, shape, vocabulary, settings.seed)
     if saved is None and start is not None:
         take_over(head, trunk, vocabulary, start)

@@ -50,5 +50,6 @@ def test_another_models_corpus_is_one_line_and_nothing_is_added_to_it(tmp_path: 
     assert len(list(tmp_path.rglob("*.*"))) == 1
 
 
-def test_wrong_usage_exits_2() -> None:
-    assert mtp_train("measure", "--depth", "9").returncode == 2
+@pytest.mark.parametrize("arguments", [("measure", "--depth", "9"), ("fit", "--cooldown")])
+def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+    assert mtp_train(*arguments).returncode == 2

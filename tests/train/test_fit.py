@@ -108,6 +108,15 @@ def test_the_curriculum_adds_draft_steps_and_the_rate_ends_at_zero() -> None:
     assert settings.rate(75) == pytest.approx(0.5)
 
 
+def test_a_cooldown_unrolls_all_and_its_rate_only_falls() -> None:
+    settings = Settings.cooldown(100)
+    assert settings.n_unrolled(0) == 3
+    rates = [settings.lr * settings.rate(step) for step in range(settings.warmup, 100)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] < Settings(100).lr / 3
+    assert rates[-1] < rates[0] / 50
+
+
 def test_a_replayed_answer_counts_rounds_as_the_loop_does() -> None:
     # Step 1 is right after indices 0, 1, 4; step 2 after 1; so: 2 accepted, then index 3 wrong,
     # index 4 right with its step 2 wrong, and the end.

@@ -14,7 +14,7 @@ from mtp_cli.errors import MtpError
 from tests.train.test_export import EXACT, SHAPE, weights
 from train.corpus import Corpus, Role, Sample, make_vocabulary
 from train.export import read_head, write_head
-from train.fit import SECOND_CURRICULUM, Run, Settings
+from train.fit import Run, Settings
 from train.head import HeadShape
 from train.recipe import export, new_head, prepare, take_over
 from train.trunk import Trunk
@@ -81,15 +81,14 @@ def test_a_run_drafts_in_the_ids_of_the_head_it_starts_from_unless_told(
     assert run.vocabulary.draft_ids.tolist() == list(expected)
 
 
-def test_a_resumed_run_keeps_its_curriculum(trunk: Trunk, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_settings(trunk: Trunk, tmp_path: Path) -> None:
     corpus = corpus_of(0, 20)
 
     def run(settings: Settings) -> Run:
         return prepare(trunk, corpus, tmp_path, settings, n_draft=32, n_ff=64, device="cpu")
 
-    run(Settings(9, curriculum=SECOND_CURRICULUM)).save()
-    again = run(Settings(12))
-    assert again.settings == Settings(12, curriculum=SECOND_CURRICULUM)
+    run(Settings.cooldown(9)).save()
+    assert run(Settings(12)).settings == Settings.cooldown(12)
 
 
 def test_a_checkpoint_is_averaged_with_another_head_over_the_same_ids(
