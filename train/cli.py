@@ -64,7 +64,7 @@ Cooldown = Annotated[
     bool,
     typer.Option(
         "--cooldown",
-        help="Go on from --start at a third of the usual rates, falling from the first step.",
+        help="Go on from --start at 0.3 of the usual rates, falling from the first step.",
     ),
 ]
 Average = Annotated[
