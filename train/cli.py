@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mtp_cli import models
-from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.errors import MtpError
 from mtp_cli.options import MAX_THREADS
 from train import generate as generating

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
-from mtp_cli.engine.llama import Model
-from mtp_cli.engine.logits import shortlist
-from mtp_cli.template import ChatTemplate, Message
+from mtp_cli.conversation.template import ChatTemplate, Message
+from mtp_cli.engine.backend.llama import Model
+from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.sampling.truncation import shortlist
 from train import prompts
 from train.batching import ManySequences
 from train.corpus import Role, Sample, write_shard

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from mtp_cli.bench import prompts as bench
+from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.session import prompt_ids
 from train.corpus import prompt_key
 
 PROMPTS: Mapping[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gguf import GGUFReader, dequantize
 
 from mtp_cli import head_file
-from mtp_cli.engine.gguf_header import read_shards
+from mtp_cli.engine.files.gguf_header import read_shards
 from mtp_cli.errors import MtpError
 
 F32 = npt.NDArray[np.float32]

@@ -28,13 +28,13 @@ from mtp_cli import models
 from mtp_cli.bench.measure import Plan, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.report import write_json
+from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Engine
+from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.engine import physical_cores
-from mtp_cli.engine.quantize import OUTTYPES, quantize
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
-from mtp_cli.session import prompt_ids
 
 FOLDER = Path("runs/peer")
 BINARY = building.binary(FOLDER)

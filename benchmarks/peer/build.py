@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtp_cli.engine.binding import PINNED
+from mtp_cli.engine.backend.binding import PINNED
 from mtp_cli.errors import MtpError
 
 PROJECT = f"llama-cpp-python=={PINNED}"

@@ -6,7 +6,7 @@ Owns the dynamic programme over a trace. Pure.
 from __future__ import annotations
 
 from mtp_cli.bench.trace import Trace
-from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine.depth.cost import CostModel
 
 
 def clairvoyant_s(trace: Trace, cost: CostModel) -> float:

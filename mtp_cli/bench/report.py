@@ -17,8 +17,9 @@ from rich.table import Table
 
 from mtp_cli.bench.measure import Plan, Result
 from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
-from mtp_cli.engine import Depth, few_rows
-from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine import Depth
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 
@@ -36,7 +37,7 @@ def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> d
         "model": str(files.model),
         "heads": None if files.heads is None else str(files.heads),
         "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cpus",
-        "few_rows": few_rows.install(),
+        "few_rows": our_kernels.install(),
         "plan": vars(plan),
         "costs": vars(cost.table),
         "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
@@ -116,7 +117,7 @@ def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
     n_prefilled = sum(p.tokens for p in result.prefills)
     mebibytes = result.peak_memory_bytes / 2**20
     console.print(f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {mebibytes:.0f} MiB")
-    kernels = few_rows.install() or "llama.cpp's"
+    kernels = our_kernels.install() or "llama.cpp's"
     console.print(f"CPU kernels for few rows: {kernels}")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.measure import Record, Result
 from mtp_cli.engine import Depth
-from mtp_cli.engine.cost import CostModel
+from mtp_cli.engine.depth.cost import CostModel
 
 Ratios = dict[str, float]
 

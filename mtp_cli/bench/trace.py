@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
-from mtp_cli.engine.policy import Seconds
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from mtp_cli.chat.terminal import (
     say,
     silent_keys,
 )
+from mtp_cli.conversation.session import Answer, Session, Settings
 from mtp_cli.models import ModelFiles
-from mtp_cli.session import Answer, Session, Settings
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Stats

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtp_cli.chat import report, saved
+from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.terminal import dim, visible, width
+from mtp_cli.conversation import saved
 from mtp_cli.errors import MtpError
 
 _KEYS = (

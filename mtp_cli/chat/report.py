@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
+from mtp_cli.conversation.session import Answer
 from mtp_cli.models import ModelFiles
-from mtp_cli.session import Answer
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Stats

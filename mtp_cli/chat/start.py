@@ -19,7 +19,7 @@ from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.loading import progress_bar
 from mtp_cli.chat.terminal import is_terminal
-from mtp_cli.session import Depth, Session, Settings
+from mtp_cli.conversation.session import Depth, Session, Settings
 
 
 @dataclass(frozen=True)

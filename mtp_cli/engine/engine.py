@@ -16,21 +16,22 @@ from typing import Literal
 
 import psutil
 
-from mtp_cli.engine import few_rows, gguf_header
-from mtp_cli.engine.binding import backends, supports_gpu
-from mtp_cli.engine.calibrate import N_CTX_MIN, cost_table
-from mtp_cli.engine.cost import CostModel
-from mtp_cli.engine.depth import ExpectedValue
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import backends, supports_gpu
+from mtp_cli.engine.backend.llama import HiddenSource, Model
+from mtp_cli.engine.backend.target import MAX_DEPTH, Target
+from mtp_cli.engine.depth.automatic import ExpectedValue
+from mtp_cli.engine.depth.calibrate import N_CTX_MIN, cost_table
+from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
+from mtp_cli.engine.files import gguf_header
+from mtp_cli.engine.files.pairing import Pairing, pair
+from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.llama import HiddenSource, Model
-from mtp_cli.engine.pairing import Pairing, pair
-from mtp_cli.engine.policy import DepthPolicy, FixedDepth
-from mtp_cli.engine.preflight import identity, preflight
-from mtp_cli.engine.sampling import Sampler, Sampling
-from mtp_cli.engine.target import MAX_DEPTH, Target
+from mtp_cli.engine.sampling.sampler import Sampler, Sampling
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
@@ -122,7 +123,7 @@ class Engine:
             trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
             try:
                 files = (identity(model), identity(heads) if heads else None)
-                cost_facts = (*files, backends(), few_rows.install(), n_threads, n_layers)
+                cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)
                 setup = _Setup(pairing, n_ctx, n_threads, n_layers, cost_facts)
                 return cls(trunk, setup, owns_trunk=True)
             except BaseException:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-from mtp_cli.engine.candidates import Candidates, Ids
+from mtp_cli.engine.backend.llama import Floats
+from mtp_cli.engine.depth.policy import DepthPolicy, Seconds
 from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal
 from mtp_cli.engine.drafters.ngram import NgramDrafter
-from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.policy import DepthPolicy, Seconds
-from mtp_cli.engine.verify import verify_by_match
+from mtp_cli.engine.sampling.candidates import Candidates, Ids
+from mtp_cli.engine.sampling.verify import verify_by_match
 from mtp_cli.errors import MtpError
 
 FinishReason = Literal["stop", "length", "interrupted"]
@@ -32,7 +32,7 @@ class RowsLike(Protocol):
 
 
 class TargetLike(Protocol):
-    """What the loop needs of a target; `mtp_cli.engine.target.Target` is the real one."""
+    """What the loop needs of a target; `mtp_cli.engine.backend.target.Target` is the real one."""
 
     ids: list[int]
     n_ctx: int
@@ -45,7 +45,7 @@ class TargetLike(Protocol):
 
 
 class SamplerLike(Protocol):
-    """What the loop needs of a sampler; `mtp_cli.engine.sampling.Sampler` is the real one.
+    """What the loop needs of a sampler; `mtp_cli.engine.sampling.sampler.Sampler` is the real one.
 
     It keeps no text: the loop says of each row what it follows, `n_before` ids or more.
     """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.trace import Trace
-from mtp_cli.engine.cost import CostModel, CostTable
+from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 

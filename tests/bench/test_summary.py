@@ -13,7 +13,7 @@ from mtp_cli.bench.prompts import CHAT_CLASSES, PROMPTS
 from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine import Depth
-from mtp_cli.engine.cost import CostModel, CostTable
+from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 

@@ -13,8 +13,8 @@ from convert.model import open_model
 from convert.write import write
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
-from mtp_cli.engine.quantize import quantize
+from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
 

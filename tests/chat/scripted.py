@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
+from mtp_cli.conversation.session import Depth, FinishReason
 from mtp_cli.engine import Sampling, Stats
-from mtp_cli.session import Depth, FinishReason
 
 BOS, START, END = 256, 257, 258
 MERGED = 300  # "ab", which the tokeniser always merges, and an answer may spell as "a", "b"

@@ -16,11 +16,11 @@ import pytest
 
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.commands import COMMANDS, dispatch
-from mtp_cli.chat.saved import load
+from mtp_cli.conversation.saved import load
+from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
-from mtp_cli.session import Session, Settings
 from tests.chat.scripted import ScriptedEngine, said
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.pipe import answer_once
+from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
-from mtp_cli.session import Session, Settings
 from tests.chat.scripted import END, ScriptedEngine, said
 
 FILES = ModelFiles(Path("/models/tiny.gguf"), Path("/models/tiny-mtp.gguf"))

@@ -16,9 +16,9 @@ from prompt_toolkit.input import PipeInput, create_pipe_input
 
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.repl import converse
+from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.engine import Sampling
 from mtp_cli.models import ModelFiles
-from mtp_cli.session import Session, Settings
 from tests.chat.scripted import ScriptedEngine, said
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
 
 Floats = npt.NDArray[np.float32]
 

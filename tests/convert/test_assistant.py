@@ -12,13 +12,13 @@ from convert.build import Options, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
 from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine.backend.llama import Model
+from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.depth.policy import FixedDepth
 from mtp_cli.engine.drafters import Drafter
 from mtp_cli.engine.drafters.opening import open_drafter
-from mtp_cli.engine.gguf_header import read_shards
-from mtp_cli.engine.llama import Model
-from mtp_cli.engine.pairing import pair
-from mtp_cli.engine.policy import FixedDepth
-from mtp_cli.engine.target import Target
+from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.files.pairing import pair
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_gemma4 import WINDOW, agreeing
 from tests.convert.conftest import ASSISTANTS, Convert

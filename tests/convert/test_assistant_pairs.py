@@ -16,7 +16,7 @@ from convert.checkpoint import open_checkpoint
 from convert.cli import app
 from convert.metadata import pair
 from convert.write import write
-from mtp_cli.engine import preflight
+from mtp_cli.engine.files import preflight
 from mtp_cli.errors import MtpError
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_gemma4 import gemma4_assistant

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
 from tests.convert.conftest import WITH_HEADS, Convert
 from tests.convert.test_families import PROMPT
 

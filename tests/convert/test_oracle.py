@@ -21,10 +21,10 @@ from gguf import GGMLQuantizationType, GGUFReader
 from convert.build import Options, Part, plan_checkpoint
 from convert.checkpoint import open_checkpoint
 from convert.write import write
-from mtp_cli.engine.candidates import Ids
+from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
 from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
-from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.sampling.candidates import Ids
 from tests.convert import checkpoints_mtp
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, ASSISTANTS, FAMILIES, WITH_HEADS, Convert

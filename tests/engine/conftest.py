@@ -11,8 +11,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from mtp_cli.engine.llama import HiddenSource, Model
-from mtp_cli.engine.target import Target
+from mtp_cli.engine.backend.llama import HiddenSource, Model
+from mtp_cli.engine.backend.target import Target
 from tests.engine import tiny
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0

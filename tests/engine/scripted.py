@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mtp_cli.engine.candidates import Ids
+from mtp_cli.engine.backend.llama import Floats
+from mtp_cli.engine.backend.target import MAX_DEPTH, Rows
+from mtp_cli.engine.depth.policy import FixedDepth, Seconds
 from mtp_cli.engine.drafters.base import Draft, Drafter, Propose, always, likeliest
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
-from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.policy import FixedDepth, Seconds
-from mtp_cli.engine.sampling import Sampler, Sampling
-from mtp_cli.engine.target import MAX_DEPTH, Rows
+from mtp_cli.engine.sampling.candidates import Ids
+from mtp_cli.engine.sampling.sampler import Sampler, Sampling
 
 N_VOCAB = 64
 GREEDY = Sampling(temperature=0)

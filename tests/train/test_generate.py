@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mtp_cli.bench.prompts import PROMPTS as BENCH
+from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.models import built_in_model
-from mtp_cli.session import prompt_ids
 from tests.engine import tiny
 from train.batching import bf16_copy
 from train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtp_cli.engine.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
 from mtp_cli.models import built_in_model
 from train.corpus import make_vocabulary
 from train.export import write_head

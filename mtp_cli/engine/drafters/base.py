@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mtp_cli.engine.candidates import Candidates, Ids
-from mtp_cli.engine.llama import Floats
-from mtp_cli.engine.logits import best
+from mtp_cli.engine.backend.llama import Floats
+from mtp_cli.engine.sampling.candidates import Candidates, Ids
+from mtp_cli.engine.sampling.truncation import best
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.batch import Reads
+from mtp_cli.engine.backend.batch import Reads
+from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.target import N_OUTPUTS
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
-from mtp_cli.engine.llama import Context, Floats, HiddenSource, Model
-from mtp_cli.engine.target import N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
 
 N_KEPT = 64  # rows kept for heads to catch up with

@@ -21,9 +21,9 @@ from typing import Protocol
 
 import numpy as np
 
+from mtp_cli.engine.backend.llama import Floats, Model
+from mtp_cli.engine.backend.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
-from mtp_cli.engine.llama import Floats, Model
-from mtp_cli.engine.target import MAX_DEPTH, N_OUTPUTS
 from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING = 32  # rows kept while nothing is drafted: more make drafts no better (benchmarks/LOG.md)

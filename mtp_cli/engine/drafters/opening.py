@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 
-from mtp_cli.engine import native_head
-from mtp_cli.engine.binding import supports_gpu
+from mtp_cli.engine.backend.binding import supports_gpu
+from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.independent import IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
-from mtp_cli.engine.gguf_header import read_header
-from mtp_cli.engine.llama import Context, HiddenSource, Model
-from mtp_cli.engine.native_head import NativeHead
-from mtp_cli.engine.pairing import Pairing
-from mtp_cli.engine.target import Target
+from mtp_cli.engine.files.gguf_header import read_header
+from mtp_cli.engine.files.pairing import Pairing
 
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
@@ -37,7 +37,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     if pairing.path is not None and not (supports_gpu() and n_gpu_layers):
         header = read_header(pairing.path)
-        if native_head.can_run(header, n_ctx):
+        if compiled_head.can_run(header, n_ctx):
             head = NativeHead(header, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
             return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
     with contextlib.ExitStack() as opened:

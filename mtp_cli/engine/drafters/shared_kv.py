@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mtp_cli.engine.backend.llama import Context, Floats
+from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
-from mtp_cli.engine.llama import Context, Floats
-from mtp_cli.engine.target import MAX_DEPTH
 
 
 class SharedKvDrafter:

@@ -2,7 +2,7 @@
 //
 // The package is built where ggml's headers are not (they come with the wheel of llama.cpp, which
 // pip builds apart), and two of these are in no installed header at all. A test compiles this file
-// beside ggml.h and compares every offset; `few_rows.py` compares sizes and numbers when it loads.
+// beside ggml.h and compares every offset; `our_kernels.py` compares sizes when it loads.
 #pragma once
 
 #include <cstddef>
@@ -69,7 +69,7 @@ struct ExtraBufferType {
     virtual TensorTraits * get_tensor_traits(const Tensor * op) = 0;
 };
 
-// What of llama.cpp's libraries is called; few_rows.py fills it in, in this order.
+// What of llama.cpp's libraries is called; our_kernels.py fills it in, in this order.
 struct Ggml {
     const TypeTraits * (*type_traits)(int type);
     void (*barrier)(void * threadpool);

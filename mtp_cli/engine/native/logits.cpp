@@ -1,5 +1,5 @@
 // Passes over rows of logits: the best id with its share, what top-k, top-p, min-p and temperature
-// leave, and how much of a drawn draft stands. `mtp_cli/engine/logits.py` and `verify.py` say what
+// leave, and how much of a drawn draft stands. `sampling/truncation.py` and `verify.py` say what
 // each gives, and do the same with numpy, which takes several times as long.
 
 #include <algorithm>
@@ -18,7 +18,7 @@ constexpr int LANES = 16;
 constexpr int PER_PART = 32;  // logits of one lane in a block
 constexpr int BLOCK = LANES * PER_PART;
 constexpr int N_PARTS = 256;  // maxima among which the bound of the top k is looked for
-constexpr int MOST = N_PARTS / 2;  // the largest top-k; _MOST in logits.py, whose arrays hold it
+constexpr int MOST = N_PARTS / 2;  // the largest top-k: _MOST in truncation.py
 
 typedef float Floats __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t Ints __attribute__((vector_size(LANES * sizeof(int32_t))));
@@ -84,7 +84,7 @@ float bound_of(const std::vector<Floats> & maxima, int k) {
     return parts[k - 1];
 }
 
-// As in `Truncation` of logits.py
+// As in `Truncation` of truncation.py
 struct Truncation {
     double top_p, min_p, temperature;
     int32_t top_k;

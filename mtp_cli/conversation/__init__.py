@@ -1,0 +1,1 @@
+"""A conversation: messages, templates and text. Knows no terminal and no model."""

@@ -1,0 +1,151 @@
+"""Saved conversations: one JSON file each, written whole or not at all, read with suspicion.
+
+Knows the file's shape. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtp_cli.conversation.template import Message
+from mtp_cli.errors import MtpError
+
+_FORMAT = "mtp-chat conversation"
+_VERSION = 1
+_MAX_MB = 64  # far beyond any context
+_BAD_PATH = (OSError, ValueError, RuntimeError)  # no such place, a NUL in it, "~nobody"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What a file holds. messages: user and assistant in turn; model and sampling: for people."""
+
+    system: str | None
+    messages: Sequence[Message]
+    model: str
+    sampling: Mapping[str, Any]
+
+
+def save(path: Path, conversation: Conversation) -> None:
+    """Write by way of a temporary file beside `path`; never over a file that is something else."""
+    messages = [dict(message) for message in conversation.messages]
+    if conversation.system is not None:
+        messages.insert(0, {"role": "system", "content": conversation.system})
+    fields = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "model": conversation.model,
+        "sampling": dict(conversation.sampling),
+        "messages": messages,
+    }
+    try:
+        target = path.expanduser().resolve()
+        if target.exists():
+            _refuse_to_overwrite(target)
+        _write_whole(target, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+    except _BAD_PATH as error:
+        raise MtpError(f"cannot save to {path}: {_why(error)}") from error
+
+
+def load(path: Path) -> Conversation:
+    """Read and validate; MtpError names what is wrong with the file."""
+    try:
+        text = _read(path)
+    except UnicodeDecodeError as error:
+        raise MtpError(f"{path}: not a saved conversation: not UTF-8") from error
+    except _BAD_PATH as error:
+        raise MtpError(f"cannot load {path}: {_why(error)}") from error
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MtpError(f"{path}: not a saved conversation: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
+        raise MtpError(f"{path}: not a saved conversation: expected format {_FORMAT!r}")
+    if fields.get("version") != _VERSION:
+        raise MtpError(f"{path}: expected version {_VERSION}, found {fields.get('version')!r}")
+    system, messages = _validated(path, fields.get("messages"))
+    sampling = fields.get("sampling")
+    return Conversation(
+        system=system,
+        messages=messages,
+        model=str(fields.get("model", "")),
+        sampling=sampling if isinstance(sampling, dict) else {},
+    )
+
+
+def _read(path: Path) -> str:
+    """Looks before it reads: a FIFO would wait for ever, and /dev/zero never ends."""
+    found = path.expanduser().stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise MtpError(f"{path}: not a saved conversation: not a regular file")
+    if found.st_size > _MAX_MB << 20:
+        raise MtpError(
+            f"{path}: not a saved conversation: {found.st_size >> 20:,} MB, where at most "
+            f"{_MAX_MB} are read"
+        )
+    return path.expanduser().read_text(encoding="utf-8")
+
+
+def _validated(path: Path, found: Any) -> tuple[str | None, list[Message]]:
+    """The system message, and user and assistant messages in turn, ending with an answer."""
+    if not isinstance(found, list):
+        raise MtpError(f"{path}: expected a list of messages")
+    messages: list[Message] = []
+    for i, item in enumerate(found):
+        content = item.get("content") if isinstance(item, dict) else None
+        if not isinstance(content, str) or not _is_text(content):
+            raise MtpError(f"{path}: message {i}: expected a role and a text as its content")
+        messages.append(Message(role=item.get("role"), content=content))
+    system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
+    for i, message in enumerate(messages):
+        expected = ("user", "assistant")[i % 2]
+        if message["role"] != expected:
+            raise MtpError(
+                f"{path}: expected {expected} and found {message['role']!r} as the role of turn {i}"
+            )
+    if len(messages) % 2:
+        raise MtpError(f"{path}: the last user message has no answer")
+    return system, messages
+
+
+def _is_text(content: str) -> bool:
+    try:
+        content.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
+        return False
+    return True
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    try:
+        load(path)
+    except MtpError as error:
+        raise MtpError(
+            f"{path} exists and is not a saved conversation; choose another name"
+        ) from error
+
+
+def _write_whole(path: Path, text: str) -> None:
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,192 @@
+"""The target: the trunk's context and its one timeline of ids.
+
+Owns what has been decoded (`ids`), the chunking of prompts and every rollback of the trunk's
+memory. Knows nothing of drafts, sampling or text.
+
+Rollback differs by memory, and `truncate` is its one owner:
+
+    plain KV                 any suffix can go
+    sliding window           a suffix can go while the window before it is still held
+    recurrent, hybrid        `n_rs_seq` snapshots, valid for the rows of the last decode only
+    recurrent, no snapshots  a saved state is put back and the accepted rows are decoded again
+                             (llama.cpp does not roll these back; Qwen3-Next is one)
+
+Where nothing can be dropped the memory is cleared, and the caller decodes the prefix again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.errors import MtpError
+
+MAX_DEPTH = 8  # ids that heads draft
+MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
+N_BATCH = 512
+N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
+_ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt gives few
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The target's outputs for consecutive positions; views that the next decode overwrites.
+
+    logits: (n_rows, n_vocab) float32
+    hidden: (n_rows, n_embd) float32, of a prompt more; None when the context gives none
+    """
+
+    logits: Floats
+    hidden: Floats | None
+
+
+class Target:
+    """One timeline over a model's trunk.
+
+    max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
+    """
+
+    def __init__(self, model: Model, *, n_ctx: int, n_threads: int, hidden: HiddenSource) -> None:
+        self.model = model
+        self._context = Context(
+            model,
+            n_ctx=n_ctx,
+            n_batch=min(N_BATCH, n_ctx),
+            n_outputs=N_OUTPUTS,
+            n_threads=n_threads,
+            hidden=hidden,
+            n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
+            one_kernel=True,
+        )
+        self.max_draft = MAX_DEPTH if model.is_recurrent else MAX_COPIED
+        self._hidden = hidden
+        self._suppressed = model.suppressed()
+        self._needs_replay = model.is_recurrent and self._context.n_rs_seq == 0
+        self._checkpoint: tuple[int, bytes] | None = None
+        self._n_last_decode = 0
+        self.ids: list[int] = []
+        self.n_ctx = min(n_ctx, self._context.n_ctx)
+
+    @property
+    def context(self) -> Context:
+        """For drafters that read its memory; only the target changes it."""
+        return self._context
+
+    def prefill(
+        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+    ) -> Rows | None:
+        """Append a prompt, however long; logits for its last row, hidden rows for its last ones.
+
+        The last row is a decode of its own, as the rows of the answer are: in the same pass as many
+        others it would be rounded otherwise, and the answer would tell whether the others were
+        cached.
+
+        n_hidden:   how many hidden rows are wanted; there may be fewer, and are where they would
+                    cost a noticeable part of the prompt's time: one where they cost their logits
+                    (EMBD)
+        is_stopped: asked after every N_BATCH rows and before the last one; once it says so the
+                    rest is left out, and there are no rows
+        """
+        before, newest = tokens[:-1], tokens[-1:]
+        window: Floats | None = None
+        for start in range(0, len(before), self._context.n_batch):
+            part = before[start : start + self._context.n_batch]
+            is_last = start + len(part) == len(before)
+            n_window = self._n_window(n_hidden, len(tokens)) if is_last else 0
+            window = self._append_prompt(part, min(n_window, len(part)))
+            if is_stopped():
+                return None
+        self._append(newest, first_output=0)
+        rows = self._rows()
+        if window is None or rows.hidden is None:
+            return rows
+        return Rows(rows.logits, np.concatenate([window, rows.hidden]))
+
+    def _n_window(self, n_hidden: int, n_tokens: int) -> int:
+        """How many hidden rows to take of a prompt before its last one."""
+        if self._hidden is HiddenSource.NEXTN:
+            n_hidden = min(n_hidden, N_OUTPUTS, n_tokens // _ROWS_PER_OUTPUT)
+        elif self._hidden is not HiddenSource.LAYER:  # which gives every row's, at no cost
+            n_hidden = 1
+        return max(0, n_hidden - 1)
+
+    def _append_prompt(self, tokens: Sequence[int], n_window: int) -> Floats | None:
+        """Append rows that choose nothing; a copy of the last n_window hidden rows."""
+        n_outputs = n_window if self._hidden is HiddenSource.NEXTN else 0
+        self._append(tokens, first_output=len(tokens) - n_outputs)
+        hidden = self._context.hidden() if n_window > 0 else None
+        return None if hidden is None else hidden[-n_window:].copy()
+
+    def verify(self, tokens: Sequence[int]) -> Rows:
+        """Append the newest id and a draft; outputs for every row."""
+        if self._needs_replay and len(tokens) > 1:
+            self._checkpoint = (len(self.ids), self._context.save_partial())
+        self._append(tokens, first_output=0)
+        return self._rows()
+
+    def _append(self, tokens: Sequence[int], *, first_output: int) -> None:
+        if len(self.ids) + len(tokens) > self.n_ctx:
+            raise MtpError(f"the context of {self.n_ctx} tokens is full")
+        try:
+            self._context.decode(tokens, len(self.ids), first_output=first_output)
+            self.ids.extend(tokens)
+        except BaseException:  # an interrupt too: how much of the batch is in memory is unknown
+            self.clear()
+            raise
+        self._n_last_decode = len(tokens)
+
+    def _rows(self) -> Rows:
+        logits = self._context.logits()
+        if self._suppressed:  # here, so that every choice, plain or verified, is among the others
+            logits[:, self._suppressed] = -np.inf
+        return Rows(logits, self._context.hidden())
+
+    def truncate(self, n_past: int) -> int:
+        """Keep the first `n_past` ids, or none where the memory cannot; returns how many."""
+        n_dropped = len(self.ids) - n_past
+        if n_dropped <= 0:
+            return len(self.ids)
+        if self._can_drop(n_past, n_dropped) and self._context.remove_from(n_past):
+            del self.ids[n_past:]
+            self._n_last_decode = 0
+            return n_past
+        if self._checkpoint is not None and self._checkpoint[0] <= n_past:
+            self._replay(n_past)
+            return n_past
+        self.clear()
+        return 0
+
+    def _can_drop(self, n_past: int, n_dropped: int) -> bool:
+        if self.model.is_recurrent:
+            # A snapshot further back than the last decode's rows is stale, and llama.cpp would
+            # hand it out all the same.
+            return n_dropped < self._n_last_decode and n_dropped <= self._context.n_rs_seq
+        if self.model.n_swa == 0:
+            return True
+        return self._context.first_position() <= max(0, n_past - self.model.n_swa)
+
+    def _replay(self, n_past: int) -> None:
+        assert self._checkpoint is not None
+        n_saved, state = self._checkpoint
+        replayed = self.ids[n_saved:n_past]
+        self._context.restore_partial(state)
+        if not self._context.remove_from(n_saved):
+            raise MtpError("llama.cpp could not return to a saved recurrent state")
+        del self.ids[n_saved:]
+        self._checkpoint = None
+        n_batch = self._context.n_batch
+        for start in range(0, len(replayed), n_batch):
+            part = replayed[start : start + n_batch]
+            self._append(part, first_output=len(part))
+
+    def clear(self) -> None:
+        self._context.clear()
+        self._checkpoint = None
+        self._n_last_decode = 0
+        self.ids.clear()
+
+    def close(self) -> None:
+        self._context.close()

@@ -1,0 +1,409 @@
+"""How far to draft, and how much of a draft to verify. Pure: knows no model and no clock.
+
+Every round takes what gives the most tokens for its time. Time has a price: the tokens that the
+policy earns per second elsewhere, so that a round is worth
+
+    expected tokens - price * seconds
+
+and the best average rate is the one where the best round is worth nothing (Dinkelbach 1967; the
+optimal stopping of a renewal process). The expected tokens of a verified draft are 1 plus the sum
+of its survival probabilities (`survival.py`), its seconds are `cost.py`'s.
+
+What was expected may not come. So heads live on a budget: they are asked while what they lost
+against plain decoding is less than a small share of the time, or than they have won. Copies, which
+cost nothing until they are verified, have to promise the more the more they have lost.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from mtp_cli.engine.backend.target import MAX_COPIED, MAX_DEPTH
+from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.depth.policy import Seconds
+from mtp_cli.engine.depth.survival import HeadAcceptance, MatchAcceptance
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+
+_N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
+_N_SEEN = 64  # recent survival probabilities remembered for each position
+_N_ENOUGH = 8  # of them to judge a position by
+_REFRESH = 8  # rounds between two samples of them, after the first few
+_PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
+_SWITCH_SHARE = 0.5  # of a switch that the round pays which makes it: the next may stay with it
+_MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
+_COMPARE_EVERY = 64  # rounds of drafting before a plain one
+_COMPARE_SOON = 4  # the same where costs are in doubt
+_FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
+_N_OPENING = 3  # rounds at an answer's beginning that parked heads are asked in, if they are right
+_N_TRIED = 7  # ids copied at once until a copy stood: a longer one that fails costs more
+_ALLOWANCE = 0.006  # plain rounds that copies may lose each round
+_DEARER, _LOST_MOST = 0.04, 1.0  # what is added to that for each one lost of late, up to so many
+_DOUBT = 0.1
+_HEADS_FIRST, _HEADS_AGAIN = 0.4, 0.1  # plain rounds that heads may lose in the first answer, and
+_HEADS_EACH = 0.004  # when another begins, whatever they won before; and more each round
+_HEADS_SHARE, _HEADS_MOST = 0.3, 1.0  # and of what is being won; and at any one time
+_HEADS_LEAST = -0.5  # what a run of bad luck leaves them: good heads must not be out for long
+_N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
+_HOPE = 0.05  # a copied id that is reached less often than this is left out
+_TYPICAL = 0.5  # survival taken for granted before anything was drafted
+
+
+@dataclass
+class _Round:
+    """One round under way.
+
+    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens, with a part of the switch to
+               them where the last round had another number
+    copied:    survival of each id of the match, given the ones before it
+    drafted:   survival of each drafted id, likewise
+    agreement: of each drafted id with the match, see `HeadAcceptance`
+    margin:    by which verifying more must look better, for each plain round it takes longer
+    ids:       what is verified
+    """
+
+    n_past: int
+    n_waiting: int
+    match: Match
+    plain_s: float
+    price: float
+    margin: float
+    costs: list[float]
+    copied: list[float]
+    draft: Draft = field(default_factory=Draft)
+    drafted: list[float] = field(default_factory=list)
+    agreement: list[int] = field(default_factory=list)
+    ids: list[int] = field(default_factory=list)
+
+    @property
+    def plain(self) -> float:
+        """What a plain round is worth."""
+        return 1.0 - self.costs[0]
+
+    def price_of(self, seconds: float) -> float:
+        return self.price * seconds / self.plain_s
+
+    def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
+        """How much of a draft to verify: what the round is then worth, and how many ids."""
+        if not survival:
+            return self.plain, 0
+        worths = self.worths(survival)
+        best = max(worths)
+        return best, worths.index(best)
+
+    def worths(self, survival: Sequence[float]) -> list[float]:
+        """What the round is worth when 0, 1, 2, ... ids are verified."""
+        worths, reached, tokens = [self.plain], 1.0, 1.0
+        for probability, cost in zip(survival, self.costs[1:], strict=False):
+            reached *= probability
+            tokens += reached
+            worths.append(tokens - cost - self.margin * (cost - self.costs[0]))
+        return worths
+
+    def agreement_at(self, k: int) -> int:
+        ids, length = self.match.ids, self.match.length + k
+        if k >= len(ids) or (k > 0 and self.agreement[k - 1] <= 0):
+            return 0
+        return length if self.draft.ids[k] == ids[k] else -length
+
+    def copied_given_draft(self) -> list[float]:
+        """What the drafted ids say of the copied ones: the same one, or at most the rest."""
+        survival = list(self.copied)
+        for k, agreement in enumerate(self.agreement[: len(survival)]):
+            if agreement > 0:
+                survival[k] = self.drafted[k]
+            elif agreement < 0:
+                survival[k] = min(survival[k], 1 - self.drafted[k])
+        return survival
+
+
+class ExpectedValue:
+    """The automatic depth: the most expected tokens per second, round by round.
+
+    Time is counted in plain rounds, so that a machine that slows down changes no decision.
+
+    row_counts: how many rows may be verified together; any number unless told
+    n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for
+    """
+
+    def __init__(
+        self,
+        cost: CostModel,
+        row_counts: Collection[int] | None = None,
+        *,
+        n_drafted: int = MAX_DEPTH,
+    ) -> None:
+        self._cost = cost
+        self._is_allowed = [
+            row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
+        ]
+        self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
+        self._n_drafted = min(n_drafted, MAX_DEPTH)
+        self._heads = HeadAcceptance()
+        self._matches = MatchAcceptance()
+        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(self._n_drafted)]
+        self._random = random.Random(0)
+        self._n_rounds = self._n_since_plain = 0
+        self._tokens = self._time = _PRICE_ROUNDS
+        self._wait, self._n_parked = _FIRST_WAIT, 0
+        self._n_opening = 0
+        self._n_copied = _N_TRIED
+        self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
+        self._prospect = 0.0
+        self._last_rows = 1
+        self._is_resting, self._n_past = False, 0
+
+    def open_answer(self) -> None:
+        """Another text begins: what drafts were worth in the one before says little of it."""
+        if self._n_rounds > 0:
+            self._heads_budget = min(self._heads_budget, _HEADS_AGAIN)
+        self._n_opening = _N_OPENING
+        self._n_copied = _N_TRIED
+        self._last_rows = 1  # the prompt's last one
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        self._is_resting = not match.ids and self._may_rest()
+        if self._is_resting:
+            self._n_past = n_past
+            return 0
+        n_proposed = max(self._n_drafted, len(match.ids))
+        n_rows = 1 + max(0, min(room, self._cost.n_max - 1, n_proposed))
+        rows_s = self._cost.rows_s(n_rows, n_past)
+        price = max(1.0, self._tokens / self._time)
+        switch_s = _SWITCH_SHARE * self._cost.switch_s()
+        self._round = _Round(
+            n_past,
+            n_waiting,
+            match,
+            plain_s=rows_s[0],
+            price=price,
+            margin=_MARGIN + _DEARER * self._deficit,
+            costs=[
+                (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
+                if self._is_allowed[n - 1]
+                else math.inf
+                for n, seconds in enumerate(rows_s, 1)
+            ],
+            copied=self._survival_of(match, min(n_rows - 1, self._n_copied)),
+        )
+        return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
+
+    def _survival_of(self, match: Match, n_max: int) -> list[float]:
+        """Of each copied id, as far as there is some hope to get."""
+        survival: list[float] = []
+        reached = 1.0
+        for k, support in enumerate(match.support[:n_max]):
+            survival.append(self._matches.predict(match.length + k, support))
+            reached *= survival[-1]
+            if reached < _HOPE:
+                break
+        return survival
+
+    def _may_rest(self) -> bool:
+        """Whether this is a round like many: nothing to copy, heads parked, no trial due.
+
+        A shortcut, since a parked policy must cost next to nothing.
+        """
+        if not self._has_heads:
+            return True
+        is_due = self._n_parked + 1 >= self._wait or self._n_rounds % _REFRESH == 0
+        if is_due or self._n_opening > 0 or self._prospect > 0 or self._n_rounds < _REFRESH:
+            return False
+        self._n_parked += 1
+        self._n_rounds += 1
+        return True
+
+    def _wants_heads(self) -> bool:
+        """Whether drafting pays on average; now and then also where it did not, to find out."""
+        if not self._has_heads or self._is_comparison_due():
+            return False
+        if self._n_rounds < _REFRESH or self._n_rounds % _REFRESH == 0:
+            self._look_ahead()
+        self._n_rounds += 1
+        is_opening = self._n_opening > 0
+        self._n_opening -= is_opening
+        now = self._round
+        short = self._cost.first_s(now.n_waiting) / now.plain_s - self._heads_budget
+        gain = self._prospect - (now.best_part(now.copied)[0] - now.plain)
+        if gain > _DOUBT * max(0.0, short):
+            self._wait, self._n_parked = _FIRST_WAIT, 0
+            return True
+        self._n_parked += 1
+        if is_opening:
+            return True
+        if self._n_parked < self._wait or short > 0:
+            return False
+        self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
+        return True
+
+    def _look_ahead(self) -> None:
+        """Sample futures, and find what asking the heads is worth more than a plain round."""
+        self._sample_futures()
+        # What the catch-up costs is left out: rows that wait have to be read sooner or later.
+        plain, first_s = self._round.plain, self._cost.first_s(0)
+        self._prospect = self._worth_of_more(plain, first_s) - plain
+
+    def _is_comparison_due(self) -> bool:
+        """Whether a plain round is due, lest its cost be forgotten where drafting always pays."""
+        wait = _COMPARE_SOON if self._cost.is_in_doubt() else _COMPARE_EVERY
+        return self._n_since_plain >= wait
+
+    def keep_going(self, draft: Draft) -> bool:
+        now = self._round
+        self._note(draft)
+        if len(now.drafted) >= min(len(now.costs) - 1, self._n_drafted):
+            return False
+        worth = now.best_part(now.drafted)[0]
+        if now.copied:
+            worth = max(worth, now.best_part(now.copied_given_draft())[0])
+        return self._worth_of_more(worth, self._cost.step_s(), enough=worth) > worth
+
+    def commit(self, prob: float) -> bool:
+        """Where the next id is worth its row by itself, and no copy competes with it."""
+        now, k = self._round, len(self._round.drafted)
+        if now.match.ids:
+            return False
+        return now.best_part([*now.drafted, self._heads.predict(k, prob, 0)])[1] == k + 1
+
+    def _note(self, draft: Draft) -> None:
+        """Take in what was drafted since the last look."""
+        now = self._round
+        now.draft = draft
+        for k in range(len(now.drafted), len(draft.ids)):
+            now.agreement.append(now.agreement_at(k))
+            now.drafted.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
+            self._seen[k].append(now.drafted[k])
+
+    def _worth_of_more(self, worth: float, next_s: float, enough: float = math.inf) -> float:
+        """What the round is worth if 1, 2, ... more ids are drafted and the best part verified.
+
+        The future is sampled from what was seen lately at these positions: a further id costs a
+        step whatever it turns out to be, and is only verified when it is a good one.
+
+        enough: a worth above this need not be the highest
+        """
+        now = self._round
+        k = len(now.drafted)
+        reached = tokens = 1.0
+        for survival in now.drafted:
+            reached *= survival
+            tokens += reached
+        spent, step = now.price_of(next_s), now.price_of(self._cost.step_s())
+        most, values = worth - spent, [worth] * _N_FUTURES
+        for (gains, highest), cost in zip(self._gains(k), now.costs[k + 1 :], strict=False):
+            surplus = tokens - cost
+            if surplus + reached * highest <= worth:
+                spent += step
+                continue
+            values = [max(v, surplus + reached * g) for v, g in zip(values, gains, strict=True)]
+            most = max(most, sum(values) / _N_FUTURES - spent)
+            if most > enough:
+                break
+            spent += step
+        return most
+
+    def _sample_futures(self) -> None:
+        """Draw survival probabilities, (_N_FUTURES,) for each position.
+
+        A position seen too rarely is held to be like the one before it.
+        """
+        self._futures: list[list[float]] = []
+        self._gains_from: dict[int, list[tuple[list[float], float]]] = {}
+        pool = [_TYPICAL]
+        for seen in self._seen:
+            pool = list(seen) if len(seen) >= _N_ENOUGH else [*pool[-_N_ENOUGH:], *seen]
+            self._futures.append(self._random.choices(pool, k=_N_FUTURES))
+
+    def _gains(self, k: int) -> list[tuple[list[float], float]]:
+        """For each of _N_FUTURES, the tokens that 1, 2, ... ids after the k-th are expected to add
+        once that one is reached; and the most of them."""
+        if k not in self._gains_from:
+            reached, gained = [1.0] * _N_FUTURES, [0.0] * _N_FUTURES
+            self._gains_from[k] = gains = []
+            for survival in self._futures[k:]:
+                reached = [r * s for r, s in zip(reached, survival, strict=True)]
+                gained = [g + r for g, r in zip(gained, reached, strict=True)]
+                gains.append((gained, max(gained)))
+        return self._gains_from[k]
+
+    def choose(self, draft: Draft) -> list[int]:
+        if self._is_resting:
+            return []
+        now = self._round
+        self._note(draft)
+        if not draft.ids and not now.match.ids:
+            return now.ids
+        if self._is_comparison_due():
+            return now.ids
+        worth, n_drafted = now.best_part(now.drafted)
+        n_drafted = max(n_drafted, draft.n_committed)
+        worth_copied, n_copied = now.best_part(now.copied_given_draft())
+        if worth_copied > worth and not draft.drawn:
+            now.ids = now.match.ids[:n_copied]
+        else:
+            now.ids = draft.ids[:n_drafted]
+        return now.ids
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        if self._is_resting:
+            self._n_since_plain = 0
+            self._observe_verify(1, self._n_past, seconds.verify)
+            self._earn(len(chosen), 1.0)
+            return
+        now = self._round
+        n_rows = 1 + len(now.ids)
+        modelled_s = self._cost.verify_s(n_rows, now.n_past)
+        modelled_s += (n_rows != self._last_rows) * self._cost.switch_s()
+        is_believed = self._observe_verify(n_rows, now.n_past, seconds.verify)
+        if now.ids:
+            self._n_since_plain += 1
+        elif is_believed:
+            self._n_since_plain = 0
+        if now.draft.ids:
+            n_read = now.n_waiting + now.draft.n_behind
+            draft_s = self._cost.draft_s(n_read, len(now.draft.ids))
+            modelled_s += draft_s
+            is_drafted = now.ids == now.draft.ids[: len(now.ids)]
+            spent = modelled_s if is_drafted else draft_s
+            self._heads_budget += len(chosen) * is_drafted - spent / now.plain_s
+            self._cost.observe_draft(n_read, len(now.draft.ids), seconds.draft)
+        self._earn(len(chosen), modelled_s / now.plain_s)
+        self._learn(chosen)
+
+    def _observe_verify(self, n_rows: int, n_past: int, seconds: float) -> bool:
+        switched = n_rows != self._last_rows
+        self._last_rows = n_rows
+        return self._cost.observe_verify(n_rows, n_past, seconds, switched=switched)
+
+    def _earn(self, n_tokens: int, time: float) -> None:
+        lost = self._deficit - _ALLOWANCE - n_tokens + time
+        self._deficit = min(max(0.0, lost), _LOST_MOST)
+        kept = 1 - 1 / _PRICE_ROUNDS
+        self._tokens = kept * self._tokens + n_tokens
+        self._time = kept * self._time + time
+        won = max(0.0, self._tokens / self._time - 1)
+        budget = self._heads_budget + _HEADS_EACH + _HEADS_SHARE * won
+        self._heads_budget = max(_HEADS_LEAST, min(budget, _HEADS_MOST))
+
+    def _learn(self, chosen: Sequence[int]) -> None:
+        """Proposals that what came can judge are judged, verified or not."""
+        now = self._round
+        for k, (drafted, came) in enumerate(zip(now.draft.ids, chosen, strict=False)):
+            self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
+            if drafted != came:
+                break
+        if now.draft.ids and now.draft.ids[0] != chosen[0]:
+            self._n_opening = 0
+        if now.draft.ids and len(chosen) > 1:
+            self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
+        if now.ids and now.ids == now.match.ids[: len(now.ids)]:
+            self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else _N_TRIED
+        copies = now.match.ids[:_N_LEARNED]
+        for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
+            self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
+            if copied != came:
+                break

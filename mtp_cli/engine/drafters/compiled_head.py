@@ -1,0 +1,250 @@
+"""Runs a head as mtp-train makes them, in compiled code of our own (`native/head.cpp`).
+
+Owns which head files it can run and the memory their weights lie in. To a drafter it is what a
+llama.cpp context for the same file is, with less between the products; its rows round differently.
+Knows nothing of drafting.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.batch import Floats, floats_at
+from mtp_cli.engine.backend.binding import llama_library
+from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.native import compiled
+from mtp_cli.errors import MtpError
+
+_F32, _Q8_0 = 0, 8  # enum ggml_type
+_BLOCK, _LANES = 32, 16  # what widths have to be whole numbers of
+_COLUMNS = 4  # the least vocabulary
+_CALLED = (  # in the order of `head::Functions`; all but the first are there if ggml uses OpenMP
+    "ggml_get_type_traits_cpu",
+    *("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"),
+)
+_BLOCK_PREFIX = "blk.0."
+_ROPE_BASE = 10_000.0  # llama.cpp's, of files that say nothing
+_FULL = 1  # `mtp_head_decode`'s word for it
+
+
+class _Shape(ctypes.Structure):
+    """`head::Shape`"""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_embd", "n_head", "n_head_kv", "head_dim")),
+        *((name, ctypes.c_int32) for name in ("n_ff", "n_vocab", "n_ctx", "n_batch", "n_threads")),
+        ("rms_eps", ctypes.c_float),
+        ("rope_base", ctypes.c_float),
+    )
+
+
+def _tensors(shape: _Shape) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, in ggml's order; the first eight are the matrices, and all but the
+    last stand in the order of `head::Weights`."""
+    d, n_q = shape.n_embd, shape.n_head * shape.head_dim
+    n_kv = shape.n_head_kv * shape.head_dim
+    block = {
+        "nextn.eh_proj": (2 * d, d),
+        "attn_qkv": (d, n_q + 2 * n_kv),
+        "attn_output": (n_q, d),
+        "ffn_gate": (d, shape.n_ff),
+        "ffn_up": (d, shape.n_ff),
+        "ffn_down": (shape.n_ff, d),
+        **dict.fromkeys(
+            ("nextn.enorm", "nextn.hnorm", "attn_norm", "ffn_norm", "nextn.shared_head_norm"), (d,)
+        ),
+    }
+    return {
+        "token_embd.weight": (d, shape.n_vocab),
+        "output.weight": (d, shape.n_vocab),
+        **{f"{_BLOCK_PREFIX}{name}.weight": size for name, size in block.items()},
+        "output_norm.weight": (d,),  # the trunk's; no head reads it
+    }
+
+
+def can_run(header: Header, n_ctx: int) -> bool:
+    """Whether this file's head is one that it computes, to the last tensor, and it was built.
+
+    n_ctx: rows it has to remember; a head that sees fewer of them is llama.cpp's
+    """
+    shape = _shape(header)
+    window = header.number("attention.sliding_window")
+    if shape is None or 0 < window < n_ctx or _library() is None:
+        return False
+    expected = _tensors(shape)
+    return header.tensors.keys() == expected.keys() and all(
+        (entry.shape, entry.ggml_type) == (size, _Q8_0 if len(size) > 1 else _F32)
+        for entry, size in ((header.tensors[name], size) for name, size in expected.items())
+    )
+
+
+def _shape(header: Header) -> _Shape | None:
+    """What the file's keys say; None where they say more than is computed here."""
+    if header.architecture != "mimo2" or "token_embd.weight" not in header.tensors:
+        return None
+    keys = _own(header.pairs, "mimo2.")
+    bases = {keys.get(f"rope.{name}", _ROPE_BASE) for name in ("freq_base", "freq_base_swa")}
+    heads_kv = np.atleast_1d(keys.get("attention.head_count_kv", 0))
+    head_dim = header.number("attention.key_length")
+    is_plain = (
+        header.number("block_count") == header.number("nextn_predict_layers") == 1
+        and head_dim == header.number("attention.value_length")
+        and head_dim == header.number("rope.dimension_count")
+        and len(bases) == len(heads_kv) == 1
+        and "attention.value_scale" not in keys
+        and not any(name.startswith("rope.scaling") for name in keys)
+    )
+    shape = _Shape(
+        n_embd=header.number("embedding_length"),
+        n_head=header.number("attention.head_count"),
+        n_head_kv=int(heads_kv[0]),
+        head_dim=head_dim,
+        n_ff=header.number("feed_forward_length"),
+        n_vocab=header.tensors["token_embd.weight"].shape[-1],
+        rms_eps=float(keys.get("attention.layer_norm_rms_epsilon", 0)),
+        rope_base=float(bases.pop()),
+    )
+    return shape if is_plain and _divides(shape) else None
+
+
+def _own(pairs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): v for key, v in pairs.items() if key.startswith(prefix)}
+
+
+def _divides(shape: _Shape) -> bool:
+    """Whether its widths are whole numbers of what is taken at a time."""
+    n_q = shape.n_head * shape.head_dim
+    widths = (
+        *((shape.n_embd, _BLOCK), (shape.n_ff, _BLOCK), (n_q, _BLOCK)),
+        *((shape.head_dim, _LANES), (shape.n_head, shape.n_head_kv)),
+    )
+    is_whole = all(width > 0 and unit > 0 and width % unit == 0 for width, unit in widths)
+    return is_whole and shape.n_vocab >= _COLUMNS
+
+
+class NativeHead:
+    """One head's cells and weights. Rows stand at consecutive positions, wherever they begin.
+
+    Raises MtpError where the file cannot be read.
+
+    header: of a file that `can_run` knows
+    n_ctx:  cells
+    """
+
+    def __init__(self, header: Header, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
+        shape = _shape(header)
+        if shape is None or not can_run(header, n_ctx):
+            raise ValueError(f"{header.path}: not a head that runs here")
+        shape.n_ctx, shape.n_batch, shape.n_threads = n_ctx, n_batch, n_threads
+        self.n_ctx, self.n_embd = n_ctx, int(shape.n_embd)
+        try:
+            # A copy: a file that shrinks under its mapping would end the process.
+            self._bytes = np.fromfile(header.path, np.uint8)
+        except OSError as error:
+            raise MtpError(f"{header.path}: {error.strerror or error}") from error
+        except MemoryError:
+            raise MtpError(f"{header.path}: no memory for the head") from None
+        entries = [header.tensors[name] for name in list(_tensors(shape))[:-1]]
+        if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in entries):
+            raise MtpError(f"{header.path}: it has become shorter")
+        start, library = self._bytes.ctypes.data, _library()
+        weights = [start + entry.offset for entry in entries]
+        functions = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
+        self._handle = library.mtp_head_open(
+            shape,
+            (ctypes.c_void_p * len(weights))(*weights),
+            (ctypes.c_void_p * len(functions))(*functions),
+        )
+        if not self._handle:
+            raise MtpError(f"{header.path}: no memory for the head")
+        self._library = library
+        self._tokens = (ctypes.c_int32 * n_batch)()
+        self._logits = floats_at(library.mtp_head_logits(self._handle), 1, shape.n_vocab)
+        self._hidden = floats_at(library.mtp_head_hidden(self._handle), 1, shape.n_embd)
+
+    def decode(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        first_output: int = 0,
+        hidden: Floats | None = None,
+    ) -> None:
+        """Run rows at `position`, `position + 1`, ..., right after those it holds.
+
+        tokens:       ids of the head's own vocabulary
+        first_output: the last row's: only that one gives outputs
+        hidden:       (n_rows, n_embd) float32; every row has one
+        """
+        n_rows = len(tokens)
+        if first_output != n_rows - 1 or hidden is None or hidden.shape != (n_rows, self.n_embd):
+            raise ValueError(
+                "the head reads a hidden row with each token, and gives the last one's"
+            )
+        self._tokens[:n_rows] = list(tokens)
+        rows = np.ascontiguousarray(hidden, np.float32)
+        code = self._library.mtp_head_decode(
+            self._handle, self._tokens, rows.ctypes.data, n_rows, position
+        )
+        if code == _FULL:
+            raise MtpError(f"the head's context of {self.n_ctx} tokens is full")
+        if code != 0:
+            raise ValueError(
+                f"position {position} does not follow the rows it holds, or there is no such token"
+            )
+
+    def logits(self) -> Floats:
+        """(1, n_draft) float32, a view that the next decode overwrites."""
+        return self._logits
+
+    def hidden(self) -> Floats:
+        """(1, n_embd) float32, a view that the next decode overwrites."""
+        return self._hidden
+
+    def remove_from(self, position: int) -> bool:
+        """Drop every cell at `position` and after."""
+        self._library.mtp_head_drop_from(self._handle, position)
+        return True
+
+    def remove_before(self, position: int) -> bool:
+        """Drop every cell before `position`."""
+        self._library.mtp_head_drop_before(self._handle, position)
+        return True
+
+    def clear(self) -> None:
+        self.remove_from(0)
+
+    def use_head(self, index: int) -> None:
+        """The first is the only one."""
+        if index != 0:
+            raise ValueError(f"there is no head {index}")
+
+    def close(self) -> None:
+        if self._handle:
+            self._library.mtp_head_close(self._handle)
+            self._handle = None
+
+
+@functools.cache
+def _library() -> Any:
+    library = compiled.load()
+    if library is None or our_kernels.install() is None:
+        return None
+    if any(not hasattr(llama_library, name) for name in _CALLED):
+        return None
+    handle, number, position = ctypes.c_void_p, ctypes.c_int, ctypes.c_int
+    library.mtp_head_open.argtypes = [ctypes.POINTER(_Shape), handle, handle]
+    library.mtp_head_open.restype = handle
+    library.mtp_head_close.argtypes, library.mtp_head_close.restype = [handle], None
+    library.mtp_head_decode.argtypes = [handle, handle, handle, number, position]
+    for drop in (library.mtp_head_drop_from, library.mtp_head_drop_before):
+        drop.argtypes, drop.restype = [handle, position], None
+    for row in (library.mtp_head_logits, library.mtp_head_hidden):
+        row.argtypes, row.restype = [handle], handle
+    return library

@@ -1,0 +1,77 @@
+"""Checks whether an assistant can read a trunk's keys and values.
+
+Works on headers alone. llama.cpp trusts the pair: it takes the trunk's last two layers for those
+the assistant was trained on, views their keys with the assistant's own widths and looks its tokens
+up in the trunk's table. Whatever those views depend on is compared here. Whether the two were
+trained together no header tells; another pair of the same shape drafts badly and harms nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtp_cli.engine.files.gguf_header import Header, n_vocab
+from mtp_cli.errors import MtpError
+
+TRUNK = "gemma4"
+# Whether a layer slides -> the suffix of its keys, and its place from the trunk's end.
+_KINDS = {True: ("_swa", 2), False: ("", 1)}
+
+
+def check(trunk: list[Header], heads: Header) -> None:
+    """Raise MtpError, naming the assistant, when it is not for this trunk."""
+    target, name = trunk[0], trunk[0].path.name
+    if target.architecture != TRUNK:
+        raise MtpError(
+            f"{heads.path}: an assistant of a {TRUNK} model; {name} is {target.architecture}"
+        )
+    facts = [
+        ("rows of width", heads.number("embedding_length_out"), target.number("embedding_length")),
+        ("a vocabulary of", n_vocab([heads]), n_vocab(trunk)),
+    ]
+    for layer, slides in enumerate(_slides(heads)):
+        facts += _layer_facts(target, heads, layer, slides)
+    for what, made_for, found in facts:
+        if made_for != found:
+            raise MtpError(
+                f"{heads.path}: this assistant was made for {what} {made_for}, {name} has {found}"
+            )
+
+
+def _layer_facts(
+    target: Header, heads: Header, layer: int, slides: bool
+) -> list[tuple[str, int, int]]:
+    """What one layer of the assistant expects of the layer it reads, and what it will find."""
+    kind = "sliding" if slides else "full"
+    suffix, from_end = _KINDS[slides]
+    place = target.n_trunk_layers - from_end
+    pattern = _slides(target)
+    if not 0 <= place < len(pattern) or pattern[place] != slides:
+        where = "last layer" if from_end == 1 else "last layer but one"
+        raise MtpError(
+            f"{heads.path}: this assistant reads {kind} attention in its trunk's {where}; "
+            f"{target.path.name} has another there"
+        )
+    first_shared = target.n_trunk_layers - target.number("attention.shared_kv_layers")
+    read = min(place, first_shared - from_end)  # which layer's keys that one uses itself
+    of_heads = f"{kind} attention heads of width"
+    return [
+        (of_heads, heads.number(f"attention.{part}{suffix}"),
+         target.number(f"attention.{part}{suffix}"))
+        for part in ("key_length", "value_length")
+    ] + [
+        (f"{kind} key heads, in number,", _n_head_kv(heads, layer), _n_head_kv(target, read))
+    ]  # fmt: skip
+
+
+def _slides(header: Header) -> list[bool]:
+    """Of every layer, whether its attention slides."""
+    pattern = header.pairs.get(f"{header.architecture}.attention.sliding_window_pattern")
+    return [bool(x) for x in pattern] if isinstance(pattern, np.ndarray) else []
+
+
+def _n_head_kv(header: Header, layer: int) -> int:
+    value = header.pairs.get(f"{header.architecture}.attention.head_count_kv")
+    if isinstance(value, np.ndarray):
+        return int(value[layer]) if 0 <= layer < len(value) else 0
+    return header.number("attention.head_count_kv")

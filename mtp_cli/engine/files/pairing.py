@@ -1,0 +1,139 @@
+"""Pairs heads with a trunk: where a trunk's heads lie, and whether a head file was made for it.
+
+Works on headers alone, so that a wrong pair is refused before llama.cpp sees it. Knows nothing of
+contexts or drafting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mtp_cli.engine.backend.llama import Floats, HiddenSource
+from mtp_cli.engine.files import assistant, gguf_header, independent_heads
+from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary, HeadInfo
+
+# Where llama.cpp computes either the rows after the final norm or the logits, not both.
+_NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How a trunk's heads are to be run.
+
+    path:       the head file; None when the heads lie in the trunk's own
+    hidden:     the trunk's row the heads read
+    scale:      (n_embd,) float32 to multiply that row with, None for as it is
+    vocabulary: the heads' own, None when it is the trunk's
+    n_heads:    more than one are chained, one per draft step, unless they are independent
+    shares_kv:  the file is an assistant, a model that reads the trunk's own keys and values
+    offsets:    where in the file each independent head begins; empty for heads of other kinds
+    """
+
+    path: Path | None
+    hidden: HiddenSource
+    scale: Floats | None
+    vocabulary: DraftVocabulary | None
+    n_heads: int
+    shares_kv: bool = False
+    offsets: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        if self.shares_kv and self.path is not None:
+            return f"{self.path.name}, assistant that shares the model's KV"
+        name = "in the model's file" if self.path is None else self.path.name
+        kind = "independent" if self.offsets else "chained"
+        count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {kind} heads"
+        ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
+        return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
+
+
+def pair(trunk: list[Header], heads: Path | None) -> Pairing | None:
+    """The heads for this trunk, None when there are none; MtpError when `heads` is not for it."""
+    if heads is not None:
+        return _beside(trunk, gguf_header.read_header(heads))
+    if gguf_header.has_heads(trunk):
+        n_heads = trunk[0].number("nextn_predict_layers")
+        return Pairing(None, HiddenSource.NEXTN, None, None, n_heads)
+    return None
+
+
+def _beside(trunk: list[Header], heads: Header) -> Pairing:
+    if gguf_header.is_assistant(heads):
+        assistant.check(trunk, heads)
+        return Pairing(heads.path, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
+    if not gguf_header.is_head_file(heads):
+        raise MtpError(f"{heads.path}: not a head file (general.type is not mtp-head)")
+    try:
+        info = HeadInfo.from_metadata(heads.pairs)
+    except MtpError as error:
+        raise MtpError(f"{heads.path}: {error}") from None
+    if info.hidden == "last_layer":
+        return _independent(trunk, heads, info)
+    _check(trunk, heads, info)
+    scale = _unscale(trunk) if info.hidden == "pre_norm" else None
+    hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
+    if hidden is HiddenSource.EMBD and trunk[0].architecture in _NO_LOGITS_BESIDE_EMBD:
+        raise MtpError(
+            f"{trunk[0].path}: llama.cpp gives heads no rows of a {trunk[0].architecture} model"
+        )
+    n_heads = heads.number("nextn_predict_layers")
+    return Pairing(heads.path, hidden, scale, info.vocabulary, n_heads)
+
+
+def _independent(trunk: list[Header], heads: Header, info: HeadInfo) -> Pairing:
+    """Heads beside the trunk's last layer, each a model of one layer inside the file."""
+    wanted = independent_heads.ARCHITECTURE  # of others llama.cpp would abort when asked for rows
+    if trunk[0].architecture != wanted:
+        raise MtpError(
+            f"{heads.path}: these heads need a trunk of architecture {wanted}; "
+            f"{trunk[0].path.name} is {trunk[0].architecture}"
+        )
+    for header in independent_heads.headers(heads):
+        _check(trunk, header, info)
+    offsets = independent_heads.offsets(heads)
+    source = HiddenSource.LAYER
+    return Pairing(heads.path, source, None, info.vocabulary, len(offsets), offsets=offsets)
+
+
+def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
+    name = trunk[0].path.name
+    n_embd = trunk[0].number("embedding_length")
+    n_vocab = gguf_header.n_vocab(trunk)
+    n_draft = n_vocab if info.vocabulary is None else len(info.vocabulary.draft_ids)
+    facts = (
+        ("rows of width", info.n_embd, n_embd),
+        ("a vocabulary of", info.n_vocab, n_vocab),
+    )
+    for what, made_for, found in facts:
+        if made_for != found:
+            raise MtpError(
+                f"{heads.path}: these heads were made for {what} {made_for}, {name} has {found}"
+            )
+    own = (
+        ("rows of width", n_embd, heads.number("embedding_length")),
+        ("a vocabulary of", n_draft, gguf_header.n_vocab([heads])),
+    )
+    for what, expected, found in own:
+        if expected != found:
+            raise MtpError(f"{heads.path}: expected {what} {expected}, found {found}")
+    if info.fingerprint != gguf_header.trunk_fingerprint(trunk):
+        raise MtpError(
+            f"{heads.path}: these heads were made for another model "
+            f"({info.trunk_name or 'unnamed'}), of the same width and vocabulary as {name}"
+        )
+
+
+def _unscale(trunk: list[Header]) -> Floats:
+    """What turns the row after the final RMS norm into the row before it, up to a row's scale."""
+    for header in trunk:
+        weight = gguf_header.read_f32(header, "output_norm.weight")
+        if weight is not None and "output_norm.bias" not in header.tensors:
+            return (1 / np.where(weight == 0, 1, weight)).astype(np.float32)
+    raise MtpError(
+        f"{trunk[0].path}: these heads need a trunk whose final norm is an RMS norm in float32"
+    )

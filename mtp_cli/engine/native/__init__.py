@@ -1,0 +1,1 @@
+"""Our compiled code. Knows nothing of models, drafts or files."""

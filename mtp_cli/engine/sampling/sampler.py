@@ -1,0 +1,199 @@
+"""Chooses a token from one row of logits, as llama.cpp's sampler chain would.
+
+Owns what is sampled from (penalties, top-k, top-p, min-p, temperature) and the random numbers, for
+the target's rows and, by the same rules over its own vocabulary, for a drafter's. What of a draft
+stands is `verify.py`'s to say. Keeps no text: the ids that a row follows come with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtp_cli.engine.backend.llama import Floats
+from mtp_cli.engine.drafters.base import Proposal, likeliest
+from mtp_cli.engine.sampling.candidates import Candidates, Ids
+from mtp_cli.engine.sampling.penalties import Penalties
+from mtp_cli.engine.sampling.truncation import Truncation
+from mtp_cli.engine.sampling.verify import up_to_end, verify_block
+from mtp_cli.errors import MtpError
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key of a GGUF's recommendation: the field of `Sampling`, its type, and what it can be."""
+
+    field: str
+    parse: Callable[[str], float]
+    least: float = -math.inf
+    most: float = math.inf
+
+    def value(self, text: str) -> float:
+        value = self.parse(text)
+        if not (self.least <= value <= self.most and -math.inf < value < math.inf):
+            raise ValueError
+        return value
+
+    def __str__(self) -> str:
+        is_any = self.least == -math.inf
+        return "a number" if is_any else f"a number from {self.least:g} to {self.most:g}"
+
+
+# What llama.cpp's LLM_KV_GENERAL_SAMPLING_* has of `Sampling`
+_METADATA = {
+    "general.sampling.temp": _Key("temperature", float),
+    "general.sampling.top_k": _Key("top_k", int, most=2**31 - 1),
+    "general.sampling.top_p": _Key("top_p", float),
+    "general.sampling.min_p": _Key("min_p", float),
+    "general.sampling.penalty_last_n": _Key("penalty_last_n", int),
+    "general.sampling.penalty_repeat": _Key("penalty_repeat", float, 0.001, 1000),
+}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens. temperature 0 (below 1e-6) is greedy; top_k 0, top_p 1 and min_p 0 are
+    off.
+
+    The defaults are llama.cpp's own. seed: the same one gives the same answer to the same prompt
+    (`Engine.generate` says how far that goes); None: every answer is another one.
+
+    The penalties (`Penalties` says what each does) are off at last_n 0 or less, or repeat 1, freq 0
+    and present 0. repeat: 0.001 to 1000; freq and present: -1000 to 1000.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int | None = None
+    penalty_last_n: int = 64
+    penalty_repeat: float = 1.0
+    penalty_freq: float = 0.0
+    penalty_present: float = 0.0
+
+    @property
+    def penalties(self) -> Penalties:
+        return Penalties(
+            self.penalty_last_n, self.penalty_repeat, self.penalty_freq, self.penalty_present
+        )
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Sampling:
+        """The model's own recommendation where its GGUF has one, the defaults elsewhere."""
+        fields: dict[str, Any] = {}
+        for name, key in _METADATA.items():
+            if name in metadata:
+                try:
+                    fields[key.field] = key.value(metadata[name])
+                except ValueError:
+                    raise MtpError(f"{name}: expected {key}, found {metadata[name]!r}") from None
+        return cls(**fields)
+
+
+# Draws are made at the temperature over this: a draft a little surer than the head accepts more
+# (benchmarks/LOG.md, "Acceptance rules").
+_SHARPNESS = 1.5
+_COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
+
+
+class Sampler:
+    """One answer's sampler.
+
+    draws_drafts: whether drafts are drawn from the head's distribution, not its best guesses.
+                  Without, every choice costs one random number, so that a seed gives the same text
+                  however many of its tokens were drafted. With, random numbers go to drafts and
+                  their verification too.
+    n_before:     how many of the ids before a row it looks at, to penalise them; 0 for none
+    """
+
+    def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
+        self.is_greedy = sampling.temperature < _COLDEST
+        self.draws_drafts = draws_drafts and not self.is_greedy
+        self._target, self._drafts = (
+            Truncation(
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                min_p=sampling.min_p,
+                temperature=sampling.temperature / sharpness,
+            )
+            for sharpness in (1.0, _SHARPNESS)
+        )
+        self._penalties = sampling.penalties
+        self.n_before = self._penalties.n_before
+        self._rng = np.random.default_rng(sampling.seed)
+
+    def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
+        """The token the model gives for one row of logits, (n_vocab,) float32.
+
+        before: the ids that the row follows, `n_before` of them or more where there are as many
+        """
+        if self.is_greedy:
+            with self._penalties.on(logits, before):
+                return int(logits.argmax())
+        with self._penalties.on(logits, before):
+            return self._target.token_at(logits, self.random())
+
+    def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
+        """The truncated distribution that `choose` draws from."""
+        with self._penalties.on(logits, before):
+            return self._target.of(logits)
+
+    def propose(
+        self,
+        logits: Floats,
+        ids: Ids | None,
+        before: Sequence[int],
+        commit: Callable[[float], bool],
+    ) -> Proposal:
+        """What to draft from a drafter's row, (n,) float32 with n <= n_vocab.
+
+        The best id; or a draw, penalised and truncated like the target's, where `draws_drafts` and
+        the id is sure to be verified.
+
+        ids:    the target's id of each place, see `Propose`
+        before: the ids that the row follows, drafted ones included, as for `choose`
+        commit: whether the id will be verified whatever it is; told the best one's probability
+        """
+        with self._penalties.on(logits, before, ids):
+            best = likeliest(logits, ids)
+            # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
+            if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
+                return best
+            q = self._drafts.of(logits)
+        index = int(q.ids[q.index_at(self.random())])
+        return Proposal(index, best.prob, q if ids is None else q.renamed(ids))
+
+    def verify_block(
+        self,
+        draft: Sequence[int],
+        drawn: Mapping[int, Candidates],
+        rows: Sequence[tuple[Floats, Sequence[int]]],
+        is_end: Callable[[int], bool],
+    ) -> list[int]:
+        """What the target makes of a drawn draft: the accepted ids, and one of its own.
+
+        drawn: see `Draft`
+        rows:  the target's logits at the newest id and at each drafted one, and what they follow
+        """
+        draft = up_to_end(draft, is_end)
+        if self.n_before == 0:
+            points = self._rng.random(len(draft) + 1)
+            found = self._target.verify_block(
+                draft, drawn, [logits for logits, _ in rows[: len(draft) + 1]], points
+            )
+            if found is not None:
+                n_accepted, following = found
+                accepted = [*draft[:n_accepted]]
+                return accepted if accepted and is_end(accepted[-1]) else [*accepted, following]
+        return verify_block(
+            draft, drawn, rows, lambda row: self.candidates(*row), self.random, is_end
+        )
+
+    def random(self) -> float:
+        """The next random number, uniform in [0, 1)."""
+        return self._rng.random()

@@ -1,0 +1,147 @@
+"""Saved conversations: whole or not at all, and read with suspicion."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtp_cli.conversation.saved import Conversation, load, save
+from mtp_cli.conversation.template import Message
+from mtp_cli.errors import MtpError
+
+TALK = Conversation(
+    system="Be brief.",
+    messages=[
+        Message(role="user", content="Hi \x1b[2J 🌧"),
+        Message(role="assistant", content="Hello."),
+    ],
+    model="some-model",
+    sampling={"temperature": 0.5, "seed": None},
+)
+GOOD: dict[str, Any] = {
+    "format": "mtp-chat conversation",
+    "version": 1,
+    "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    save(path, TALK)
+    assert load(path) == TALK
+    assert [p.name for p in tmp_path.iterdir()] == ["talk.json"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_saved_conversation_may_be_saved_over(tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    save(path, TALK)
+    newer = Conversation(None, TALK.messages, "other", {})
+    save(path, newer)
+    assert load(path) == newer
+
+
+def test_saving_goes_through_a_link_to_its_file(tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    save(tmp_path / "link.json", TALK)
+    assert (tmp_path / "link.json").is_symlink()
+    assert load(tmp_path / "real.json") == TALK
+
+
+def test_nothing_else_is_ever_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work")
+    with pytest.raises(MtpError, match="not a saved conversation; choose another name"):
+        save(path, TALK)
+    assert path.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("name", ["missing/talk.json", ".", "x" * 300, "~nobody-here/x", "a\0b"])
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    path = Path(name) if name.startswith("~") else tmp_path / name
+    with pytest.raises(MtpError) as caught:
+        save(path, TALK)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a saved conversation"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[" * 100_000, "not a saved conversation"),
+        (b"[1, 2]", "expected format"),
+        (b'{"format": "mtp-chat conversation", "version": 9}', "expected version 1, found 9"),
+    ],
+)
+def test_junk_is_one_clear_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "junk.json"
+    path.write_bytes(content)
+    with pytest.raises(MtpError, match=said) as caught:
+        load(path)
+    assert "junk.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ({}, "expected a list"),
+        (["x"], "message 0: expected a role and a text"),
+        ([{"role": "user", "content": ["x"]}], "message 0: expected a role and a text"),
+        ([{"role": "user", "content": "\ud800"}], "message 0: expected a role and a text"),
+        ([{"role": "assistant", "content": "x"}], "expected user and found 'assistant'"),
+        ([*GOOD["messages"], {"role": "tool", "content": "x"}], "found 'tool' as the role of turn"),
+        ([{"role": "user", "content": "x"}], "has no answer"),
+    ],
+)
+def test_messages_are_checked_one_by_one(tmp_path: Path, messages: Any, said: str) -> None:
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps({**GOOD, "messages": messages}))
+    with pytest.raises(MtpError, match=said):
+        load(path)
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(MtpError, match="No such file"):
+        load(tmp_path / "talk.json")
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo", "huge.json"])
+def test_what_never_ends_or_never_comes_is_not_read(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "huge.json", "wb") as file:
+        file.truncate(65 << 20)
+    path = tmp_path / name  # an absolute name stays what it is
+    with pytest.raises(MtpError, match="not a saved conversation"):
+        load(path)
+    with pytest.raises(MtpError, match="choose another name"):
+        save(path, TALK)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+
+
+@given(st.fixed_dictionaries({}, optional={"messages": _JSON, "sampling": _JSON, "model": _JSON}))
+def test_any_json_loads_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any]
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "talk.json"
+    path.write_text(json.dumps({**GOOD, **fields}))
+    try:
+        conversation = load(path)
+    except MtpError:
+        return
+    assert all(set(message) == {"role", "content"} for message in conversation.messages)

@@ -1,0 +1,119 @@
+"""A head file that was not made for the trunk is refused in one line, before llama.cpp sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mtp_cli import head_file
+from mtp_cli.engine.files import preflight
+from tests.engine import tiny
+from tests.engine.conftest import Files
+from tests.engine.opening import refusal
+
+
+def _heads(**own: object) -> tiny.Spec:
+    spec = tiny.heads_for(tiny.llama(), hidden="pre_norm", n_draft=100)
+    spec.keys.update({f"mtp.{name.replace('__', '.')}": value for name, value in own.items()})
+    return spec
+
+
+def _fewer_rows() -> tiny.Spec:
+    spec = _heads()
+    spec.keys["mimo2.vocab_size"] = 90
+    for name in ("token_embd.weight", "output.weight"):
+        spec.tensors[name] = spec.tensors[name][:90]
+    return spec
+
+
+def _without(key: str) -> tiny.Spec:
+    spec = _heads()
+    del spec.keys[key]
+    return spec
+
+
+WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
+    "another width": (
+        lambda: _heads(trunk__embedding_length=576),
+        "these heads were made for rows of width 576, llama.gguf has 64",
+    ),
+    "another vocabulary": (
+        lambda: _without_maps(trunk__vocab_size=49152),
+        "these heads were made for a vocabulary of 49152, llama.gguf has 258",
+    ),
+    "another trunk": (
+        lambda: tiny.heads_for(tiny.llama(seed=77), hidden="pre_norm"),
+        "these heads were made for another model (tiny), of the same width and vocabulary as "
+        "llama.gguf",
+    ),
+    "fewer rows than ids": (_fewer_rows, "expected a vocabulary of 100, found 90"),
+    "ids out of order": (
+        lambda: _heads(draft_ids=[1] * 100),
+        "mtp.draft_ids: expected strictly increasing ids, at least one",
+    ),
+    "ids beyond the trunk's": (
+        lambda: _heads(draft_ids=[*range(99), 258]),
+        "mtp.draft_ids: ids outside the trunk's vocabulary of 258",
+    ),
+    "surrogates beyond the draft's": (
+        lambda: _heads(surrogates=[100] * 258),
+        "mtp.surrogates: ids outside the draft vocabulary of 100",
+    ),
+    "too few surrogates": (lambda: _heads(surrogates=[0]), "mtp."),
+    "ids that are text": (lambda: _heads(draft_ids="abc"), "expected an array of ids"),
+    "only one map": (
+        lambda: _without(head_file.KEY_DRAFT_IDS),
+        "expected both mtp.draft_ids and mtp.surrogates, or neither",
+    ),
+    "a width that is text": (
+        lambda: _heads(trunk__embedding_length="64"),
+        "mtp.trunk.embedding_length: expected an integer, found '64'",
+    ),
+    "a row nobody knows": (
+        lambda: _heads(hidden="middle"),
+        "mtp.hidden: expected one of pre_norm, post_norm, nextn, last_layer, found 'middle'",
+    ),
+    "a later version": (lambda: _heads(version=2), "mtp.version: expected 1, found 2"),
+    "no fingerprint": (
+        lambda: _without(head_file.KEY_FINGERPRINT),
+        "not a head file of this project: mtp.trunk.fingerprint is missing",
+    ),
+    "not heads": (tiny.llama, "not a head file (general.type is not mtp-head)"),
+}
+
+
+def _without_maps(**own: object) -> tiny.Spec:
+    spec = tiny.heads_for(tiny.llama(), hidden="pre_norm")
+    spec.keys.update({f"mtp.{name.replace('__', '.')}": value for name, value in own.items()})
+    return spec
+
+
+@pytest.mark.parametrize("name", WRONG_HEADS)
+def test_heads_that_are_not_this_trunks(
+    tiny_file: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    build, line = WRONG_HEADS[name]
+    heads = build().write(tmp_path / "heads.gguf")
+    # As after the first start with this file: the pairing is checked every time.
+    monkeypatch.setattr(preflight, "_examine_in_child", lambda *files: None)
+    assert line in refusal(tiny_file("llama"), heads)
+
+
+def test_heads_are_not_a_model(tiny_file: Files) -> None:
+    assert "pass them with --heads" in refusal(tiny_file("heads"))
+
+
+def test_heads_that_are_missing_or_damaged(tiny_file: Files, tmp_path: Path) -> None:
+    trunk, path = tiny_file("llama"), tmp_path / "heads.gguf"
+    assert refusal(trunk, path) == "No such file or directory"
+    path.write_bytes(tiny_file("heads").read_bytes()[:-1])
+    assert refusal(trunk, path).startswith("truncated: ")
+
+
+def test_a_trunk_that_gives_heads_no_rows(tiny_file: Files, tmp_path: Path) -> None:
+    """LFM2 computes rows or logits, not both: with heads it would answer from stale logits."""
+    heads = tiny.heads_for(tiny.lfm2(), hidden="post_norm").write(tmp_path / "heads.gguf")
+    trunk = tiny_file("lfm2")
+    assert "gives heads no rows of a lfm2 model" in refusal(trunk, heads, named=trunk)

@@ -1,0 +1,233 @@
+"""Our products for few rows: the bits of ggml's own for one row, whatever stands beside it.
+
+ggml's kernels are the reference, on the built-in model in every format that ours take and on widths
+that no kernel divides evenly. A control shows that ours were at work at all. Attention, which has
+bits of its own, is left to ggml here (see test_few_rows_attention.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.engine.backend.target import MAX_COPIED, N_OUTPUTS, Target
+from mtp_cli.engine.native import compiled
+from mtp_cli.models import built_in_model
+from tests.engine import tiny
+
+FORMATS = our_kernels.formats()
+COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, MAX_COPIED + 1)
+PROMPT = [7 * n % 61 + 1 for n in range(12)]
+NATIVE = Path(compiled.__file__).parent
+
+needs_kernels = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+Load = Callable[[str], Model]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    """The built-in model in another format."""
+    folder = tmp_path_factory.mktemp("formats")
+    models: dict[str, Model] = {}
+
+    def model(outtype: str) -> Model:
+        if outtype not in models:
+            path = folder / f"{outtype}.gguf"
+            quantize(built_in_model(), path, outtype)
+            models[outtype] = Model(path)
+        return models[outtype]
+
+    yield model
+    for opened in models.values():
+        opened.close()
+
+
+@pytest.fixture
+def ggml_only() -> Iterator[Callable[[bool], None]]:
+    """Leave everything to ggml, or not."""
+    yield lambda wanted: our_kernels.enable(products=not wanted, attention=False)
+    our_kernels.enable()
+
+
+def decode(model: Model, ids: list[int], n_rows: int, n_threads: int = 1) -> tuple[Floats, Floats]:
+    """Logits and hidden rows of `ids` after a prompt, decoded n_rows at a time."""
+    target = Target(model, n_ctx=256, n_threads=n_threads, hidden=HiddenSource.EMBD)
+    try:
+        # The prompt's keys and values are the same for all.
+        our_kernels.enable(products=False, attention=False)
+        target.prefill(PROMPT, 0, lambda: False)
+        return _decoded(target, ids, n_rows)
+    finally:
+        our_kernels.enable()
+        target.close()
+
+
+def _decoded(target: Target, ids: list[int], n_rows: int) -> tuple[Floats, Floats]:
+    our_kernels.enable(attention=False)
+    logits, hidden = [], []
+    for first in range(0, len(ids), n_rows):
+        rows = target.verify(ids[first : first + n_rows])
+        assert rows.hidden is not None
+        logits.append(rows.logits.copy())
+        hidden.append(rows.hidden.copy())
+    return np.concatenate(logits), np.concatenate(hidden)
+
+
+def alone(model: Model, ids: list[int]) -> tuple[Floats, Floats]:
+    """The same, one row at a time, by ggml's kernels."""
+    target = Target(model, n_ctx=256, n_threads=1, hidden=HiddenSource.EMBD)
+    try:
+        our_kernels.enable(products=False, attention=False)
+        target.prefill(PROMPT, 0, lambda: False)
+        rows = []
+        for token in ids:
+            row = target.verify([token])
+            assert row.hidden is not None
+            rows.append((row.logits[0].copy(), row.hidden[0].copy()))
+        return np.stack([logits for logits, _ in rows]), np.stack([hidden for _, hidden in rows])
+    finally:
+        our_kernels.enable()
+        target.close()
+
+
+@needs_kernels
+@pytest.mark.parametrize("outtype", FORMATS)
+def test_every_row_has_the_bits_that_ggml_gives_it_alone(load: Load, outtype: str) -> None:
+    ids = tiny.random_ids(N_OUTPUTS, seed=5)
+    logits, hidden = alone(load(outtype), ids)
+    for n_rows in COUNTS:
+        ours_logits, ours_hidden = decode(load(outtype), ids, n_rows)
+        assert np.array_equal(ours_hidden, hidden), f"{n_rows} rows"
+        assert np.array_equal(ours_logits, logits), f"{n_rows} rows"
+
+
+@needs_kernels
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_change_no_bit(load: Load, n_threads: int) -> None:
+    ids = tiny.random_ids(9, seed=6)
+    for outtype in FORMATS:
+        one = decode(load(outtype), ids, n_rows=9)
+        several = decode(load(outtype), ids, n_rows=9, n_threads=n_threads)
+        assert np.array_equal(one[0], several[0]), outtype
+
+
+@needs_kernels
+@pytest.mark.parametrize("outtype", [name for name in FORMATS if "f16" in name])
+def test_ggml_rounds_several_rows_otherwise_so_that_ours_were_at_work(
+    load: Load, outtype: str, ggml_only: Callable[[bool], None]
+) -> None:
+    ids = tiny.random_ids(4, seed=7)
+    single, _ = alone(load(outtype), ids)
+    target = Target(load(outtype), n_ctx=256, n_threads=1, hidden=HiddenSource.NONE)
+    try:
+        ggml_only(True)
+        target.prefill(PROMPT, 0, lambda: False)
+        assert not np.array_equal(target.verify(ids).logits, single)
+    finally:
+        target.close()
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "F16", "BF16"])
+def test_widths_that_no_kernel_divides(tmp_path: Path, kind: str) -> None:
+    """96 is no whole number of 64 halves: ggml's. 258 ids are none of groups of four: the last four
+    are taken together, two of them anew."""
+    spec = tiny.llama().quantized(gguf.GGMLQuantizationType[kind])
+    model = Model(spec.write(tmp_path / "odd.gguf"))
+    try:
+        ids = tiny.random_ids(7, seed=8)
+        logits, _ = alone(model, ids)
+        ours, _ = decode(model, ids, n_rows=7)
+        # A matrix left to ggml rounds as ggml does for seven rows: not to the bit in halves.
+        tolerance = 0.05 if "F16" in kind else 0.0
+        assert np.abs(ours - logits).max() <= tolerance
+    finally:
+        model.close()
+
+
+@needs_kernels
+def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    headers = [
+        Path(path, "include") for path in sys.path if Path(path, "include", "ggml.h").exists()
+    ]
+    if compiler is None or not headers:
+        pytest.skip("no compiler, or llama.cpp was installed without its headers")
+    source = tmp_path / "abi.cpp"
+    fields = {
+        ("Tensor", "ggml_tensor"): (
+            *("type", "buffer", "ne", "nb", "op", "src", "view_src", "data", "extra"),
+        ),
+        ("TypeTraits", "ggml_type_traits_cpu"): ("from_float", "vec_dot", "vec_dot_type", "nrows"),
+    }
+    facts = ["sizeof(abi::Tensor) == sizeof(ggml_tensor)"]
+    facts += [f"abi::{op} == GGML_{op}" for op in ("OP_MUL_MAT", "OP_FLASH_ATTN_EXT")]
+    facts += [
+        f"offsetof(abi::{ours}, {field}) == offsetof({theirs}, {field})"
+        for (ours, theirs), names in fields.items()
+        for field in names
+    ]
+    types = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q8_1", "BF16")
+    facts += [f"(int) abi::{name} == (int) GGML_TYPE_{name}" for name in types]
+    includes = "".join(f'#include "{name}"\n' for name in ("ggml.h", "ggml-cpu.h", "ggml_abi.h"))
+    source.write_text(includes + "".join(f"static_assert({fact});\n" for fact in facts))
+    command = [
+        compiler,
+        "-std=c++17",
+        "-fsyntax-only",
+        f"-I{headers[0]}",
+        f"-I{NATIVE}",
+        str(source),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor")
+def test_a_processor_without_avx2_gets_a_library_without_kernels(tmp_path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("no compiler")
+    library = tmp_path / "native.so"
+    options = ["-march=x86-64", "-std=c++17", "-shared", "-fPIC", "-w", "-o", str(library)]
+    named = '-DMTP_SOURCES=""'
+    subprocess.run([compiler, *options, named, *map(str, NATIVE.glob("*.cpp"))], check=True)
+    built = ctypes.CDLL(str(library))
+    built.mtp_vectors.restype = ctypes.c_char_p
+    assert built.mtp_vectors() is None
+
+
+def test_they_can_be_left_out(tmp_path: Path) -> None:
+    """The environment's word is taken before a model is loaded; everything runs without them."""
+    code = (
+        "from mtp_cli.engine import Engine, Sampling\n"
+        "from mtp_cli.engine.backend import our_kernels\n"
+        "import sys; from pathlib import Path\n"
+        "assert our_kernels.install() is None\n"
+        "with Engine.open(Path(sys.argv[1]), n_ctx=64, n_threads=1) as engine:\n"
+        "    answer = engine.generate([5, 6, 7], Sampling(temperature=0), max_tokens=4, depth=0)\n"
+        "    print(sum(len(tokens) for tokens in answer))\n"
+    )
+    path = tiny.llama().quantized(gguf.GGMLQuantizationType.Q8_0).write(tmp_path / "m.gguf")
+    done = subprocess.run(
+        [sys.executable, "-c", code, path],
+        env={**os.environ, "MTP_LLAMA_KERNELS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) in range(1, 5)

@@ -1,0 +1,276 @@
+"""Our attention, against a softmax in double precision and against itself.
+
+ggml's own graph runs it on shapes of many models: grouped heads, keys wider than values, ALiBi,
+soft caps, sinks, windows, contexts that end anywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import llama_library
+from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.target import Target
+from mtp_cli.models import built_in_model
+from tests.engine import tiny
+
+pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+
+F32, F16 = 0, 1
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shape:
+    n_cells: int
+    n_heads: int = 9
+    n_kv_heads: int = 3
+    key: int = 64
+    value: int = 64
+    max_bias: float = 0.0
+    softcap: float = 0.0
+    sinks: bool = False
+    window: int | None = None
+
+    @property
+    def scale(self) -> float:
+        return 1 / math.sqrt(self.key)
+
+
+SHAPES = {
+    "one block": Shape(32),
+    "built in": Shape(256),
+    "many groups": Shape(1536),
+    "groups of every size": Shape(8300, n_heads=2, n_kv_heads=1),
+    "ends inside a block": Shape(300),
+    "fewer cells than a block": Shape(7),
+    "one head": Shape(96, n_heads=1, n_kv_heads=1),
+    "keys wider than values": Shape(200, n_heads=4, n_kv_heads=1, key=192, value=128),
+    "odd widths": Shape(100, n_heads=2, n_kv_heads=2, key=80, value=48),
+    "ALiBi": Shape(128, n_heads=6, n_kv_heads=6, max_bias=8.0),
+    "soft cap": Shape(128, softcap=20.0),
+    "sinks": Shape(130, sinks=True),
+    "window": Shape(700, window=90),
+}
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = [
+        ("mem_size", ctypes.c_size_t),
+        ("mem_buffer", ctypes.c_void_p),
+        ("no_alloc", ctypes.c_bool),
+    ]
+
+
+def ggml(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(llama_library, name)
+    function.restype, function.argtypes = result, [*arguments]
+    return function
+
+
+POINTER, FLOAT, INT64 = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """q: (n_rows, n_heads, key); k, v: (n_cells, n_kv_heads, width); mask: (n_rows, n_cells)"""
+
+    q: Floats
+    k: npt.NDArray[np.float16]
+    v: npt.NDArray[np.float16]
+    mask: npt.NDArray[np.float16]
+    sinks: Floats | None
+
+    def row(self, index: int) -> Inputs:
+        one = slice(index, index + 1)
+        return Inputs(self.q[one], self.k, self.v, self.mask[one], self.sinks)
+
+
+def inputs(shape: Shape, n_rows: int) -> Inputs:
+    """Rows at the end of the cells, each of which sees one more than the one before."""
+    rng = np.random.default_rng(shape.n_cells)
+
+    def normal(*size: int) -> Floats:
+        return (2 * rng.standard_normal(size)).astype(np.float32)
+
+    at = shape.n_cells - n_rows + np.arange(n_rows)[:, None] - np.arange(shape.n_cells)[None, :]
+    is_hidden = (at < 0) | (at >= (shape.window or shape.n_cells))
+    seen = -np.abs(at) if shape.max_bias else np.zeros_like(at)
+    return Inputs(
+        normal(n_rows, shape.n_heads, shape.key),
+        normal(shape.n_cells, shape.n_kv_heads, shape.key).astype(np.float16),
+        normal(shape.n_cells, shape.n_kv_heads, shape.value).astype(np.float16),
+        np.where(is_hidden, -np.inf, seen).astype(np.float16),
+        normal(shape.n_heads) if shape.sinks else None,
+    )
+
+
+def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
+    """(n_rows, n_heads, value): ggml's operator, with whichever kernel takes it."""
+    context = ggml("ggml_init", POINTER, _InitParams)(_InitParams(64 << 20, None, False))
+    new = ggml("ggml_new_tensor_3d", POINTER, POINTER, ctypes.c_int, INT64, INT64, INT64)
+    data_of = ggml("ggml_get_data", POINTER, POINTER)
+
+    def tensor(array: npt.NDArray[Any]) -> int:
+        shaped = np.ascontiguousarray(array.reshape((1,) * (3 - array.ndim) + array.shape))
+        made = new(context, F16 if array.dtype == np.float16 else F32, *shaped.shape[::-1])
+        ctypes.memmove(data_of(made), shaped.ctypes.data, shaped.nbytes)
+        return int(made)
+
+    permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[ctypes.c_int] * 4)
+    q, k, v = (permute(context, tensor(x), 0, 2, 1, 3) for x in (given.q, given.k, given.v))
+    attend = ggml("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, FLOAT, FLOAT, FLOAT)
+    try:
+        out = attend(
+            *(context, q, k, v, tensor(given.mask)), shape.scale, shape.max_bias, shape.softcap
+        )
+        if given.sinks is not None:
+            add_sinks = ggml("ggml_flash_attn_ext_add_sinks", None, POINTER, POINTER)
+            add_sinks(out, tensor(given.sinks))
+        graph = ggml("ggml_new_graph", POINTER, POINTER)(context)
+        ggml("ggml_build_forward_expand", None, POINTER, POINTER)(graph, out)
+        compute = ggml("ggml_graph_compute_with_ctx", int, POINTER, POINTER, ctypes.c_int)
+        assert compute(context, graph, n_threads) == 0
+        size = (len(given.q), shape.n_heads, shape.value)
+        found = (ctypes.c_float * math.prod(size)).from_address(data_of(out))
+        return np.array(found, np.float32).reshape(size)
+    finally:
+        ggml("ggml_free", None, POINTER)(context)
+
+
+def expected(shape: Shape, given: Inputs) -> Doubles:
+    """The definition, in double precision."""
+    per_key = shape.n_heads // shape.n_kv_heads
+    k, v = (np.repeat(x.astype(np.float64), per_key, axis=1) for x in (given.k, given.v))
+    scores = shape.scale * np.einsum("rhd,chd->rhc", given.q.astype(np.float64), k)
+    if shape.softcap:
+        scores = shape.softcap * np.tanh(scores / shape.softcap)
+    n = 2 ** int(math.log2(shape.n_heads))
+    powers = [(h + 1) / n if h < n else (2 * (h - n) + 1) / n / 2 for h in range(shape.n_heads)]
+    slopes = 2.0 ** (-shape.max_bias * np.array(powers)) if shape.max_bias else np.ones(len(powers))
+    scores = scores + slopes[None, :, None] * given.mask.astype(np.float64)[:, None, :]
+    if given.sinks is not None:
+        sinks = np.broadcast_to(given.sinks[None, :, None], (*scores.shape[:2], 1))
+        scores = np.concatenate([scores, sinks], axis=2)
+    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
+    weights /= weights.sum(axis=2, keepdims=True)
+    values: Doubles = np.einsum("rhc,chd->rhd", weights[..., : shape.n_cells], v)
+    return values
+
+
+@pytest.fixture(autouse=True)
+def enabled() -> Iterator[None]:
+    yield
+    our_kernels.enable()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_attention_is_the_softmax_of_its_definition(name: str) -> None:
+    shape = SHAPES[name]
+    given = inputs(shape, n_rows=min(5, shape.n_cells))
+    exact = expected(shape, given)
+    ours = attended(shape, given)
+    our_kernels.enable(attention=False)
+    ggmls = attended(shape, given)
+    # ggml adds up in half precision, so that an error as small as this also shows who was at work.
+    assert np.abs(ours - exact).max() < 1e-5 < np.abs(ggmls - exact).max()
+
+
+@pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.n_cells > 90])
+def test_many_rows_are_what_each_is_alone(name: str) -> None:
+    """A prompt's, which are taken otherwise than a draft's."""
+    shape = SHAPES[name]
+    given = inputs(shape, n_rows=90)
+    together = attended(shape, given)
+    assert np.abs(together - expected(shape, given)).max() < 1e-5
+    for row in (0, 1, 15, 16, 63, 64, 89):
+        assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
+    for n_threads in (2, 3, 8):
+        assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads(name: str) -> None:
+    shape = SHAPES[name]
+    n_rows = min(11, shape.n_cells)
+    given = inputs(shape, n_rows)
+    together = attended(shape, given)
+    for row in range(n_rows):
+        assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
+    for n_threads in (2, 3, 8):
+        assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
+
+
+def test_cells_that_nobody_sees_change_no_bit() -> None:
+    """llama.cpp reads cells in steps of 256, so that how many are read is not what a row sees."""
+    shape, longer = Shape(300), Shape(1024)
+    given = inputs(shape, n_rows=3)
+    n_more = longer.n_cells - shape.n_cells
+
+    def padded(x: npt.NDArray[np.float16], with_: float, axis: int) -> npt.NDArray[np.float16]:
+        widths = [(0, n_more if axis == i else 0) for i in range(x.ndim)]
+        return np.pad(x, widths, constant_values=with_)
+
+    more = Inputs(
+        *(given.q, padded(given.k, 3, 0), padded(given.v, 5, 0), padded(given.mask, -np.inf, 1)),
+        sinks=None,
+    )
+    assert np.array_equal(attended(shape, given), attended(longer, more))
+
+
+def test_a_row_that_sees_nothing_is_zero() -> None:
+    shape = Shape(64)
+    given = inputs(shape, n_rows=2)
+    given.mask[0] = -np.inf
+    found = attended(shape, given)
+    assert not found[0].any()
+    assert np.abs(found[1] - expected(shape, given.row(1))[0]).max() < 1e-5
+
+
+def test_the_weights_of_distant_scores_are_exact_zeros() -> None:
+    """One score far above the others: its value alone, to the bit."""
+    shape = Shape(70, n_heads=1, n_kv_heads=1)
+    given = inputs(shape, n_rows=1)
+    given.q[:], given.k[:], given.k[40] = 10, 0, 10
+    assert np.array_equal(attended(shape, given)[0, 0], given.v[40, 0].astype(np.float32))
+
+
+@pytest.mark.parametrize("n_past", [20, 250, 505, 600])
+def test_a_models_rows_are_exact_in_long_contexts(n_past: int) -> None:
+    """Across 256 and 512 cells, where llama.cpp reads more cells and ggml takes other ways."""
+    model = Model(built_in_model())
+    ids = tiny.random_ids(12, seed=9)
+    logits = []
+    for n_rows, n_threads in ((1, 1), (1, 2), (3, 2), (12, 1)):
+        target = Target(model, n_ctx=1024, n_threads=n_threads, hidden=HiddenSource.NONE)
+        target.prefill([7 * n % 61 + 1 for n in range(n_past)], 0, lambda: False)
+        decodes = [target.verify(ids[i : i + n_rows]).logits.copy() for i in range(0, 12, n_rows)]
+        logits.append(np.concatenate(decodes))
+        target.close()
+    model.close()
+    assert all(np.array_equal(logits[0], other) for other in logits[1:])
+
+
+def test_how_a_models_prompt_is_cut_changes_no_bit() -> None:
+    """So that an answer does not tell what of its prompt was cached."""
+    model = Model(built_in_model())
+    prompt, rows = [7 * i % 4001 + 11 for i in range(290)], tiny.random_ids(3, seed=10)
+    logits = []
+    for cut in ([290], [1, 63, 64, 65, 97], [200, 90], [3] * 96 + [2]):
+        target = Target(model, n_ctx=1024, n_threads=2, hidden=HiddenSource.NONE)
+        ends = np.cumsum(cut).tolist()
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            target.prefill(prompt[start:end], 0, lambda: False)
+        logits.append(target.verify(rows).logits.copy())
+        target.close()
+    model.close()
+    assert all(np.array_equal(logits[0], other) for other in logits[1:])
