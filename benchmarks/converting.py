@@ -28,7 +28,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from convert.checkpoint import open_checkpoint
+from mtp_convert.checkpoint.folder import open_checkpoint
 from tests.convert import llama_cpp_converter
 from tests.convert.checkpoints import write_tokenizer
 from tests.convert.sparse import ITEM_BYTES, write_sparse_checkpoint
@@ -78,7 +78,7 @@ def _anonymous(pid: int) -> int:
 
 
 def ours(folder: Path, out: Path, outtype: str) -> list[str]:
-    command = [sys.executable, "-m", "convert.cli", "convert", str(folder), "-o", str(out)]
+    command = [sys.executable, "-m", "mtp_convert.cli", "convert", str(folder), "-o", str(out)]
     return [*command, "--outtype", outtype]
 
 

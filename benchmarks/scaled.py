@@ -30,8 +30,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.widen import Scale, plan_heads, plan_trunk
-from convert.model import open_model
-from convert.write import write
 from mtp_cli import models
 from mtp_cli.bench import report
 from mtp_cli.bench.measure import Bench, Plan, Result, shortened, warm_up
@@ -43,6 +41,8 @@ from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.write import write
 
 SIZES = {"width": Scale(7), "all": Scale(3, 3)}
 FORMATS = ("bf16", "q8_0", "q4_0")

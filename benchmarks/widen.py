@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convert import formats
-from convert.formats import Type
-from convert.gguf_file import Pair
-from convert.metadata import pair
-from convert.model import GgufModel
-from convert.plan import Plan, PlannedTensor, encoded
-from convert.reuse import Decoded
-from convert.sources import Source, load_rows
 from mtp_cli.errors import MtpError
+from mtp_convert.gguf.header import Pair
+from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.model import GgufModel
+from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
+from mtp_convert.gguf.reuse import Decoded
+from mtp_convert.tensors import formats
+from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.sources import Source, load_rows
 
 EPSILON = "attention.layer_norm_rms_epsilon"
 # What rows and columns of a matrix count: hidden channels, query and key/value heads' channels,

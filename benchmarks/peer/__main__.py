@@ -21,9 +21,6 @@ from benchmarks.peer.compare import BESIDE, Contender, Record, compare, ours, pe
 from benchmarks.peer.server import SETTINGS, Server, Setting
 from benchmarks.peer.summary import summary
 from benchmarks.scaled import SIZES, widened
-from convert.model import open_model
-from convert.pack import plan_pack
-from convert.write import write
 from mtp_cli import models
 from mtp_cli.bench.measure import Plan, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
@@ -35,6 +32,9 @@ from mtp_cli.engine.engine import physical_cores
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
+from mtp_convert.commands.pack import plan_pack
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.write import write
 
 FOLDER = Path("runs/peer")
 BINARY = building.binary(FOLDER)

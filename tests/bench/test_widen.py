@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from benchmarks.widen import Scale, plan_heads, plan_trunk
-from convert.model import open_model
-from convert.write import write
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
 from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.write import write
 from tests.engine import tiny
 
 SCALES = pytest.mark.parametrize("scale", [Scale(7), Scale(3, 3), Scale(1, 2)])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from convert.build import Options, Part, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.write import write
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, Part, plan_checkpoint
+from mtp_convert.gguf.write import write
 from tests.convert import (
     checkpoints,
     checkpoints_gemma4,

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.write import write
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.llama import Model
 from mtp_cli.engine.backend.target import Target
@@ -19,6 +16,9 @@ from mtp_cli.engine.drafters import Drafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files.gguf_header import read_shards
 from mtp_cli.engine.files.pairing import pair
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_gemma4 import WINDOW, agreeing
 from tests.convert.conftest import ASSISTANTS, Convert

@@ -11,13 +11,13 @@ import pytest
 from gguf import GGUFReader
 from typer.testing import CliRunner
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.cli import app
-from convert.metadata import pair
-from convert.write import write
 from mtp_cli.engine.files import preflight
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.cli import app
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_gemma4 import gemma4_assistant
 from tests.convert.conftest import ASSISTANTS, Convert

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import INDEX, open_checkpoint
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import INDEX, open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
 from tests.convert.checkpoints import write_checkpoint, write_shard
 from tests.convert.checkpoints_mtp import deepseek3, glm4moe, qwen35
 

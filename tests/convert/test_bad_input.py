@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from convert import cli
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import INDEX, open_checkpoint
-from convert.detach import plan_strip
-from convert.gguf_file import read_gguf
-from convert.write import write
 from mtp_cli.errors import MtpError
+from mtp_convert import cli
+from mtp_convert.checkpoint.folder import INDEX, open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.commands.detach import plan_strip
+from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import smollm, write_checkpoint
 from tests.convert.checkpoints_mtp import glm4moe
 from tests.convert.conftest import Convert

@@ -13,7 +13,7 @@ import pexpect
 import pytest
 from gguf import GGUFReader
 
-from convert.build import Options
+from mtp_convert.commands.build import Options
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
 
@@ -22,7 +22,7 @@ COMMANDS = ["convert", "graft", "pack", "extract", "strip", "trim", "check", "in
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "convert.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "mtp_convert.cli", *map(str, arguments)]
     environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -50,7 +50,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Folder, tmp_pa
 
 
 def test_a_terminal_sees_a_bar_with_bytes_and_time_left(checkpoint: Folder, tmp_path: Path) -> None:
-    command = ["-m", "convert.cli", "convert", str(checkpoint("qwen35"))]
+    command = ["-m", "mtp_convert.cli", "convert", str(checkpoint("qwen35"))]
     command += ["-o", str(tmp_path / "x.gguf")]
     child = pexpect.spawn(
         sys.executable, command, dimensions=(24, 120), encoding="utf-8", timeout=120
@@ -132,7 +132,7 @@ def test_check_without_heads_names_what_adds_them(converted: Convert) -> None:
 
 def test_converting_imports_neither_pytorch_nor_llama_cpp() -> None:
     script = (
-        "import sys, convert.cli\n"
+        "import sys, mtp_convert.cli\n"
         "print({'torch', 'transformers', 'llama_cpp', 'mtp_cli.engine'} & sys.modules.keys())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 from gguf import GGUFReader
 
-from convert.build import Options
 from mtp_cli.engine import Engine, Sampling
+from mtp_convert.commands.build import Options
 from tests.convert.conftest import ALL, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import expected
 

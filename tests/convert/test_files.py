@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
-from convert.build import Options
-from convert.detach import plan_extract, plan_strip
-from convert.graft import plan_graft
-from convert.pack import plan_pack
-from convert.reuse import Wanted
-from convert.trial import Trial, try_heads
-from convert.trim import choose_ids, parted, plan_trim
-from convert.write import write
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
+from mtp_convert.commands.build import Options
+from mtp_convert.commands.detach import plan_extract, plan_strip
+from mtp_convert.commands.graft import plan_graft
+from mtp_convert.commands.pack import plan_pack
+from mtp_convert.commands.trial import Trial, try_heads
+from mtp_convert.commands.trim import choose_ids, parted, plan_trim
+from mtp_convert.gguf.reuse import Wanted
+from mtp_convert.gguf.write import write
 from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
 from tests.convert.heads import trunk_values, write_head_file
 from tests.convert.native import head_rows, trunk_rows

@@ -16,14 +16,14 @@ from gguf import GGMLQuantizationType as Kind
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convert.detach import plan_strip
-from convert.gguf_file import read_gguf
-from convert.inspect import inspect_lines
-from convert.metadata import encode_header, pairs
-from convert.protobuf import read_pieces
-from convert.reuse import Wanted
-from convert.shard import read_header
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.shard import read_header
+from mtp_convert.commands.detach import plan_strip
+from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.metadata import encode_header, pairs
+from mtp_convert.gguf.reuse import Wanted
+from mtp_convert.tokenizer.protobuf import read_pieces
 
 GGUF = (
     encode_header(

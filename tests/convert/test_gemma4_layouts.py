@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.write import write
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import EMBD, N_KV, Tiny, write_checkpoint
 from tests.convert.checkpoints_gemma4 import (
     WIDTHS,

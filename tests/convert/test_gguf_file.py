@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
-from convert.gguf_file import read_gguf
-from convert.metadata import encode_header, pairs
-from convert.model import open_model
 from mtp_cli.errors import MtpError
+from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.metadata import encode_header, pairs
+from mtp_convert.gguf.model import open_model
 
 
 @pytest.fixture

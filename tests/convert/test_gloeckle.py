@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from convert.build import Part
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
 from mtp_cli.engine.drafters.base import Proposal, Propose, likeliest
@@ -20,6 +19,7 @@ from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.files import independent_heads
 from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.sampling.candidates import Ids
+from mtp_convert.commands.build import Part
 from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
 from tests.convert.conftest import MakeFiles, convert
 from tests.convert.forward import Floats, rope_halves

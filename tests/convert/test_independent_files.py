@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convert.gguf_file import read_gguf
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
+from mtp_convert.gguf.header import read_gguf
 from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
 from tests.convert.conftest import Convert, MakeFiles, convert
 from tests.convert.test_cli import run

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.inspect import inspect_lines
-from convert.metadata import encode_header, pairs
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.gguf.metadata import encode_header, pairs
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, BESIDE, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import canonical, text_config

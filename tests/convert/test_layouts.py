@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pytest
 from gguf import GGUFReader, TokenType
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import INDEX, open_checkpoint
-from convert.write import write
 from mtp_cli.engine import Engine
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import INDEX, open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import (
     EMBD,
     N_HEAD,

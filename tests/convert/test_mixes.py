@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from convert import formats, mixes
-from convert.build import Options
-from convert.formats import Type
-from convert.gguf_file import read_gguf
-from convert.mixes import MIXES, Traits, choose
+from mtp_convert.commands.build import Options
+from mtp_convert.gguf import mixes
+from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.mixes import MIXES, Traits, choose
+from mtp_convert.tensors import formats
+from mtp_convert.tensors.formats import Type
 from tests.convert.conftest import ALL, Convert
 
 N_COLS = 256

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from gguf import GGUFReader
 
-from convert import families
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.detach import plan_strip
-from convert.graft import plan_graft
-from convert.inspect import inspect_lines
-from convert.write import write
+from mtp_convert import families
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.commands.detach import plan_strip
+from mtp_convert.commands.graft import plan_graft
+from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.gguf.write import write
 from tests.convert.checkpoints import write_checkpoint
 from tests.convert.checkpoints_mtp import glm4moe
 from tests.convert.conftest import Convert
 from tests.convert.test_families import generate
 
-DOCS = Path(families.__file__).parents[1] / "README.md"
+DOCS = Path(families.__file__).parents[2] / "README.md"
 OWN = Path(families.__file__).parent / "glm4_moe.py"
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
-from convert.build import Options, Part, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.write import write
 from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
 from mtp_cli.engine.drafters.base import Proposal, likeliest
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
 from mtp_cli.engine.sampling.candidates import Ids
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, Part, plan_checkpoint
+from mtp_convert.gguf.write import write
 from tests.convert import checkpoints_mtp
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, ASSISTANTS, FAMILIES, WITH_HEADS, Convert

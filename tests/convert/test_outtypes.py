@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from gguf import LlamaFileType
 
-from convert import formats
-from convert.build import Options
-from convert.detach import plan_extract, plan_strip
-from convert.formats import Type, decode
-from convert.gguf_file import read_gguf
-from convert.graft import plan_graft
-from convert.metadata import encode_header, pairs
-from convert.pack import plan_pack
-from convert.plan import Plan
-from convert.reuse import Taken, Wanted
-from convert.trim import plan_trim
-from convert.write import write
 from mtp_cli.errors import MtpError
+from mtp_convert.commands.build import Options
+from mtp_convert.commands.detach import plan_extract, plan_strip
+from mtp_convert.commands.graft import plan_graft
+from mtp_convert.commands.pack import plan_pack
+from mtp_convert.commands.trim import plan_trim
+from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.metadata import encode_header, pairs
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import Taken, Wanted
+from mtp_convert.gguf.write import write
+from mtp_convert.tensors import formats
+from mtp_convert.tensors.formats import Type, decode
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
 from tests.convert.test_families import generate

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convert.pth import read_pth
-from convert.sources import Read, load
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.pth import read_pth
+from mtp_convert.tensors.sources import Read, load
 from tests.convert.checkpoints import Tiny
 from tests.convert.checkpoints_meta import called, integer, sizes, state_dict, tensor, text
 from tests.convert.checkpoints_meta import write_pth as write

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
-from convert.build import Options
-from convert.detach import plan_extract, plan_strip
-from convert.graft import plan_graft
-from convert.inspect import inspect_lines
-from convert.model import open_model
-from convert.pack import plan_pack
-from convert.plan import Plan
-from convert.trial import try_heads
-from convert.trim import plan_trim
 from mtp_cli.errors import MtpError
+from mtp_convert.commands.build import Options
+from mtp_convert.commands.detach import plan_extract, plan_strip
+from mtp_convert.commands.graft import plan_graft
+from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.commands.pack import plan_pack
+from mtp_convert.commands.trial import try_heads
+from mtp_convert.commands.trim import plan_trim
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.plan import Plan
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
 

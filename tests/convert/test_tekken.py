@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from gguf import GGUFReader, TokenType
 
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.tekken import read_tekken
-from convert.write import write
 from mtp_cli.engine import Engine
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.write import write
+from mtp_convert.tokenizer.tekken import read_tekken
 from tests.convert.checkpoints import N_VOCAB, mistral, write_checkpoint
 
 UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, quants
 
-from convert import formats
-from convert.build import Options, plan_checkpoint
-from convert.checkpoint import open_checkpoint
-from convert.formats import Type, encode
-from convert.metadata import pairs
-from convert.plan import Plan, PlannedTensor, encoded
-from convert.sources import Constant
-from convert.write import write
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.metadata import pairs
+from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
+from mtp_convert.gguf.write import write
+from mtp_convert.tensors import formats
+from mtp_convert.tensors.formats import Type, encode
+from mtp_convert.tensors.sources import Constant
 from tests.convert.conftest import Convert
 from tests.convert.sparse import write_sparse_checkpoint
 
@@ -201,7 +201,7 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Pat
     folder = write_sparse_checkpoint(tmp_path / "big", n_layers=4, embd=4096, ff=16384)
     out = tmp_path / "out"
     out.mkdir()
-    command = [sys.executable, "-m", "convert.cli", "convert", str(folder)]
+    command = [sys.executable, "-m", "mtp_convert.cli", "convert", str(folder)]
     command += ["-o", str(out / "x.gguf"), "--outtype", "q8_0"]
     run = subprocess.Popen(
         command,
@@ -225,7 +225,7 @@ def test_what_a_killed_run_left_goes_with_the_next(tmp_path: Path) -> None:
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from convert.write import write\n"
+        "from mtp_convert.gguf.write import write\n"
         "from tests.convert.test_write import good, plan_of\n"
         "def stop(done, total):\n"
         "    print('writing', flush=True)\n"
@@ -264,10 +264,10 @@ def peak_of(folder: Path, out: Path, outtype: str, *names: str) -> int:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from convert.build import Options, plan_checkpoint\n"
-        "from convert.checkpoint import open_checkpoint\n"
-        "from convert.plan import Plan\n"
-        "from convert.write import write\n"
+        "from mtp_convert.commands.build import Options, plan_checkpoint\n"
+        "from mtp_convert.checkpoint.folder import open_checkpoint\n"
+        "from mtp_convert.gguf.plan import Plan\n"
+        "from mtp_convert.gguf.write import write\n"
         "folder, out, outtype, *names = sys.argv[1:]\n"
         "plan = plan_checkpoint(open_checkpoint(Path(folder)), Options(outtype=outtype))\n"
         "few = [t for t in plan.tensors if t.name.startswith(tuple(names))]\n"

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.corpus import Sample, write_shard
+from mtp_train.corpus import Sample, write_shard
 
 
 def mtp_train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "train.cli", *arguments]
+    command = [sys.executable, "-m", "mtp_train.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 

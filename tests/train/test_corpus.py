@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
-from train import prompts
-from train.corpus import (
+from mtp_train import prompts
+from mtp_train.corpus import (
     Corpus,
     Role,
     Sample,

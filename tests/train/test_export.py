@@ -12,9 +12,9 @@ from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from mtp_cli import models
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import HeadInfo
-from train.corpus import make_vocabulary
-from train.export import read_head, write_head
-from train.trunk import Trunk
+from mtp_train.corpus import make_vocabulary
+from mtp_train.export import read_head, write_head
+from mtp_train.trunk import Trunk
 
 SHAPE = {
     "n_embd": 576,

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
-from train.corpus import Sample, choose_vocabulary
+from mtp_train.corpus import Sample, choose_vocabulary
 
 pytest.importorskip("torch")
 
 import torch
 
+from mtp_train.agreement import agreement, replay
+from mtp_train.fit import Run, Settings, read_checkpoint
+from mtp_train.head import Head, HeadShape
+from mtp_train.losses import blocked_cross_entropy, trunk_distribution
 from tests.train.test_corpus import conversation
-from train.agreement import agreement, replay
-from train.fit import Run, Settings, read_checkpoint
-from train.head import Head, HeadShape
-from train.losses import blocked_cross_entropy, trunk_distribution
 
 N_VOCAB, N_EMBD = 50, 16
 TRUNK = "a trunk's fingerprint"

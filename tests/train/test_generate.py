@@ -12,12 +12,12 @@ from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.models import built_in_model
+from mtp_train.batching import bf16_copy
+from mtp_train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
+from mtp_train.generate import Generator, Settings, draw, is_looping
+from mtp_train.measure import PROMPTS, held_out_keys
+from mtp_train.trunk import Trunk
 from tests.engine import tiny
-from train.batching import bf16_copy
-from train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
-from train.generate import Generator, Settings, draw, is_looping
-from train.measure import PROMPTS, held_out_keys
-from train.trunk import Trunk
 
 
 @pytest.fixture(scope="module")

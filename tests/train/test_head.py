@@ -11,16 +11,16 @@ import pytest
 
 from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
 from mtp_cli.models import built_in_model
-from train.corpus import make_vocabulary
-from train.export import write_head
-from train.trunk import Trunk
+from mtp_train.corpus import make_vocabulary
+from mtp_train.export import write_head
+from mtp_train.trunk import Trunk
 
 pytest.importorskip("torch")
 
 import torch
 
-from train.head import Head, HeadShape
-from train.recipe import EXACT
+from mtp_train.head import Head, HeadShape
+from mtp_train.recipe import EXACT
 
 N_DRAFT, N = 64, 12
 

@@ -12,9 +12,9 @@ pytest.importorskip("torch")
 
 import torch
 
+from mtp_train import precision
+from mtp_train.precision import autocast, product_type
 from tests.train.test_fit import new_run, train
-from train import precision
-from train.precision import autocast, product_type
 
 CPU = torch.device("cpu")
 

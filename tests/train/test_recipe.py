@@ -11,13 +11,13 @@ pytest.importorskip("torch")
 
 from mtp_cli import models
 from mtp_cli.errors import MtpError
+from mtp_train.corpus import Corpus, Role, Sample, make_vocabulary
+from mtp_train.export import read_head, write_head
+from mtp_train.fit import Run, Settings
+from mtp_train.head import HeadShape
+from mtp_train.recipe import export, new_head, prepare, take_over
+from mtp_train.trunk import Trunk
 from tests.train.test_export import EXACT, SHAPE, weights
-from train.corpus import Corpus, Role, Sample, make_vocabulary
-from train.export import read_head, write_head
-from train.fit import Run, Settings
-from train.head import HeadShape
-from train.recipe import export, new_head, prepare, take_over
-from train.trunk import Trunk
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
+from mtp_train.trunk import Trunk
 from tests.convert.test_splits import split
 from tests.engine import tiny
-from train.trunk import Trunk
 
 
 def test_shards_are_read_together(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Checkpoints as their makers publish them: folders, shards, PyTorch files. Headers first."""

@@ -1,0 +1,278 @@
+"""The command `mtp-convert`: arguments in, plans out, errors in one place.
+
+Owns the command line only. Knows nothing of formats or families: each command makes a plan
+elsewhere and hands it to `write`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import open_checkpoint
+from mtp_convert.commands.build import Options, Part, plan_checkpoint
+from mtp_convert.commands.detach import plan_extract, plan_strip
+from mtp_convert.commands.graft import plan_graft
+from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.commands.pack import plan_pack
+from mtp_convert.commands.report import (
+    counting_bar,
+    notices,
+    plan_lines,
+    progress_bar,
+    summary_lines,
+)
+from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
+from mtp_convert.gguf.model import coarse_tensors, open_model
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import Wanted
+from mtp_convert.gguf.write import write
+from mtp_convert.tensors import formats
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Gets multi-token-prediction heads into GGUF files, and out of them.",
+)
+
+Out = Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to write.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
+
+
+INTERRUPTED = 130
+FORMATS = ", ".join(formats.OUTTYPES)
+
+
+def _format(name: str | None) -> str | None:
+    try:
+        return name and formats.canonical(name)
+    except MtpError as error:
+        raise typer.BadParameter(f"expected one of {FORMATS}") from error
+
+
+Outtype = Annotated[
+    str, typer.Option("--outtype", callback=_format, help=f"Number format: {FORMATS}.")
+]
+HeadOuttype = Annotated[
+    str | None,
+    typer.Option(
+        "--head-outtype",
+        callback=_format,
+        help="Number format of the heads. Default: as --outtype, but at least q8_0.",
+    ),
+]
+AnyOuttype = Annotated[
+    str | None,
+    typer.Option(
+        "--outtype", callback=_format, help=f"Number format: {FORMATS}. Default: as it is."
+    ),
+]
+
+
+@app.callback()
+def commands() -> None:
+    """Gets multi-token-prediction heads into GGUF files, and out of them."""
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder with config.json and safetensors.")],
+    output: Out,
+    heads_only: Annotated[bool, typer.Option("--heads-only", help="A file of heads only.")] = False,
+    no_heads: Annotated[bool, typer.Option("--no-heads", help="The trunk only.")] = False,
+    outtype: Outtype = "bf16",
+    head_outtype: HeadOuttype = None,
+    pre: Annotated[
+        str | None, typer.Option("--pre", help="llama.cpp's name for the pre-tokenizer.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Convert a checkpoint, trunk and heads, into one GGUF."""
+    if heads_only and no_heads:
+        raise typer.BadParameter("--heads-only and --no-heads exclude each other")
+    part: Part = "heads" if heads_only else "trunk" if no_heads else "all"
+    options = Options(part, outtype, head_outtype, pre, name)
+    _execute(plan_checkpoint(open_checkpoint(checkpoint), options), output, dry_run)
+
+
+@app.command()
+def graft(
+    trunk: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of the same model's checkpoint.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Join a checkpoint's heads to an existing GGUF of the same model."""
+    _execute(plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype)), output, dry_run)
+
+
+@app.command()
+def pack(
+    trunk: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
+    heads: Annotated[Path, typer.Argument(help="A head file made by mtp-train.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
+    _execute(plan_pack(trunk, heads, Wanted(outtype, head_outtype)), output, dry_run)
+
+
+@app.command()
+def extract(
+    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Take the heads out of a GGUF into a head file."""
+    _execute(plan_extract(model, Wanted(outtype, head_outtype)), output, dry_run)
+
+
+@app.command()
+def strip(
+    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    output: Out,
+    outtype: AnyOuttype = None,
+    head_outtype: Annotated[
+        str | None,
+        typer.Option(
+            "--head-outtype", callback=_format, help="Of no effect: no heads are written."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Write a GGUF without its heads."""
+    _execute(plan_strip(model, Wanted(outtype, head_outtype)), output, dry_run)
+
+
+@app.command()
+def trim(
+    heads: Annotated[Path, typer.Argument(help="A head file.")],
+    trunk: Annotated[Path, typer.Argument(help="Its trunk.")],
+    output: Out,
+    ids: Annotated[int, typer.Option("--ids", min=1, help="How many ids to keep.")] = 8192,
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text that stands for your use.")
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Without --text: what the model writes itself.")
+    ] = 20_000,
+    outtype: AnyOuttype = None,
+    head_outtype: HeadOuttype = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Make a head with a smaller draft vocabulary, chosen from text."""
+    # Here, so that the commands that need no model also need no llama.cpp.
+    from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
+
+    n_vocab = len(old_ids(open_model(heads), open_model(trunk), ids))
+    given = [_read(path) for path in text or []]
+    with counting_bar("writing text") as progress:
+        texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens, progress)
+        chosen, held_out = parted(texts)
+    counts = count_ids(chosen, open_model(trunk).n_vocab)
+    wanted = Wanted(outtype, head_outtype)
+    trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
+    _execute(trimmed.plan, output, dry_run)
+    share = trimmed.coverage(count_ids(held_out or chosen, open_model(trunk).n_vocab))
+    where = "text held out" if held_out else "the text"
+    _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
+    if not dry_run:
+        for name, path in (("before", heads), ("after", output)):
+            shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)
+            _say(f"acceptance by position {name}: {shares}")
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(help="A GGUF.")],
+    heads: Annotated[Path | None, typer.Option("--heads", help="Its head file.")] = None,
+) -> None:
+    """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
+    from mtp_convert.commands.trial import try_heads
+
+    owner = open_model(heads or model)
+    if not owner.n_heads and not owner.is_assistant:
+        raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
+    for line in try_heads(model, heads).lines(coarse_tensors(owner)):
+        typer.echo(line)
+
+
+@app.command("inspect")
+def inspect_command(
+    path: Annotated[Path, typer.Argument(help="A checkpoint folder or a GGUF.")],
+) -> None:
+    """Say what a checkpoint or a GGUF holds, and what can run it."""
+    for line in inspect_lines(path):
+        typer.echo(line)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise MtpError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise MtpError(f"{path}: not UTF-8 text") from error
+
+
+def _say(line: str) -> None:
+    notices.print(line, markup=False, soft_wrap=True)
+
+
+def _execute(plan: Plan, output: Path, dry_run: bool) -> None:
+    """Show the plan, or run that very plan."""
+    if dry_run:
+        for line in plan_lines(plan, output):
+            typer.echo(line)
+        return
+    with progress_bar(output.name) as progress:
+        write(plan, output, progress)
+    for line in summary_lines(plan, output):
+        _say(line)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: expected errors in one line, exit 1; an interruption leaves nothing, 130."""
+    signal.signal(signal.SIGTERM, _terminated)
+    # A closed terminal; under nohup it is ignored, and stays so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminated)
+    try:
+        app()
+    except MtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer's own answer to KeyboardInterrupt
+            print("interrupted; no unfinished file was left", file=sys.stderr)
+        raise
+
+
+if __name__ == "__main__":
+    main()

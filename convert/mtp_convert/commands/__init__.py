@@ -1,0 +1,1 @@
+"""What mtp-convert does: each command makes a plan, or tells what is there."""

@@ -1,0 +1,199 @@
+"""A head file of ours and its Llama-type trunk into one GGUF that llama.cpp runs with drafting.
+
+llama.cpp's `llama` architecture has no MTP graph, its `mimo2` has, and computes the same function:
+a dense trunk moves over byte for byte. q and k rows go back from llama's interleaved rotary pairs
+to halves (whole rows move, so quantized ones do too), the output matrix is written even when
+tied, and the sliding window is as long as the context. The head keeps its own tensors; a trimmed
+vocabulary becomes the trunk's again, since llama.cpp knows none: the head's rows for its own ids,
+the trunk's for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+from mtp_convert.gguf.header import GgufFile, Pair
+from mtp_convert.gguf.metadata import pairs
+from mtp_convert.gguf.mixes import Traits
+from mtp_convert.gguf.model import GgufModel, open_model
+from mtp_convert.gguf.plan import Plan, encoded
+from mtp_convert.gguf.reuse import AS_IT_IS, Decoded, Taken, Wanted, losses, planned
+from mtp_convert.tensors import formats
+from mtp_convert.tensors.sources import Array, load_rows
+
+ARCH = "mimo2"
+_SAME = (
+    "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.layer_norm_rms_epsilon", "rope.scaling.type", "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+)  # fmt: skip
+_LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate",
+          "ffn_up", "ffn_down")  # fmt: skip
+
+
+def plan_pack(trunk_path: Path, heads_path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
+    """The plan that joins a trunk and a head file of mtp-train.
+
+    A trimmed head's output matrix is made whole, in q8_0 unless another format is asked for.
+    """
+    trunk, heads = open_model(trunk_path), open_model(heads_path)
+    info = heads.info()
+    _check_trunk(trunk)
+    _check_heads(trunk, heads, info)
+    metadata = _metadata(trunk, heads) | wanted.metadata(wanted.outtype)
+    of_trunk, of_heads = list(_trunk_tensors(trunk)), list(_head_tensors(trunk, heads, info))
+    tensors = planned(of_trunk, of_heads, wanted, Traits.of(ARCH, metadata))
+    if info.vocabulary is not None:
+        source = FullOutput(trunk, heads, info.vocabulary.draft_ids)
+        kind = formats.outtype(wanted.head or "q8_0")
+        tensors.append(encoded(_output_name(trunk), source, kind))
+    return Plan(metadata, tuple(tensors), losses([*of_trunk, *of_heads], tensors))
+
+
+def _check_trunk(trunk: GgufModel) -> None:
+    """The dense Llama shape and nothing else: no biases, no experts, no scaled frequencies."""
+    if trunk.arch != "llama":
+        raise MtpError(f"{trunk.path}: architecture {trunk.arch}; only llama can be packed")
+    wanted = {"token_embd.weight", "output_norm.weight"}
+    wanted |= {f"blk.{i}.{part}.weight" for i in range(trunk.n_layers) for part in _LAYER}
+    missing = sorted(wanted - trunk.file.tensors.keys())
+    extra = sorted(trunk.file.tensors.keys() - wanted - {"output.weight"})
+    if missing:
+        raise MtpError(f"{trunk.path}: {missing[0]} is missing: not a dense Llama")
+    if extra:
+        raise MtpError(f"{trunk.path}: {extra[0]}: {ARCH} has no place for it")
+
+
+def _check_heads(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> None:
+    if heads.arch != ARCH or info.hidden != "pre_norm":
+        raise MtpError(
+            f"{heads.path}: {heads.arch} heads on {info.hidden} rows; expected {ARCH} heads on "
+            "pre_norm rows"
+        )
+    if info.fingerprint != trunk.fingerprint():
+        raise MtpError(f"{heads.path}: made for {info.trunk_name}, not for {trunk.path}")
+    for name in ("embedding_length", "attention.head_count", "feed_forward_length"):
+        ours, theirs = trunk.file.get(trunk.key(name)), heads.file.get(heads.key(name))
+        if ours != theirs:
+            raise MtpError(f"{heads.path}: {name} {theirs}, the trunk's is {ours}")
+    if _head_width(trunk) != heads.file.get(heads.key("attention.key_length")):
+        raise MtpError(f"{heads.path}: attention heads of another width than the trunk's")
+    if info.n_vocab != trunk.n_vocab:
+        raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the trunk has {trunk.n_vocab}")
+
+
+def _head_width(trunk: GgufModel) -> int:
+    n_head = trunk.file.count(trunk.key("attention.head_count"))
+    default = trunk.n_embd // n_head if n_head else 0
+    return int(trunk.file.get(trunk.key("attention.key_length"), default))
+
+
+def _n_kv(model: GgufModel) -> int:
+    found = model.file.get(model.key("attention.head_count_kv"))
+    if found is None:
+        return model.file.count(model.key("attention.head_count"))
+    return int(found[0]) if isinstance(found, np.ndarray) else int(found)
+
+
+def _unrotated(file: GgufFile, name: str, n_heads: int) -> Taken:
+    """q or k with the rows of each head back from interleaved pairs to halves."""
+    n = file.tensors[name].shape[0]
+    if n % (2 * n_heads):
+        raise MtpError(f"{file.path}: {name}: {n} rows do not divide into {n_heads} heads")
+    index = np.arange(n).reshape(n_heads, n // n_heads // 2, 2).transpose(0, 2, 1).ravel()
+    return Taken(file, name, name, index)
+
+
+def _trunk_tensors(trunk: GgufModel) -> Iterator[Taken]:
+    file = trunk.file
+    n_head = file.count(trunk.key("attention.head_count"))
+    n_heads = {"attn_q": n_head, "attn_k": _n_kv(trunk)}
+    for name in file.tensors:
+        part = name.split(".")[-2]
+        if name.startswith("blk.") and part in n_heads:
+            yield _unrotated(file, name, n_heads[part])
+        else:
+            yield Taken(file, name, name)
+    if "output.weight" not in file.tensors:
+        yield Taken(file, "token_embd.weight", "output.weight")
+
+
+def _output_name(trunk: GgufModel) -> str:
+    return f"blk.{trunk.n_layers}.nextn.shared_head_head.weight"
+
+
+def _head_tensors(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> Iterator[Taken]:
+    """The head's block behind the trunk's, and its output matrix where that is whole."""
+    for name in heads.head_tensors:
+        number, rest = name.removeprefix("blk.").split(".", 1)
+        yield Taken(heads.file, name, f"blk.{trunk.n_layers + int(number)}.{rest}")
+    if "blk.0.nextn.shared_head_norm.weight" not in heads.file.tensors:
+        raise MtpError(f"{heads.path}: blk.0.nextn.shared_head_norm.weight is missing")
+    if info.vocabulary is None:
+        yield Taken(heads.file, "output.weight", _output_name(trunk))
+
+
+@dataclass(frozen=True)
+class FullOutput:
+    """A trimmed head's output matrix over the whole vocabulary: the trunk's rows, then its own."""
+
+    trunk: GgufModel
+    heads: GgufModel
+    draft_ids: npt.NDArray[np.int32]
+    dtype: str = "F32"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.trunk.n_vocab, self.trunk.n_embd
+
+    def rows(self, begin: int, end: int) -> Array:
+        tied = "output.weight" not in self.trunk.file.tensors
+        name = "token_embd.weight" if tied else "output.weight"
+        found = np.array(load_rows(Decoded(self.trunk.file, name), begin, end))
+        first, last = np.searchsorted(self.draft_ids, [begin, end])
+        if first < last:
+            own = load_rows(Decoded(self.heads.file, "output.weight"), int(first), int(last))
+            found[self.draft_ids[first:last] - begin] = own
+        return found
+
+
+def _metadata(trunk: GgufModel, heads: GgufModel) -> dict[str, Pair]:
+    file, n_layers = trunk.file, trunk.n_layers
+    found: dict[str, Any] = {
+        key: value for key, value in file.pairs.items() if not key.startswith("llama.")
+    }
+    found["general.architecture"] = ARCH
+    for name in _SAME:
+        if trunk.key(name) in file.pairs:
+            found[f"{ARCH}.{name}"] = file.pairs[trunk.key(name)]
+    width = _head_width(trunk)
+    base = float(file.get(trunk.key("rope.freq_base"), 10000.0))
+    head_base = float(heads.file.get(heads.key("rope.freq_base"), 10000.0))
+    if base != head_base:
+        raise MtpError(f"{heads.path}: rope.freq_base {head_base}, the trunk's is {base}")
+    n_kv: Sequence[int] = [_n_kv(trunk)] * n_layers + [_n_kv(heads)] * heads.n_heads
+    # llama.cpp wants a sliding layer in the trunk's memory and in the heads'; with a window as
+    # long as the context it sees all there is.
+    pattern = [1] + [0] * (n_layers - 1) + [1] * heads.n_heads
+    return pairs({
+        **found,
+        f"{ARCH}.block_count": n_layers + heads.n_heads,
+        f"{ARCH}.nextn_predict_layers": heads.n_heads,
+        f"{ARCH}.attention.head_count_kv": list(n_kv),
+        f"{ARCH}.attention.key_length": width,
+        f"{ARCH}.attention.value_length": width,
+        f"{ARCH}.attention.sliding_window": file.count(trunk.key("context_length")),
+        f"{ARCH}.attention.sliding_window_pattern": pattern,
+        f"{ARCH}.expert_feed_forward_length": 0,
+        f"{ARCH}.rope.dimension_count": width,
+        f"{ARCH}.rope.freq_base": base,
+        f"{ARCH}.rope.freq_base_swa": base,
+    })  # fmt: skip

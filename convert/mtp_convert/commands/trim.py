@@ -1,0 +1,158 @@
+"""A head with a smaller draft vocabulary: fewer rows of its output matrix, cheaper steps.
+
+Owns choosing the ids, the surrogates for those left out, and the plan; rows are copied byte for
+byte. Follows FR-Spec (arXiv:2502.14856): the most frequent ids cover nearly all of a text. Knows
+nothing of how the text came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary, Ids
+from mtp_convert.gguf.header import Pair
+from mtp_convert.gguf.independent import embedded, members, own_metadata
+from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.mixes import Traits
+from mtp_convert.gguf.model import GgufModel, open_model
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import AS_IT_IS, Decoded, Taken, Wanted, losses, planned
+from mtp_convert.tensors.sources import load_rows
+
+Counts = npt.NDArray[np.int64]
+
+# Matrices of a head file with one row for each id.
+_OVER_IDS = re.compile(
+    r"(token_embd|output|blk\.\d+\.nextn\.(embed_tokens|shared_head_head))\.weight"
+)
+_CHUNK_ROWS = 4096
+_PIECE, _HELD_OUT = 64, 5  # ids in a piece of text; of so many pieces one is held out
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """The plan, and the ids of the trunk that the head keeps, sorted."""
+
+    plan: Plan
+    ids: Ids
+
+    def coverage(self, counts: Counts) -> float:
+        """The share of counted text whose ids are kept."""
+        return float(counts[self.ids].sum()) / max(int(counts.sum()), 1)
+
+
+def parted(texts: Iterable[Sequence[int]]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Text to choose from, and every fifth piece of it held out, to see what a choice covers."""
+    pieces = [text[i : i + _PIECE] for text in texts for i in range(0, len(text), _PIECE)]
+    held_out = pieces[_HELD_OUT - 1 :: _HELD_OUT]
+    return [piece for i, piece in enumerate(pieces, 1) if i % _HELD_OUT], held_out
+
+
+def count_ids(texts: Iterable[Iterable[int]], n_vocab: int) -> Counts:
+    """How often each id occurs."""
+    counts = np.zeros(n_vocab, np.int64)
+    for ids in texts:
+        np.add.at(counts, np.fromiter(ids, np.int64), 1)
+    return counts
+
+
+def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -> Ids:
+    """The `size` most frequent of the `allowed` ids, with those kept `always` first; sorted.
+
+    Ties go to the smaller id: in a BPE vocabulary that is the more common piece.
+    """
+    kept = [i for i in sorted(set(always)) if i in set(allowed.tolist())][:size]
+    rest = np.setdiff1d(allowed, kept)
+    order = rest[np.lexsort((rest, -counts[rest]))]
+    return np.sort(np.concatenate([np.array(kept, np.int64), order[: size - len(kept)]])).astype(
+        np.int32
+    )
+
+
+def old_ids(heads: GgufModel, trunk: GgufModel, size: int) -> Ids:
+    """The ids a head drafts in; MtpError unless it is this trunk's and they are more than size."""
+    info = heads.info()
+    if info.fingerprint != trunk.fingerprint():
+        raise MtpError(f"{heads.path}: made for {info.trunk_name}, not for {trunk.path}")
+    found = np.arange(info.n_vocab, dtype=np.int32)
+    found = found if info.vocabulary is None else info.vocabulary.draft_ids
+    if not 0 < size < len(found):
+        raise MtpError(f"{heads.path}: drafts over {len(found)} ids; {size} is no smaller number")
+    return found
+
+
+def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
+              always: Iterable[int], wanted: Wanted = AS_IT_IS) -> Trimmed:  # fmt: skip
+    """The plan for a head file over `size` ids; `counts` says which matter."""
+    heads, trunk = open_model(heads_path), open_model(trunk_path)
+    info, old = heads.info(), old_ids(heads, trunk, size)
+    ids = choose_ids(counts, size, old, always)
+    metadata = _metadata(
+        heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(trunk, ids)))
+    )
+    metadata |= wanted.metadata(wanted.head)
+    rows = np.searchsorted(old, ids)
+    taken, tensors = [], []
+    for names in _models(heads):
+        cut = [_cut(heads, name, to, len(old), rows) for name, to in names]
+        of_blocks = [tensor for tensor in cut if tensor.to.startswith("blk.")]
+        shared = [tensor for tensor in cut if not tensor.to.startswith("blk.")]
+        tensors.append(planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata)))
+        taken.append([*shared, *of_blocks])
+    lost = tuple(dict.fromkeys(chain(*map(losses, taken, tensors))))
+    placed = embedded(own_metadata(metadata), tensors) if heads.is_independent else tensors[0]
+    return Trimmed(Plan(metadata, tuple(placed), lost), ids)
+
+
+def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:
+    """The head file's pairs, with a draft vocabulary in place of its tokenizer."""
+    found = {k: v for k, v in heads.file.pairs.items() if not k.startswith("tokenizer.")}
+    found |= {key: pair(value) for key, value in info.metadata().items()}
+    assert info.vocabulary is not None
+    found["tokenizer.ggml.model"] = pair("no_vocab")
+    found[heads.key("vocab_size")] = pair(len(info.vocabulary.draft_ids))
+    return found
+
+
+def _models(heads: GgufModel) -> Iterable[list[tuple[str, str]]]:
+    """The tensors of each model in the file, by their names there and in the model itself."""
+    names = heads.file.tensors
+    if heads.is_independent:
+        return members(names, heads.n_heads)
+    return [[(name, name) for name in names]]
+
+
+def _cut(heads: GgufModel, name: str, to: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
+    if not _OVER_IDS.fullmatch(to):
+        return Taken(heads.file, name, to)
+    if heads.shape(name)[0] != n_ids:
+        raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {heads.shape(name)}")
+    return Taken(heads.file, name, to, rows)
+
+
+def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:
+    """For every id of the trunk the draft id with the nearest embedding, by cosine."""
+    source = Decoded(trunk.file, "token_embd.weight")
+
+    def unit(begin: int, end: int) -> npt.NDArray[np.float32]:
+        rows = load_rows(source, begin, end)
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        found: npt.NDArray[np.float32] = rows / np.maximum(norms, 1e-12)
+        return found
+
+    drafts = np.concatenate([unit(i, i + 1) for i in draft_ids.tolist()])
+    found = np.empty(trunk.n_vocab, np.int32)
+    for begin in range(0, trunk.n_vocab, _CHUNK_ROWS):
+        end = min(begin + _CHUNK_ROWS, trunk.n_vocab)
+        found[begin:end] = (unit(begin, end) @ drafts.T).argmax(axis=1)
+    found[draft_ids] = np.arange(len(draft_ids))
+    return found

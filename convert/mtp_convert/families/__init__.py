@@ -1,0 +1,40 @@
+"""The families mtp-convert knows. A family is a module here; nothing else names it.
+
+Owns finding the modules (each has FAMILIES) and choosing one for a config. Knows nothing of what
+is in them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from mtp_cli.errors import MtpError
+from mtp_convert.families.rules import Config, Family
+
+
+@cache
+def all_families() -> tuple[Family, ...]:
+    """Every family of every module in this package that defines FAMILIES."""
+    found: list[Family] = []
+    for module in pkgutil.iter_modules(__path__):
+        loaded = importlib.import_module(f"{__name__}.{module.name}")
+        found += getattr(loaded, "FAMILIES", ())
+    return tuple(found)
+
+
+def family_of(config: Config) -> Family:
+    """The family whose class config.json names; MtpError when there is none."""
+    classes = config.values.get("architectures") or []
+    for family in all_families():
+        if any(name in family.classes for name in classes if isinstance(name, str)):
+            refusal = family.accepts(config)
+            if refusal:
+                raise MtpError(f"{config.where}: {refusal}")
+            return family
+    shown = ", ".join(str(name)[:60] for name in classes[:3]) or "none named"
+    raise MtpError(
+        f"{config.where}: architectures: {shown}: no family of mtp-convert; expected one of "
+        "those in convert/README.md"
+    )

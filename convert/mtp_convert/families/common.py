@@ -1,0 +1,253 @@
+"""Tables that families share: the usual names of a decoder layer, the usual keys of a config.
+
+Knows nothing of any one family; a family takes the groups it has and adds its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtp_convert.families.rules import Config, Dims, Rule, Transform, copy
+from mtp_convert.families.transforms import expert_half, stacked
+from mtp_convert.tensors.sources import Constant, Source
+
+
+def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
+    """Embedding, final norm and output of the trunk."""
+    return (
+        Rule("token_embd.weight", "model.embed_tokens.weight", "vocab,embd"),
+        Rule("output_norm.weight", "model.norm.weight", "embd", norm),
+        Rule("output.weight", "lm_head.weight", "vocab,embd", maybe=True),
+    )
+
+
+def trunk_with_output(norm: Transform = copy) -> tuple[Rule, ...]:
+    """The same, with an output matrix even where the checkpoint ties it: some graphs want one."""
+    tied = Rule("output.weight", "model.embed_tokens.weight", "vocab,embd")
+    return (*trunk(norm), tied)
+
+
+def norms(post: str = "ffn_norm", norm: Transform = copy) -> tuple[Rule, ...]:
+    """The two norms of a layer; `post` is what GGUF calls the second."""
+    return (
+        Rule("blk.{i}.attn_norm.weight", "{L}.input_layernorm.weight", "embd", norm),
+        Rule(f"blk.{{i}}.{post}.weight", "{L}.post_attention_layernorm.weight", "embd", norm),
+    )
+
+
+def attention(
+    q_how: Transform = copy, k_how: Transform = copy, when: str = "", q_shape: str = "q"
+) -> tuple[Rule, ...]:
+    """Separate q, k, v, o with optional biases."""
+    a = "{L}.self_attn."
+    return (
+        Rule("blk.{i}.attn_q.weight", a + "q_proj.weight", f"{q_shape},embd", q_how, when),
+        Rule("blk.{i}.attn_k.weight", a + "k_proj.weight", "k,embd", k_how, when),
+        Rule("blk.{i}.attn_v.weight", a + "v_proj.weight", "v,embd", when=when),
+        Rule("blk.{i}.attn_output.weight", a + "o_proj.weight", "embd,o", when=when),
+        Rule("blk.{i}.attn_q.bias", a + "q_proj.bias", q_shape, q_how, when, maybe=True),
+        Rule("blk.{i}.attn_k.bias", a + "k_proj.bias", "k", k_how, when, maybe=True),
+        Rule("blk.{i}.attn_v.bias", a + "v_proj.bias", "v", when=when, maybe=True),
+        Rule("blk.{i}.attn_output.bias", a + "o_proj.bias", "embd", when=when, maybe=True),
+    )
+
+
+def qk_norms(norm: Transform = copy, when: str = "", maybe: bool = False) -> tuple[Rule, ...]:
+    a = "{L}.self_attn."
+    return (
+        Rule("blk.{i}.attn_q_norm.weight", a + "q_norm.weight", "head_dim", norm, when, maybe),
+        Rule("blk.{i}.attn_k_norm.weight", a + "k_norm.weight", "head_dim", norm, when, maybe),
+    )
+
+
+def dense_ffn(when: str = "", gguf: str = "", hf: str = "mlp", ff: str = "ff") -> tuple[Rule, ...]:
+    """Gate, up and down; with gguf="_shexp" the shared expert's."""
+    return tuple(
+        Rule(f"blk.{{i}}.ffn_{part}{gguf}.weight", f"{{L}}.{hf}.{part}_proj.weight", shape,
+             when=when)
+        for part, shape in (("gate", f"{ff},embd"), ("up", f"{ff},embd"), ("down", f"embd,{ff}"))
+    )  # fmt: skip
+
+
+def experts(when: str = "moe", hf: str = "mlp.experts") -> tuple[Rule, ...]:
+    """Routed experts, stored one by one or fused (transformers 5 writes some fused)."""
+    one = "{L}." + hf + ".{e}."
+    all_ = "{L}." + hf + "."
+    gate, up, down = (f"blk.{{i}}.ffn_{part}_exps.weight" for part in ("gate", "up", "down"))
+    wide, tall = "experts,ff_exp,embd", "experts,embd,ff_exp"
+    return (
+        Rule(gate, one + "gate_proj.weight", wide, stacked, when),
+        Rule(gate, all_ + "gate_up_proj", wide, expert_half(0), when),
+        Rule(up, one + "up_proj.weight", wide, stacked, when),
+        Rule(up, all_ + "gate_up_proj", wide, expert_half(1), when),
+        Rule(down, one + "down_proj.weight", tall, stacked, when),
+        Rule(down, all_ + "down_proj", tall, when=when),
+    )
+
+
+def router(when: str = "moe", bias: bool = True, maybe_bias: bool = False) -> tuple[Rule, ...]:
+    weight = Rule("blk.{i}.ffn_gate_inp.weight", "{L}.mlp.gate.weight", "experts,embd", when=when)
+    correction = Rule(
+        "blk.{i}.exp_probs_b.bias", "{L}.mlp.gate.e_score_correction_bias", "experts",
+        when=when, maybe=maybe_bias,
+    )  # fmt: skip
+    return (weight, correction) if bias else (weight,)
+
+
+def nextn(norm: Transform = copy, prefix: str = "{L}.") -> tuple[Rule, ...]:
+    """The tensors of a DeepSeek-style head beside its layer's."""
+    p = prefix
+    return (
+        Rule("blk.{i}.nextn.eh_proj.weight", p + "eh_proj.weight", "embd,2embd"),
+        Rule("blk.{i}.nextn.enorm.weight", p + "enorm.weight", "embd", norm),
+        Rule("blk.{i}.nextn.hnorm.weight", p + "hnorm.weight", "embd", norm),
+        Rule("blk.{i}.nextn.embed_tokens.weight", p + "embed_tokens.weight", "vocab,embd",
+             maybe=True),
+        Rule("blk.{i}.nextn.shared_head_head.weight", p + "shared_head.head.weight", "vocab,embd",
+             maybe=True),
+        Rule("blk.{i}.nextn.shared_head_norm.weight", p + "shared_head.norm.weight", "embd", norm,
+             maybe=True),
+    )  # fmt: skip
+
+
+def head_dim(config: Config) -> int:
+    """Explicit, or the width divided among the heads."""
+    n_head = config.count("num_attention_heads")
+    return config.count("head_dim", default=config.count("hidden_size") // max(1, n_head))
+
+
+def common_dims(config: Config, i: int) -> dict[str, int]:
+    """Sizes of a Llama-shaped layer."""
+    n_head = config.count("num_attention_heads")
+    n_kv = config.count("num_key_value_heads", default=n_head)
+    width, embd = head_dim(config), config.count("hidden_size")
+    return {
+        "vocab": config.count("vocab_size"), "embd": embd, "2embd": 2 * embd,
+        "ff": config.count("intermediate_size", default=0), "n_head": n_head, "n_kv": n_kv,
+        "head_dim": width, "q": n_head * width, "k": n_kv * width, "v": n_kv * width,
+        "o": n_head * width,
+    }  # fmt: skip
+
+
+def moe_dims(config: Config, i: int) -> dict[str, int]:
+    n_ff = config.count("moe_intermediate_size")
+    return {
+        **common_dims(config, i),
+        "experts": config.count("n_routed_experts", "num_experts", "num_local_experts"),
+        "ff_exp": n_ff,
+        "ff_shexp": n_ff * config.count("n_shared_experts", default=0),
+    }
+
+
+_GATING = {"softmax": 1, "sigmoid": 2}
+
+
+def common_metadata(config: Config, n_heads: int) -> dict[str, Any]:
+    """The keys of a Llama-shaped decoder; None where the config has no value."""
+    n_head = config.count("num_attention_heads")
+    scope = config.rope.get("sliding_attention")
+    swa_theta = scope.get("rope_theta") if isinstance(scope, dict) else None
+    swa_theta = config.find("swa_rope_theta", "rope_local_base_freq", default=swa_theta)
+    explicit = config.find("head_dim")
+    score = config.find("scoring_func", "score_function", "moe_router_activation")
+    return {
+        "{arch}.block_count": config.count("num_hidden_layers") + n_heads,
+        "{arch}.context_length": config.find("max_position_embeddings"),
+        "{arch}.embedding_length": config.count("hidden_size"),
+        "{arch}.feed_forward_length": config.find("intermediate_size"),
+        "{arch}.attention.head_count": n_head,
+        "{arch}.attention.head_count_kv": config.find("num_key_value_heads"),
+        **rope_metadata(config),
+        "{arch}.rope.freq_base": config.rope_value("rope_theta"),
+        "{arch}.rope.freq_base_swa": None if swa_theta is None else float(swa_theta),
+        "{arch}.attention.layer_norm_rms_epsilon": _optional_float(config.find("rms_norm_eps")),
+        "{arch}.expert_count": config.find("num_local_experts", "num_experts", "n_routed_experts"),
+        "{arch}.expert_used_count": config.find("num_experts_per_tok", "top_k_experts"),
+        "{arch}.expert_group_count": config.find("n_group"),
+        "{arch}.expert_group_used_count": config.find("topk_group"),
+        "{arch}.expert_gating_func": _GATING.get(score) if isinstance(score, str) else None,
+        "{arch}.attention.key_length": explicit,
+        "{arch}.attention.value_length": explicit,
+        "{arch}.nextn_predict_layers": n_heads or None,
+    }
+
+
+def _optional_float(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+_YARN = {
+    "extrapolation_factor": "yarn_ext_factor", "attention_factor": "yarn_attn_factor",
+    "attn_factor": "yarn_attn_factor", "beta_fast": "yarn_beta_fast",
+    "beta_slow": "yarn_beta_slow",
+}  # fmt: skip
+
+
+def rope_metadata(config: Config) -> dict[str, Any]:
+    """Scaled rotary embeddings: linear and yarn; llama3's factors are a tensor of their own."""
+    scope = config.rope.get("full_attention", config.rope)
+    kind = scope.get("rope_type", scope.get("type"))
+    if kind not in ("linear", "yarn") or scope.get("factor") is None:
+        return {}
+    found: dict[str, Any] = {
+        "{arch}.rope.scaling.type": kind,
+        "{arch}.rope.scaling.factor": float(scope["factor"]),
+    }
+    if kind == "yarn":
+        original = scope.get("original_max_position_embeddings")
+        found["{arch}.rope.scaling.original_context_length"] = original
+        for key, name in _YARN.items():
+            if scope.get(key) is not None:
+                found[f"{{arch}}.rope.scaling.{name}"] = float(scope[key])
+    return found
+
+
+def moe_metadata(config: Config, n_heads: int) -> dict[str, Any]:
+    """The keys that DeepSeek-style experts add."""
+    return {
+        "{arch}.expert_feed_forward_length": config.count("moe_intermediate_size"),
+        "{arch}.expert_shared_count": config.find("n_shared_experts"),
+        "{arch}.leading_dense_block_count": config.find("first_k_dense_replace"),
+        "{arch}.expert_weights_scale": _optional_float(config.find("routed_scaling_factor")),
+        "{arch}.expert_weights_norm": config.find("norm_topk_prob"),
+    }
+
+
+def llama3_rope(config: Config) -> dict[str, Source]:
+    """rope_freqs.weight for Llama 3's scaled rotary embedding (Meta's formula), or nothing."""
+    scope = config.rope.get("full_attention", config.rope)
+    if str(scope.get("rope_type", scope.get("type", ""))).lower() != "llama3":
+        return {}
+    return {"rope_freqs.weight": Constant(rope_factors(scope, config, head_dim(config)))}
+
+
+def rope_factors(scope: dict[str, Any], config: Config, n_rotary: int) -> Any:
+    """What each rotary frequency is divided by: 1 below, `factor` above, smooth between."""
+    base = config.rope_value("rope_theta", default=10000.0) or 10000.0
+    factor = float(scope.get("factor", 8.0))
+    low, high = float(scope.get("low_freq_factor", 1.0)), float(scope.get("high_freq_factor", 4.0))
+    original = float(scope.get("original_max_position_embeddings", 8192))
+    exponents = np.arange(0, n_rotary, 2, dtype=np.float32) / np.float32(n_rotary)
+    wavelength = 2 * math.pi * np.float32(base) ** exponents
+    smooth = (original / wavelength - low) / (high - low)
+    between = 1 / ((1 - smooth) / factor + smooth)
+    found = np.where(wavelength < original / high, 1.0, between)
+    return np.where(wavelength > original / low, factor, found).astype(np.float32)
+
+
+def union(*parts: Sequence[Rule]) -> tuple[Rule, ...]:
+    return tuple(rule for part in parts for rule in part)
+
+
+def dense_until_first_k(config: Config, i: int) -> frozenset[str]:
+    """DeepSeek's layout: the first layers are dense, the rest have experts."""
+    first = config.count("first_k_dense_replace", default=0)
+    return frozenset({"dense" if i < first else "moe"})
+
+
+def with_kind(dims: Dims, **more: int) -> dict[str, int]:
+    return {**dims, **more}

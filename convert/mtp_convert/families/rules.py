@@ -1,0 +1,180 @@
+"""What a model family is: tables of names, shapes and keys, and a few named transforms.
+
+Owns the vocabulary the family files are written in. Knows nothing of any one family, of files or
+of GGUF's encoding.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mtp_cli.errors import MtpError
+from mtp_convert.tensors.sources import Source
+
+Dims = Mapping[str, int]
+Transform = Callable[[Sequence[Source], Dims], Source]
+# Checkpoint tensors that carry no weights of ours: towers of other modalities, derived buffers.
+OTHER_TOWERS = (
+    "visual.", "vision_tower.", "vision_model.", "vision_", "audio_", "multi_modal_projector.",
+    "mm_projector.", "embed_vision.", "embed_audio.",
+)  # fmt: skip
+HeadKind = Literal["reused", "chained", "shared-kv", "independent"]
+
+
+def copy(sources: Sequence[Source], dims: Dims) -> Source:
+    """The source as it is."""
+    return sources[0]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One GGUF tensor and what it is made of.
+
+    to:    GGUF name; `{i}` is the block
+    of:    checkpoint names, all needed; `{L}` is the layer's prefix, `{i}` the layer, `{e}` stands
+           for every expert
+    shape: the result's shape in numpy order, names from the family's dims, e.g. "q,embd"
+    how:   the transform from the sources to the result
+    when:  the kinds of layer that have it ("" for all); see Family.kinds
+    maybe: a checkpoint may lack it
+    Rules with the same `to` are alternatives: the first whose sources all exist is used.
+    """
+
+    to: str
+    of: tuple[str, ...] | str
+    shape: str
+    how: Transform = copy
+    when: str = ""
+    maybe: bool = False
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.of,) if isinstance(self.of, str) else self.of
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a family stores its MTP heads.
+
+    prefix: of head h's layer; `{h}` counts heads, `{i}` continues the trunk's layers; with
+            neither there is one head
+    count:  config keys that announce how many there are
+    rules:  the tensors a head has beside those of a layer
+    single: llama.cpp's graph runs only one
+    """
+
+    kind: HeadKind
+    prefix: str
+    count: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    single: bool = True
+    memory: Literal["plain", "hybrid"] = "plain"
+
+
+class Config:
+    """config.json with its text part on top, and errors that name the key."""
+
+    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
+        text = raw.get("text_config")
+        self.values: dict[str, Any] = {**raw, **(text if isinstance(text, dict) else {})}
+        self.where = where
+        rope = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
+        self.rope: dict[str, Any] = dict(rope) if isinstance(rope, dict) else {}
+
+    def find(self, *keys: str, default: Any = None) -> Any:
+        for key in keys:
+            if self.values.get(key) is not None:
+                return self.values[key]
+        return default
+
+    def need(self, *keys: str) -> Any:
+        value = self.find(*keys)
+        if value is None:
+            raise MtpError(f"{self.where}: {' or '.join(keys)} is missing")
+        return value
+
+    def count(self, *keys: str, default: int | None = None) -> int:
+        """A non-negative integer of a sane size."""
+        value = self.need(*keys) if default is None else self.find(*keys, default=default)
+        if type(value) is not int or not 0 <= value < 1 << 31:
+            raise MtpError(f"{self.where}: {keys[0]}: expected a count, found {str(value)[:40]}")
+        return value
+
+    def number(self, *keys: str, default: float | None = None) -> float:
+        value = self.need(*keys) if default is None else self.find(*keys, default=default)
+        if type(value) not in (int, float):
+            raise MtpError(f"{self.where}: {keys[0]}: expected a number, found {str(value)[:40]}")
+        return float(value)
+
+    def rope_value(self, *keys: str, default: float | None = None) -> float | None:
+        """A rope parameter, from rope_parameters (new) or the top level (old)."""
+        scope = self.rope.get("full_attention", self.rope)
+        for key in keys:
+            if isinstance(scope, dict) and scope.get(key) is not None:
+                return float(scope[key])
+        value = self.find(*keys)
+        return default if value is None else float(value)
+
+    def per_layer(self, key: str, n_layers: int) -> list[Any]:
+        """A list with one entry for each layer."""
+        values = self.need(key)
+        if not isinstance(values, list) or len(values) < n_layers:
+            raise MtpError(f"{self.where}: {key}: expected {n_layers} entries")
+        return values[:n_layers]
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[None]:
+    """Around a family's reading of a config: values of unexpected types are the file's fault."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, struct.error) as error:
+        raise MtpError(f"{config.where}: holds a value of an unexpected kind: {error}") from error
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything the converter knows of one family of checkpoints.
+
+    metadata(config, n_heads) gives GGUF keys; `{arch}.` stands for the architecture
+    dims(config, i) gives the sizes that shapes and transforms name, for layer i
+    kinds(config, i) gives the kinds of layer i; heads are asked with i >= the trunk's layers
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    arch: str
+    rules: tuple[Rule, ...]
+    layer_rules: tuple[Rule, ...]
+    metadata: Callable[[Config, int], Mapping[str, Any]]
+    dims: Callable[[Config, int], Dims]
+    kinds: Callable[[Config, int], frozenset[str]] = lambda config, i: frozenset()
+    heads: Heads | None = None
+    is_beside: bool = False  # heads that are a model of their own, in a checkpoint of their own
+    layer_prefix: str = "model.layers.{i}"
+    renames: tuple[tuple[str, str], ...] = (("language_model.", ""),)
+    ignored: tuple[str, ...] = OTHER_TOWERS
+    extra: Callable[[Config], Mapping[str, Source]] = lambda config: {}
+    accepts: Callable[[Config], str | None] = lambda config: None
+    # What llama.cpp calls the pre-tokenizer, where two share their rules; and special tokens that
+    # config files leave out: (what GGUF calls it, its text).
+    pre_tokenizer: str = ""
+    special_tokens: tuple[tuple[str, str], ...] = ()
+    # Special tokens that are shown all the same: the marks a chat parser reads.
+    visible_tokens: tuple[str, ...] = ()
+    # Whether generation_config.json's suppress_tokens, which are never to be chosen, come along.
+    suppresses: bool = False
+    # What llama.cpp calls a tokenizer.json of characters with bytes as a last resort, where it has
+    # a kind of its own for the family's.
+    character_tokenizer: str = ""
+    notes: str = field(default="")
+
+    def rename(self, name: str) -> str:
+        for old, new in self.renames:
+            if old in name:
+                name = name.replace(old, new, 1)
+        return name

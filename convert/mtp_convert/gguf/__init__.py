@@ -1,0 +1,1 @@
+"""GGUF files: read, planned to the byte, written. Knows no families and no checkpoints."""

@@ -1,0 +1,1 @@
+"""Tensor data from where it lies to the number format it is wanted in, block by block."""

@@ -1,0 +1,1 @@
+"""A checkpoint's tokenizer into GGUF metadata."""

@@ -1,0 +1,95 @@
+"""How often a head agrees with the trunk on held-out greedy answers, without running the loop.
+
+Teacher-forced agreement counts every position; the replayed loop walks an answer as the engine
+does (draft, accept the agreeing prefix, one more token from the trunk) and counts only the
+positions where a draft would start. The replay is exact up to the quantization of the file.
+"""
+
+# mypy: disallow-untyped-decorators=False
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mtp_cli.head_file import DraftVocabulary
+from mtp_train.corpus import Role, Sample, answers, make_batch
+from mtp_train.head import Head
+from mtp_train.precision import autocast
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Lists by draft position. `forced`: right given that the positions before were right, over
+    all positions; `loop`: accepted of those drafted whose predecessors were accepted."""
+
+    forced: list[float]
+    loop: list[float]
+    tokens_per_round: float
+
+    def __str__(self) -> str:
+        forced = " ".join(f"{x:.3f}" for x in self.forced)
+        loop = " ".join(f"{x:.3f}" for x in self.loop)
+        return f"forced {forced} | loop {loop} | tokens/round {self.tokens_per_round:.3f}"
+
+
+def replay(right: npt.NDArray[np.bool_], drafted: npt.NDArray[np.int64]) -> list[int]:
+    """Walk one answer. right: (depth, n), whether step k+1 predicted the token after index i.
+    Adds to drafted[k] each round that reaches position k; returns the accepted count by round."""
+    depth, n = right.shape
+    rounds, start = [], 0
+    while start < n:
+        reach = min(depth, n - start)
+        accepted = 0
+        while accepted < reach and right[accepted, start + accepted]:
+            accepted += 1
+        drafted[: min(accepted + 1, reach)] += 1
+        rounds.append(accepted)
+        start += accepted + 1
+    return rounds
+
+
+@torch.no_grad()
+def agreement(
+    head: Head,
+    samples: Sequence[Sample],
+    vocabulary: DraftVocabulary,
+    row_scale: torch.Tensor,
+    depth: int = 3,
+) -> Agreement:
+    """row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
+    device = head.output.device
+    trunk_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
+    hits, counts = np.zeros(depth), np.zeros(depth)
+    accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
+    n_tokens = n_rounds = 0
+    walks = [answer for sample in samples for answer in answers(sample)]
+    for answer in sorted(walks, key=len):
+        batch = make_batch([answer], vocabulary)
+        if not (batch.roles == Role.GREEDY).all():
+            continue
+        tokens = torch.from_numpy(batch.tokens).to(device)
+        before = torch.from_numpy(batch.before).to(device).float() * row_scale
+        with autocast(device):
+            outs = head.unroll(tokens, before, depth)
+            guesses = [trunk_ids[head.logits(out[0]).argmax(-1)].cpu().numpy() for out in outs]
+        right = np.stack([guess == batch.nexts[0] for guess in guesses])
+        n = right.shape[1]
+        for k in range(min(depth, n)):
+            # Index i of row k stands for a chain that started at i - k.
+            chains = [right[j, j : n - k + j] for j in range(k + 1)]
+            reached = np.logical_and.reduce([np.ones(n - k, bool), *chains[:-1]])
+            counts[k] += reached.sum()
+            hits[k] += (reached & chains[-1]).sum()
+        rounds = replay(right, drafted)
+        n_rounds += len(rounds)
+        n_tokens += n
+        accepted += [sum(at > k for at in rounds) for k in range(depth)]
+    return Agreement(
+        list(hits / counts.clip(1)),
+        list(accepted / drafted.clip(1)),
+        n_tokens / max(n_rounds, 1),
+    )

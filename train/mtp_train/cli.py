@@ -1,0 +1,270 @@
+"""The command `mtp-train`: makes heads for a trunk, step by step or all at once.
+
+Owns the command line and what it prints (all of it on stderr, results on stdout). Every command
+continues what it finds in its folder, so the same line can be run again after an interruption.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mtp_cli import models
+from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.errors import MtpError
+from mtp_cli.options import MAX_THREADS
+from mtp_train import generate as generating
+from mtp_train.batching import bf16_copy
+from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
+from mtp_train.measure import Acceptance, held_out_keys
+from mtp_train.measure import measure as measure_heads
+from mtp_train.trunk import Trunk
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Makes multi-token-prediction heads for a model that has none. The model writes its own "
+    "training text; needs PyTorch (pip install 'mtp-cli[train]').",
+)
+
+Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint and log.")]
+Model = Annotated[
+    Path | None, typer.Option("--model", "-m", help="The trunk's GGUF. Default: the built-in one.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=MAX_THREADS, help="CPU threads. Default: the physical cores."),
+]
+Tokens = Annotated[int, typer.Option(help="How many tokens of text the trunk writes.")]
+Slots = Annotated[int, typer.Option(help="Conversations written at once.")]
+Bf16 = Annotated[
+    bool, typer.Option("--bf16", help="Write with a BF16 copy of the trunk: faster on CPUs.")
+]
+Seed = Annotated[int, typer.Option(help="Another seed writes another corpus.")]
+Steps = Annotated[int, typer.Option(help="Optimizer steps of the whole run.")]
+Draft = Annotated[
+    int | None,
+    typer.Option(
+        "--vocabulary",
+        help="Draft in the ids that the trunk wrote most, so many. Default: --start's, or 8192.",
+    ),
+]
+Start = Annotated[
+    Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
+]
+Cooldown = Annotated[
+    bool,
+    typer.Option(
+        "--cooldown",
+        help="Go on from --start at 0.3 of the usual rates, falling from the first step.",
+    ),
+]
+Average = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write the mean of the checkpoint's weights and this head file's, its --start."
+    ),
+]
+Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the trunk's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
+Depth = Annotated[int, typer.Option(min=1, max=8, help="Draft positions measured.")]
+Length = Annotated[int, typer.Option(help="Longest measured answer, in tokens.")]
+
+DEFAULT_FOLDER = Path("mtp-train")
+DEFAULT_OUTPUT = Path("mtp-head.gguf")
+_N_HELD_OUT = 60
+
+
+def _trunk_path(model: Path | None) -> Path:
+    return models.find(model).model
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+@app.command()
+def generate(
+    folder: Folder = DEFAULT_FOLDER,
+    model: Model = None,
+    tokens: Tokens = 1_000_000,
+    slots: Slots = 128,
+    seed: Seed = 1,
+    bf16: Bf16 = False,
+    threads: Threads = None,
+) -> None:
+    """Have the trunk write its training text, with its hidden rows, until there is enough."""
+    corpus = folder / "corpus"
+    corpus.mkdir(parents=True, exist_ok=True)
+    path = _trunk_path(model)
+    have = n_tokens_in(corpus, trunk_fingerprint(read_shards(path)))
+    if have >= tokens:
+        print(f"{corpus}: {have:,} tokens", file=sys.stderr)
+        return
+    if bf16:
+        path = bf16_copy(path, folder)
+    settings = generating.Settings(tokens - have, n_slots=slots, seed=seed + 1000 * have)
+    generator = generating.Generator(path, corpus, settings, threads or _threads())
+    with _progress() as progress:
+        task = progress.add_task("writing", total=tokens, completed=have, note="")
+        generator.run(lambda n: progress.update(task, completed=have + n))
+    generator.close()
+
+
+def _threads() -> int:
+    from mtp_cli.engine.engine import physical_cores
+
+    return physical_cores()
+
+
+@app.command()
+def fit(
+    folder: Folder = DEFAULT_FOLDER,
+    model: Model = None,
+    steps: Steps = 2000,
+    vocabulary: Draft = None,
+    ffn: Width = None,
+    start: Start = None,
+    cooldown: Cooldown = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a head on the corpus, from the folder's checkpoint if it has one."""
+    if cooldown and start is None:
+        raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
+    import torch
+
+    from mtp_train.fit import Settings
+    from mtp_train.recipe import prepare
+
+    if cooldown:
+        settings = Settings.cooldown(steps)
+    else:
+        settings = Settings.going_on(steps) if start else Settings(steps)
+    torch.set_num_threads(threads or _threads())
+    path = _trunk_path(model)
+    trunk = Trunk(path)
+    corpus = read_corpus(folder / "corpus", trunk.fingerprint, _measured_prompts(path))
+    run = prepare(
+        trunk,
+        corpus,
+        folder,
+        settings,
+        n_draft=vocabulary,
+        n_ff=ffn,
+        device=device,
+        start=start,
+    )
+    covered = coverage(corpus.held_out, run.vocabulary.draft_ids)
+    print(
+        f"{corpus.n_tokens:,} tokens to train on, {len(corpus.held_out)} texts held out, "
+        f"{covered:.1%} of their answers inside the draft vocabulary",
+        file=sys.stderr,
+    )
+    held_out: Sequence[Sample] = corpus.held_out[:_N_HELD_OUT]
+    with _progress() as progress:
+        task = progress.add_task("training", total=steps, completed=run.progress.step, note="")
+        run.train(
+            held_out,
+            lambda at, loss: progress.update(task, completed=at.step, note=f"loss {loss:.3f}"),
+            lambda at, found: progress.console.print(f"step {at.step}: {found}"),
+        )
+
+
+def _measured_prompts(path: Path) -> list[bytes]:
+    from mtp_cli.engine import Engine
+
+    with Engine.open(path, n_ctx=512) as engine:
+        return held_out_keys(engine)
+
+
+@app.command()
+def export(
+    folder: Folder = DEFAULT_FOLDER,
+    model: Model = None,
+    output: Output = DEFAULT_OUTPUT,
+    average: Average = None,
+) -> None:
+    """Write the checkpoint as a head-only GGUF."""
+    from mtp_train.recipe import export as write
+
+    n_bytes = write(Trunk(_trunk_path(model)), folder, output, average=average)
+    print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
+
+
+@app.command()
+def measure(
+    heads: Output = DEFAULT_OUTPUT,
+    model: Model = None,
+    depth: Depth = 3,
+    max_tokens: Length = 200,
+    threads: Threads = None,
+) -> None:
+    """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
+    found = measure_heads(
+        _trunk_path(model),
+        heads,
+        depth=depth,
+        max_tokens=max_tokens,
+        n_threads=threads,
+        on_answer=lambda group, one: print(f"{group}: {_line(one)}", file=sys.stderr),
+    )
+    for group, counts in found.items():
+        print(f"{group:18} {_line(counts)}")
+
+
+def _line(counts: Acceptance) -> str:
+    conditional = " ".join(f"{rate:.3f}" for rate in counts.conditional)
+    return f"{conditional}  tokens/round {counts.tokens_per_round:.2f}  ({counts.n_tokens} tokens)"
+
+
+@app.command()
+def run(
+    folder: Folder = DEFAULT_FOLDER,
+    model: Model = None,
+    output: Output = DEFAULT_OUTPUT,
+    tokens: Tokens = 1_000_000,
+    steps: Steps = 2000,
+    bf16: Bf16 = False,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Everything: write the text, train, export, measure. Run again to continue."""
+    generate(folder, model, tokens, bf16=bf16, threads=threads)
+    fit(folder, model, steps, device=device, threads=threads)
+    export(folder, model, output)
+    measure(output, model, threads=threads)
+
+
+def main() -> None:
+    try:
+        app()
+    except MtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print("error: PyTorch is needed: pip install 'mtp-cli[train]'", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

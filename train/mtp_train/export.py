@@ -1,0 +1,163 @@
+"""A trained head as a head-only GGUF that llama.cpp loads as an MTP context, and back.
+
+Owns the tensor names, the hyperparameter keys of architecture `mimo2`, and the quantization of
+the file. Knows nothing of training; the weights come and go as arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quants
+
+from mtp_cli import head_file
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary, HeadInfo
+from mtp_train.trunk import Trunk
+
+F32 = npt.NDArray[np.float32]
+Shape = Mapping[str, float]
+
+# The head's name -> the file's; gate and up, q, k and v are as llama.cpp wants them already.
+_BLOCK = {
+    "eh_proj": "blk.0.nextn.eh_proj.weight",
+    "enorm": "blk.0.nextn.enorm.weight",
+    "hnorm": "blk.0.nextn.hnorm.weight",
+    "head_norm": "blk.0.nextn.shared_head_norm.weight",
+    "attn_norm": "blk.0.attn_norm.weight",
+    "qkv": "blk.0.attn_qkv.weight",
+    "attn_output": "blk.0.attn_output.weight",
+    "ffn_norm": "blk.0.ffn_norm.weight",
+    "ffn_gate": "blk.0.ffn_gate.weight",
+    "ffn_up": "blk.0.ffn_up.weight",
+    "ffn_down": "blk.0.ffn_down.weight",
+}
+
+
+def head_info(trunk: Trunk, vocabulary: DraftVocabulary) -> HeadInfo:
+    return HeadInfo(
+        trunk_name=trunk.name,
+        fingerprint=trunk.fingerprint,
+        n_embd=trunk.sizes.n_embd,
+        n_vocab=trunk.sizes.n_vocab,
+        hidden="pre_norm",
+        vocabulary=vocabulary,
+    )
+
+
+def write_head(
+    path: Path,
+    trunk: Trunk,
+    vocabulary: DraftVocabulary,
+    shape: Shape,
+    weights: Mapping[str, F32],
+    kinds: Mapping[str, GGMLQuantizationType],
+) -> None:
+    """Write `path` by rename. shape: HeadShape's fields; weights: the head's parameters by name;
+    kinds: the format of "token_embd", "output" and "block" (its matrices)."""
+    check_shapes(trunk, vocabulary, shape, weights)
+    partial = path.with_name(path.name + ".partial")
+    writer = GGUFWriter(partial, "mimo2")
+    writer.add_type(head_file.TYPE)
+    writer.add_name(f"{trunk.name} MTP head")
+    _add_pairs(writer, head_info(trunk, vocabulary))
+    _add_hyperparameters(writer, shape, trunk.sizes.n_ctx_train)
+    tables = {
+        "token_embd.weight": (trunk.token_embd[vocabulary.draft_ids], kinds["token_embd"]),
+        "output.weight": (weights["output"], kinds["output"]),
+        "output_norm.weight": (trunk.output_norm, kinds["block"]),
+        **{name: (weights[own], kinds["block"]) for own, name in _BLOCK.items()},
+    }
+    for name, (values, kind) in tables.items():
+        stored = kind if values.ndim > 1 else GGMLQuantizationType.F32
+        values = np.ascontiguousarray(values, np.float32)
+        writer.add_tensor(name, quants.quantize(values, stored), raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(partial, path)
+
+
+def read_head(path: Path, trunk: Trunk) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:
+    """The draft ids and the parameters by name of a file that `write_head` wrote for this trunk;
+    MtpError for any other file."""
+    try:
+        reader = GGUFReader(path)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise MtpError(f"{path}: not a readable GGUF ({error})") from error
+    info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
+    if info.fingerprint != trunk.fingerprint or info.vocabulary is None:
+        raise MtpError(f"{path}: these heads were not made by mtp-train for {trunk.path}")
+    names = {theirs: own for own, theirs in _BLOCK.items()} | {"output.weight": "output"}
+    weights = {
+        names[tensor.name]: np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        for tensor in reader.tensors
+        if tensor.name in names
+    }
+    return info.vocabulary.draft_ids, weights
+
+
+def check_shapes(
+    trunk: Trunk, vocabulary: DraftVocabulary, shape: Shape, weights: Mapping[str, F32]
+) -> None:
+    """MtpError unless every weight fits the shape and the shape fits the trunk."""
+    d, n_draft = trunk.sizes.n_embd, len(vocabulary.draft_ids)
+    if (shape["n_embd"], shape["n_draft"]) != (d, n_draft):
+        raise MtpError(
+            f"expected a head of width {d} over {n_draft} ids, "
+            f"found width {shape['n_embd']} over {shape['n_draft']}"
+        )
+    n_q = int(shape["n_head"] * shape["head_dim"])
+    n_kv = int(shape["n_head_kv"] * shape["head_dim"])
+    n_ff = int(shape["n_ff"])
+    expected: dict[str, tuple[int, ...]] = {
+        "output": (n_draft, d),
+        "eh_proj": (d, 2 * d),
+        "qkv": (n_q + 2 * n_kv, d),
+        "attn_output": (d, n_q),
+        "ffn_gate": (n_ff, d),
+        "ffn_up": (n_ff, d),
+        "ffn_down": (d, n_ff),
+        **dict.fromkeys(("enorm", "hnorm", "head_norm", "attn_norm", "ffn_norm"), (d,)),
+    }
+    for name, wanted in expected.items():
+        found = weights[name].shape if name in weights else "nothing"
+        if found != wanted:
+            raise MtpError(f"{name}: expected {wanted}, found {found}")
+
+
+def _add_pairs(writer: GGUFWriter, info: HeadInfo) -> None:
+    for key, value in info.metadata().items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, int):
+            writer.add_uint32(key, value)
+        else:
+            writer.add_array(key, value.tolist())
+
+
+def _add_hyperparameters(writer: GGUFWriter, shape: Shape, n_ctx: int) -> None:
+    writer.add_vocab_size(int(shape["n_draft"]))
+    writer.add_tokenizer_model("no_vocab")
+    writer.add_block_count(1)
+    writer.add_uint32("mimo2.nextn_predict_layers", 1)
+    writer.add_context_length(n_ctx)
+    writer.add_embedding_length(int(shape["n_embd"]))
+    writer.add_feed_forward_length(int(shape["n_ff"]))
+    writer.add_head_count(int(shape["n_head"]))
+    writer.add_head_count_kv([int(shape["n_head_kv"])])
+    writer.add_key_length(int(shape["head_dim"]))
+    writer.add_value_length(int(shape["head_dim"]))
+    writer.add_layer_norm_rms_eps(shape["rms_eps"])
+    writer.add_rope_dimension_count(int(shape["head_dim"]))
+    writer.add_rope_freq_base(shape["rope_base"])
+    # mimo2 has a second base for its windowed layers, and aborts without one such layer.
+    writer.add_float32("mimo2.rope.freq_base_swa", shape["rope_base"])
+    writer.add_sliding_window(n_ctx)
+    writer.add_array("mimo2.attention.sliding_window_pattern", [1])
+    writer.add_expert_feed_forward_length(0)

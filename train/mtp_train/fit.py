@@ -1,0 +1,305 @@
+"""The training run: batches in, checkpoints out, resumable at any step.
+
+Owns the schedule, the optimizers and the checkpoint. Knows nothing of how the corpus was made
+or of GGUF. A run is a function of its settings and the corpus: every random choice is drawn
+from (seed, epoch) or (seed, step), so an interrupted run and an uninterrupted one agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary
+from mtp_train.agreement import Agreement, agreement
+from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
+from mtp_train.head import Head, HeadShape, Keys, rms_norm, shifted
+from mtp_train.losses import blocked_cross_entropy, trunk_distribution
+from mtp_train.precision import autocast, product_type
+
+_CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """steps: optimizer steps of the whole run; curriculum: the share of them after which one more
+    draft step is unrolled; step_weights: the loss weight of each draft step; later_share: of a
+    batch's sequences that are unrolled beyond the first."""
+
+    steps: int
+    batch_tokens: int = 4096
+    lr: float = 1e-2
+    output_lr: float = 3e-4
+    norm_lr: float = 3e-3
+    weight_decay: float = 0.01
+    warmup: int = 30
+    decay: float = 0.5
+    curriculum: tuple[float, ...] = (0.5, 0.75)
+    step_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5)
+    later_share: float = 0.4
+    temperature: float = 1.0
+    hard: float = 0.0
+    seed: int = 1
+    checkpoint_every: int = 50
+    evaluate_every: int = 100
+
+    def rate(self, step: int) -> float:
+        """Warm-up, plateau, then linearly to zero."""
+        left = (self.steps - step) / max(self.decay * self.steps, 1)
+        return min(1.0, (step + 1) / self.warmup, left)
+
+    @classmethod
+    def going_on(cls, steps: int) -> Settings:
+        """Of a run that starts from a head which has been unrolled before."""
+        return cls(steps, curriculum=(0.25, 0.5))
+
+    @classmethod
+    def cooldown(cls, steps: int) -> Settings:
+        """Of a run that only takes the noise of the rate out of a head: 0.3 of the usual rates,
+        falling from the first step, and all three draft steps throughout."""
+        usual = cls(steps)
+        return replace(
+            usual,
+            lr=0.3 * usual.lr,
+            output_lr=0.3 * usual.output_lr,
+            norm_lr=0.3 * usual.norm_lr,
+            decay=1.0,
+            curriculum=(0.0, 0.0),
+        )
+
+    def n_unrolled(self, step: int) -> int:
+        return 1 + sum(step >= share * self.steps for share in self.curriculum)
+
+
+@dataclass
+class Progress:
+    """Where a run stands; saved with the weights."""
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    n_tokens: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run as read back from its folder."""
+
+    head: dict[str, Tensor]
+    optimizers: list[dict[str, Any]]
+    progress: Progress
+    shape: HeadShape
+    draft_ids: npt.NDArray[np.int32]
+    settings: Settings
+
+
+def read_checkpoint(folder: Path, trunk: str) -> Checkpoint | None:
+    """The folder's checkpoint, None when it has none; MtpError when it is of another trunk.
+
+    trunk: the fingerprint of the trunk that the head is for
+    """
+    path = folder / _CHECKPOINT
+    if not path.exists():
+        return None
+    saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    if saved.get("trunk") != trunk:
+        raise MtpError(f"{path}: these heads are for another model; take another folder")
+    return Checkpoint(
+        saved["head"],
+        saved["optimizers"],
+        Progress(**saved["progress"]),
+        HeadShape(**saved["shape"]),
+        saved["draft_ids"].numpy(),
+        Settings(**saved["settings"]),
+    )
+
+
+class Run:
+    """One training run in one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trunk: str,
+        settings: Settings,
+        head: Head,
+        samples: Sequence[Sample],
+        vocabulary: DraftVocabulary,
+        trunk_output: Tensor,
+        row_scale: Tensor,
+    ):
+        """trunk: the fingerprint of the trunk that the head is for;
+        trunk_output: (n_draft, n_embd) the trunk's own output rows of the draft ids;
+        row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
+        self.folder, self.trunk, self.settings, self.head = folder, trunk, settings, head
+        self.samples, self.vocabulary = samples, vocabulary
+        self.trunk_output, self.row_scale = trunk_output, row_scale
+        self.progress = Progress()
+        s = settings
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(
+                head.matrices(),
+                lr=s.lr,
+                weight_decay=s.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            torch.optim.AdamW(head.norms(), lr=s.norm_lr, weight_decay=0.0, betas=(0.9, 0.98)),
+        ]
+        head.output.requires_grad_(s.output_lr > 0)
+        if s.output_lr:
+            self.optimizers.append(
+                torch.optim.AdamW(
+                    [head.output], lr=s.output_lr, weight_decay=0.0, betas=(0.9, 0.98)
+                )
+            )
+        self._base = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
+        self._pieces: list[list[Sample]] = []
+        self._pieces_epoch = -1
+
+    def save(self) -> None:
+        """Write the checkpoint; it replaces the last one only when complete."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / _CHECKPOINT
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "head": self.head.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "progress": asdict(self.progress),
+                "shape": asdict(self.head.shape),
+                "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
+                "settings": asdict(self.settings),
+                "trunk": self.trunk,
+            },
+            partial,
+        )
+        os.replace(partial, path)
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Continue where a checkpoint stands."""
+        self.head.load_state_dict(saved.head)
+        for optimizer, state in zip(self.optimizers, saved.optimizers, strict=True):
+            optimizer.load_state_dict(state)
+        self.progress = saved.progress
+
+    def train(
+        self,
+        held_out: Sequence[Sample],
+        on_step: Callable[[Progress, float], None],
+        on_agreement: Callable[[Progress, Agreement], None],
+    ) -> None:
+        """To the end of the settings' steps, with checkpoints and measurements on the way."""
+        while self.progress.step < self.settings.steps:
+            started = time.monotonic()
+            loss = self._step(self._next_batch())
+            self.progress.seconds += time.monotonic() - started
+            on_step(self.progress, loss)
+            at_end = self.progress.step == self.settings.steps
+            if at_end or self.progress.step % self.settings.evaluate_every == 0:
+                found = agreement(self.head, held_out, self.vocabulary, self.row_scale)
+                self._log(found)
+                on_agreement(self.progress, found)
+            if at_end or self.progress.step % self.settings.checkpoint_every == 0:
+                self.save()
+
+    def _log(self, found: Agreement) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        recent = self.progress.losses[-100:]
+        entry = {
+            **asdict(self.progress),
+            "losses": None,
+            "loss": sum(recent) / max(len(recent), 1),
+            **asdict(found),
+        }
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _next_batch(self) -> Batch:
+        at = self.progress
+        if self._pieces_epoch != at.epoch:
+            self._pieces = epoch_pieces(
+                self.samples, self.settings.batch_tokens, self.settings.seed, at.epoch
+            )
+            self._pieces_epoch = at.epoch
+        batch = make_batch(self._pieces[at.index], self.vocabulary)
+        at.index += 1
+        if at.index == len(self._pieces):
+            at.epoch, at.index = at.epoch + 1, 0
+        return batch
+
+    def _step(self, batch: Batch) -> float:
+        settings, at = self.settings, self.progress
+        for optimizer, base in zip(self.optimizers, self._base, strict=True):
+            optimizer.param_groups[0]["lr"] = base * settings.rate(at.step)
+            optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(batch, settings.n_unrolled(at.step))
+        torch.autograd.backward(loss)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        at.step += 1
+        at.n_tokens += int((batch.weights > 0).sum())
+        at.losses = [*at.losses[-199:], loss.item()]
+        return at.losses[-1]
+
+    def _loss(self, batch: Batch, n_unrolled: int) -> Tensor:
+        """The weighted cross entropy per counted position of the first draft step, plus that of
+        the later ones by their weights."""
+        head, device = self.head, self.head.output.device
+        weights = torch.from_numpy(batch.weights).to(device)
+        chosen = weights > 0
+        with autocast(device):
+            rows = torch.from_numpy(batch.rows).to(device)[chosen].float()
+            targets = self._targets(rows, batch, chosen)
+            number = torch.full(chosen.shape, -1, device=device)
+            number[chosen] = torch.arange(len(rows), device=device)
+            tokens = torch.from_numpy(batch.tokens).to(device)
+            hidden = torch.from_numpy(batch.before).to(device).float() * self.row_scale
+            total = rows.new_zeros(())
+            keys: list[Keys] = []
+            for k in range(n_unrolled):
+                if k == 1:
+                    few = self._few(len(tokens), device)
+                    tokens, hidden, chosen = tokens[few], hidden[few], chosen[few]
+                    number, weights, keys = number[few], weights[few], [keys[0].of(few)]
+                out, own = head.step(tokens, hidden, keys)
+                keys, hidden = [*keys, own], shifted(out, 1)
+                # A chain must have started where a draft can start: before an answer token.
+                use = chosen & (shifted(chosen[..., None].float(), k)[..., 0] > 0)
+                normed = rms_norm(out[use], head.head_norm, head.shape.rms_eps)
+                step = blocked_cross_entropy(
+                    normed, head.output, targets[number[use]], weights[use]
+                )
+                total = total + self.settings.step_weights[k] * step / weights[use].sum().clamp(
+                    min=1
+                )
+        return total
+
+    def _few(self, n_sequences: int, device: torch.device) -> Tensor:
+        """The sequences of this batch that are unrolled beyond the first draft step."""
+        draws = np.random.default_rng((self.settings.seed, self.progress.step))
+        n_few = max(1, round(self.settings.later_share * n_sequences))
+        return torch.from_numpy(draws.permutation(n_sequences)[:n_few]).to(device)
+
+    def _targets(self, rows: Tensor, batch: Batch, chosen: Tensor) -> Tensor:
+        s = self.settings
+        dtype = product_type(rows.device)
+        targets = trunk_distribution(rows, self.trunk_output, s.temperature, dtype)
+        if s.hard:
+            best = targets.argmax(-1, keepdim=True)
+            targets.mul_(1 - s.hard).scatter_add_(
+                1, best, torch.full_like(best, s.hard, dtype=targets.dtype)
+            )
+        return targets
