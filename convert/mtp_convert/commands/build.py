@@ -50,13 +50,7 @@ class Options:
 
     @property
     def head_type(self) -> str:
-        return self.head_outtype or default_head_type(self.outtype)
-
-
-def default_head_type(outtype: str) -> str:
-    """Heads of a model below eight bits stay at eight: they are small and decide the gain."""
-    kind = formats.outtype(outtype)
-    return "q8_0" if formats.is_quantized(kind) else outtype
+        return self.head_outtype or mixes.default_head_type(self.outtype)
 
 
 @dataclass

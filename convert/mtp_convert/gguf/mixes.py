@@ -33,6 +33,12 @@ _ATTN_V = ("attn_qkv.weight", "attn_kv_b.weight", "attn_v.weight")
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
+def default_head_type(outtype: str) -> str:
+    """Heads of a model below eight bits stay at eight: they are small and decide the gain."""
+    kind = formats.outtype(outtype)
+    return "q8_0" if formats.is_quantized(kind) else outtype
+
+
 @dataclass(frozen=True)
 class Traits:
     """What the mixes ask of a model: blocks with heads' counted, experts, queries for each key."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtp_cli.errors import MtpError
-from mtp_convert.commands.build import default_head_type
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import GgufFile, Pair
 from mtp_convert.gguf.metadata import pair
@@ -33,7 +32,7 @@ class Wanted:
 
     @property
     def head(self) -> str | None:
-        return self.explicit_head or (self.outtype and default_head_type(self.outtype))
+        return self.explicit_head or (self.outtype and mixes.default_head_type(self.outtype))
 
     def metadata(self, outtype: str | None) -> dict[str, Pair]:
         """The pairs that tell a file's format, where it changes."""
