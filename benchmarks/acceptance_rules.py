@@ -28,11 +28,12 @@ from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
 from mtp_cli.conversation.session import prompt_ids
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.drafters.base import Draft, Proposal
+from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.sampling.candidates import Candidates, Ids, point_mass
+from mtp_cli.engine.sampling.candidates import Candidates, point_mass
+from mtp_cli.engine.sampling.proposals import Proposal
 from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.types import Floats, Ids
 
 DEPTHS = (1, 2, 3, 4)
 Masses = Callable[[Sequence[Candidates], Sequence[Candidates], Sequence[int]], list[float]]

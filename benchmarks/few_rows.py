@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.engine import physical_cores
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.models import built_in_model
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -74,7 +75,7 @@ class Measurement:
     def _one_by_one(self) -> Floats:
         our_kernels.enable(products=False, attention=False)
         self._target.prefill(some_ids(self._n_before), 0, lambda: False)
-        single = [self._target.verify([id_]).logits[0].copy() for id_ in some_ids(COUNTS[-1])]
+        single = [self._target.decode([id_]).logits[0].copy() for id_ in some_ids(COUNTS[-1])]
         self._target.truncate(self._n_before)
         return np.stack(single)
 
@@ -83,11 +84,11 @@ class Measurement:
             for side, is_ours in SIDES.items():
                 ids = some_ids(n)
                 our_kernels.enable(products=is_ours, attention=False)
-                logits = self._target.verify(ids).logits  # its graph is built in this one
+                logits = self._target.decode(ids).logits  # its graph is built in this one
                 self.differ[side, n] = float(np.abs(logits - self._single[:n]).max())
                 self._target.truncate(self._n_before)
                 our_kernels.enable(products=is_ours, attention=is_ours)
-                elapsed_s = timed(functools.partial(self._target.verify, ids))
+                elapsed_s = timed(functools.partial(self._target.decode, ids))
                 self.rows_ms[side, n].append(elapsed_s * 1e3)
                 self._target.truncate(self._n_before)
 

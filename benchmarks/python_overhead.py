@@ -28,8 +28,6 @@ from rich.table import Table
 
 from mtp_cli.engine import Sampling
 from mtp_cli.engine.backend.batch import Batch, Reads
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import MAX_COPIED, Rows
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
@@ -37,6 +35,7 @@ from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.types import MAX_COPIED, Floats, Rows
 from mtp_cli.head_file import DraftVocabulary
 
 N_EMBD = 576
@@ -114,7 +113,7 @@ class InstantTarget:
         self.ids.extend(tokens)
         return Rows(self._logits[:1], self._hidden[:1])
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         n = len(tokens)
         self._batch.fill(tokens, len(self.ids), 0, None)
         if not self.agrees:

@@ -1,17 +1,43 @@
 """The engine: token ids in, token ids out. Knows nothing of text or terminals.
 
+types.py       types, limits and protocols that all rooms share
 engine.py      one loaded model with what drafts for it, and the one timeline they share
 generate.py    the loop: draft, verify, accept, emit
+stats.py       what an answer cost
 depth/         how far to draft
 drafters/      what is proposed
-sampling/      what the target chooses, and so what of a draft stands
+sampling/      what the target chooses, and so what stands of a draft
 files/         may it be loaded, and which heads belong to which trunk
 backend/       llama.cpp behind Python, and which of the CPU's kernels run
 native/        our compiled code
+
+The names below are looked up when they are used: llama.cpp loads with `Engine`, and what needs no
+llama.cpp is imported without it.
 """
 
-from mtp_cli.engine.engine import Depth, Engine
-from mtp_cli.engine.generate import FinishReason, Generation, Stats
-from mtp_cli.engine.sampling.sampler import Sampling
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mtp_cli.engine.engine import Engine
+    from mtp_cli.engine.generate import Generation
+    from mtp_cli.engine.sampling.settings import Sampling
+    from mtp_cli.engine.stats import Stats
+    from mtp_cli.engine.types import Depth, FinishReason
 
 __all__ = ["Depth", "Engine", "FinishReason", "Generation", "Sampling", "Stats"]
+
+_MODULES = {
+    "Depth": "types",
+    "Engine": "engine",
+    "FinishReason": "types",
+    "Generation": "generate",
+    "Sampling": "sampling.settings",
+    "Stats": "stats",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

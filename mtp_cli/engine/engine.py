@@ -18,8 +18,8 @@ import psutil
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends, supports_gpu
-from mtp_cli.engine.backend.llama import HiddenSource, Model
-from mtp_cli.engine.backend.target import MAX_DEPTH, Target
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.calibrate import N_CTX_MIN, cost_table
 from mtp_cli.engine.depth.cost import CostModel
@@ -31,11 +31,12 @@ from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
-Depth = int | Literal["auto"]
 
 
 @dataclass(frozen=True)

@@ -8,40 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.depth.policy import DepthPolicy, Seconds
-from mtp_cli.engine.drafters.base import Draft, Drafter, Proposal
+from mtp_cli.engine.drafters.base import Draft, Drafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
-from mtp_cli.engine.sampling.candidates import Candidates, Ids
+from mtp_cli.engine.sampling.candidates import Candidates
+from mtp_cli.engine.sampling.proposals import Proposal
 from mtp_cli.engine.sampling.verify import verify_by_match
+from mtp_cli.engine.stats import Stats
+from mtp_cli.engine.types import FinishReason, Floats, Ids, Row, Rows, TargetLike
 from mtp_cli.errors import MtpError
-
-FinishReason = Literal["stop", "length", "interrupted"]
-
-
-class RowsLike(Protocol):
-    """logits: (n_rows, n_vocab) float32; hidden: (n_rows, n_embd) float32 or None."""
-
-    @property
-    def logits(self) -> Floats: ...
-    @property
-    def hidden(self) -> Floats | None: ...
-
-
-class TargetLike(Protocol):
-    """What the loop needs of a target; `mtp_cli.engine.backend.target.Target` is the real one."""
-
-    ids: list[int]
-    n_ctx: int
-
-    def prefill(
-        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
-    ) -> RowsLike | None: ...
-    def verify(self, tokens: Sequence[int]) -> RowsLike: ...
-    def truncate(self, n_past: int) -> int: ...
 
 
 class SamplerLike(Protocol):
@@ -67,56 +44,6 @@ class SamplerLike(Protocol):
         rows: Sequence[Row],
         is_end: Callable[[int], bool],
     ) -> list[int]: ...
-
-
-class Row(NamedTuple):
-    """The target's logits (n_vocab,) at one position, and the last ids up to there, its own too.
-
-    A draft's row follows the drafted ids before it, for its logits and for its penalties alike.
-    """
-
-    logits: Floats
-    before: Sequence[int]
-
-
-@dataclass
-class Stats:
-    """What one answer cost.
-
-    drafted, accepted: how often each draft position was verified, and accepted
-    exact:             only row counts that change no bit of the logits were verified
-    """
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
-    rounds: int = 0
-    drafted: list[int] = field(default_factory=list)
-    accepted: list[int] = field(default_factory=list)
-    exact: bool = False
-
-    @property
-    def time_to_first_token_s(self) -> float:
-        """The first token comes out of the prompt's own pass."""
-        return self.prefill_s
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Decoding alone: the prompt's pass and the token it gives are left out."""
-        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
-
-    @property
-    def tokens_per_round(self) -> float:
-        return (self.completion_tokens - 1) / self.rounds if self.rounds else 0.0
-
-    def count_round(self, n_drafted: int, n_accepted: int) -> None:
-        self.rounds += 1
-        for counts, n in ((self.drafted, n_drafted), (self.accepted, n_accepted)):
-            counts.extend([0] * (n_drafted - len(counts)))
-            for position in range(n):
-                counts[position] += 1
 
 
 class Generation:
@@ -227,7 +154,7 @@ class Generation:
         draft = self._drafter.draft(newest, depth, self.policy.keep_going, self._propose)
         verified = self.policy.choose(draft)
         drafted = self._clock()
-        rows = self._target.verify([newest, *verified])
+        rows = self._target.decode([newest, *verified])
         places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
         chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
@@ -258,7 +185,7 @@ class Generation:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
         return self._sampler.verify_block(verified, draft.drawn, rows, self._is_end)
 
-    def _keep(self, n_past: int, ids: list[int], rows: RowsLike) -> None:
+    def _keep(self, n_past: int, ids: list[int], rows: Rows) -> None:
         """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""
         if rows.hidden is not None:
             self._drafter.observe(ids, n_past, rows.hidden[: len(ids)])

@@ -11,8 +11,10 @@ import pytest
 from benchmarks.widen import Scale, plan_heads, plan_trunk
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 from mtp_convert.gguf.model import open_model
 from mtp_convert.gguf.write import write

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.types import HiddenSource
 
 Floats = npt.NDArray[np.float32]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.backend.llama import Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.depth.policy import FixedDepth
 from mtp_cli.engine.drafters import Drafter
@@ -149,7 +149,7 @@ def test_a_draft_depends_on_the_text_alone(pair_that_agrees: Pair) -> None:
             for verified, n_kept in rounds:
                 n_past = len(target.ids)
                 drafter.draft(verified[0], 4)
-                hidden = target.verify(verified).hidden
+                hidden = target.decode(verified).hidden
                 assert hidden is not None
                 drafter.observe(verified[:n_kept], n_past, hidden[:n_kept])
                 target.truncate(n_past + n_kept)

@@ -13,12 +13,14 @@ import pytest
 from gguf import GGUFReader
 
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
-from mtp_cli.engine.drafters.base import Proposal, Propose, likeliest
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
+from mtp_cli.engine.drafters.opening import independent_contexts
 from mtp_cli.engine.files import independent_heads
 from mtp_cli.engine.files.gguf_header import read_header
-from mtp_cli.engine.sampling.candidates import Ids
+from mtp_cli.engine.sampling.proposals import Proposal, Propose, likeliest
+from mtp_cli.engine.types import HiddenSource, Ids
 from mtp_convert.commands.build import Part
 from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
 from tests.convert.conftest import MakeFiles, convert
@@ -48,7 +50,7 @@ def target(path: Path, hidden: HiddenSource) -> tuple[Floats, Floats | None]:
 def drafter(gloeckle_files: MakeFiles) -> Iterator[IndependentDrafter]:
     path = gloeckle_files("f32")[1]
     offsets = independent_heads.offsets(read_header(path))
-    opened = IndependentDrafter.open(path, offsets, None, n_ctx=256, n_threads=1, n_gpu_layers=0)
+    opened = IndependentDrafter(independent_contexts(path, offsets, 256, 1, 0))
     yield opened
     opened.close()
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.types import Floats, HiddenSource
 from tests.convert.conftest import WITH_HEADS, Convert
 from tests.convert.test_families import PROMPT
 

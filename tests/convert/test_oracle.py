@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
-from mtp_cli.engine.drafters.base import Proposal, likeliest
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
-from mtp_cli.engine.sampling.candidates import Ids
+from mtp_cli.engine.sampling.proposals import Proposal, likeliest
+from mtp_cli.engine.types import Floats, HiddenSource, Ids
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.gguf.write import write
@@ -264,7 +265,8 @@ def llama_cpp_draft(trunk: Path, assistant: Path, prompt: list[int], newest: int
     models = Model(trunk, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
     sizes: dict[str, Any] = {"n_ctx": 64, "n_threads": 1, "hidden": HiddenSource.NEXTN}
     target = Context(models[0], n_batch=64, n_outputs=1, **sizes)
-    shared = Context(models[1], n_batch=1, n_outputs=1, mtp=True, shares=target, **sizes)
+    sharing: dict[str, Any] = {"mtp": True, "shares": target, "owns_model": True}
+    shared = Context(models[1], n_batch=1, n_outputs=1, **sharing, **sizes)
     drafter = SharedKvDrafter(shared)
     target.decode(prompt, 0, first_output=len(prompt) - 1)
     row = target.hidden()

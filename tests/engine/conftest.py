@@ -11,8 +11,9 @@ from pathlib import Path
 import gguf
 import pytest
 
-from mtp_cli.engine.backend.llama import HiddenSource, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.types import HiddenSource
 from tests.engine import tiny
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import MAX_DEPTH, Rows
 from mtp_cli.engine.depth.policy import FixedDepth, Seconds
-from mtp_cli.engine.drafters.base import Draft, Drafter, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, Drafter, always
 from mtp_cli.engine.drafters.ngram import Match
-from mtp_cli.engine.generate import Generation, SamplerLike, TargetLike
-from mtp_cli.engine.sampling.candidates import Ids
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.generate import Generation, SamplerLike
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.types import MAX_DEPTH, Floats, Ids, Rows, TargetLike
 
 N_VOCAB = 64
 GREEDY = Sampling(temperature=0)
@@ -64,7 +64,7 @@ class ScriptedTarget:
         hidden = rows.hidden if n_hidden else None
         return Rows(rows.logits[-n_rows:], None if hidden is None else hidden[-n_rows:])
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         self.log.append(("verify", list(tokens)))
         return self._append(tokens)
 

@@ -12,9 +12,9 @@ import pytest
 
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.backend import binding
-from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth, Seconds
+from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine import tiny
 
 GREEDY = Sampling(temperature=0)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.backend.llama import HiddenSource, Model
-from mtp_cli.engine.backend.target import MAX_DEPTH, Target
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.types import MAX_DEPTH, HiddenSource
 from mtp_cli.models import built_in_heads, built_in_model
 from tests.engine import tiny
 from tests.engine.conftest import Files, Targets

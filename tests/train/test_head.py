@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.types import HiddenSource
 from mtp_cli.models import built_in_model
 from mtp_train.corpus import make_vocabulary
 from mtp_train.export import write_head

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.backend.binding import lib
-from mtp_cli.engine.backend.llama import Floats, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli.conversation.template import ChatTemplate, Message
-from mtp_cli.engine.backend.llama import Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.engine.sampling.truncation import shortlist
 from mtp_train import prompts

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from enum import Enum
 
 import numpy as np
-import numpy.typing as npt
 
 from mtp_cli.engine.backend.binding import lib
-
-Floats = npt.NDArray[np.float32]
+from mtp_cli.engine.types import Floats
 
 SEQUENCE = 0  # one conversation at a time: everything lives in sequence 0
 

@@ -17,30 +17,16 @@ Where nothing can be dropped the memory is cleared, and the caller decodes the p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows
 from mtp_cli.errors import MtpError
 
-MAX_DEPTH = 8  # ids that heads draft
-MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
 N_BATCH = 512
-N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
 _ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt gives few
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The target's outputs for consecutive positions; views that the next decode overwrites.
-
-    logits: (n_rows, n_vocab) float32
-    hidden: (n_rows, n_embd) float32, of a prompt more; None when the context gives none
-    """
-
-    logits: Floats
-    hidden: Floats | None
 
 
 class Target:
@@ -120,7 +106,7 @@ class Target:
         hidden = self._context.hidden() if n_window > 0 else None
         return None if hidden is None else hidden[-n_window:].copy()
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""
         if self._needs_replay and len(tokens) > 1:
             self._checkpoint = (len(self.ids), self._context.save_partial())

@@ -22,12 +22,12 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from mtp_cli.engine.backend.target import MAX_COPIED, MAX_DEPTH
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.depth.survival import HeadAcceptance, MatchAcceptance
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH
 
 _N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
 _N_SEEN = 64  # recent survival probabilities remembered for each position

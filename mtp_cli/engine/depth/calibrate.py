@@ -25,11 +25,9 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Drafter
-from mtp_cli.engine.generate import TargetLike
+from mtp_cli.engine.types import MAX_DEPTH, Floats, TargetLike
 
 _BLOCK = 4
 _COUNTS = (*range(1, 10), 12, 16)  # row counts that are measured; others lie between
@@ -101,7 +99,7 @@ class _TargetBench:
     def _time(self, ids: Sequence[int]) -> tuple[float, Floats]:
         """Seconds of decoding and choosing from rows of which only the first stands."""
         started = self._clock()
-        rows = self._target.verify(ids)
+        rows = self._target.decode(ids)
         for row in rows.logits:
             row.argmax()
         logits = rows.logits.copy()
@@ -120,7 +118,7 @@ class _TargetBench:
         """
         counts = [n for n in _COUNTS if n <= n_max]
         ids = _some_ids(counts[-1])
-        single = np.stack([self._target.verify([token]).logits[0].copy() for token in ids])
+        single = np.stack([self._target.decode([token]).logits[0].copy() for token in ids])
         self._rewind()
         exact = set(counts)  # 1 stays: on backends that round anew each time it is still plain
 
@@ -167,13 +165,13 @@ class _TargetBench:
         return tuple(float(g) for g in np.linspace(first, max(first, last), n_max))
 
     def hidden(self, n_rows: int) -> Floats | None:
-        rows = self._target.verify(_some_ids(n_rows))
+        rows = self._target.decode(_some_ids(n_rows))
         return None if rows.hidden is None else rows.hidden.copy()
 
     def between(self) -> None:
         """What comes between two drafts: a decode, which leaves no cache warm for the heads."""
         self._rewind()
-        self._target.verify(_some_ids(1))
+        self._target.decode(_some_ids(1))
 
 
 def between(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tuple[float, ...]:

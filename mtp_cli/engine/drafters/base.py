@@ -6,38 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.sampling.candidates import Candidates, Ids
-from mtp_cli.engine.sampling.truncation import best
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """The id drafted from one row of a drafter's logits.
-
-    index: its place in the row
-    prob:  the drafter's own estimate that it stands, made before the id was known if it is a draw
-    drawn: the distribution that it was drawn from, over the target's ids; None: it was no draw
-    """
-
-    index: int
-    prob: float
-    drawn: Candidates | None = None
-
-
-class Propose(Protocol):
-    """Chooses what to draft; asked once for each further id of a draft, in order."""
-
-    def __call__(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
-        """logits:  (n_draft,) float32
-        ids:     (n_draft,) int32, increasing: the target's id of each; None: same
-        drafted: the ids of the draft so far
-        """
-
-
-def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
-    """The drafter's best id, and its probability; 0 from a row that is not all numbers."""
-    return Proposal(*best(logits))
+from mtp_cli.engine.sampling.candidates import Candidates
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import Floats, Ids
 
 
 @dataclass

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.batch import Floats, floats_at
+from mtp_cli.engine.backend.batch import floats_at
 from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.native import compiled
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
 _F32, _Q8_0 = 0, 8  # enum ggml_type

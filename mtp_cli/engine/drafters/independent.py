@@ -17,16 +17,13 @@ x_{p+2+k}. Three things follow.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.backend.batch import Reads
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
-from mtp_cli.engine.backend.target import N_OUTPUTS
-from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import N_OUTPUTS, Floats, HeadContext
 from mtp_cli.head_file import DraftVocabulary
 
 N_KEPT = 64  # rows kept for heads to catch up with
@@ -69,7 +66,7 @@ class _Rows:
 class _Head:
     """One head's context, and how far it has read: its KV holds rows before `n_read`."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: HeadContext) -> None:
         self.context = context
         self.n_read = 0
 
@@ -102,56 +99,24 @@ class _Head:
 
     def close(self) -> None:
         self.context.close()
-        self.context.model.close()
 
 
 class IndependentDrafter:
-    """Heads that each draft one place; their contexts are its own, models included.
+    """Heads that each draft one place; their contexts are its own.
 
     contexts:   of one model each, in the order of what they predict
     vocabulary: the heads' trimmed vocabulary, None when it is the target's
     """
 
     def __init__(
-        self, contexts: Sequence[Context], vocabulary: DraftVocabulary | None = None
+        self, contexts: Sequence[HeadContext], vocabulary: DraftVocabulary | None = None
     ) -> None:
         self._heads = [_Head(context) for context in contexts]
         self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
-        self._rows = _Rows(contexts[0].model.n_embd)
+        self._rows = _Rows(contexts[0].n_embd)
         self._n_ctx = min(context.n_ctx for context in contexts)
         self.max_depth = len(contexts)
         self.n_window = N_OUTPUTS
-
-    @classmethod
-    def open(
-        cls,
-        path: Path,
-        offsets: Sequence[int],
-        vocabulary: DraftVocabulary | None,
-        *,
-        n_ctx: int,
-        n_threads: int,
-        n_gpu_layers: int,
-    ) -> IndependentDrafter:
-        """offsets: where in the file each head's GGUF begins"""
-        contexts = []
-        with contextlib.ExitStack() as opened:
-            for offset in offsets:
-                model = Model(path, n_gpu_layers=n_gpu_layers, offset=offset)
-                opened.callback(model.close)
-                context = Context(
-                    model,
-                    n_ctx=n_ctx,
-                    n_batch=min(N_KEPT, n_ctx),
-                    n_outputs=1,
-                    n_threads=n_threads,
-                    hidden=HiddenSource.NONE,
-                    reads=Reads.HIDDEN,
-                )
-                opened.callback(context.close)
-                contexts.append(context)
-            opened.pop_all()
-        return cls(contexts, vocabulary)
 
     @property
     def n_waiting(self) -> int:

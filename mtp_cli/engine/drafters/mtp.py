@@ -17,43 +17,18 @@ predicts x_{p+1} (DeepSeek-V3, arXiv:2412.19437, section 2.2). Three things foll
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Floats, Model
-from mtp_cli.engine.backend.target import MAX_DEPTH, N_OUTPUTS
-from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext
 from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING = 32  # rows kept while nothing is drafted: more make drafts no better (benchmarks/LOG.md)
 N_FORGOTTEN = N_WAITING // 4  # of them at once, when one more comes
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
 N_CTX = 512  # rows a head remembers: it drafts no better with more (benchmarks/LOG.md)
-
-
-class HeadContext(Protocol):
-    """What runs heads: a llama.cpp context (`llama.Context`), or code of our own."""
-
-    n_ctx: int
-
-    @property
-    def n_embd(self) -> int: ...
-    def decode(
-        self,
-        tokens: Sequence[int],
-        position: int,
-        *,
-        first_output: int = 0,
-        hidden: Floats | None = None,
-    ) -> None: ...
-    def logits(self) -> Floats: ...
-    def hidden(self) -> Floats | None: ...
-    def remove_from(self, position: int) -> bool: ...
-    def remove_before(self, position: int) -> bool: ...
-    def clear(self) -> None: ...
-    def use_head(self, index: int) -> None: ...
-    def close(self) -> None: ...
 
 
 class _Waiting:
@@ -99,7 +74,6 @@ class MtpDrafter:
     scale:      (n_embd,) float32 that every target row is multiplied with to become the row the
                 head was trained on, None for as it is
     n_chained:  1 for one head reused at every step, else the number of heads, one per step
-    model:      the heads' own in llama.cpp, to be closed with them; None where they have none
     """
 
     def __init__(
@@ -109,10 +83,8 @@ class MtpDrafter:
         vocabulary: DraftVocabulary | None = None,
         scale: Floats | None = None,
         n_chained: int = 1,
-        model: Model | None = None,
     ) -> None:
         self._context = context
-        self._model = model
         self._scale = scale
         self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
         self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
@@ -252,8 +224,6 @@ class MtpDrafter:
 
     def close(self) -> None:
         self._context.close()
-        if self._model is not None:
-            self._model.close()
 
 
 def _gives_last_row(context: HeadContext) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mtp_cli.engine.backend.target import MAX_COPIED
+from mtp_cli.engine.types import MAX_COPIED
 
 _SIZES = (12, 6, 3, 2)  # n-grams looked up, longest first; the last is the shortest match
 _LONGEST = 64  # how far back a match is followed to learn its length

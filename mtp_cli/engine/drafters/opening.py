@@ -6,18 +6,23 @@ Owns closing what it had opened when the rest fails. Knows nothing of how a pair
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
+from mtp_cli.engine.backend.batch import Reads
 from mtp_cli.engine.backend.binding import supports_gpu
-from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import Drafter
 from mtp_cli.engine.drafters.compiled_head import NativeHead
-from mtp_cli.engine.drafters.independent import IndependentDrafter
+from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
 from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.files.pairing import Pairing
+from mtp_cli.engine.types import HiddenSource
 
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
@@ -25,14 +30,10 @@ _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a
 def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int) -> Drafter:
     """The drafter of this pairing; it must be closed before the target."""
     if pairing.path is not None and pairing.offsets:
-        return IndependentDrafter.open(
-            pairing.path,
-            pairing.offsets,
-            pairing.vocabulary,
-            n_ctx=target.n_ctx,
-            n_threads=n_threads,
-            n_gpu_layers=n_gpu_layers,
+        contexts = independent_contexts(
+            pairing.path, pairing.offsets, target.n_ctx, n_threads, n_gpu_layers
         )
+        return IndependentDrafter(contexts, pairing.vocabulary)
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     if pairing.path is not None and not (supports_gpu() and n_gpu_layers):
@@ -54,6 +55,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
             hidden=HiddenSource.NEXTN,
             mtp=True,
             shares=target.context if pairing.shares_kv else None,
+            owns_model=own is not None,
         )
         opened.pop_all()
     if pairing.shares_kv:
@@ -63,5 +65,32 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         vocabulary=pairing.vocabulary,
         scale=pairing.scale,
         n_chained=pairing.n_heads,
-        model=own,
     )
+
+
+def independent_contexts(
+    path: Path, offsets: Sequence[int], n_ctx: int, n_threads: int, n_gpu_layers: int
+) -> list[Context]:
+    """A context for each head of a file; its model is closed with it.
+
+    offsets: where in the file each head's GGUF begins
+    """
+    contexts = []
+    with contextlib.ExitStack() as opened:
+        for offset in offsets:
+            model = Model(path, n_gpu_layers=n_gpu_layers, offset=offset)
+            opened.callback(model.close)
+            context = Context(
+                model,
+                n_ctx=n_ctx,
+                n_batch=min(N_KEPT, n_ctx),
+                n_outputs=1,
+                n_threads=n_threads,
+                hidden=HiddenSource.NONE,
+                reads=Reads.HIDDEN,
+                owns_model=True,
+            )
+            opened.callback(context.close)
+            contexts.append(context)
+        opened.pop_all()
+    return contexts

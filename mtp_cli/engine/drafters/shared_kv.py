@@ -14,25 +14,32 @@ catch-up, and a prompt costs it nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Context, Floats
-from mtp_cli.engine.backend.target import MAX_DEPTH
-from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext
+
+
+class SharingContext(HeadContext, Protocol):
+    """A context over another one's memory."""
+
+    def next_position(self) -> int: ...
 
 
 class SharedKvDrafter:
     """An assistant in a context that shares the target's memory.
 
-    context: closed together with its model, before the target's
+    context: closed before the target's
     """
 
     max_depth = MAX_DEPTH
     n_window = 1
     n_waiting = 0
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: SharingContext) -> None:
         self._context = context
         self._row: Floats | None = None  # (n_embd,), of the last position the target has decoded
         self._next = 0  # the position after it
@@ -70,4 +77,3 @@ class SharedKvDrafter:
 
     def close(self) -> None:
         self._context.close()
-        self._context.model.close()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Floats, HiddenSource
 from mtp_cli.engine.files import assistant, gguf_header, independent_heads
 from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, HeadInfo
 

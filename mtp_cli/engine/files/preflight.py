@@ -83,8 +83,10 @@ def _examine_in_child(path: Path, *trunk: Path) -> None:
 
 def examine(path: Path, trunk: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
-    from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+    from mtp_cli.engine.backend.context import Context
+    from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import gguf_header, independent_heads, soundness
+    from mtp_cli.engine.types import HiddenSource
 
     shards = gguf_header.read_shards(path)
     if gguf_header.is_assistant(shards[0]):
@@ -113,9 +115,11 @@ def examine(path: Path, trunk: Path | None = None) -> None:
 
 def _examine_assistant(path: Path, trunk: Path | None) -> None:
     """An assistant's context is built over its trunk's."""
-    from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+    from mtp_cli.engine.backend.context import Context
+    from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import gguf_header, soundness
     from mtp_cli.engine.files.pairing import pair
+    from mtp_cli.engine.types import HiddenSource
 
     if trunk is None:
         raise MtpError(f"{path}: an assistant without the model it assists; pass it with --heads")
@@ -145,8 +149,10 @@ def _examine_assistant(path: Path, trunk: Path | None) -> None:
 def _examine_independent(outer: Header) -> None:
     """Each head is a model of its own, fed with hidden rows."""
     from mtp_cli.engine.backend.batch import Reads
-    from mtp_cli.engine.backend.llama import Context, HiddenSource, Model
+    from mtp_cli.engine.backend.context import Context
+    from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import independent_heads, soundness
+    from mtp_cli.engine.types import HiddenSource
 
     offsets = independent_heads.offsets(outer)
     for offset, header in zip(offsets, independent_heads.headers(outer), strict=True):

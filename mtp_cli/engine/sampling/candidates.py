@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int32]
+from mtp_cli.engine.types import Ids
+
 Probs = npt.NDArray[np.float64]
 
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.sampling.candidates import Ids
+from mtp_cli.engine.types import Floats, Ids
 
 _AS_IT_IS = contextlib.nullcontext()
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.sampling.candidates import Candidates
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
 Indices = npt.NDArray[np.intp]

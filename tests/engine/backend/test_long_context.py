@@ -9,8 +9,9 @@ import pytest
 
 from mtp_cli import models
 from mtp_cli.engine.backend import ggml_reference
-from mtp_cli.engine.backend.llama import HiddenSource, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.types import HiddenSource
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,9 @@ def check_rows(target: Target, n_past: int, n_rows: int) -> None:
     ids = np.random.default_rng(0).integers(10, 40_000, n_past + n_rows).tolist()
     target.clear()
     target.prefill(ids[:n_past], 0, lambda: False)
-    alone = [target.verify([token]).logits[0].copy() for token in ids[n_past:]]
+    alone = [target.decode([token]).logits[0].copy() for token in ids[n_past:]]
     assert target.truncate(n_past) == n_past
-    together = target.verify(ids[n_past:]).logits
+    together = target.decode(ids[n_past:]).logits
     assert np.array_equal(together, np.stack(alone))
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtp_cli.engine.backend.llama import Floats, HiddenSource
-from mtp_cli.engine.backend.target import MAX_DEPTH, N_BATCH, N_OUTPUTS, Rows, Target
+from mtp_cli.engine.backend.target import N_BATCH, Target
+from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
 from tests.engine.conftest import Targets
@@ -53,7 +53,7 @@ def after(target: Target, *pieces: list[int]) -> Floats:
     read(target, pieces[0])
     for piece in pieces[1:-1]:
         read(target, piece)
-    return target.verify(pieces[-1]).logits.copy()
+    return target.decode(pieces[-1]).logits.copy()
 
 
 def assert_same(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -> None:
@@ -65,12 +65,12 @@ def assert_same(found: Floats, expected: Floats, tolerance: float = TOLERANCE) -
 def test_a_rejected_draft_leaves_no_trace(new_target: Targets, kind: str, n_rejected: int) -> None:
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     n_kept = len(PROMPT) + len(DRAFT) - n_rejected
 
     assert target.truncate(n_kept) == n_kept
     assert target.ids == [*PROMPT, *DRAFT[: len(DRAFT) - n_rejected]]
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     accepted = DRAFT[: len(DRAFT) - n_rejected]
     assert_same(logits, after(new_target(kind), PROMPT, accepted, NEXT))
@@ -95,13 +95,13 @@ def test_many_rounds_add_up(new_target: Targets, kind: str) -> None:
     for _ in range(100):
         draft = [int(i) for i in rng.integers(0, tiny.EOS, rng.integers(1, MAX_DEPTH + 2))]
         n_rejected = int(rng.integers(0, len(draft)))
-        target.verify(draft)
-        fresh.verify(draft[: len(draft) - n_rejected])
+        target.decode(draft)
+        fresh.decode(draft[: len(draft) - n_rejected])
         n_kept = len(target.ids) - n_rejected
         assert target.truncate(n_kept) == n_kept
         assert target.ids == fresh.ids
 
-    assert_same(target.verify(NEXT).logits.copy(), fresh.verify(NEXT).logits)
+    assert_same(target.decode(NEXT).logits.copy(), fresh.decode(NEXT).logits)
 
 
 @every_kind
@@ -109,16 +109,16 @@ def test_a_long_rollback_keeps_what_it_says(new_target: Targets, kind: str) -> N
     """As /undo: either the prefix is still there, or the target says that nothing is."""
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     target.truncate(len(PROMPT) + 3)
-    target.verify(NEXT)
+    target.decode(NEXT)
 
     n_past = target.truncate(17)
     assert n_past == (17 if kind in KV_ONLY else 0)
     assert target.ids == PROMPT[:n_past]
     if PROMPT[n_past:17]:
         read(target, PROMPT[n_past:17])
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     assert_same(logits, after(new_target(kind), PROMPT[:17], NEXT))
 
@@ -128,7 +128,7 @@ def test_two_rollbacks_in_a_row(new_target: Targets, kind: str) -> None:
     """Snapshots are used up by the first; the second must not come back with a stale one."""
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     target.truncate(len(PROMPT) + 6)
     n_past = target.truncate(len(PROMPT) + 2)
     ids = [*PROMPT, *DRAFT][:n_past]
@@ -136,7 +136,7 @@ def test_two_rollbacks_in_a_row(new_target: Targets, kind: str) -> None:
     rest = [*PROMPT, *DRAFT[:2]][n_past:]
     if rest:
         read(target, rest)
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     assert_same(logits, after(new_target(kind), [*PROMPT, *DRAFT[:2]], NEXT))
 
@@ -152,7 +152,7 @@ def test_dropping_the_end_of_a_prompt(new_target: Targets, kind: str, n_dropped:
     assert target.ids == PROMPT[:n_past]
     if PROMPT[n_past:n_kept]:
         read(target, PROMPT[n_past:n_kept])
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     assert_same(logits, after(new_target(kind), PROMPT[:n_kept], NEXT))
 
@@ -163,13 +163,13 @@ def test_dropping_below_a_single_decoded_row(new_target: Targets, kind: str) -> 
     target = new_target(kind)
     read(target, PROMPT)
     for token in DRAFT[:4]:
-        target.verify([token])
+        target.decode([token])
     n_past = target.truncate(len(PROMPT) + 1)
     assert target.ids == [*PROMPT, *DRAFT][:n_past]
     rest = [*PROMPT, DRAFT[0]][n_past:]
     if rest:
         read(target, rest)
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     assert_same(logits, after(new_target(kind), [*PROMPT, DRAFT[0]], NEXT))
 
@@ -181,7 +181,7 @@ def test_dropping_everything(new_target: Targets, kind: str) -> None:
     assert target.truncate(0) == 0
     assert target.ids == []
     read(target, NEXT)
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), NEXT, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind), NEXT, NEXT))
 
 
 @every_kind
@@ -190,9 +190,9 @@ def test_a_prompt_of_several_batches(new_target: Targets, kind: str) -> None:
     prompt = tiny.random_ids(1300, seed=5)
     target = new_target(kind, n_ctx=2048)
     read(target, prompt)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     target.truncate(len(prompt) + 4)
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     fresh = new_target(kind, n_ctx=2048)
     read(fresh, prompt[:1000])
@@ -209,7 +209,7 @@ def test_back_and_forth_across_the_window(new_target: Targets, kind: str) -> Non
         n_new = int(rng.integers(60, 240))
         pieces += [[int(i) for i in rng.integers(0, tiny.EOS, n_new)], DRAFT]
         read(target, pieces[-2])
-        target.verify(DRAFT)
+        target.decode(DRAFT)
         n_dropped = int(rng.integers(len(DRAFT), 60))
         n_kept = len(target.ids) - n_dropped
         del pieces[-1]
@@ -221,7 +221,7 @@ def test_back_and_forth_across_the_window(new_target: Targets, kind: str) -> Non
             for piece in pieces:
                 read(target, piece)
     assert len(target.ids) > 1000
-    logits = target.verify(NEXT).logits.copy()
+    logits = target.decode(NEXT).logits.copy()
 
     # A piece's last row is read by itself, and in the text here that was dropped it was not:
     # llama.cpp's attention rounds the two otherwise.
@@ -233,16 +233,16 @@ def test_back_and_forth_across_the_window(new_target: Targets, kind: str) -> Non
 def test_a_full_context_is_refused_and_recovered_from(new_target: Targets, kind: str) -> None:
     target = new_target(kind, n_ctx=64)
     read(target, PROMPT)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     with pytest.raises(MtpError, match="context of 64 tokens is full"):
-        target.verify(tiny.random_ids(16, seed=4))
+        target.decode(tiny.random_ids(16, seed=4))
     ids = list(target.ids)
     n_past = target.truncate(len(PROMPT))
     assert target.ids == ids[:n_past]
     if n_past == 0:
         read(target, PROMPT)
 
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), PROMPT, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind), PROMPT, NEXT))
 
 
 @every_kind
@@ -250,13 +250,13 @@ def test_a_failed_decode_leaves_nothing_half_done(new_target: Targets, kind: str
     """A token outside the vocabulary makes llama.cpp fail; the timeline says what is left."""
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT)
+    target.decode(DRAFT)
     with pytest.raises(MtpError, match="could not decode 2 rows"):
-        target.verify([3, tiny.N_VOCAB])
+        target.decode([3, tiny.N_VOCAB])
     assert target.ids == []
     read(target, PROMPT)
 
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), PROMPT, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind), PROMPT, NEXT))
 
 
 @pytest.mark.parametrize("kind", REPLAYED)
@@ -264,14 +264,14 @@ def test_a_replay_is_only_needed_for_what_was_rejected(new_target: Targets, kind
     """An accepted draft replaces the checkpoint of the one before it."""
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT[:4])  # all accepted
-    target.verify(DRAFT[4:])
+    target.decode(DRAFT[:4])  # all accepted
+    target.decode(DRAFT[4:])
     n_kept = len(PROMPT) + 6
     assert target.truncate(n_kept) == n_kept
     ids = [*PROMPT, *DRAFT[:6]]
     assert target.ids == ids
 
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), ids, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind), ids, NEXT))
 
 
 @pytest.mark.parametrize("kind", REPLAYED)
@@ -279,13 +279,13 @@ def test_a_replay_of_more_than_one_batch(new_target: Targets, kind: str) -> None
     """An accepted draft's checkpoint is gone back to from the end of a long prompt."""
     target, long = new_target(kind, n_ctx=1024), tiny.random_ids(N_BATCH + 60, seed=4)
     read(target, PROMPT)
-    target.verify(DRAFT[:3])
+    target.decode(DRAFT[:3])
     read(target, long)
     ids = [*PROMPT, *DRAFT[:3], *long[:-1]]
     assert target.truncate(len(ids)) == len(ids)
     assert target.ids == ids
 
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind, n_ctx=1024), ids, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind, n_ctx=1024), ids, NEXT))
 
 
 @pytest.mark.parametrize("kind", REPLAYED)
@@ -293,16 +293,16 @@ def test_an_old_checkpoint_is_not_mixed_with_newer_text(new_target: Targets, kin
     """Rows were decoded one by one after the checkpoint: it can still be gone back to."""
     target = new_target(kind)
     read(target, PROMPT)
-    target.verify(DRAFT[:3])
+    target.decode(DRAFT[:3])
     for token in DRAFT[3:6]:
-        target.verify([token])
+        target.decode([token])
     n_past = target.truncate(len(PROMPT) + 5)
     assert target.ids == [*PROMPT, *DRAFT[:5]][:n_past]
     ids = [*PROMPT, *DRAFT[:5]]
     if n_past == 0:
         read(target, ids)
 
-    assert_same(target.verify(NEXT).logits.copy(), after(new_target(kind), ids, NEXT))
+    assert_same(target.decode(NEXT).logits.copy(), after(new_target(kind), ids, NEXT))
 
 
 @pytest.mark.parametrize(
@@ -323,14 +323,14 @@ def test_hidden_rows_change_nothing(
     """
     prompt = tiny.random_ids(600, seed=6)
     plain = new_target(kind, n_ctx=1024)
-    expected = [read(plain, prompt).logits[-1].copy(), plain.verify(DRAFT).logits.copy()]
+    expected = [read(plain, prompt).logits[-1].copy(), plain.decode(DRAFT).logits.copy()]
     target = new_target(kind, n_ctx=1024, hidden=source)
     rows = read(target, prompt, n_hidden)
     assert rows.hidden is not None
     n_given = n_hidden if source is HiddenSource.NEXTN else 1
     assert rows.hidden.shape == (n_given, tiny.N_EMBD)
     assert_same(rows.logits[-1], expected[0])
-    rows = target.verify(DRAFT)
+    rows = target.decode(DRAFT)
     assert rows.hidden is not None
     assert rows.hidden.shape == (len(DRAFT), tiny.N_EMBD)
     assert_same(rows.logits, expected[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtp_cli.engine.backend.llama import Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.stack import on_deep_stack
 from mtp_cli.errors import MtpError
 from tests.engine import tiny

@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.trace import Trace
-from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine.depth.machines import TABLES
 from tests.engine.depth.simulation import Machine, replay
 

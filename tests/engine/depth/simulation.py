@@ -16,15 +16,16 @@ import numpy as np
 
 from mtp_cli.bench.bound import clairvoyant_s
 from mtp_cli.bench.trace import Trace
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import MAX_COPIED, Rows
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.depth.policy import DepthPolicy
-from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.types import MAX_COPIED, Floats, Rows
 
 N_CTX = 1 << 20
 Load = Callable[[float], float]
@@ -74,7 +75,7 @@ class RecordedTarget:
         self.n_last_rows = 1
         return self._rows(1)
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         table, n = self.machine.table, len(tokens)
         switch_s = (n != self.n_last_rows) * table.switch_s
         self.n_last_rows = n

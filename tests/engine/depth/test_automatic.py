@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from mtp_cli.bench.trace import Trace
-from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth, Seconds
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.sampling.candidates import point_mass
+from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine.depth.machines import N_MAX, TABLES, bursts, false_matches, joined, made_up
 from tests.engine.depth.simulation import Machine, bound_s, load_traces, plain_s, replay
 

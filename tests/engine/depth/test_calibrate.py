@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import Rows
 from mtp_cli.engine.depth import calibrate
 from mtp_cli.engine.depth.cost import CostTable
-from mtp_cli.engine.drafters.base import Draft, NoDrafter, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import Floats, Rows
 from tests.engine.depth.machines import N_MAX, TABLES
 
 TABLE = TABLES["Q8_0"]
@@ -45,7 +45,7 @@ class Bench:
         self.ids.extend(tokens)
         return self._rows(1)
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         n = len(tokens)
         seconds = self.table.target_s[n - 1] + len(self.ids) * self.table.growth_s[n - 1]
         seconds += (n != self.n_last_rows) * self.table.switch_s

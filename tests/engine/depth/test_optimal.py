@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtp_cli.engine.backend.target import MAX_DEPTH
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.depth.policy import FixedDepth
+from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine.depth.machines import TABLES
 from tests.engine.depth.optimal import Heads, best_rate, rates, without_switches
 from tests.engine.depth.simulation import Machine, replay

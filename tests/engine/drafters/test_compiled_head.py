@@ -16,13 +16,15 @@ import pytest
 
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource, Model
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import pair
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_heads, built_in_model
 from tests.engine import tiny

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.llama import Context, Floats, HiddenSource
-from mtp_cli.engine.backend.target import MAX_DEPTH
-from mtp_cli.engine.drafters.base import Draft, likeliest
+from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_FORGOTTEN, N_WAITING, MtpDrafter
 from mtp_cli.engine.files.gguf_header import read_header
+from mtp_cli.engine.sampling.proposals import likeliest
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HiddenSource
 from tests.engine import tiny
 from tests.engine.conftest import Files, Models
 

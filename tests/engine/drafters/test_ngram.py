@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtp_cli.engine.backend.target import MAX_COPIED
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
+from mtp_cli.engine.types import MAX_COPIED
 
 texts = st.lists(st.integers(0, 3), max_size=60)
 

@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.quantize import quantize
-from mtp_cli.engine.backend.target import MAX_COPIED, N_OUTPUTS, Target
+from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.native import compiled
+from mtp_cli.engine.types import MAX_COPIED, N_OUTPUTS, Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
 
@@ -79,7 +80,7 @@ def _decoded(target: Target, ids: list[int], n_rows: int) -> tuple[Floats, Float
     our_kernels.enable(attention=False)
     logits, hidden = [], []
     for first in range(0, len(ids), n_rows):
-        rows = target.verify(ids[first : first + n_rows])
+        rows = target.decode(ids[first : first + n_rows])
         assert rows.hidden is not None
         logits.append(rows.logits.copy())
         hidden.append(rows.hidden.copy())
@@ -94,7 +95,7 @@ def alone(model: Model, ids: list[int]) -> tuple[Floats, Floats]:
         target.prefill(PROMPT, 0, lambda: False)
         rows = []
         for token in ids:
-            row = target.verify([token])
+            row = target.decode([token])
             assert row.hidden is not None
             rows.append((row.logits[0].copy(), row.hidden[0].copy()))
         return np.stack([logits for logits, _ in rows]), np.stack([hidden for _, hidden in rows])
@@ -135,7 +136,7 @@ def test_ggml_rounds_several_rows_otherwise_so_that_ours_were_at_work(
     try:
         ggml_only(True)
         target.prefill(PROMPT, 0, lambda: False)
-        assert not np.array_equal(target.verify(ids).logits, single)
+        assert not np.array_equal(target.decode(ids).logits, single)
     finally:
         target.close()
 

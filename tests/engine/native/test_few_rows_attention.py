@@ -18,8 +18,9 @@ import pytest
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import llama_library
-from mtp_cli.engine.backend.llama import Floats, HiddenSource, Model
+from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
 
@@ -253,7 +254,7 @@ def test_a_models_rows_are_exact_in_long_contexts(n_past: int) -> None:
     for n_rows, n_threads in ((1, 1), (1, 2), (3, 2), (12, 1)):
         target = Target(model, n_ctx=1024, n_threads=n_threads, hidden=HiddenSource.NONE)
         target.prefill([7 * n % 61 + 1 for n in range(n_past)], 0, lambda: False)
-        decodes = [target.verify(ids[i : i + n_rows]).logits.copy() for i in range(0, 12, n_rows)]
+        decodes = [target.decode(ids[i : i + n_rows]).logits.copy() for i in range(0, 12, n_rows)]
         logits.append(np.concatenate(decodes))
         target.close()
     model.close()
@@ -270,7 +271,7 @@ def test_how_a_models_prompt_is_cut_changes_no_bit() -> None:
         ends = np.cumsum(cut).tolist()
         for start, end in zip([0, *ends[:-1]], ends, strict=True):
             target.prefill(prompt[start:end], 0, lambda: False)
-        logits.append(target.verify(rows).logits.copy())
+        logits.append(target.decode(rows).logits.copy())
         target.close()
     model.close()
     assert all(np.array_equal(logits[0], other) for other in logits[1:])

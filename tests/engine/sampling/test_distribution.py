@@ -16,16 +16,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mtp_cli.engine.backend.llama import Floats
-from mtp_cli.engine.backend.target import Rows
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
-from mtp_cli.engine.drafters.base import Draft, Propose, always, likeliest
+from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
-from mtp_cli.engine.generate import Generation, Row
+from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.candidates import Candidates, point_mass
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.types import Floats, Row, Rows
 from tests.engine.depth.machines import TABLES
 from tests.engine.sampling.test_penalties import llama_cpp
 from tests.engine.sampling.test_sampler import reference
@@ -94,9 +95,9 @@ class TimedTarget(ScriptedTarget):
 
     now: float = 0.0
 
-    def verify(self, tokens: Sequence[int]) -> Rows:
+    def decode(self, tokens: Sequence[int]) -> Rows:
         self.now += COSTS.target_s[len(tokens) - 1]
-        return super().verify(tokens)
+        return super().decode(tokens)
 
     def clock(self) -> float:
         self.now += COSTS.step_s

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.depth.policy import FixedDepth
-from mtp_cli.engine.drafters.base import Proposal
-from mtp_cli.engine.generate import Row
-from mtp_cli.engine.sampling.candidates import Candidates, Ids
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.sampling.candidates import Candidates
+from mtp_cli.engine.sampling.proposals import Proposal
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.sampling.verify import verify_block
+from mtp_cli.engine.types import Floats, Ids, Row
 from tests.engine.sampling.test_distribution import HEADS, LEAST, MOST, TARGET, N, run, surprise
 from tests.engine.scripted import TableDrafter
 

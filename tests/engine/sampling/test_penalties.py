@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.backend.binding import lib
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.drafters import Drafter, NoDrafter
-from mtp_cli.engine.sampling.candidates import Ids
 from mtp_cli.engine.sampling.penalties import Penalties
-from mtp_cli.engine.sampling.sampler import Sampler, Sampling
+from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.types import Floats, Ids
 from tests.engine.sampling.test_sampler import reference
 from tests.engine.scripted import (
     N_VOCAB,

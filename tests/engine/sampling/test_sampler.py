@@ -13,8 +13,8 @@ import pytest
 
 from mtp_cli.engine import Sampling
 from mtp_cli.engine.backend.binding import lib
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.sampling.sampler import Sampler
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import N_VOCAB, ScriptedTarget, StubbornDrafter, finish, new_generation
 

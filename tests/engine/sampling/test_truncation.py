@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtp_cli
-from mtp_cli.engine.backend.llama import Floats
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.sampling.truncation import (
     Truncation,
@@ -24,6 +23,7 @@ from mtp_cli.engine.sampling.truncation import (
     shortlist,
 )
 from mtp_cli.engine.sampling.verify import verify_block
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
 needs_compiled = pytest.mark.skipif(compiled.load() is None, reason="not compiled here")

@@ -1,0 +1,165 @@
+"""A loaded GGUF: its weights' handle, its vocabulary, its sizes.
+
+Owns the model's native handle, and turns each null or non-zero return into an `MtpError`. Knows
+nothing of contexts, drafting or sampling, and of text only the vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
+from mtp_cli.engine.backend.stack import on_deep_stack
+from mtp_cli.errors import MtpError
+
+our_kernels.install()  # before any model: ggml's list of buffer types has to be as ggml made it
+
+_SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
+# Bytes of stack for a longer text: for any, and more for each of its own bytes.
+_STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
+
+
+def _reporter(on_progress: Callable[[float], None]) -> Callable[[float, Any], bool]:
+    def report(fraction: float, _user_data: Any) -> bool:
+        on_progress(fraction)
+        return True
+
+    return report
+
+
+class Model:
+    """A loaded GGUF.
+
+    n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read
+    offset:       where in the file the GGUF begins
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        no_alloc: bool = False,
+        offset: int = 0,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        params = lib.llama_model_default_params()
+        params.load_mtp = True
+        params.no_alloc = no_alloc
+        params.n_gpu_layers = n_gpu_layers
+        if no_alloc:
+            params.load_mode = lib.LLAMA_LOAD_MODE_NONE  # llama.cpp refuses a mapping here
+        if on_progress is not None:
+            params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
+        errors.clear()
+        self.path = path
+        if offset:
+            with open_file_at(path, offset) as file:
+                self.handle = lib.llama_model_load_from_file_ptr(file, params)
+        else:
+            self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if not self.handle:
+            raise failure(f"{path}: llama.cpp could not load this model")
+        self.vocab = lib.llama_model_get_vocab(self.handle)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.n_embd = int(lib.llama_model_n_embd_out(self.handle))
+        self.n_layer = int(lib.llama_model_n_layer(self.handle))
+        self.n_layer_nextn = int(lib.llama_model_n_layer_nextn(self.handle))
+        self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.handle))
+        self.is_recurrent = bool(
+            lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
+        )
+        self.n_swa = int(lib.llama_model_n_swa(self.handle))
+        self.is_mla = any(key.endswith(".attention.kv_lora_rank") for key in self.metadata())
+        self.uses_rope = lib.llama_model_rope_type(self.handle) != lib.LLAMA_ROPE_TYPE_NONE
+
+    def check_text(self) -> None:
+        """Raise MtpError when this is no model that continues text.
+
+        Also tries all of its vocabulary: llama.cpp throws C++ exceptions, which nothing here could
+        catch, where a tokenizer's own tokens are missing or misspelt.
+        """
+        if lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+            raise MtpError(f"{self.path}: this model has no vocabulary to read text with")
+        is_decoder = lib.llama_model_has_decoder(self.handle)
+        if not is_decoder or lib.llama_model_has_encoder(self.handle):
+            raise MtpError(f"{self.path}: this model has an encoder; only decoders continue text")
+        if lib.llama_model_is_diffusion(self.handle):
+            raise MtpError(f"{self.path}: this is a diffusion model; only decoders continue text")
+        letters = "".join(map(chr, range(1, 0x250)))
+        for parse_special in (False, True):
+            self.tokenize(letters + "語🙂", add_special=True, parse_special=parse_special)
+        for token in range(self.n_vocab):
+            self.piece(token, special=True)
+
+    def metadata(self) -> dict[str, str]:
+        """Every scalar key of the file, as llama.cpp prints its value."""
+        pairs = {}
+        for index in range(lib.llama_model_meta_count(self.handle)):
+            key = self._string(lib.llama_model_meta_key_by_index, index)
+            pairs[key] = self._string(lib.llama_model_meta_val_str_by_index, index)
+        return pairs
+
+    def _string(self, read: Callable[..., int], index: int) -> str:
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            needed = read(self.handle, index, buffer, size)
+            if needed < size:
+                return buffer.value.decode(errors="replace")
+            size = needed + 1
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        raw = text.encode()
+        if len(raw) <= _SHORT_TEXT:
+            return self._tokenize(raw, add_special, parse_special)
+        # Some pre-tokenizers are a std::regex, which recurses once for each character.
+        return on_deep_stack(
+            _STACK_BYTES + _STACK_PER_BYTE * len(raw),
+            lambda: self._tokenize(raw, add_special, parse_special),
+        )
+
+    def _tokenize(self, raw: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        size = len(raw) + 8
+        while True:
+            ids = (lib.llama_token * size)()
+            n = lib.llama_tokenize(self.vocab, raw, len(raw), ids, size, add_special, parse_special)
+            if n >= 0:
+                return list(ids[:n])
+            if -n <= size:
+                raise failure("llama.cpp could not tokenize the text")
+            size = -n
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """The bytes of one token; they may end inside a UTF-8 character."""
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, special)
+            if n >= 0:
+                return buffer.raw[:n]
+            size = -n
+
+    def is_eog(self, token: int) -> bool:
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+
+    def suppressed(self) -> list[int]:
+        """Ids that are never to be chosen (the file's tokenizer.ggml.suppress_tokens)."""
+        n_ids = ctypes.c_int32()
+        ids = lib.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(n_ids))
+        return list(ids[: n_ids.value]) if ids and n_ids.value else []
+
+    def special_text(self, name: str) -> str:
+        """The text of the "bos" or "eos" token, empty when the vocabulary has none."""
+        token = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}[name](self.vocab)
+        return "" if token < 0 else self.piece(token, special=True).decode(errors="replace")
+
+    def close(self) -> None:
+        if self.handle:
+            lib.llama_model_free(self.handle)
+            self.handle = None

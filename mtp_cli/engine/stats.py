@@ -1,0 +1,45 @@
+"""What one answer cost, counted and timed. Knows nothing of how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Stats:
+    """What one answer cost.
+
+    drafted, accepted: how often each draft position was verified, and accepted
+    exact:             only row counts that change no bit of the logits were verified
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    rounds: int = 0
+    drafted: list[int] = field(default_factory=list)
+    accepted: list[int] = field(default_factory=list)
+    exact: bool = False
+
+    @property
+    def time_to_first_token_s(self) -> float:
+        """The first token comes out of the prompt's own pass."""
+        return self.prefill_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding alone: the prompt's pass and the token it gives are left out."""
+        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
+
+    @property
+    def tokens_per_round(self) -> float:
+        return (self.completion_tokens - 1) / self.rounds if self.rounds else 0.0
+
+    def count_round(self, n_drafted: int, n_accepted: int) -> None:
+        self.rounds += 1
+        for counts, n in ((self.drafted, n_drafted), (self.accepted, n_accepted)):
+            counts.extend([0] * (n_drafted - len(counts)))
+            for position in range(n):
+                counts[position] += 1

@@ -1,0 +1,101 @@
+"""Types, limits and protocols that the rooms share. Imports nothing of ours.
+
+A protocol says what its user needs, so that tests put scripted ones in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int32]
+Depth = int | Literal["auto"]
+FinishReason = Literal["stop", "length", "interrupted"]
+
+MAX_DEPTH = (
+    8  # ids that heads draft: more are hardly ever accepted, and recurrent state is kept for
+)
+MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
+N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
+
+
+class HiddenSource(Enum):
+    """Where a context's hidden rows come from.
+
+    NONE:  it gives none
+    EMBD:  the row after the final norm; every architecture gives it, but only for a decode whose
+           rows are all outputs
+    NEXTN: the row an MTP-aware architecture hands its own heads, for output rows
+    LAYER: the row the last layer reads, for every row of a decode, whether output or not; of the
+           architectures met here only `llama` gives it
+    """
+
+    NONE = "none"
+    EMBD = "embd"
+    NEXTN = "nextn"
+    LAYER = "layer"
+
+
+class Row(NamedTuple):
+    """The target's logits (n_vocab,) at one position, and the last ids up to there, its own too.
+
+    A draft's row follows the drafted ids before it, for its logits and for its penalties alike.
+    """
+
+    logits: Floats
+    before: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The target's outputs for consecutive positions; views that the next decode overwrites.
+
+    logits: (n_rows, n_vocab) float32
+    hidden: (n_rows, n_embd) float32, of a prompt more; None when the context gives none
+    """
+
+    logits: Floats
+    hidden: Floats | None
+
+
+class TargetLike(Protocol):
+    """What loop and calibration need of a target; `backend.target.Target` is the real one."""
+
+    ids: list[int]
+    n_ctx: int
+
+    def prefill(
+        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+    ) -> Rows | None: ...
+    def decode(self, tokens: Sequence[int]) -> Rows: ...
+    def truncate(self, n_past: int) -> int: ...
+
+
+class HeadContext(Protocol):
+    """What runs heads: a context of llama.cpp (`backend.context.Context`), or our compiled code."""
+
+    n_ctx: int
+
+    @property
+    def n_embd(self) -> int: ...
+    def decode(
+        self,
+        tokens: Sequence[int],
+        position: int,
+        *,
+        first_output: int = 0,
+        hidden: Floats | None = None,
+    ) -> None: ...
+    def logits(self) -> Floats: ...
+    def hidden(self) -> Floats | None: ...
+    def remove_from(self, position: int) -> bool: ...
+    def remove_before(self, position: int) -> bool: ...
+    def clear(self) -> None: ...
+    def use_head(self, index: int) -> None: ...
+    def close(self) -> None: ...
