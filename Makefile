@@ -1,11 +1,13 @@
-# The two commands a stranger needs: `make chat` and `make test`. Both set up .venv first.
+# The two commands a stranger needs: `make chat` and `make test`. All set up .venv first.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+FAST := tests/engine/test_generate.py tests/engine/depth tests/engine/drafters/test_ngram.py \
+	tests/engine/sampling/test_verify.py
 
-.PHONY: chat test install lock clean
+.PHONY: chat test fast install lock clean
 
 # A job of its own (set -m), so that Ctrl-C stops an answer and leaves make alone.
 chat: install
@@ -16,6 +18,10 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# The loop, the depth policy and verification, without llama.cpp: about a second.
+fast: install
+	$(BIN)/pytest -m 'not slow' $(FAST)
 
 install: $(INSTALLED)
 

@@ -7,38 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import gguf
 import pytest
 
-from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.types import HiddenSource
-from tests.engine import tiny
 
-Q8_0 = gguf.GGMLQuantizationType.Q8_0
-Q4_0 = gguf.GGMLQuantizationType.Q4_0
-SPECS: dict[str, Callable[[], tiny.Spec]] = {
-    "llama": tiny.llama,
-    "llama-q8_0": lambda: tiny.llama().quantized(Q8_0),
-    "llama-q4_0": lambda: tiny.llama().quantized(Q4_0),
-    "gemma2": tiny.gemma2,
-    "mimo2": tiny.mimo2,
-    "mamba": tiny.mamba,
-    "jamba": tiny.jamba,
-    "qwen3next": tiny.qwen3next,
-    "qwen35": tiny.qwen35,
-    "lfm2": tiny.lfm2,
-    "lfm2-window": lambda: tiny.lfm2(window=tiny.WINDOW),
-    "heads": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm"),
-    "heads-q8_0": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm").quantized(Q8_0),
-    "heads-post": lambda: tiny.heads_for(tiny.llama(), hidden="post_norm"),
-    "heads-trimmed": lambda: tiny.heads_for(tiny.llama(), hidden="pre_norm", n_draft=100),
-}
+if TYPE_CHECKING:  # the quick tests run without llama.cpp
+    from mtp_cli.engine.backend.model import Model
+    from mtp_cli.engine.backend.target import Target
 
 Files = Callable[[str], Path]
-Models = Callable[[str], Model]
-Targets = Callable[..., Target]
+Models = Callable[[str], "Model"]
+Targets = Callable[..., "Target"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,6 +37,8 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
     def write(name: str) -> Path:
         path = folder / f"{name}.gguf"
+        from tests.engine.specs import SPECS
+
         return path if path.exists() else SPECS[name]().write(path)
 
     return write
@@ -67,6 +50,8 @@ def tiny_model(tiny_file: Files) -> Iterator[Models]:
     models: dict[str, Model] = {}
 
     def load(name: str) -> Model:
+        from mtp_cli.engine.backend.model import Model
+
         if name not in models:
             models[name] = Model(tiny_file(name))
         return models[name]
@@ -82,6 +67,8 @@ def new_target(tiny_model: Models) -> Iterator[Targets]:
     targets: list[Target] = []
 
     def make(name: str, *, n_ctx: int = 256, hidden: HiddenSource = HiddenSource.NONE) -> Target:
+        from mtp_cli.engine.backend.target import Target
+
         targets.append(Target(tiny_model(name), n_ctx=n_ctx, n_threads=1, hidden=hidden))
         return targets[-1]
 

@@ -53,6 +53,7 @@ def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
 
 @every_machine
 @pytest.mark.parametrize("confidence", [0.02, 0.5, 0.95])
+@pytest.mark.slow
 def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float) -> None:
     trace = made_up(500, right=0.0, confidence=confidence)
     assert over_plain(trace, table, automatic(table)) > (0.97 if confidence < 0.9 else 0.945)
@@ -60,6 +61,7 @@ def test_useless_heads_cost_next_to_nothing(table: CostTable, confidence: float)
 
 @every_machine
 @pytest.mark.parametrize(("n_right", "n_wrong"), [(30, 60), (8, 16), (3, 6)])
+@pytest.mark.slow
 def test_heads_that_are_right_in_bursts_cost_next_to_nothing(
     table: CostTable, n_right: int, n_wrong: int
 ) -> None:
@@ -70,6 +72,7 @@ def test_heads_that_are_right_in_bursts_cost_next_to_nothing(
 
 @every_machine
 @pytest.mark.parametrize("size", [2, 3, 6, 12, 20])
+@pytest.mark.slow
 def test_copies_that_break_off_cost_next_to_nothing(table: CostTable, size: int) -> None:
     assert over_plain(false_matches(600, size), table, automatic(table)) > 0.98
 
@@ -77,6 +80,7 @@ def test_copies_that_break_off_cost_next_to_nothing(table: CostTable, size: int)
 @every_machine
 @pytest.mark.parametrize(("noise", "stalls"), [(0.15, 0.0), (0.0, 0.02), (0.3, 0.02)])
 @pytest.mark.parametrize("right", [0.0, 0.6, 0.9])
+@pytest.mark.slow
 def test_a_noisy_clock_makes_nothing_slower_than_plain(
     table: CostTable, noise: float, stalls: float, right: float
 ) -> None:
@@ -93,6 +97,7 @@ def test_a_noisy_clock_makes_nothing_slower_than_plain(
 
 
 @every_machine
+@pytest.mark.slow
 def test_a_load_that_comes_and_goes_makes_nothing_slower_than_plain(table: CostTable) -> None:
     period = 100 * table.target_s[0]
 
@@ -108,6 +113,7 @@ def test_a_load_that_comes_and_goes_makes_nothing_slower_than_plain(table: CostT
 
 @every_machine
 @pytest.mark.parametrize("right", [0.3, 0.6, 0.8, 0.9])
+@pytest.mark.slow
 def test_no_fixed_depth_is_much_better(table: CostTable, right: float) -> None:
     """Here every token is as likely as every other, so that the best a policy can do is to find
     the right fixed depth; and bad luck must not park good heads for long."""
@@ -121,6 +127,7 @@ def test_no_fixed_depth_is_much_better(table: CostTable, right: float) -> None:
 
 
 @every_machine
+@pytest.mark.slow
 def test_recorded_answers(table: CostTable) -> None:
     """One conversation after another, with what was learned in the ones before."""
     ours, fixed, bound = [], [], []
@@ -151,6 +158,7 @@ def test_copying_needs_no_heads() -> None:
     assert over_plain(recorded.trace, table, automatic(table)) > 1.2
 
 
+@pytest.mark.slow
 def test_heads_that_become_good_are_found_again() -> None:
     table = TABLES["BF16"]
     bad, good = made_up(400, right=0.0), made_up(800, right=1.0)
@@ -187,6 +195,7 @@ def test_parked_heads_are_asked_at_the_beginning_of_an_answer() -> None:
 
 
 @every_machine
+@pytest.mark.slow
 def test_one_stalled_round_flips_nothing(table: CostTable) -> None:
     trace = made_up(300, right=0.7)
     calm = replay(trace, Machine(table), automatic(table)).stats
@@ -204,6 +213,7 @@ def test_one_stalled_round_flips_nothing(table: CostTable) -> None:
 
 
 @every_machine
+@pytest.mark.slow
 def test_a_switch_is_not_taken_for_a_slower_row(table: CostTable) -> None:
     cost, machine = CostModel(table), Machine(table)
     policy = ExpectedValue(cost)
@@ -216,6 +226,7 @@ def test_a_switch_is_not_taken_for_a_slower_row(table: CostTable) -> None:
 
 
 @every_machine
+@pytest.mark.slow
 def test_dear_switches_do_not_keep_heads_out(table: CostTable) -> None:
     """They are paid once, and good heads stay in."""
     dear = dataclasses.replace(table, switch_s=0.3 * table.target_s[0])
@@ -225,6 +236,7 @@ def test_dear_switches_do_not_keep_heads_out(table: CostTable) -> None:
 
 
 @every_machine
+@pytest.mark.slow
 def test_a_slower_machine_is_no_reason_to_draft_otherwise(table: CostTable) -> None:
     trace = made_up(400, right=0.7)
     calm = replay(trace, Machine(table), automatic(table)).stats
@@ -265,6 +277,7 @@ def test_room_is_respected() -> None:
 
 @every_machine
 @pytest.mark.parametrize("row_counts", [(1,), (1, 2, 3), (1, 2, 3, 6)])
+@pytest.mark.slow
 def test_only_allowed_row_counts_are_verified(
     table: CostTable, row_counts: tuple[int, ...]
 ) -> None:

@@ -273,6 +273,7 @@ def test_is_measured_again_when_how_we_compute_or_measure_has_changed(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no json", "[" * 200_000])
+@pytest.mark.slow
 def test_a_damaged_cache_is_measured_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -322,6 +323,7 @@ ROWS = [0.01] * N_MAX
         {"depth": 1},
     ],
 )
+@pytest.mark.slow
 def test_an_entry_that_is_no_table_is_measured_anew_and_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
@@ -340,6 +342,7 @@ def test_an_entry_that_is_no_table_is_measured_anew_and_replaced(
 
 
 @pytest.mark.parametrize("entry", ["null", "5", '"slow"', "[]", "{}", "[" * 600 + "]" * 600])
+@pytest.mark.slow
 def test_what_is_no_entry_is_measured_anew_and_swept_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:

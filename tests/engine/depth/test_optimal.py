@@ -12,6 +12,8 @@ from tests.engine.depth.machines import TABLES
 from tests.engine.depth.optimal import Heads, best_rate, rates, without_switches
 from tests.engine.depth.simulation import Machine, replay
 
+pytestmark = pytest.mark.slow
+
 every_machine = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 
 

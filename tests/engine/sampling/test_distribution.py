@@ -32,6 +32,8 @@ from tests.engine.sampling.test_penalties import llama_cpp
 from tests.engine.sampling.test_sampler import reference
 from tests.engine.scripted import ScriptedDrafter, ScriptedTarget, TableDrafter
 
+pytestmark = pytest.mark.slow
+
 N_IDS = 6
 N = 1500
 LENGTH = 4  # of the stretches counted: the ids that the next one depends on, and what follows

@@ -22,6 +22,8 @@ from mtp_cli.engine.types import Floats, Ids, Row
 from tests.engine.sampling.test_distribution import HEADS, LEAST, MOST, TARGET, N, run, surprise
 from tests.engine.scripted import TableDrafter
 
+pytestmark = pytest.mark.slow
+
 PENALISED = Sampling(
     temperature=1.0,
     top_k=5,

@@ -46,6 +46,7 @@ def reference(logits: Floats, sampling: Sampling) -> dict[int, float]:
 @pytest.mark.parametrize("top_k", [0, 1, 7, 40, 1000, 5000])
 @pytest.mark.parametrize("top_p", [0.0, 0.4, 0.95, 1.0])
 @pytest.mark.parametrize("min_p", [0.0, 0.05, 0.5])
+@pytest.mark.slow
 def test_the_truncated_distribution(
     temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
@@ -107,6 +108,7 @@ def test_choices_come_as_often_as_they_are_likely() -> None:
     assert _chi_squared(counts, reference(logits, sampling), n) < 20  # 4 degrees: one in 2000
 
 
+@pytest.mark.slow
 def test_drafted_choices_come_as_often_as_the_plain_ones() -> None:
     """Triples of tokens under a drafter that always proposes the same ones, right or wrong: what
     is accepted and what replaces the rejected together have the model's own distribution."""
