@@ -16,7 +16,7 @@ import mtp_cli
 
 PACKAGE = Path(mtp_cli.__file__).parent
 NEED_NOTHING = (
-    *("types", "stats", "generate", "native.compiled"),
+    *("types", "tuning", "stats", "generate", "native.compiled"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
     *("drafters.base", "drafters.independent", "drafters.mtp", "drafters.ngram"),
     "drafters.shared_kv",
@@ -24,7 +24,7 @@ NEED_NOTHING = (
     *("sampling.settings", "sampling.truncation", "sampling.verify"),
 )
 # In the order of the flow: a room imports only from itself and from rooms before it.
-ROOMS = ("types", "stats", "native", "sampling", "backend", "files", "drafters", "depth")
+ROOMS = ("types", "tuning", "stats", "native", "sampling", "backend", "files", "drafters", "depth")
 LAST = ("generate", "engine")
 
 

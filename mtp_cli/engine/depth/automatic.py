@@ -27,30 +27,8 @@ from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.depth.survival import HeadAcceptance, MatchAcceptance
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.tuning import TUNING, Tuning
 from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH
-
-_N_FUTURES = 16  # sampled continuations that a decision to draft on looks at
-_N_SEEN = 64  # recent survival probabilities remembered for each position
-_N_ENOUGH = 8  # of them to judge a position by
-_REFRESH = 8  # rounds between two samples of them, after the first few
-_PRICE_ROUNDS = 32.0  # rounds over which the price of time is averaged
-_SWITCH_SHARE = 0.5  # of a switch that the round pays which makes it: the next may stay with it
-_MARGIN = 0.06  # by which verifying more must look better, for each plain round it takes longer
-_COMPARE_EVERY = 64  # rounds of drafting before a plain one
-_COMPARE_SOON = 4  # the same where costs are in doubt
-_FIRST_WAIT, _LONGEST_WAIT = 6, 128  # rounds without heads before they are tried again
-_N_OPENING = 3  # rounds at an answer's beginning that parked heads are asked in, if they are right
-_N_TRIED = 7  # ids copied at once until a copy stood: a longer one that fails costs more
-_ALLOWANCE = 0.006  # plain rounds that copies may lose each round
-_DEARER, _LOST_MOST = 0.04, 1.0  # what is added to that for each one lost of late, up to so many
-_DOUBT = 0.1
-_HEADS_FIRST, _HEADS_AGAIN = 0.4, 0.1  # plain rounds that heads may lose in the first answer, and
-_HEADS_EACH = 0.004  # when another begins, whatever they won before; and more each round
-_HEADS_SHARE, _HEADS_MOST = 0.3, 1.0  # and of what is being won; and at any one time
-_HEADS_LEAST = -0.5  # what a run of bad luck leaves them: good heads must not be out for long
-_N_LEARNED = 4  # ids of a copy to learn from: the ones after them say little more
-_HOPE = 0.05  # a copied id that is reached less often than this is left out
-_TYPICAL = 0.5  # survival taken for granted before anything was drafted
 
 
 @dataclass
@@ -128,6 +106,7 @@ class ExpectedValue:
 
     row_counts: how many rows may be verified together; any number unless told
     n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for
+    tuning:     constants, to be swept; those of `survival` are for what is learned of drafts
     """
 
     def __init__(
@@ -136,23 +115,27 @@ class ExpectedValue:
         row_counts: Collection[int] | None = None,
         *,
         n_drafted: int = MAX_DEPTH,
+        tuning: Tuning = TUNING,
     ) -> None:
         self._cost = cost
+        self._tuning = tuning.policy
         self._is_allowed = [
             row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
         ]
         self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
         self._n_drafted = min(n_drafted, MAX_DEPTH)
-        self._heads = HeadAcceptance()
-        self._matches = MatchAcceptance()
-        self._seen: list[deque[float]] = [deque(maxlen=_N_SEEN) for _ in range(self._n_drafted)]
+        self._heads = HeadAcceptance(tuning.survival)
+        self._matches = MatchAcceptance(tuning.survival)
+        self._seen: list[deque[float]] = [
+            deque(maxlen=self._tuning.n_seen) for _ in range(self._n_drafted)
+        ]
         self._random = random.Random(0)
         self._n_rounds = self._n_since_plain = 0
-        self._tokens = self._time = _PRICE_ROUNDS
-        self._wait, self._n_parked = _FIRST_WAIT, 0
+        self._tokens = self._time = self._tuning.price_rounds
+        self._wait, self._n_parked = self._tuning.first_wait, 0
         self._n_opening = 0
-        self._n_copied = _N_TRIED
-        self._heads_budget, self._deficit = _HEADS_FIRST, 0.0
+        self._n_copied = self._tuning.n_tried
+        self._heads_budget, self._deficit = self._tuning.heads_first, 0.0
         self._prospect = 0.0
         self._last_rows = 1
         self._is_resting, self._n_past = False, 0
@@ -160,9 +143,9 @@ class ExpectedValue:
     def open_answer(self) -> None:
         """Another text begins: what drafts were worth in the one before says little of it."""
         if self._n_rounds > 0:
-            self._heads_budget = min(self._heads_budget, _HEADS_AGAIN)
-        self._n_opening = _N_OPENING
-        self._n_copied = _N_TRIED
+            self._heads_budget = min(self._heads_budget, self._tuning.heads_again)
+        self._n_opening = self._tuning.n_opening
+        self._n_copied = self._tuning.n_tried
         self._last_rows = 1  # the prompt's last one
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
@@ -174,14 +157,14 @@ class ExpectedValue:
         n_rows = 1 + max(0, min(room, self._cost.n_max - 1, n_proposed))
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
-        switch_s = _SWITCH_SHARE * self._cost.switch_s()
+        switch_s = self._tuning.switch_share * self._cost.switch_s()
         self._round = _Round(
             n_past,
             n_waiting,
             match,
             plain_s=rows_s[0],
             price=price,
-            margin=_MARGIN + _DEARER * self._deficit,
+            margin=self._tuning.margin + self._tuning.dearer * self._deficit,
             costs=[
                 (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
                 if self._is_allowed[n - 1]
@@ -199,7 +182,7 @@ class ExpectedValue:
         for k, support in enumerate(match.support[:n_max]):
             survival.append(self._matches.predict(match.length + k, support))
             reached *= survival[-1]
-            if reached < _HOPE:
+            if reached < self._tuning.hope:
                 break
         return survival
 
@@ -210,8 +193,13 @@ class ExpectedValue:
         """
         if not self._has_heads:
             return True
-        is_due = self._n_parked + 1 >= self._wait or self._n_rounds % _REFRESH == 0
-        if is_due or self._n_opening > 0 or self._prospect > 0 or self._n_rounds < _REFRESH:
+        is_due = self._n_parked + 1 >= self._wait or self._n_rounds % self._tuning.refresh == 0
+        if (
+            is_due
+            or self._n_opening > 0
+            or self._prospect > 0
+            or self._n_rounds < self._tuning.refresh
+        ):
             return False
         self._n_parked += 1
         self._n_rounds += 1
@@ -221,7 +209,7 @@ class ExpectedValue:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
         if not self._has_heads or self._is_comparison_due():
             return False
-        if self._n_rounds < _REFRESH or self._n_rounds % _REFRESH == 0:
+        if self._n_rounds < self._tuning.refresh or self._n_rounds % self._tuning.refresh == 0:
             self._look_ahead()
         self._n_rounds += 1
         is_opening = self._n_opening > 0
@@ -229,15 +217,15 @@ class ExpectedValue:
         now = self._round
         short = self._cost.first_s(now.n_waiting) / now.plain_s - self._heads_budget
         gain = self._prospect - (now.best_part(now.copied)[0] - now.plain)
-        if gain > _DOUBT * max(0.0, short):
-            self._wait, self._n_parked = _FIRST_WAIT, 0
+        if gain > self._tuning.doubt * max(0.0, short):
+            self._wait, self._n_parked = self._tuning.first_wait, 0
             return True
         self._n_parked += 1
         if is_opening:
             return True
         if self._n_parked < self._wait or short > 0:
             return False
-        self._wait, self._n_parked = min(2 * self._wait, _LONGEST_WAIT), 0
+        self._wait, self._n_parked = min(2 * self._wait, self._tuning.longest_wait), 0
         return True
 
     def _look_ahead(self) -> None:
@@ -249,7 +237,7 @@ class ExpectedValue:
 
     def _is_comparison_due(self) -> bool:
         """Whether a plain round is due, lest its cost be forgotten where drafting always pays."""
-        wait = _COMPARE_SOON if self._cost.is_in_doubt() else _COMPARE_EVERY
+        wait = self._tuning.compare_soon if self._cost.is_in_doubt() else self._tuning.compare_every
         return self._n_since_plain >= wait
 
     def keep_going(self, draft: Draft) -> bool:
@@ -293,36 +281,40 @@ class ExpectedValue:
             reached *= survival
             tokens += reached
         spent, step = now.price_of(next_s), now.price_of(self._cost.step_s())
-        most, values = worth - spent, [worth] * _N_FUTURES
+        most, values = worth - spent, [worth] * self._tuning.n_futures
         for (gains, highest), cost in zip(self._gains(k), now.costs[k + 1 :], strict=False):
             surplus = tokens - cost
             if surplus + reached * highest <= worth:
                 spent += step
                 continue
             values = [max(v, surplus + reached * g) for v, g in zip(values, gains, strict=True)]
-            most = max(most, sum(values) / _N_FUTURES - spent)
+            most = max(most, sum(values) / self._tuning.n_futures - spent)
             if most > enough:
                 break
             spent += step
         return most
 
     def _sample_futures(self) -> None:
-        """Draw survival probabilities, (_N_FUTURES,) for each position.
+        """Draw survival probabilities, (n_futures,) for each position.
 
         A position seen too rarely is held to be like the one before it.
         """
         self._futures: list[list[float]] = []
         self._gains_from: dict[int, list[tuple[list[float], float]]] = {}
-        pool = [_TYPICAL]
+        pool = [self._tuning.typical]
         for seen in self._seen:
-            pool = list(seen) if len(seen) >= _N_ENOUGH else [*pool[-_N_ENOUGH:], *seen]
-            self._futures.append(self._random.choices(pool, k=_N_FUTURES))
+            pool = (
+                list(seen)
+                if len(seen) >= self._tuning.n_enough
+                else [*pool[-self._tuning.n_enough :], *seen]
+            )
+            self._futures.append(self._random.choices(pool, k=self._tuning.n_futures))
 
     def _gains(self, k: int) -> list[tuple[list[float], float]]:
-        """For each of _N_FUTURES, the tokens that 1, 2, ... ids after the k-th are expected to add
+        """For each of n_futures, the tokens that 1, 2, ... ids after the k-th are expected to add
         once that one is reached; and the most of them."""
         if k not in self._gains_from:
-            reached, gained = [1.0] * _N_FUTURES, [0.0] * _N_FUTURES
+            reached, gained = [1.0] * self._tuning.n_futures, [0.0] * self._tuning.n_futures
             self._gains_from[k] = gains = []
             for survival in self._futures[k:]:
                 reached = [r * s for r, s in zip(reached, survival, strict=True)]
@@ -380,14 +372,14 @@ class ExpectedValue:
         return self._cost.observe_verify(n_rows, n_past, seconds, switched=switched)
 
     def _earn(self, n_tokens: int, time: float) -> None:
-        lost = self._deficit - _ALLOWANCE - n_tokens + time
-        self._deficit = min(max(0.0, lost), _LOST_MOST)
-        kept = 1 - 1 / _PRICE_ROUNDS
+        lost = self._deficit - self._tuning.allowance - n_tokens + time
+        self._deficit = min(max(0.0, lost), self._tuning.lost_most)
+        kept = 1 - 1 / self._tuning.price_rounds
         self._tokens = kept * self._tokens + n_tokens
         self._time = kept * self._time + time
         won = max(0.0, self._tokens / self._time - 1)
-        budget = self._heads_budget + _HEADS_EACH + _HEADS_SHARE * won
-        self._heads_budget = max(_HEADS_LEAST, min(budget, _HEADS_MOST))
+        budget = self._heads_budget + self._tuning.heads_each + self._tuning.heads_share * won
+        self._heads_budget = max(self._tuning.heads_least, min(budget, self._tuning.heads_most))
 
     def _learn(self, chosen: Sequence[int]) -> None:
         """Proposals that what came can judge are judged, verified or not."""
@@ -399,10 +391,12 @@ class ExpectedValue:
         if now.draft.ids and now.draft.ids[0] != chosen[0]:
             self._n_opening = 0
         if now.draft.ids and len(chosen) > 1:
-            self._wait = self._n_parked = _FIRST_WAIT  # heads that pay are asked again at once
+            self._wait = self._n_parked = (
+                self._tuning.first_wait
+            )  # heads that pay are asked again at once
         if now.ids and now.ids == now.match.ids[: len(now.ids)]:
-            self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else _N_TRIED
-        copies = now.match.ids[:_N_LEARNED]
+            self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else self._tuning.n_tried
+        copies = now.match.ids[: self._tuning.n_learned]
         for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
             self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
             if copied != came:

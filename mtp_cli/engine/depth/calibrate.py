@@ -27,15 +27,11 @@ import platformdirs
 
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, Floats, TargetLike
 
-_BLOCK = 4
-_COUNTS = (*range(1, 10), 12, 16)  # row counts that are measured; others lie between
-_N_OFTEN, _RARELY = 5, 4  # row counts up to here decide most; others have every fourth pass
-_TARGET_S = 0.9  # for the row counts; each is measured once in any case, the first ones twice
-_LONG_S = 2.5  # a longer context is left out where its rows, read together, would take longer
-N_SHORT, N_LONG = 16, 272  # tokens of context; llama.cpp rounds what it reads up to 256s
-_N_REMEMBERED = 64
+_BLOCK = 4  # rows that kernels of ggml take at a time
+_TUNED = TUNING.calibration
 # Goes up when kernels we choose, or how they are measured, change: what was measured before, and
 # which row counts were seen to be exact, holds no more.
 _VERSION = 8
@@ -78,7 +74,7 @@ def calibrate(
 
 def _has_room(target: TargetLike, n_max: int) -> bool:
     """Whether the context is long enough to measure what its length costs."""
-    return target.n_ctx >= N_LONG + n_max
+    return target.n_ctx >= _TUNED.n_long + n_max
 
 
 class _TargetBench:
@@ -88,7 +84,7 @@ class _TargetBench:
         self._target = target
         self._clock = clock
         target.truncate(0)
-        self._prefix = _some_ids(N_SHORT)
+        self._prefix = _some_ids(_TUNED.n_short)
         self._rewind()
 
     def _rewind(self) -> None:
@@ -116,7 +112,7 @@ class _TargetBench:
         a tenth from one moment to the next. So every decode is compared with the single rows beside
         it. The most used counts are decoded twice in a row, for the second is like most.
         """
-        counts = [n for n in _COUNTS if n <= n_max]
+        counts = [n for n in _TUNED.counts if n <= n_max]
         ids = _some_ids(counts[-1])
         single = np.stack([self._target.decode([token]).logits[0].copy() for token in ids])
         self._rewind()
@@ -134,10 +130,10 @@ class _TargetBench:
         singles = [twice(1)[1]]
         switches: list[float] = []
         for n_passes in itertools.count():
-            if n_passes > 1 and self._clock() - started > _TARGET_S:
+            if n_passes > 1 and self._clock() - started > _TUNED.target_s:
                 break
             for n in counts[1:]:
-                if n_passes % _RARELY and n > _N_OFTEN:
+                if n_passes % _TUNED.rarely and n > _TUNED.n_often:
                     continue
                 switched_s, same_s = twice(n)
                 single_switched_s, single_s = twice(1)
@@ -151,11 +147,11 @@ class _TargetBench:
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
-        n_max, n_more = len(target_s), N_LONG - N_SHORT
-        is_affordable = n_more * target_s[-1] / n_max < _LONG_S
+        n_max, n_more = len(target_s), _TUNED.n_long - _TUNED.n_short
+        is_affordable = n_more * target_s[-1] / n_max < _TUNED.long_s
         if not is_affordable or not _has_room(self._target, n_max):
             return (0.0,) * n_max
-        self._prefix = _some_ids(N_LONG)
+        self._prefix = _some_ids(_TUNED.n_long)
         self._rewind()
         ends = []
         for n in (1, n_max):
@@ -184,7 +180,7 @@ def between(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tupl
     Kernels work on blocks of 4 rows, so that the first row of a block is dear and the others
     are cheap. How much of a block's cost its first row makes is taken from the block before.
     """
-    often = [s for n, s in zip(counts, seconds, strict=True) if n <= _N_OFTEN]
+    often = [s for n, s in zip(counts, seconds, strict=True) if n <= _TUNED.n_often]
     rarely = np.maximum(seconds[len(often) :], often[-1])
     parts = (np.minimum.accumulate(part[::-1])[::-1] for part in (np.array(often), rarely))
     known = dict(zip(counts, np.concatenate([*parts]).tolist(), strict=True))
@@ -255,7 +251,7 @@ def _remembered(facts: Sequence[object]) -> CostTable | None:
 def _remember(facts: Sequence[object], table: CostTable) -> None:
     """Best effort: without a cache the next start measures again."""
     tables = {**_read(), _key(facts): table}
-    kept = {key: dataclasses.asdict(tables[key]) for key in list(tables)[-_N_REMEMBERED:]}
+    kept = {key: dataclasses.asdict(tables[key]) for key in list(tables)[-_TUNED.n_remembered :]}
     path = _path()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,7 @@ import itertools
 import math
 from dataclasses import dataclass
 
-# Standard deviations of logarithms of seconds.
-_NOISE = 0.1  # of one observation
-_LEVEL_FIRST, _LEVEL_DRIFT = 0.3, 0.03  # of the level of all: at first, and gained each round
-_OFF_FIRST, _OFF_DRIFT = 0.1, 0.004  # of what is one row count's own
-_KEPT = 1 - 1 / 48  # of that, with each observation of others
-_EXPECTED, _EXPECTED_EVERY = 0.1, 4  # of what is as expected, only every fourth is learned from
-_STALL = 0.25  # an observation further off than this is not believed until the next one is too
+from mtp_cli.engine.tuning import TUNING, CostTuning
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,11 @@ class Correction:
     be avoided for ever.
     """
 
-    def __init__(self, n_shapes: int) -> None:
+    def __init__(self, n_shapes: int, tuning: CostTuning = TUNING.cost) -> None:
+        self._tuning = tuning
         self._index = {0: 0}  # of a shape in the state; the level stands for the first
         self._state = [0.0]
-        self._covariance = [[_LEVEL_FIRST**2]]
+        self._covariance = [[self._tuning.level_first**2]]
         self._n_observed = self._n_drifted = 0
         self._last_surprise = 0.0
         self._surprises = [0.0] * n_shapes
@@ -72,7 +67,7 @@ class Correction:
         surprise = math.log(max(ratio, 1e-6) / self.factors[shape])
         self._n_observed += 1
         self.is_in_doubt = self.is_in_doubt and shape > 0
-        if abs(surprise) < _EXPECTED and self._n_observed % _EXPECTED_EVERY:
+        if abs(surprise) < self._tuning.expected and self._n_observed % self._tuning.expected_every:
             return True
         own = self._place(shape)
         self._drift(own)
@@ -95,18 +90,18 @@ class Correction:
 
     def _drift(self, seen: int) -> None:
         """Let time pass since the last lesson: all become less certain, those not seen fade."""
-        self._covariance[0][0] += _LEVEL_DRIFT**2
-        kept = _KEPT ** (self._n_observed - self._n_drifted)
+        self._covariance[0][0] += self._tuning.level_drift**2
+        kept = self._tuning.kept ** (self._n_observed - self._n_drifted)
         self._n_drifted = self._n_observed
         for i in range(1, len(self._state)):
             if i == seen:
-                self._covariance[i][i] += _OFF_DRIFT**2
+                self._covariance[i][i] += self._tuning.own_drift**2
                 continue
             self._state[i] *= kept
             self._covariance[i] = [kept * c for c in self._covariance[i]]
             for row in self._covariance:
                 row[i] *= kept
-            self._covariance[i][i] += (1 - kept**2) * _OFF_FIRST**2
+            self._covariance[i][i] += (1 - kept**2) * self._tuning.own_first**2
 
     def _place(self, shape: int) -> int:
         """Where in the state a shape's own part is; 0 where it has none."""
@@ -116,7 +111,7 @@ class Correction:
             for row in self._covariance:
                 row.append(0.0)
             self._covariance.append([0.0] * len(self._state))
-            self._covariance[-1][-1] = _OFF_FIRST**2
+            self._covariance[-1][-1] = self._tuning.own_first**2
         return self._index[shape]
 
     def _shared(self, own: int) -> list[float]:
@@ -128,13 +123,13 @@ class Correction:
 
     def _variance(self, own: int, shared: list[float]) -> float:
         """Of an observation."""
-        return shared[0] + (shared[own] if own else 0.0) + _NOISE**2
+        return shared[0] + (shared[own] if own else 0.0) + self._tuning.noise**2
 
     def _is_stall(self, shape: int, own: int, surprise: float) -> bool:
         """Whether to leave an observation out; when it is the second such one, opens the mind."""
         before, same_before = self._last_surprise, self._surprises[shape]
         self._last_surprise = self._surprises[shape] = 0.0
-        if surprise**2 <= max(_STALL**2, 4 * self._variance(own, self._shared(own))):
+        if surprise**2 <= max(self._tuning.stall**2, 4 * self._variance(own, self._shared(own))):
             return False
         self._last_surprise = self._surprises[shape] = surprise
         is_first = max(before * surprise, same_before * surprise) <= 0
@@ -155,11 +150,11 @@ class Correction:
 class CostModel:
     """Predicts the seconds of a round's parts."""
 
-    def __init__(self, table: CostTable) -> None:
+    def __init__(self, table: CostTable, tuning: CostTuning = TUNING.cost) -> None:
         self.table = table
         self.n_max = len(table.target_s)
-        self._target = Correction(self.n_max)
-        self._head = Correction(1)
+        self._target = Correction(self.n_max, tuning)
+        self._head = Correction(1, tuning)
 
     def verify_s(self, n_rows: int, n_past: int) -> float:
         """A target decode of n_rows after another of as many, and choosing from them."""

@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import math
 
-Weights = tuple[float, float, float]
-
-_DRIFT = 0.001  # variance the weight of the constant feature gains with each label
-_CAUTION = 0.5  # standard deviations of its log-odds taken off an estimate
-_LEAST, _MOST = 0.005, 0.995
-_SUPPORT = {1: 0.55, 0: 0.0, -1: -1.0}  # a place before that went on otherwise says more
+from mtp_cli.engine.tuning import TUNING, SurvivalTuning, Weights
 
 
 def log_odds(probability: float) -> float:
@@ -32,7 +27,10 @@ class Logistic:
     weights, variances: the prior of a constant's weight, of x's and of y's, independent
     """
 
-    def __init__(self, weights: Weights, variances: Weights) -> None:
+    def __init__(
+        self, weights: Weights, variances: Weights, tuning: SurvivalTuning = TUNING.survival
+    ) -> None:
+        self._tuning = tuning
         self._weights = weights
         of_one, of_x, of_y = variances
         # (1, 1), (1, x), (1, y), (x, x), (x, y), (y, y)
@@ -44,14 +42,14 @@ class Logistic:
         oo, ox, oy, xx, xy, yy = self._covariance
         variance = oo + x * (2 * ox + x * xx) + y * (2 * oy + 2 * x * xy + y * yy)
         deviation = math.sqrt(max(0.0, variance))
-        return _sigmoid(one + by_x * x + by_y * y - _CAUTION * deviation)
+        return self._probability(one + by_x * x + by_y * y - self._tuning.caution * deviation)
 
     def learn(self, x: float, y: float, survived: bool) -> None:
         one, by_x, by_y = self._weights
         oo, ox, oy, xx, xy, yy = self._covariance
-        predicted = _sigmoid(one + by_x * x + by_y * y)
+        predicted = self._probability(one + by_x * x + by_y * y)
         curvature = predicted * (1 - predicted)
-        oo += _DRIFT
+        oo += self._tuning.drift
         gain_one, gain_x, gain_y = oo + ox * x + oy * y, ox + xx * x + xy * y, oy + xy * x + yy * y
         scale = 1 / (1 + curvature * (gain_one + gain_x * x + gain_y * y))
         step, known = scale * (survived - predicted), scale * curvature
@@ -65,9 +63,9 @@ class Logistic:
             yy - known * gain_y * gain_y,
         )
 
-
-def _sigmoid(log_odds: float) -> float:
-    return min(max(1 / (1 + math.exp(-log_odds)), _LEAST), _MOST)
+    def _probability(self, log_odds: float) -> float:
+        probability = 1 / (1 + math.exp(-log_odds))
+        return min(max(probability, self._tuning.least), self._tuning.most)
 
 
 class HeadAcceptance:
@@ -77,8 +75,11 @@ class HeadAcceptance:
                number when it proposes another, 0 without a match
     """
 
-    def __init__(self) -> None:
-        self._positions = [Logistic((0.0, 0.85, 0.6), (0.3, 0.05, 0.05)) for _ in range(4)]
+    def __init__(self, tuning: SurvivalTuning = TUNING.survival) -> None:
+        self._positions = [
+            Logistic(tuning.head_weights, tuning.head_variances, tuning)
+            for _ in range(tuning.n_positions)
+        ]
 
     def predict(self, position: int, probability: float, agreement: int) -> float:
         return self._at(position).predict(log_odds(probability), _strength(agreement))
@@ -102,11 +103,12 @@ class MatchAcceptance:
     position of a draft.
     """
 
-    def __init__(self) -> None:
-        self._logistic = Logistic((-0.95, 0.85, 1.45), (0.4, 0.05, 0.2))
+    def __init__(self, tuning: SurvivalTuning = TUNING.survival) -> None:
+        self._support = tuning.support
+        self._logistic = Logistic(tuning.copy_weights, tuning.copy_variances, tuning)
 
     def predict(self, length: int, support: int) -> float:
-        return self._logistic.predict(math.log2(length), _SUPPORT[support])
+        return self._logistic.predict(math.log2(length), self._support[support])
 
     def learn(self, length: int, support: int, survived: bool) -> None:
-        self._logistic.learn(math.log2(length), _SUPPORT[support], survived)
+        self._logistic.learn(math.log2(length), self._support[support], survived)

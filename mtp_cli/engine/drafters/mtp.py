@@ -22,13 +22,13 @@ import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext
 from mtp_cli.head_file import DraftVocabulary
 
-N_WAITING = 32  # rows kept while nothing is drafted: more make drafts no better (benchmarks/LOG.md)
-N_FORGOTTEN = N_WAITING // 4  # of them at once, when one more comes
+N_WAITING, N_FORGOTTEN = TUNING.heads.n_waiting, TUNING.heads.n_forgotten
+N_CTX = TUNING.heads.n_ctx
 N_BATCH = N_WAITING + MAX_DEPTH + 1  # the most rows of one catch-up
-N_CTX = 512  # rows a head remembers: it drafts no better with more (benchmarks/LOG.md)
 
 
 class _Waiting:

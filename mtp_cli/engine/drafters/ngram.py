@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mtp_cli.engine.tuning import TUNING, CopyTuning
 from mtp_cli.engine.types import MAX_COPIED
-
-_SIZES = (12, 6, 3, 2)  # n-grams looked up, longest first; the last is the shortest match
-_LONGEST = 64  # how far back a match is followed to learn its length
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,8 @@ class Match:
 class NgramDrafter:
     """Follows the target's timeline by its ids alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, tuning: CopyTuning = TUNING.copies) -> None:
+        self._sizes, self._longest = tuning.sizes, tuning.longest
         self._ids: list[int] = []
         # n-gram -> the positions after its last occurrence that something follows and after the
         # one before, -1 when there is none
@@ -56,8 +55,8 @@ class NgramDrafter:
         if end == self._n_indexed:
             return
         self._n_indexed = end
-        after, last = self._after, tuple(self._ids[-_SIZES[0] :])
-        for size in _SIZES:
+        after, last = self._after, tuple(self._ids[-self._sizes[0] :])
+        for size in self._sizes:
             if size <= end:
                 key = last[-size:]
                 after[key] = (end, after[key][0] if key in after else -1)
@@ -66,8 +65,8 @@ class NgramDrafter:
         """At most `depth` ids to follow `newest`, from the place that matches longest."""
         depth = min(depth, MAX_COPIED)
         self._index_end()
-        recent = [*self._ids[-_LONGEST:], newest]
-        for size in _SIZES:
+        recent = [*self._ids[-self._longest :], newest]
+        for size in self._sizes:
             found = self._after.get(tuple(recent[-size:])) if size <= len(recent) else None
             if found is not None:
                 start, before = found

@@ -16,11 +16,9 @@ from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.sampling.truncation import Truncation
 from mtp_cli.engine.sampling.verify import up_to_end, verify_block
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, Ids
 
-# Draws are made at the temperature over this: a draft a little surer than the head accepts more
-# (benchmarks/LOG.md, "Acceptance rules").
-_SHARPNESS = 1.5
 _COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
 
 
@@ -44,7 +42,7 @@ class Sampler:
                 min_p=sampling.min_p,
                 temperature=sampling.temperature / sharpness,
             )
-            for sharpness in (1.0, _SHARPNESS)
+            for sharpness in (1.0, TUNING.draws.sharpness)
         )
         self._penalties = sampling.penalties
         self.n_before = self._penalties.n_before

@@ -14,6 +14,7 @@ from mtp_cli.engine.depth import calibrate
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, Rows
 from tests.engine.depth.machines import N_MAX, TABLES
 
@@ -136,7 +137,7 @@ def cached(bench: Bench, *facts: object) -> CostTable:
 def test_finds_the_machine_again(can_drop: bool) -> None:
     bench = Bench(can_drop=can_drop)
     found = calibrated(bench)
-    short = calibrate.N_SHORT
+    short = TUNING.calibration.n_short
     expected = [t + short * g for t, g in zip(TABLE.target_s, TABLE.growth_s, strict=True)]
     assert found.target_s[:9] == pytest.approx(expected[:9])
     assert found.target_s == pytest.approx(expected, rel=0.02)  # some lie between measured ones
