@@ -34,7 +34,7 @@ class Contender:
 class Record:
     """One answer. tokens: decoded ones, without that of the prompt's pass
 
-    drafted, accepted: ids that were verified, and how many of them stayed
+    verified, accepted: how many ids were, in all
     is_fork:           not the answer that the same tool gives without drafting
     """
 
@@ -44,7 +44,7 @@ class Record:
     setting: str
     tokens: int
     tokens_per_s: float
-    drafted: int
+    verified: int
     accepted: int
     is_fork: bool
 
@@ -64,8 +64,8 @@ def ours(engine: Engine, tool: str = OURS) -> list[Contender]:
             for _ in generation:
                 pass
             stats = generation.stats
-            drafted, accepted = sum(stats.drafted), sum(stats.accepted)
-            return Answer(generation.tokens, stats.tokens_per_s, drafted, accepted)
+            verified, accepted = sum(stats.verified), sum(stats.accepted)
+            return Answer(generation.tokens, stats.tokens_per_s, verified, accepted)
 
         return answer
 
@@ -112,7 +112,7 @@ def _record(
         setting,
         tokens=len(answer.tokens) - 1,
         tokens_per_s=answer.tokens_per_s,
-        drafted=answer.drafted,
+        verified=answer.verified,
         accepted=answer.accepted,
         is_fork=answer.tokens != plain.tokens,
     )

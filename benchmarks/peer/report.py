@@ -30,8 +30,8 @@ def speed_table(speeds: Speeds, model: str, records: list[Record]) -> Table:
 def accepted(records: list[Record], key: tuple[str, str]) -> str:
     """The share of verified draft ids that stayed."""
     found = [r for r in records if (r.tool, r.setting) == key]
-    n_drafted = sum(r.drafted for r in found)
-    return f"{sum(r.accepted for r in found) / n_drafted:.2f}" if n_drafted else ""
+    n_verified = sum(r.verified for r in found)
+    return f"{sum(r.accepted for r in found) / n_verified:.2f}" if n_verified else ""
 
 
 def bar_table(speeds: Speeds, model: str) -> Table:

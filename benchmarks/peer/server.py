@@ -30,7 +30,7 @@ class Answer:
 
     tokens: list[int]
     tokens_per_s: float
-    drafted: int
+    verified: int
     accepted: int
 
 
@@ -70,8 +70,8 @@ def parse_answer(body: Mapping[str, Any]) -> Answer:
     speed = timings.get("predicted_per_second")
     if not isinstance(speed, int | float):
         raise MtpError("llama-server's timings have no predicted_per_second")
-    drafted, accepted = (int(timings.get(key, 0)) for key in ("draft_n", "draft_n_accepted"))
-    return Answer(tokens, float(speed), drafted, accepted)
+    verified, accepted = (int(timings.get(key, 0)) for key in ("draft_n", "draft_n_accepted"))
+    return Answer(tokens, float(speed), verified, accepted)
 
 
 class Client:

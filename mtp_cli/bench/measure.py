@@ -59,7 +59,7 @@ class Record:
 
     tokens, seconds:   of decoding alone, without the prompt and the token it gives
     over_beside:       how many times the speed of the plain answer beside it
-    drafted, accepted: how often each draft position was verified, and accepted
+    verified, accepted: how often each draft position was verified, and accepted
     is_fork:           greedy, and not the answer that plain decoding gave
     """
 
@@ -71,7 +71,7 @@ class Record:
     seconds: float
     over_beside: float
     rounds: int
-    drafted: list[int]
+    verified: list[int]
     accepted: list[int]
     is_fork: bool
 
@@ -80,7 +80,7 @@ class Record:
         return self.tokens / self.seconds
 
     def to_json(self) -> dict[str, Any]:
-        """drafted, accepted: of verified ids, in all; by position in `by_position`."""
+        """verified, accepted: of verified ids, in all; by position in `by_position`."""
         return {
             "class": self.cls,
             "temperature": self.temperature,
@@ -90,9 +90,9 @@ class Record:
             "seconds": self.seconds,
             "over_beside": self.over_beside,
             "rounds": self.rounds,
-            "drafted": sum(self.drafted),
+            "verified": sum(self.verified),
             "accepted": sum(self.accepted),
-            "by_position": {"drafted": self.drafted, "accepted": self.accepted},
+            "by_position": {"verified": self.verified, "accepted": self.accepted},
             "is_fork": self.is_fork,
         }
 
@@ -218,7 +218,7 @@ class Bench:
                 seconds=stats.decode_s,
                 over_beside=stats.tokens_per_s / beside.stats.tokens_per_s,
                 rounds=stats.rounds,
-                drafted=stats.drafted,
+                verified=stats.verified,
                 accepted=stats.accepted,
                 is_fork=temperature == 0 and answer.tokens != beside.tokens,
             )

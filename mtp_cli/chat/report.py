@@ -25,9 +25,9 @@ def parts(stats: Stats, n_ctx: int) -> list[str]:
         f"prompt {stats.prompt_tokens}, {stats.cached_tokens} cached",
         f"answer {stats.completion_tokens}",
     ]
-    if any(stats.drafted):
+    if any(stats.verified):
         said.append(f"{stats.tokens_per_round:.2f} tokens/round")
-        said.append(f"accepted {' '.join(_rates(stats.drafted, stats.accepted))}")
+        said.append(f"accepted {' '.join(_rates(stats.verified, stats.accepted))}")
     if stats.exact:
         said.append("exact")
     n_used = stats.prompt_tokens + stats.completion_tokens
@@ -50,7 +50,7 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
         "decode_s": stats.decode_s,
         "tokens_per_s": stats.tokens_per_s,
         "rounds": stats.rounds,
-        "drafted": list(stats.drafted),
+        "verified": list(stats.verified),
         "accepted": list(stats.accepted),
         "exact": stats.exact,
         "model": str(files.model),
@@ -87,8 +87,8 @@ def _rows(last: Stats, history: Sequence[Stats]) -> list[tuple[str, tuple[str, s
         ("rounds", both("{:.0f}", lambda many: sum(s.rounds for s in many))),
         ("tokens/round", both("{:.2f}", _mean_per_round)),
     ]
-    newest = _counts(last.drafted, last.accepted)
-    all_ = _counts(_sums([s.drafted for s in history]), _sums([s.accepted for s in history]))
+    newest = _counts(last.verified, last.accepted)
+    all_ = _counts(_sums([s.verified for s in history]), _sums([s.accepted for s in history]))
     positions = enumerate(zip_longest(newest, all_, fillvalue=""), 1)
     return rows + [(f"accepted at {position}", both_) for position, both_ in positions]
 
@@ -107,13 +107,15 @@ def _sums(lists: Sequence[Sequence[int]]) -> list[int]:
     return [sum(column) for column in zip_longest(*lists, fillvalue=0)]
 
 
-def _rates(drafted: Sequence[int], accepted: Sequence[int]) -> list[str]:
-    return [f"{100 * n_ok / n:.0f}%" for n, n_ok in zip(drafted, accepted, strict=True) if n]
+def _rates(verified: Sequence[int], accepted: Sequence[int]) -> list[str]:
+    return [f"{100 * n_ok / n:.0f}%" for n, n_ok in zip(verified, accepted, strict=True) if n]
 
 
-def _counts(drafted: Sequence[int], accepted: Sequence[int]) -> list[str]:
+def _counts(verified: Sequence[int], accepted: Sequence[int]) -> list[str]:
     return [
-        f"{n_ok}/{n} {100 * n_ok / n:3.0f}%" for n, n_ok in zip(drafted, accepted, strict=True) if n
+        f"{n_ok}/{n} {100 * n_ok / n:3.0f}%"
+        for n, n_ok in zip(verified, accepted, strict=True)
+        if n
     ]
 
 

@@ -222,13 +222,13 @@ class Engine:
         if depth != "auto":
             return FixedDepth(min(depth, MAX_DEPTH), row_counts)
         # What is accepted differs between these, and what may be tried: each learns by itself.
-        kind = (sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
-        if kind not in self._automatic:
-            self._automatic[kind] = ExpectedValue(
+        situation = (sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
+        if situation not in self._automatic:
+            self._automatic[situation] = ExpectedValue(
                 self.costs(), row_counts, n_drafted=self._drafter.max_depth
             )
-        self._automatic[kind].open_answer()
-        return self._automatic[kind]
+        self._automatic[situation].open_answer()
+        return self._automatic[situation]
 
     def close(self) -> None:
         self._drafter.close()

@@ -153,12 +153,12 @@ class Generation:
         depth = self.policy.begin(room, n_past, self._drafter.n_waiting, match)
         draft = self._drafter.draft(newest, depth, self.policy.keep_going, self._propose)
         verified = self.policy.choose(draft)
-        drafted = self._clock()
+        decided = self._clock()
         rows = self._target.decode([newest, *verified])
         places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
         chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
-        self.policy.observe(chosen, Seconds(drafted - started, self._clock() - drafted))
+        self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
         # Nothing of the target's own comes after a drafted end.
         is_end_drafted = self._is_end(chosen[-1]) and chosen == verified[: len(chosen)]
         self.stats.count_round(len(verified), len(chosen) - (not is_end_drafted))

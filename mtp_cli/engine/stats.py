@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 class Stats:
     """What one answer cost.
 
-    drafted, accepted: how often each draft position was verified, and accepted
+    verified, accepted: how often each draft position was verified, and accepted
     exact:             only row counts that change no bit of the logits were verified
     """
 
@@ -19,7 +19,7 @@ class Stats:
     prefill_s: float = 0.0
     decode_s: float = 0.0
     rounds: int = 0
-    drafted: list[int] = field(default_factory=list)
+    verified: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     exact: bool = False
 
@@ -37,9 +37,9 @@ class Stats:
     def tokens_per_round(self) -> float:
         return (self.completion_tokens - 1) / self.rounds if self.rounds else 0.0
 
-    def count_round(self, n_drafted: int, n_accepted: int) -> None:
+    def count_round(self, n_verified: int, n_accepted: int) -> None:
         self.rounds += 1
-        for counts, n in ((self.drafted, n_drafted), (self.accepted, n_accepted)):
-            counts.extend([0] * (n_drafted - len(counts)))
+        for counts, n in ((self.verified, n_verified), (self.accepted, n_accepted)):
+            counts.extend([0] * (n_verified - len(counts)))
             for position in range(n):
                 counts[position] += 1

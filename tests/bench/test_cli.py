@@ -47,7 +47,7 @@ def test_measures_everything_that_was_asked_for(
         assert record["tokens"] == 11
         assert record["seconds"] > 0
         assert record["rounds"] + record["accepted"] == 11
-        assert sum(record["by_position"]["accepted"]) == record["accepted"] <= record["drafted"]
+        assert sum(record["by_position"]["accepted"]) == record["accepted"] <= record["verified"]
     for name in ("plain_tokens_per_s", "auto_over_plain", "auto_over_best_static"):
         assert set(found["summary"][name]) == {"chat", "editing", "geomean", "worst"}
     assert found["forks"] == {d: {"forks": 0, "answers": 4} for d in ("0", "2", "auto")}

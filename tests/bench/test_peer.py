@@ -86,7 +86,7 @@ def test_the_bar_has_every_line_of_it() -> None:
 def test_an_answer_is_parsed() -> None:
     timings = {"predicted_per_second": 12.5, "draft_n": 8, "draft_n_accepted": 3}
     assert parse_answer({"tokens": [1, 2], "timings": timings}) == Answer([1, 2], 12.5, 8, 3)
-    assert parse_answer({"tokens": [], "timings": {"predicted_per_second": 1}}).drafted == 0
+    assert parse_answer({"tokens": [], "timings": {"predicted_per_second": 1}}).verified == 0
 
 
 @pytest.mark.parametrize(

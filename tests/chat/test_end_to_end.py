@@ -33,7 +33,7 @@ KEYS = {
     "decode_s",
     "tokens_per_s",
     "rounds",
-    "drafted",
+    "verified",
     "accepted",
     "exact",
     "model",
@@ -77,7 +77,7 @@ def test_json_is_the_same_answer_with_its_numbers(
     assert said["completion_tokens"] == len(said["tokens"]) == 12
     assert said["cached_tokens"] == 0 < said["prompt_tokens"]
     assert said["tokens_per_s"] > 0
-    assert len(said["drafted"]) == len(said["accepted"])
+    assert len(said["verified"]) == len(said["accepted"])
     assert said["model"] == str(models.built_in_model())
     heads = models.built_in_heads()
     assert said["heads"] == (str(heads) if heads else None)
@@ -103,7 +103,7 @@ def test_depth_0_decodes_plainly_and_says_the_same(
 ) -> None:
     done = run("-n", "12", "--json", "--depth", "0", stdin="Write a haiku about rain\n")
     said = json.loads(done.stdout)
-    assert sum(said["drafted"]) == 0
+    assert sum(said["verified"]) == 0
     assert said["rounds"] == 11  # the first token comes out of the prompt's own pass
     assert said["text"].rstrip("\n") + "\n" == plain.stdout.decode()
 

@@ -72,7 +72,7 @@ def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
         "decode_s": 0.5,
         "tokens_per_s": 16.0,
         "rounds": 3,
-        "drafted": [3, 3],
+        "verified": [3, 3],
         "accepted": [2, 0],
         "exact": False,
         "model": "/models/tiny.gguf",

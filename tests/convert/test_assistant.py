@@ -75,7 +75,7 @@ def test_drafted_greedy_output_is_plain_output(trunk: str, converted: Convert) -
             for _ in run:
                 pass
             assert run.tokens == plain
-            assert len(run.stats.drafted) == depth
+            assert len(run.stats.verified) == depth
 
 
 def test_good_drafts_save_rounds(pair_that_agrees: Pair) -> None:
@@ -87,7 +87,7 @@ def test_good_drafts_save_rounds(pair_that_agrees: Pair) -> None:
             for _ in run:
                 pass
             assert run.tokens == plain
-            assert 0.2 < run.stats.accepted[0] / run.stats.drafted[0] < 1
+            assert 0.2 < run.stats.accepted[0] / run.stats.verified[0] < 1
 
 
 def test_turns_that_share_a_beginning(pair_that_agrees: Pair) -> None:

@@ -64,4 +64,4 @@ def generate(path: Path, depth: int) -> tuple[list[int], int]:
         run = engine.generate(PROMPT, Sampling(temperature=0.0), max_tokens=40, depth=depth)
         for _ in run:
             pass
-        return run.tokens, sum(run.stats.drafted)
+        return run.tokens, sum(run.stats.verified)

@@ -142,7 +142,7 @@ def drafts(model: Path, heads: Path | None) -> tuple[list[int], list[int], list[
         run = engine.generate(PROMPT, Sampling(temperature=0.0), max_tokens=30, depth=3)
         for _ in run:
             pass
-        return run.tokens, run.stats.drafted, run.stats.accepted
+        return run.tokens, run.stats.verified, run.stats.accepted
 
 
 def test_extracting_in_another_format(converted: Convert, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_check_warns_of_heads_that_accept_too_little(
 def test_check_sees_equal_output_and_heads_that_know_nothing(trunk: Path, tmp_path: Path) -> None:
     trial = try_heads(trunk, write_head_file(tmp_path / "heads.gguf", trunk), n_tokens=30)
     assert trial.n_differing == 0
-    assert trial.drafted[0] > 100
+    assert trial.verified[0] > 100
     lines = "\n".join(trial.lines([]))
     assert "equals plain output: 5 of 5" in lines
     assert "look mis-loaded" in lines

@@ -169,8 +169,8 @@ def test_drafted_greedy_output_is_plain_output(outtype: str, gloeckle_files: Mak
             run = engine.generate(PROMPT, GREEDY, max_tokens=40, depth=depth)
             list(run)
             assert run.tokens == plain.tokens
-            assert len(run.stats.drafted) == min(depth, 3)
-            assert run.stats.drafted[0] >= 20
+            assert len(run.stats.verified) == min(depth, 3)
+            assert run.stats.verified[0] >= 20
 
 
 def test_what_heads_draft_is_accepted_where_it_is_right(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_heads_draft_is_accepted_where_it_is_right(tmp_path: Path) -> None:
         run = engine.generate(PROMPT, GREEDY, max_tokens=41, depth=8)
         list(run)
     assert run.tokens == [100] * 41
-    assert run.stats.accepted == run.stats.drafted == [10] * 3
+    assert run.stats.accepted == run.stats.verified == [10] * 3
 
 
 def test_safetensors_saved_from_it_convert_alike(gloeckle_files: MakeFiles, tmp_path: Path) -> None:

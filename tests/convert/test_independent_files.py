@@ -103,7 +103,7 @@ def test_trimmed_heads_draft_the_ids_they_kept(gloeckle_files: MakeFiles, tmp_pa
             runs.append(engine.generate(PROMPT, GREEDY, max_tokens=30, depth=depth))
             list(runs[-1])
     assert runs[0].tokens == runs[1].tokens
-    assert runs[1].stats.drafted[0] > 10
+    assert runs[1].stats.verified[0] > 10
 
 
 def test_heads_of_another_model_are_refused(

@@ -84,7 +84,7 @@ def test_exact_answers_keep_to_the_exact_row_counts(engine: Engine) -> None:
     ids = prompt(engine)
     stats = answer(engine, ids, 8, exact=True).stats
     assert stats.exact
-    assert len(stats.drafted) == max(n for n in exact if n <= 1 + MAX_DEPTH) - 1
+    assert len(stats.verified) == max(n for n in exact if n <= 1 + MAX_DEPTH) - 1
 
 
 def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> None:

@@ -66,7 +66,7 @@ def test_a_rejected_draft_is_dropped_at_once() -> None:
     assert next(generation) == tuple(text(3)[1:])
     assert target.ids == PROMPT + text(2)
     assert target.log[-1] == ("truncate", 5)
-    assert generation.stats.drafted == [1, 1, 1]
+    assert generation.stats.verified == [1, 1, 1]
     assert generation.stats.accepted == [1, 0, 0]
 
 
@@ -283,7 +283,7 @@ def test_what_an_answer_cost() -> None:
     stats = generation.stats
     assert (stats.prompt_tokens, stats.cached_tokens, stats.completion_tokens) == (3, 0, 6)
     assert stats.rounds == 2  # 3 tokens of the first, 2 of the second; 1 of the prompt's pass
-    assert stats.drafted == [2, 1, 1]  # in the second, the answer had room for one
+    assert stats.verified == [2, 1, 1]  # in the second, the answer had room for one
     assert stats.accepted == [2, 1, 0]
     assert stats.tokens_per_round == 2.5
     assert stats.prefill_s > 0

@@ -103,7 +103,7 @@ def test_scripted_drafters_at_every_depth(
         assert finish(drafted) == plain, f"depth {depth}"
         assert target.ids == PROMPT + plain[:-1]
         if skill == "perfect":
-            assert drafted.stats.accepted == drafted.stats.drafted
+            assert drafted.stats.accepted == drafted.stats.verified
             assert drafted.stats.rounds == -(-(N_TOKENS - 1) // (depth + 1))
         assert any(drafted.stats.accepted) == (skill != "useless")
 
@@ -117,7 +117,7 @@ def test_heads_at_every_depth(headed: Engines, name: str) -> None:
     for depth in DEPTHS:
         drafted = engine.generate(PROMPT, GREEDY, max_tokens=N_TOKENS, depth=depth)
         assert finish(drafted) == plain, f"depth {depth}"
-        assert sum(drafted.stats.drafted) > N_TOKENS / 2, "the heads did not draft"
+        assert sum(drafted.stats.verified) > N_TOKENS / 2, "the heads did not draft"
 
 
 @pytest.mark.parametrize("name", HEADED)
@@ -179,7 +179,7 @@ def test_penalised_text_at_every_depth(headed: Engines, name: str) -> None:
     for depth in DEPTHS:
         drafted = engine.generate(PROMPT, PENALISED, max_tokens=N_TOKENS, depth=depth)
         assert finish(drafted) == plain, f"depth {depth}"
-        assert sum(drafted.stats.drafted) > N_TOKENS / 2, "the heads did not draft"
+        assert sum(drafted.stats.verified) > N_TOKENS / 2, "the heads did not draft"
 
 
 @pytest.mark.parametrize("name", HEADED)

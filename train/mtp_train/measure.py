@@ -106,7 +106,7 @@ PROMPTS: Mapping[str, tuple[str, ...]] = {
 class Acceptance:
     """Counts by draft position over a set of answers."""
 
-    drafted: list[int]
+    verified: list[int]
     accepted: list[int]
     n_tokens: int = 0
     rounds: int = 0
@@ -116,8 +116,8 @@ class Acceptance:
         return cls([0] * depth, [0] * depth)
 
     def add(self, other: Acceptance) -> None:
-        for k in range(len(self.drafted)):
-            self.drafted[k] += other.drafted[k]
+        for k in range(len(self.verified)):
+            self.verified[k] += other.verified[k]
             self.accepted[k] += other.accepted[k]
         self.n_tokens += other.n_tokens
         self.rounds += other.rounds
@@ -125,12 +125,12 @@ class Acceptance:
     @property
     def rates(self) -> list[float]:
         """Share of drafts accepted up to each position."""
-        return [a / max(d, 1) for a, d in zip(self.accepted, self.drafted, strict=True)]
+        return [a / max(d, 1) for a, d in zip(self.accepted, self.verified, strict=True)]
 
     @property
     def conditional(self) -> list[float]:
         """Acceptance at each position where the one before was accepted."""
-        before = [self.drafted[0], *self.accepted[:-1]]
+        before = [self.verified[0], *self.accepted[:-1]]
         return [a / max(b, 1) for a, b in zip(self.accepted, before, strict=True)]
 
     @property
@@ -175,9 +175,9 @@ def _answer(engine: Engine, prompt: list[int], depth: int, max_tokens: int) -> A
     for _ in generation:
         pass
     stats = generation.stats
-    padding = [0] * (depth - len(stats.drafted))
+    padding = [0] * (depth - len(stats.verified))
     return Acceptance(
-        stats.drafted + padding,
+        stats.verified + padding,
         stats.accepted + padding,
         stats.completion_tokens - 1,
         stats.rounds,

@@ -34,7 +34,7 @@ class Trial:
     """What drafting over the texts gave; counts by draft position."""
 
     drafter: str | None
-    drafted: list[int]
+    verified: list[int]
     accepted: list[int]
     n_differing: int
     n_texts: int
@@ -42,13 +42,13 @@ class Trial:
     @property
     def acceptance(self) -> list[float]:
         """Of the drafts made at each position, the share accepted."""
-        return [a / d if d else 0.0 for d, a in zip(self.drafted, self.accepted, strict=True)]
+        return [a / d if d else 0.0 for d, a in zip(self.verified, self.accepted, strict=True)]
 
     def lines(self, coarse: Sequence[str]) -> Iterator[str]:
         """A report; `coarse` names head tensors of fewer than eight bits."""
         yield f"drafter: {self.drafter}"
         for position, share in enumerate(self.acceptance):
-            yield f"position {position + 1}: {share:.3f} of {self.drafted[position]} accepted"
+            yield f"position {position + 1}: {share:.3f} of {self.verified[position]} accepted"
         same = self.n_texts - self.n_differing
         yield f"drafted greedy output equals plain output: {same} of {self.n_texts} texts"
         first = self.acceptance[0] if self.acceptance else 0.0
@@ -63,7 +63,7 @@ class Trial:
 
 def try_heads(model: Path, heads: Path | None, n_tokens: int = 48) -> Trial:
     """Draft and verify over the built-in texts, and decode them plainly for comparison."""
-    drafted, accepted = [0] * DEPTH, [0] * DEPTH
+    verified, accepted = [0] * DEPTH, [0] * DEPTH
     n_differing = 0
     with Engine.open(model, heads, n_ctx=N_CTX, n_gpu_layers=0) as engine:
         prompts = [prompt_ids(engine, text) for text in TEXTS]
@@ -76,11 +76,11 @@ def try_heads(model: Path, heads: Path | None, n_tokens: int = 48) -> Trial:
                 pass
             n_differing += plain.tokens != run.tokens
             for position, (d, a) in enumerate(
-                zip(run.stats.drafted, run.stats.accepted, strict=True)
+                zip(run.stats.verified, run.stats.accepted, strict=True)
             ):
-                drafted[position] += d
+                verified[position] += d
                 accepted[position] += a
-        return Trial(engine.drafter, drafted, accepted, n_differing, len(TEXTS))
+        return Trial(engine.drafter, verified, accepted, n_differing, len(TEXTS))
 
 
 def prompt_ids(engine: Engine, text: str) -> list[int]:

@@ -37,8 +37,8 @@ class _Round:
 
     costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens, with a part of the switch to
                them where the last round had another number
-    copied:    survival of each id of the match, given the ones before it
-    drafted:   survival of each drafted id, likewise
+    copy_survival: of each id of the match, given the ones before it
+    draft_survival: of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
     margin:    by which verifying more must look better, for each plain round it takes longer
     ids:       what is verified
@@ -51,9 +51,9 @@ class _Round:
     price: float
     margin: float
     costs: list[float]
-    copied: list[float]
+    copy_survival: list[float]
     draft: Draft = field(default_factory=Draft)
-    drafted: list[float] = field(default_factory=list)
+    draft_survival: list[float] = field(default_factory=list)
     agreement: list[int] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
 
@@ -90,12 +90,12 @@ class _Round:
 
     def copied_given_draft(self) -> list[float]:
         """What the drafted ids say of the copied ones: the same one, or at most the rest."""
-        survival = list(self.copied)
+        survival = list(self.copy_survival)
         for k, agreement in enumerate(self.agreement[: len(survival)]):
             if agreement > 0:
-                survival[k] = self.drafted[k]
+                survival[k] = self.draft_survival[k]
             elif agreement < 0:
-                survival[k] = min(survival[k], 1 - self.drafted[k])
+                survival[k] = min(survival[k], 1 - self.draft_survival[k])
         return survival
 
 
@@ -171,7 +171,7 @@ class ExpectedValue:
                 else math.inf
                 for n, seconds in enumerate(rows_s, 1)
             ],
-            copied=self._survival_of(match, min(n_rows - 1, self._n_copied)),
+            copy_survival=self._survival_of(match, min(n_rows - 1, self._n_copied)),
         )
         return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
 
@@ -216,7 +216,7 @@ class ExpectedValue:
         self._n_opening -= is_opening
         now = self._round
         short = self._cost.first_s(now.n_waiting) / now.plain_s - self._heads_budget
-        gain = self._prospect - (now.best_part(now.copied)[0] - now.plain)
+        gain = self._prospect - (now.best_part(now.copy_survival)[0] - now.plain)
         if gain > self._tuning.doubt * max(0.0, short):
             self._wait, self._n_parked = self._tuning.first_wait, 0
             return True
@@ -243,28 +243,28 @@ class ExpectedValue:
     def keep_going(self, draft: Draft) -> bool:
         now = self._round
         self._note(draft)
-        if len(now.drafted) >= min(len(now.costs) - 1, self._n_drafted):
+        if len(now.draft_survival) >= min(len(now.costs) - 1, self._n_drafted):
             return False
-        worth = now.best_part(now.drafted)[0]
-        if now.copied:
+        worth = now.best_part(now.draft_survival)[0]
+        if now.copy_survival:
             worth = max(worth, now.best_part(now.copied_given_draft())[0])
         return self._worth_of_more(worth, self._cost.step_s(), enough=worth) > worth
 
     def commit(self, prob: float) -> bool:
         """Where the next id is worth its row by itself, and no copy competes with it."""
-        now, k = self._round, len(self._round.drafted)
+        now, k = self._round, len(self._round.draft_survival)
         if now.match.ids:
             return False
-        return now.best_part([*now.drafted, self._heads.predict(k, prob, 0)])[1] == k + 1
+        return now.best_part([*now.draft_survival, self._heads.predict(k, prob, 0)])[1] == k + 1
 
     def _note(self, draft: Draft) -> None:
         """Take in what was drafted since the last look."""
         now = self._round
         now.draft = draft
-        for k in range(len(now.drafted), len(draft.ids)):
+        for k in range(len(now.draft_survival), len(draft.ids)):
             now.agreement.append(now.agreement_at(k))
-            now.drafted.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
-            self._seen[k].append(now.drafted[k])
+            now.draft_survival.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
+            self._seen[k].append(now.draft_survival[k])
 
     def _worth_of_more(self, worth: float, next_s: float, enough: float = math.inf) -> float:
         """What the round is worth if 1, 2, ... more ids are drafted and the best part verified.
@@ -275,9 +275,9 @@ class ExpectedValue:
         enough: a worth above this need not be the highest
         """
         now = self._round
-        k = len(now.drafted)
+        k = len(now.draft_survival)
         reached = tokens = 1.0
-        for survival in now.drafted:
+        for survival in now.draft_survival:
             reached *= survival
             tokens += reached
         spent, step = now.price_of(next_s), now.price_of(self._cost.step_s())
@@ -331,7 +331,7 @@ class ExpectedValue:
             return now.ids
         if self._is_comparison_due():
             return now.ids
-        worth, n_drafted = now.best_part(now.drafted)
+        worth, n_drafted = now.best_part(now.draft_survival)
         n_drafted = max(n_drafted, draft.n_committed)
         worth_copied, n_copied = now.best_part(now.copied_given_draft())
         if worth_copied > worth and not draft.drawn:

@@ -67,7 +67,7 @@ def calibrate(
     if drafter.max_depth > 0:
         hidden = bench.hidden(min(n_max, MAX_DEPTH + 1))
         if hidden is not None:
-            table = _with_heads(table, drafter, hidden, bench.between, clock)
+            table = _with_heads(table, drafter, hidden, bench.cool_caches, clock)
     target.truncate(0)
     return table
 
@@ -143,7 +143,7 @@ class _TargetBench:
         one_s = statistics.median_low(singles)
         rest_s = [one_s * statistics.median_low(ratios[n]) for n in counts[1:]]
         switch_s = max(0.0, statistics.median(switches))
-        return between(counts, [one_s, *rest_s], n_max), switch_s, tuple(sorted(exact))
+        return interpolated(counts, [one_s, *rest_s], n_max), switch_s, tuple(sorted(exact))
 
     def growth(self, target_s: Sequence[float]) -> tuple[float, ...]:
         """Seconds that each token of context adds to 1, 2, ... rows; zeros where unaffordable."""
@@ -164,13 +164,13 @@ class _TargetBench:
         rows = self._target.decode(_some_ids(n_rows))
         return None if rows.hidden is None else rows.hidden.copy()
 
-    def between(self) -> None:
+    def cool_caches(self) -> None:
         """What comes between two drafts: a decode, which leaves no cache warm for the heads."""
         self._rewind()
         self._target.decode(_some_ids(1))
 
 
-def between(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tuple[float, ...]:
+def interpolated(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tuple[float, ...]:
     """Seconds of 1 to n_max rows from those of some row counts.
 
     None is held to be dearer than a larger one. Most that seem so were disturbed when they were
@@ -199,7 +199,7 @@ def _with_heads(
     table: CostTable,
     drafter: Drafter,
     hidden: Floats,
-    between: Callable[[], None],
+    cool_caches: Callable[[], None],
     clock: Callable[[], float],
 ) -> CostTable:
     """Add the drafter's first step, its catch-up rows and its further steps."""
@@ -212,7 +212,7 @@ def _with_heads(
         drafter.observe(_some_ids(n_rows), position, hidden[:n_rows])
         position += n_rows
         n_waiting = drafter.n_waiting
-        between()
+        cool_caches()
         started = clock()
         drafter.draft(1, depth)
         return n_waiting, clock() - started

@@ -15,7 +15,7 @@ from mtp_cli.errors import MtpError
 
 TRUNK = "gemma4"
 # Whether a layer slides -> the suffix of its keys, and its place from the trunk's end.
-_KINDS = {True: ("_swa", 2), False: ("", 1)}
+_LAYERS = {True: ("_swa", 2), False: ("", 1)}
 
 
 def check(trunk: list[Header], heads: Header) -> None:
@@ -42,25 +42,25 @@ def _layer_facts(
     target: Header, heads: Header, layer: int, slides: bool
 ) -> list[tuple[str, int, int]]:
     """What one layer of the assistant expects of the layer it reads, and what it will find."""
-    kind = "sliding" if slides else "full"
-    suffix, from_end = _KINDS[slides]
+    attention = "sliding" if slides else "full"
+    suffix, from_end = _LAYERS[slides]
     place = target.n_trunk_layers - from_end
     pattern = _slides(target)
     if not 0 <= place < len(pattern) or pattern[place] != slides:
         where = "last layer" if from_end == 1 else "last layer but one"
         raise MtpError(
-            f"{heads.path}: this assistant reads {kind} attention in its trunk's {where}; "
+            f"{heads.path}: this assistant reads {attention} attention in its trunk's {where}; "
             f"{target.path.name} has another there"
         )
     first_shared = target.n_trunk_layers - target.number("attention.shared_kv_layers")
     read = min(place, first_shared - from_end)  # which layer's keys that one uses itself
-    of_heads = f"{kind} attention heads of width"
+    of_heads = f"{attention} attention heads of width"
     return [
         (of_heads, heads.number(f"attention.{part}{suffix}"),
          target.number(f"attention.{part}{suffix}"))
         for part in ("key_length", "value_length")
     ] + [
-        (f"{kind} key heads, in number,", _n_head_kv(heads, layer), _n_head_kv(target, read))
+        (f"{attention} key heads, in number,", _n_head_kv(heads, layer), _n_head_kv(target, read))
     ]  # fmt: skip
 
 

@@ -177,12 +177,12 @@ def _pairs(gguf: ctypes.CDLL, handle: int) -> dict[str, Any]:
     pairs: dict[str, Any] = {}
     for index in range(gguf.gguf_get_n_kv(handle)):
         key = gguf.gguf_get_key(handle, index).decode(errors="replace")
-        kind = gguf.gguf_get_kv_type(handle, index)
-        if kind == _STRING:
+        value_type = gguf.gguf_get_kv_type(handle, index)
+        if value_type == _STRING:
             pairs[key] = gguf.gguf_get_val_str(handle, index).decode(errors="replace")
-        elif kind in _SCALARS:
-            pairs[key] = _numbers(gguf.gguf_get_val_data(handle, index), kind, 1)[0].item()
-        elif kind == _ARRAY and gguf.gguf_get_arr_type(handle, index) in _SCALARS:
+        elif value_type in _SCALARS:
+            pairs[key] = _numbers(gguf.gguf_get_val_data(handle, index), value_type, 1)[0].item()
+        elif value_type == _ARRAY and gguf.gguf_get_arr_type(handle, index) in _SCALARS:
             pairs[key] = _numbers(
                 gguf.gguf_get_arr_data(handle, index),
                 gguf.gguf_get_arr_type(handle, index),
@@ -191,8 +191,8 @@ def _pairs(gguf: ctypes.CDLL, handle: int) -> dict[str, Any]:
     return pairs
 
 
-def _numbers(address: int, kind: int, n: int) -> npt.NDArray[Any]:
-    dtype = np.dtype(_SCALARS[kind])
+def _numbers(address: int, value_type: int, n: int) -> npt.NDArray[Any]:
+    dtype = np.dtype(_SCALARS[value_type])
     return np.frombuffer(ctypes.string_at(address, n * dtype.itemsize), dtype)
 
 

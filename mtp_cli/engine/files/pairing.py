@@ -31,7 +31,7 @@ class Pairing:
     vocabulary: the heads' own, None when it is the trunk's
     n_heads:    more than one are chained, one per draft step, unless they are independent
     shares_kv:  the file is an assistant, a model that reads the trunk's own keys and values
-    offsets:    where in the file each independent head begins; empty for heads of other kinds
+    offsets:    where in the file each independent head begins; empty for other heads
     """
 
     path: Path | None
@@ -46,8 +46,8 @@ class Pairing:
         if self.shares_kv and self.path is not None:
             return f"{self.path.name}, assistant that shares the model's KV"
         name = "in the model's file" if self.path is None else self.path.name
-        kind = "independent" if self.offsets else "chained"
-        count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {kind} heads"
+        how = "independent" if self.offsets else "chained"
+        count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {how} heads"
         ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
         return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
 

@@ -98,14 +98,14 @@ def examine(path: Path, trunk: Path | None = None) -> None:
     model = Model(path, no_alloc=True)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     is_head = gguf_header.is_head_file(shards[0])
-    kinds = [] if is_head else [False]
+    runs_heads = [] if is_head else [False]
     if not is_head:
         soundness.check_trunk(shards[0])
         model.check_text()
     if is_head or gguf_header.has_heads(shards):
         soundness.check_heads(shards)
-        kinds.append(True)
-    for mtp in kinds:
+        runs_heads.append(True)
+    for mtp in runs_heads:
         hidden = HiddenSource.NEXTN if mtp else HiddenSource.EMBD
         Context(
             model, n_ctx=256, n_batch=64, n_outputs=16, n_threads=1, hidden=hidden, mtp=mtp

@@ -29,7 +29,7 @@ Floats load(const float * x) {
     return v;
 }
 
-Floats larger(Floats a, Floats b) { return b > a ? b : a; }  // a where b is no number
+Floats larger(Floats a, Floats b) { return b > a ? b : a; }  // a where b is NaN
 
 float largest(Floats v) {
     float most = v[0];
@@ -49,7 +49,7 @@ Floats block_maxima(const float * x) {
     return larger(larger(a, b), larger(c, d));
 }
 
-// e^x for x <= 0, to 1e-5 of it, and at least 1e-38; no number for none.
+// e^x for x <= 0, to 1e-5 of it, and at least 1e-38; NaN for NaN.
 Floats exponential(Floats x) {
     const Floats least = Floats{} - 125.0f, shift = Floats{} + 12582912.0f;  // 1.5 * 2^23: rounds
     x *= 1.44269504f;
@@ -60,7 +60,7 @@ Floats exponential(Floats x) {
     p = p * f + 2.40226507e-1f;
     p = p * f + 6.93147181e-1f;
     p = p * f + 1.0f;
-    return (Floats)((Ints)p + ((Ints)shifted << 23));  // n is in the low bits; 0 where no number
+    return (Floats)((Ints)p + ((Ints)shifted << 23));  // n is in the low bits; 0 where NaN
 }
 
 struct Candidate {
@@ -145,7 +145,7 @@ int32_t fewest(const std::vector<Candidate> & found, double p) {
     return n;
 }
 
-// Whether it could: other k than 1 to MOST, a short row, or one that is not all numbers, is for
+// Whether it could: other k than 1 to MOST, a short row, or one with NaN, is for
 // others.
 bool truncate(const float * logits, int32_t n, const Truncation & by, Distribution & out) {
     const int32_t k = by.top_k;

@@ -39,5 +39,5 @@ class Propose(Protocol):
 
 
 def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
-    """The drafter's best id, and its probability; 0 from a row that is not all numbers."""
+    """The drafter's best id, and its probability; 0 from a row with NaN or infinity."""
     return Proposal(*best(logits))

@@ -82,7 +82,7 @@ class Sampler:
         """
         with self._penalties.on(logits, before, ids):
             best = likeliest(logits, ids)
-            # From a row that is no numbers nothing can be drawn: a bad guess, and no error.
+            # From a row with NaN nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best
             q = self._drafts.of(logits)

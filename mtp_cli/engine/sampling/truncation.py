@@ -29,8 +29,7 @@ _FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
 
 
 def best(logits: Floats) -> tuple[int, float]:
-    """The likeliest id of a row, (n,) float32, and its probability; that is 0 where not all are
-    numbers."""
+    """The likeliest id of a row, (n,) float32, and its probability; 0 where not all are finite."""
     library = _library()
     row = None if library is None else _row(logits)
     if row is None:
@@ -69,7 +68,7 @@ class Truncation:
     k, and min-p, like it, at logits that no temperature has touched. top_k 0 or less, top_p 1 and
     min_p 0 are off; temperature > 0.
 
-    All raise MtpError when the logits are no numbers.
+    All raise MtpError when the logits are NaN.
     """
 
     def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float) -> None:
@@ -174,7 +173,7 @@ def _top_k(logits: Floats, k: int) -> Indices:
     """The likeliest first."""
     ids = shortlist(logits, k)
     if not len(ids):
-        raise MtpError("the model gave logits that are no numbers; its file may be damaged")
+        raise MtpError("the model gave logits that are NaN; its file may be damaged")
     return ids[(-logits[ids]).argsort(kind="stable")[:k]]
 
 

@@ -94,7 +94,7 @@ def verify_block(
         surplus = float(excess.sum())
         if position == 0 or random() * (surplus + 1 - kept) < surplus:
             n_accepted, last = position, p.reweighted(excess)
-        kept = min(kept * p.prob_of(token) / q.prob_of(token), 1.0)  # no number keeps nothing
+        kept = min(kept * p.prob_of(token) / q.prob_of(token), 1.0)  # NaN keeps nothing
         if kept == 0:
             break
         p = candidates(rows[position + 1])

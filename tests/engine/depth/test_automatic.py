@@ -207,7 +207,7 @@ def test_one_stalled_round_flips_nothing(table: CostTable) -> None:
         return next(stalls, 1.0) if now > stalled_at else 1.0
 
     stalled = replay(trace, Machine(table, load), automatic(table)).stats
-    assert stalled.drafted == calm.drafted
+    assert stalled.verified == calm.verified
     assert stalled.rounds == calm.rounds
     assert stalled.decode_s > calm.decode_s + 40 * table.step_s
 
@@ -264,8 +264,8 @@ def test_a_staircase_is_climbed_to_the_edge_of_a_step() -> None:
     """4 rows cost what 2 cost, and 5 twice that: with good heads 4 rows are verified."""
     table = CostTable((1.0, 1.1, 1.1, 1.1, 4.4, 4.4, 4.4, 4.4, 4.4), (0.0,) * 9, 0.01, 0.0, 0.01)
     stats = replay(made_up(400, right=0.8), Machine(table), automatic(table)).stats
-    assert stats.drafted[2] > 0.95 * stats.drafted[0]
-    assert len(stats.drafted) == 3
+    assert stats.verified[2] > 0.95 * stats.verified[0]
+    assert len(stats.verified) == 3
 
 
 def test_room_is_respected() -> None:

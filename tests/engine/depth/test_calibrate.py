@@ -193,29 +193,29 @@ def test_a_single_row_is_plain_also_where_nothing_repeats_its_bits() -> None:
 def test_row_counts_between_measured_ones_climb_the_same_staircase() -> None:
     stairs = [1.0 + 2.0 * ((n - 1) // 4) + 0.1 * (n - 1) for n in range(1, 17)]
     counts = (*range(1, 10), 12, 16)
-    found = calibrate.between(counts, [stairs[n - 1] for n in counts], 16)
+    found = calibrate.interpolated(counts, [stairs[n - 1] for n in counts], 16)
     assert found == pytest.approx(stairs)
-    assert calibrate.between(range(1, 6), stairs[:5], 5) == pytest.approx(stairs[:5])
+    assert calibrate.interpolated(range(1, 6), stairs[:5], 5) == pytest.approx(stairs[:5])
 
 
 def test_no_count_between_costs_more_than_the_next_or_less_than_the_last() -> None:
     counts = (*range(1, 10), 12, 16)
     noisy = [1.0, 1.3, 1.2, 1.4, 1.1, 1.5, 1.6, 1.3, 1.2, 1.6, 1.9]
-    found = calibrate.between(counts, noisy, 16)
+    found = calibrate.interpolated(counts, noisy, 16)
     assert list(found) == sorted(found)
     assert found[15] == 1.9
 
 
 def test_a_disturbed_row_count_is_no_dearer_than_the_next() -> None:
     """Two and three rows of Q8_0 as measured once while another program ran."""
-    found = calibrate.between((1, 2, 3, 4, 5), [8.8, 28.3, 29.4, 20.7, 29.1], 5)
+    found = calibrate.interpolated((1, 2, 3, 4, 5), [8.8, 28.3, 29.4, 20.7, 29.1], 5)
     assert found == (8.8, 20.7, 20.7, 20.7, 29.1)
 
 
 def test_a_count_that_is_measured_once_makes_none_cheap_that_is_measured_often() -> None:
     """Six rows came out at 1.21 once, and three to five with them."""
     counts = (*range(1, 10), 12, 16)
-    found = calibrate.between(
+    found = calibrate.interpolated(
         counts, [1.0, 1.08, 1.3, 1.35, 1.6, 1.21, 1.9, 2.2, 2.3, 3.0, 3.8], 16
     )
     assert found[:9] == (1.0, 1.08, 1.3, 1.35, 1.6, 1.6, 1.9, 2.2, 2.3)

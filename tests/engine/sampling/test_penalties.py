@@ -180,7 +180,7 @@ def generated(
         max_tokens=N_TOKENS,
         sampler=Sampler(GREEDY),
     )
-    return finish(generation), generation.stats.drafted, generation.stats.accepted
+    return finish(generation), generation.stats.verified, generation.stats.accepted
 
 
 def test_the_text_depends_on_the_ids_just_before() -> None:
