@@ -26,7 +26,7 @@ from rich.table import Table
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.generate import Generation

@@ -31,7 +31,7 @@ from rich.progress import Progress
 import mtp_cli
 from mtp_cli import models
 from mtp_cli.bench.prompts import PROMPTS
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends

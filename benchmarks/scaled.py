@@ -35,7 +35,7 @@ from mtp_cli.bench import report
 from mtp_cli.bench.measure import Bench, Plan, Result, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError

@@ -25,7 +25,7 @@ from mtp_cli import models
 from mtp_cli.bench.measure import Plan, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.report import write_json
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.engine import physical_cores

@@ -21,7 +21,7 @@ from typing import Any
 from mtp_cli.bench.memory import peak_memory
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder, Trace
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.depth.policy import DepthPolicy
 

@@ -21,7 +21,8 @@ from mtp_cli.chat.terminal import (
     say,
     silent_keys,
 )
-from mtp_cli.conversation.session import Answer, Session, Settings
+from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
 
 if TYPE_CHECKING:

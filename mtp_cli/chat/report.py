@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TextIO
 
-from mtp_cli.conversation.session import Answer
+from mtp_cli.conversation.answer import Answer
 from mtp_cli.models import ModelFiles
 
 if TYPE_CHECKING:

@@ -2,62 +2,31 @@
 
 Owns the messages, and the bookkeeping that lets the engine reuse its cache between turns. Knows
 nothing of terminals, and of the engine only what the protocols here say.
-
-Two things need care. *Answers keep the ids they were generated with*: text that was answered is
-never tokenised again, since a tokeniser may split it otherwise, and the cache would be lost from
-there on. *Text is not control*: a message that spells a control token (`<|im_end|>`) reaches the
-model as those characters, so that no text, quoted or piped in, can end its own turn.
 """
 
 from __future__ import annotations
 
-import codecs
-import itertools
-import re
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from mtp_cli.conversation.answer import Answer, Generation
+from mtp_cli.conversation.prompt import PromptReader, Tokenizer
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.errors import MtpError
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
-    from mtp_cli.engine import Sampling, Stats
+    from mtp_cli.engine import Sampling
 
 Depth = int | Literal["auto"]
-FinishReason = Literal["stop", "length", "interrupted"]
-
-# Noncharacters, which no text may contain, around text that spells a control token.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_LITERAL = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
-_UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
-_REPLACE_MARKS = {ord(_OPEN): "\ufffd", ord(_CLOSE): "\ufffd"}
 
 
-class Generation(Protocol):
-    """An answer under way: each item is the ids that one round made final."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def finish_reason(self) -> FinishReason: ...
-    @property
-    def stats(self) -> Stats: ...
-    def __iter__(self) -> Iterator[Sequence[int]]: ...
-    def stop(self) -> None: ...
-
-
-class Engine(Protocol):
+class Engine(Tokenizer, Protocol):
     """What a conversation needs of an engine."""
 
     @property
     def n_ctx(self) -> int: ...
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
-    def piece(self, token: int, *, special: bool = False) -> bytes: ...
     def is_eog(self, token: int) -> bool: ...
-    def special_text(self, name: Literal["bos", "eos"]) -> str: ...
     def generate(
         self,
         prompt: Sequence[int],
@@ -83,73 +52,6 @@ class Settings:
     exact: bool = False
 
 
-class Answer:
-    """An answer as it comes: iterate over its text, in whole characters.
-
-    However the iteration ends, `text` is what was said, and the session has taken it up.
-    """
-
-    def __init__(
-        self,
-        generation: Generation,
-        piece: Callable[[int], bytes],
-        on_end: Callable[[Answer], None],
-    ) -> None:
-        self._generation = generation
-        self._piece = piece
-        self._on_end = on_end
-        self.text = ""
-
-    def __iter__(self) -> Generator[str, None, None]:
-        # A character cut off at the very end stays in the decoder: half of it is never shown.
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        try:
-            for ids in self._generation:
-                chunk = decoder.decode(b"".join(map(self._piece, ids)))
-                self.text += chunk
-                if chunk:
-                    yield chunk
-        finally:
-            self._on_end(self)
-
-    def stop(self) -> None:
-        """Let the round under way be the last; safe to call from a signal handler."""
-        self._generation.stop()
-
-    @property
-    def tokens(self) -> list[int]:
-        return list(self._generation.tokens)
-
-    @property
-    def finish_reason(self) -> FinishReason:
-        return self._generation.finish_reason
-
-    @property
-    def stats(self) -> Stats:
-        return self._generation.stats
-
-
-class _KnownText:
-    """The newest prompt and answer as text and as ids, and the cuts where the two correspond."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._ids: list[int] = []
-        self._cuts = [(0, 0)]
-
-    def extend(self, text: str, ids: Sequence[int]) -> None:
-        """Take up a longer text that begins with the known one; it ends in a new cut."""
-        self._text, self._ids = text, list(ids)
-        self._cuts.append((len(text), len(ids)))
-
-    def cut_to_prefix_of(self, text: str) -> tuple[int, list[int]]:
-        """Forget what `text` does not begin with; how much of it is known (characters, ids)."""
-        self._cuts = [cut for cut in self._cuts if text.startswith(self._text[: cut[0]])]
-        n_chars, n_ids = self._cuts[-1]
-        self._text, self._ids = self._text[:n_chars], self._ids[:n_ids]
-        return n_chars, list(self._ids)
-
-
 class Session:
     """One conversation with one engine.
 
@@ -164,12 +66,12 @@ class Session:
         self.raw = raw or source is None
         self.system = system
         self.messages: list[Message] = []
-        self._bos = engine.special_text("bos")
         self._template = None
         if source is not None and not raw:
-            self._template = ChatTemplate(source, bos=self._bos, eos=engine.special_text("eos"))
-        self._known = _KnownText()
-        self._guarded: dict[str, str] = {}
+            self._template = ChatTemplate(
+                source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
+            )
+        self._prompts = PromptReader(engine)
 
     @property
     def system(self) -> str | None:
@@ -203,7 +105,7 @@ class Session:
     def _answer(self, before: Sequence[Message], text: str, settings: Settings) -> Answer:
         asked = [*before, Message(role="user", content=text)]
         prompt_text = self._render(asked)
-        prompt = self._tokenize(prompt_text)
+        prompt = self._prompts.read(prompt_text)
         room = self._engine.n_ctx - len(prompt)
         if room < 1:
             raise MtpError(
@@ -224,7 +126,7 @@ class Session:
                 return
             self.messages = [*asked, Message(role="assistant", content=answer.text)]
             said = [token for token in answer.tokens if not self._engine.is_eog(token)]
-            self._known.extend(prompt_text + self._guard(answer.text), [*prompt, *said])
+            self._prompts.extend(prompt_text + self._guard(answer.text), [*prompt, *said])
 
         return Answer(generation, self._said, take_up)
 
@@ -242,56 +144,4 @@ class Session:
         )
 
     def _guard(self, text: str) -> str:
-        """Mark what spells control tokens in `text`, so that `_tokenize` takes it literally."""
-        if self._template is None:
-            return text
-        if text not in self._guarded:  # a message comes by again with every turn
-            self._guarded[text] = self._mark_control(text.translate(_REPLACE_MARKS))
-        return self._guarded[text]
-
-    def _mark_control(self, text: str) -> str:
-        spellings = self._control_spellings(text)
-        if not spellings:
-            return text
-        longest_first = sorted(map(re.escape, spellings), key=len, reverse=True)
-        parts = re.split(f"({'|'.join(longest_first)})", text)
-        # Cutting one spelling out may leave another whole, so what lies between is looked at again.
-        return "".join(
-            f"{_OPEN}{part}{_CLOSE}" if odd else self._mark_control(part)
-            for part, odd in zip(parts, itertools.cycle((False, True)), strict=False)
-        )
-
-    def _control_spellings(self, text: str) -> set[str]:
-        if not text:
-            return set()
-        parsed = self._engine.tokenize(text, add_special=False, parse_special=True)
-        if parsed == self._engine.tokenize(text, add_special=False, parse_special=False):
-            return set()
-        control = {token for token in parsed if not self._engine.piece(token)}
-        spelled = {
-            self._engine.piece(token, special=True).decode(errors="replace") for token in control
-        }
-        return {spelling for spelling in spelled if spelling}
-
-    def _tokenize(self, text: str) -> list[int]:
-        """The ids of a rendered prompt; known ids as far as a cut in the known text allows."""
-        n_chars, ids = self._known.cut_to_prefix_of(text)
-        # As llama.cpp does: BOS comes from the template or else, if wanted, from the tokeniser.
-        add_special = n_chars == 0 and not (self._bos and text.startswith(self._bos))
-        for i, part in enumerate(_LITERAL.split(text[n_chars:])):
-            ids += self._engine.tokenize(
-                part.translate(_UNMARK),
-                add_special=add_special and i == 0,
-                parse_special=i % 2 == 0,
-            )
-        return ids
-
-
-def prompt_ids(engine: Engine, text: str) -> list[int]:
-    """One user turn as the chat would put it, alone; as it is where there is no template."""
-    source = engine.metadata.get("tokenizer.chat_template")
-    if source is None:
-        return engine.tokenize(text, add_special=True, parse_special=True)
-    template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
-    rendered = template.render([Message(role="user", content=text)])
-    return engine.tokenize(rendered, add_special=False, parse_special=True)
+        return text if self._template is None else self._prompts.guard(text)

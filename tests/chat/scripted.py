@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from mtp_cli.conversation.session import Depth, FinishReason
+from mtp_cli.conversation.answer import FinishReason
+from mtp_cli.conversation.session import Depth
 from mtp_cli.engine import Sampling, Stats
 
 BOS, START, END = 256, 257, 258

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.bench.prompts import PROMPTS as BENCH
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.models import built_in_model

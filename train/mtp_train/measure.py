@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mtp_cli.bench import prompts as bench
-from mtp_cli.conversation.session import prompt_ids
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
 from mtp_train.corpus import prompt_key
 
