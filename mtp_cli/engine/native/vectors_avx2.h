@@ -1,0 +1,153 @@
+// The vector operations in AVX2: a vector holds one row of eight-bit sums, or 8 floats.
+#pragma once
+
+#include "vectors_shared.h"
+
+#include <cstddef>
+
+#define MTP_VECTORS "AVX2"
+
+using Ints = __m256i;
+using Floats = __m256;
+
+constexpr int PER_VECTOR = 1;
+constexpr int LANES = 8;
+constexpr int MOST_ROWS_BESIDE_GEMM = 16;
+constexpr bool HAS_UNSIGNED_DOT = false;
+
+inline Floats zeros() { return _mm256_setzero_ps(); }
+inline Floats first_of_pair(__m256 pairs, int pair) {
+    return _mm256_permutevar8x32_ps(pairs, _mm256_set1_epi32(2 * pair));
+}
+inline Floats all(float x) { return _mm256_set1_ps(x); }
+inline float first_lane(Floats x) { return _mm256_cvtss_f32(x); }
+inline Floats load(const float * x) { return _mm256_loadu_ps(x); }
+inline void store(float * out, Floats x) { _mm256_storeu_ps(out, x); }
+inline Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+inline Floats subtract(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+inline Floats multiply(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
+inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
+inline Floats widen_f16(const uint16_t * x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+}
+inline Floats widen_bf16(const uint16_t * x) {
+    const Ints wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+
+inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
+constexpr int HIGH_NIBBLE = 1;  // sums of sixteen bits have no room for more
+inline Ints nibbles(const uint8_t * x) {
+    const __m128i packed = _mm_loadu_si128((const __m128i *)x);
+    const Ints both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
+inline Ints dot(Ints weights, const int8_t * rows) {
+    const Ints pairs = _mm256_maddubs_epi16(weights, bytes(rows));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
+    return _mm256_add_epi32(start, dot(weights, rows));
+}
+// The same of signed weights
+inline Ints signed_dot(Ints weights, const int8_t * rows) {
+    const Ints pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(bytes(rows), weights));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+
+using Floats4 = __m128;
+inline Floats4 zeros4() { return _mm_setzero_ps(); }
+inline Floats4 load4(const float * x) { return _mm_loadu_ps(x); }
+inline Floats4 second_of_pairs(__m256 pairs) { return _mm256_castps256_ps128(seconds(pairs)); }
+inline Floats4 add(Floats4 a, Floats4 b) { return _mm_add_ps(a, b); }
+inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm_fmadd_ps(a, b, c); }
+inline Floats4 halves(Floats x) {
+    return add(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+}
+inline Floats4 sums4(const Floats x[4]) {
+    const auto quarters = [](Floats4 a, Floats4 b) {
+        return add(_mm_shuffle_ps(a, b, 0x44), _mm_shuffle_ps(a, b, 0xee));
+    };
+    const Floats4 ab = quarters(halves(x[0]), halves(x[1]));
+    const Floats4 cd = quarters(halves(x[2]), halves(x[3]));
+    return add(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+inline void store4(Floats4 x, float * out, size_t, int) { _mm_storeu_ps(out, x); }
+
+struct EightRows {
+    Ints low[4], high[4];  // of weight rows 0 to 3, 4 to 7, then the next eight bytes of each
+    explicit EightRows(const uint8_t * qs) {
+        const Ints sign = _mm256_set1_epi8((char)0x88), mask = _mm256_set1_epi8(15);
+        for (int i = 0; i < 4; ++i) {
+            const Ints packed = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)qs + i), sign);
+            low[i] = _mm256_and_si256(packed, mask);
+            high[i] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
+        }
+    }
+    Ints sums(const int8_t * row, const int32_t * start) const {
+        const auto part = [row](int i) {
+            int64_t eight;
+            __builtin_memcpy(&eight, row + 8 * i, 8);
+            return _mm256_set1_epi64x(eight);
+        };
+        const auto pairs = [&](int i) {  // at most 4 * 2 * 15 * 128: sixteen bits hold it
+            const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(0)),
+                                               _mm256_maddubs_epi16(low[i + 2], part(1)));
+            const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(2)),
+                                                _mm256_maddubs_epi16(high[i + 2], part(3)));
+            return _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1));
+        };
+        return _mm256_add_epi32(_mm256_hadd_epi32(pairs(0), pairs(1)), _mm256_set1_epi32(*start));
+    }
+};
+inline Floats weight_scales(const uint16_t * d) {
+    const Floats scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
+    return _mm256_permutevar8x32_ps(scales, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
+}
+inline Floats row_scales(const float * d) { return _mm256_broadcast_ss(d); }
+inline void store_eight(Floats x, float * out, size_t, int) {
+    const Ints order = _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0);
+    _mm256_storeu_ps(out, _mm256_permutevar8x32_ps(x, order));
+}
+
+inline float sum_lanes(__m128 x) {
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline float sum_bf16(const Floats x[4]) {
+    return sum_lanes(halves(add(add(x[0], x[2]), add(x[1], x[3]))));
+}
+inline float sum_f16(const Floats x[4]) {
+    const __m128 four = halves(add(add(x[0], x[2]), add(x[1], x[3])));
+    const __m128 two = _mm_hadd_ps(four, four);
+    return _mm_cvtss_f32(_mm_hadd_ps(two, two));
+}
+constexpr int N_SUMS_BF16 = 4, N_SUMS_F16 = 4;
+constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 2, HALVES_AT_ONCE = 4;
+
+inline float sum_lanes(Floats x) { return sum_lanes(halves(x)); }
+inline float max_lanes(Floats x) {
+    __m128 most = _mm_max_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+    most = _mm_max_ps(most, _mm_movehl_ps(most, most));
+    return _mm_cvtss_f32(_mm_max_ss(most, _mm_movehdup_ps(most)));
+}
+inline Floats sums_of_each(const Floats x[8]) {
+    const auto four = [](const Floats * x) {
+        return _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+    };
+    const Floats a = four(x), b = four(x + 4);
+    return add(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+inline Floats nearest(Floats x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+inline Floats times_power(Floats x, Floats exponent) {
+    const Ints bits = _mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127));
+    return multiply(x, _mm256_castsi256_ps(_mm256_slli_epi32(bits, 23)));
+}
+inline Floats zero_below(Floats x, float least, Floats then) {
+    return _mm256_and_ps(_mm256_cmp_ps(x, all(least), _CMP_GE_OQ), then);
+}

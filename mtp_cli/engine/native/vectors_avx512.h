@@ -1,0 +1,168 @@
+// The vector operations in AVX-512 with VNNI: a vector holds two rows of eight-bit sums, or 16 floats.
+#pragma once
+
+#include "vectors_shared.h"
+
+#include <climits>
+#include <cstddef>
+
+#define MTP_VECTORS "AVX-512"
+
+using Ints = __m512i;
+using Floats = __m512;
+
+constexpr int PER_VECTOR = 2;
+constexpr int LANES = 16;
+constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
+constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
+
+inline Floats zeros() { return _mm512_setzero_ps(); }
+inline Floats first_of_pair(__m256 pairs, int pair) {
+    return _mm512_permutexvar_ps(_mm512_set1_epi32(2 * pair), _mm512_castps256_ps512(pairs));
+}
+inline Floats all(float x) { return _mm512_set1_ps(x); }
+inline float first_lane(Floats x) { return _mm512_cvtss_f32(x); }
+inline Floats load(const float * x) { return _mm512_loadu_ps(x); }
+inline void store(float * out, Floats x) { _mm512_storeu_ps(out, x); }
+inline Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+inline Floats subtract(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
+inline Floats maximum(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
+inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
+inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
+inline Floats widen_f16(const uint16_t * x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
+}
+inline Floats widen_bf16(const uint16_t * x) {
+    const Ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+// 32 bytes, once for every row of a vector
+inline Ints bytes(const int8_t * x) {
+    return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
+}
+// The same plus 128, as unsigned bytes
+inline Ints offset_bytes(const int8_t * x) {
+    return _mm512_xor_si512(bytes(x), _mm512_set1_epi8((char)0x80));
+}
+// 16 low nibbles, then the 16 high ones times HIGH_NIBBLE
+constexpr int HIGH_NIBBLE = 16;
+inline Ints nibbles(const uint8_t * x) {
+    const Ints packed = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
+    const __m256i mask = _mm256_set_m128i(_mm_set1_epi8((char)0xf0), _mm_set1_epi8(0x0f));
+    return _mm512_and_si512(packed, _mm512_broadcast_i64x4(mask));
+}
+// start + products of unsigned weights and signed rows, four to a lane
+inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
+    return _mm512_dpbusd_epi32(start, weights, _mm512_loadu_si512(rows));
+}
+inline Ints dot(Ints weights, const int8_t * rows) {
+    return dot(_mm512_setzero_si512(), weights, rows);
+}
+inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
+
+// Four floats for each row of a vector
+using Floats4 = __m256;
+inline Floats4 zeros4() { return _mm256_setzero_ps(); }
+inline Floats4 load4(const float * x) { return _mm256_loadu_ps(x); }
+inline Floats4 second_of_pairs(__m256 pairs) { return seconds(pairs); }
+inline Floats4 add(Floats4 a, Floats4 b) { return _mm256_add_ps(a, b); }
+inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm256_fmadd_ps(a, b, c); }
+// The sums of each row's lanes, for four weight rows, in the order of ggml's hsum_float_8
+inline Floats4 sums4(const Floats x[4]) {
+    const auto halves = [](Floats a, Floats b) {
+        return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    const Floats ab = halves(x[0], x[1]), cd = halves(x[2], x[3]);
+    const Floats two = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const Floats one = add(two, _mm512_permute_ps(two, 0xb1));
+    const Ints order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 6, 12, 4, 10, 2, 8, 0);
+    return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+}
+// Each row's four, `stride` floats apart, for as many of a vector's rows as there are
+inline void store4(Floats4 x, float * out, size_t stride, int n_rows) {
+    _mm_storeu_ps(out, _mm256_castps256_ps128(x));
+    if (n_rows > 1) _mm_storeu_ps(out + stride, _mm256_extractf128_ps(x, 1));
+}
+
+// Eight weight rows that ggml has interleaved by eight bytes (its block_q4_0x8), a block of each
+struct EightRows {
+    Ints low[2], high[2];
+    explicit EightRows(const uint8_t * qs) {
+        const Ints sign = _mm512_set1_epi8((char)0x88), mask = _mm512_set1_epi8(15);
+        for (int i = 0; i < 2; ++i) {
+            const Ints packed = _mm512_xor_si512(_mm512_loadu_si512(qs + 64 * i), sign);
+            low[i] = _mm512_and_si512(packed, mask);
+            high[i] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+        }
+    }
+    // Sums for one row: two lanes to a weight row
+    Ints dot(const int8_t * row, int32_t start) const {
+        const auto part = [row](int i) {
+            int64_t eight;
+            __builtin_memcpy(&eight, row + 8 * i, 8);
+            return _mm512_set1_epi64(eight);
+        };
+        Ints sum = _mm512_set1_epi64((uint32_t)start);
+        sum = _mm512_dpbusd_epi32(sum, low[0], part(0));
+        sum = _mm512_dpbusd_epi32(sum, low[1], part(1));
+        sum = _mm512_dpbusd_epi32(sum, high[0], part(2));
+        return _mm512_dpbusd_epi32(sum, high[1], part(3));
+    }
+    // For both rows of a vector: weight rows 2i and 2i + 1 of each in the i-th quarter
+    Ints sums(const int8_t * rows, const int32_t * starts) const {
+        const Floats a = _mm512_castsi512_ps(dot(rows, starts[0]));
+        const Floats b = _mm512_castsi512_ps(dot(rows + 32, starts[1]));
+        return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88)),
+                                _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
+    }
+};
+inline Floats weight_scales(const uint16_t * d) {
+    const Ints order = _mm512_set_epi32(7, 6, 7, 6, 5, 4, 5, 4, 3, 2, 3, 2, 1, 0, 1, 0);
+    const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(scales));
+}
+inline Floats row_scales(const float * d) {
+    const __m128 both = _mm_castpd_ps(_mm_load_sd((const double *)d));
+    return _mm512_broadcast_f32x4(_mm_unpacklo_ps(both, both));
+}
+inline void store_eight(Floats x, float * out, size_t stride, int n) {
+    const Ints order = _mm512_set_epi32(15, 14, 11, 10, 7, 6, 3, 2, 13, 12, 9, 8, 5, 4, 1, 0);
+    const Floats sums = _mm512_permutexvar_ps(order, x);
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(sums));
+    if (n > 1) _mm256_storeu_ps(out + stride, _mm512_extractf32x8_ps(sums, 1));
+}
+
+// ggml_vec_dot_bf16's and ggml_vec_dot_f16's last additions
+inline float sum_bf16(const Floats x[2]) {
+    return (float)((double)_mm512_reduce_add_ps(x[0]) + (double)_mm512_reduce_add_ps(x[1]));
+}
+constexpr int N_SUMS_BF16 = 2, N_SUMS_F16 = 4;
+// With half-precision weights: weight rows and rows at a time, as there are registers for sums
+constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 1, HALVES_AT_ONCE = 6;
+inline float sum_f16(const Floats x[4]) {
+    return _mm512_reduce_add_ps(add(add(x[0], x[2]), add(x[1], x[3])));
+}
+
+inline float sum_lanes(Floats x) { return _mm512_reduce_add_ps(x); }
+inline float max_lanes(Floats x) { return _mm512_reduce_max_ps(x); }
+// The sum of each vector's lanes
+inline Floats sums_of_each(const Floats x[16]) {
+    const auto quarters = [](const Floats * x) {  // of four vectors
+        const auto pairs = [](Floats a, Floats b) {
+            return add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        };
+        const Floats ab = pairs(x[0], x[1]), cd = pairs(x[2], x[3]);
+        return add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    };
+    const auto halves = [](Floats a, Floats b) {
+        return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    };
+    return halves(halves(quarters(x), quarters(x + 4)), halves(quarters(x + 8), quarters(x + 12)));
+}
+inline Floats nearest(Floats x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); }
+inline Floats times_power(Floats x, Floats exponent) { return _mm512_scalef_ps(x, exponent); }
+inline Floats zero_below(Floats x, float least, Floats then) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(least), _CMP_GE_OQ), then);
+}
