@@ -25,7 +25,7 @@ fast: install
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard mtp_cli/engine/native/*)
+$(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard mtp_cli/engine/native/*.cpp mtp_cli/engine/native/*.h mtp_cli/engine/native/*/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 		|| { echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -18,7 +18,7 @@ setup(
         Extension(
             "mtp_cli.engine.native._compiled",
             sorted(glob.glob("mtp_cli/engine/native/*.cpp")),
-            depends=sorted(glob.glob("mtp_cli/engine/native/*.h")),
+            depends=sorted(glob.glob("mtp_cli/engine/native/**/*.h", recursive=True)),
             define_macros=[("MTP_SOURCES", f'"{DIGEST}"')],
             # What one row is added up by must not depend on how many are compiled beside it.
             extra_compile_args=[

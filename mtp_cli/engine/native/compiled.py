@@ -20,7 +20,7 @@ _SOURCES = Path(__file__).parent
 
 def sources_digest() -> str:
     """What tells the sources from others; empty where they were not installed."""
-    paths = sorted(path for path in _SOURCES.glob("*") if path.suffix in (".cpp", ".h"))
+    paths = sorted(path for path in _SOURCES.rglob("*") if path.suffix in (".cpp", ".h"))
     if not paths:
         return ""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()

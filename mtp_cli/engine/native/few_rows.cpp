@@ -2,7 +2,7 @@
 //
 // ggml multiplies a weight matrix by one row with kernels that read each weight once, and by a
 // handful of rows, as verifying a draft does, with ones that unpack it anew for every row or round
-// otherwise. With these (products.h) a row comes out the same to the bit whatever stands beside it,
+// otherwise. With these (formats/) a row comes out the same to the bit whatever stands beside it,
 // and the same as ggml's.
 //
 // Installed in front of ggml's CPU backend as an "extra buffer type", the way ggml's own repacked
@@ -19,7 +19,12 @@
 
 #ifdef MTP_VECTORS
 #include "attention.h"
-#include "products.h"
+#include "formats/bf16.h"
+#include "formats/f16.h"
+#include "formats/q4_0.h"
+#include "formats/q4_0x8.h"
+#include "formats/q4_1.h"
+#include "formats/q8_0.h"
 
 #ifdef __AVX512FP16__
 #define MTP_F16 ""  // ggml adds up in half precision there

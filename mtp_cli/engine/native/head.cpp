@@ -46,7 +46,7 @@ struct Functions {
 }  // namespace head
 
 #ifdef MTP_VECTORS
-#include "products.h"
+#include "formats/q8_0.h"
 
 namespace head {
 

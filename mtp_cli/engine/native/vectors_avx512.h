@@ -1,4 +1,5 @@
-// The vector operations in AVX-512 with VNNI: a vector holds two rows of eight-bit sums, or 16 floats.
+// The vector operations in AVX-512 with VNNI: a vector holds two rows of eight-bit sums, or 16
+// floats.
 #pragma once
 
 #include "vectors_shared.h"

@@ -1,0 +1,86 @@
+// The kernel of half-precision formats, whose rows ggml rounds to the weights' own format.
+#pragma once
+
+#include "../tiles.h"
+
+namespace {
+
+// out (P, C) = rows (P, K) times weights (C, K): for every STEP weights from i on, weight row c and
+// row p
+//
+//     sums[p][c][i / STEP % N_SUMS] += STEP products
+//
+// These are the sums of ggml's kernel in its order: it goes through K with N_SUMS vectors of sums
+// by turns, and adds them up at the end, for each format otherwise (Format::sum).
+//
+// Rows are half-precision numbers in their Units, too, and widened for every tile: as single-
+// precision ones, some rows would fill the nearest cache.
+//
+// A format has
+//   Wide, widen     STEP numbers as they are multiplied
+//   add_products    of STEP weights and STEP numbers of a row, to one vector of sums
+//   sum             of N_SUMS vectors
+//   ROW, COLUMNS    as kernels have
+template <class Format>
+struct Halves {
+    static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
+    static constexpr int BLOCK = 64, COLUMNS = Format::COLUMNS, SIDE_BY_SIDE = 1;
+    static constexpr int ROWS = 1, AT_ONCE = HALVES_AT_ONCE, MOST_ROWS = 16;
+    static constexpr abi::Type ROW = Format::ROW;
+
+    struct Block {
+        uint16_t x[BLOCK];
+    };
+    using Row = Block;
+    using Unit = Block;
+
+    static void pack(Unit & unit, int, const Row & row) { unit = row; }
+
+    template <int P>
+    static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
+                     const Ahead & ahead, float * out, size_t stride, int) {
+        const size_t length = (size_t)n_blocks * BLOCK;
+        const uint16_t * w = (const uint16_t *)weights;
+        Floats sums[P][COLUMNS][N_SUMS];
+        for (auto & row : sums) {
+            for (auto & column : row) std::fill_n(column, N_SUMS, zeros());
+        }
+        for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
+            for (int c = 0; c < COLUMNS; ++c)
+                prefetch((const char *)(w + c * length) + ahead.of(b), sizeof(Block));
+#pragma GCC unroll 8
+            for (int i = 0; i < BLOCK; i += STEP) {
+                typename Format::Wide rows[P];
+#pragma GCC unroll 6
+                for (int p = 0; p < P; ++p) rows[p] = Format::widen(units[p].x + i);
+#pragma GCC unroll 4
+                for (int c = 0; c < COLUMNS; ++c) {
+                    const auto x = Format::widen(w + c * length + i);
+#pragma GCC unroll 6
+                    for (int p = 0; p < P; ++p) {
+                        Floats & sum = sums[p][c][i / STEP % N_SUMS];
+                        sum = Format::add_products(x, rows[p], sum);
+                    }
+                }
+            }
+        }
+        for (int p = 0; p < P; ++p) {
+            for (int c = 0; c < COLUMNS; ++c) out[p * stride + c] = Format::sum(sums[p][c]);
+        }
+    }
+};
+
+// A format that is multiplied in single precision, a vector at a time. A product of two of its
+// numbers is exact there, so that ggml has the same bits whether it adds in the same instruction.
+template <abi::Type TYPE, int N, int C, Floats (*WIDEN)(const uint16_t *),
+          float (*SUM)(const Floats *)>
+struct InFloat32 {
+    using Wide = Floats;
+    static constexpr abi::Type ROW = TYPE;
+    static constexpr int STEP = LANES, N_SUMS = N, COLUMNS = C;
+    static Wide widen(const uint16_t * x) { return WIDEN(x); }
+    static Floats add_products(Wide a, Wide b, Floats sum) { return multiply_add(a, b, sum); }
+    static float sum(const Floats * x) { return SUM(x); }
+};
+
+}  // namespace

@@ -1,0 +1,155 @@
+// How a product is cut up, the same for every number format.
+//
+//     out (M, N) = rows (M, K) times weights (N, K)
+//
+//     K   weights of a weight row, in B blocks of Kernel::BLOCK
+//     N   weight rows: the columns of the result; C = Kernel::COLUMNS of them are a group
+//     M   rows: a draft's few or a prompt's many; R = Kernel::ROWS of them are a Unit
+//     P   Units whose sums have room in registers, at most Kernel::AT_ONCE
+//
+// A tile is what a kernel computes at a time: a group times P Units, through all of K. A weight is
+// read and unpacked once for the P * R rows of a tile. Rows lie as Units[B][M / R], so that a tile
+// reads weights and rows from front to back.
+//
+// Each kernel has
+//   BLOCK    how many weights of a row it takes at a time
+//   COLUMNS  how many weight rows it takes at a time; SIDE_BY_SIDE of them lie in one Block
+//   ROWS     how many rows one Unit holds; with more than MOST_ROWS, ggml's own kernels are faster
+//   AT_ONCE  the most Units whose sums have room in registers
+//   Unit     a block of ROWS rows, laid out for `tile`
+//   Row      a block of one row as ggml rounds it, to type ROW
+//   pack     a Row into its place in a Unit
+//   tile     COLUMNS weight rows times P Units of rows: out[row * stride + column]
+//
+// Knows nothing of formats, of threads, of ggml's tensors or of what the rows are.
+#pragma once
+
+#include "ggml_abi.h"
+#include "vectors.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace {
+
+// Weights are asked for so many bytes before they are read: the hardware's prefetching ends with
+// every page and row.
+constexpr int64_t AHEAD = 8192;
+
+constexpr int PANEL = 8;                        // Units that stay in the nearest cache
+constexpr int64_t WEIGHTS_AT_A_TIME = 1 << 18;  // bytes that stay in the next one, for other Units
+
+inline void prefetch(const void * from, size_t n_bytes) {
+    for (size_t i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+}
+
+// From a Block that is being read to the one that will be AHEAD bytes later, in bytes. The rows of
+// a group are read side by side, one Block of each, and after a group comes the next.
+struct Ahead {
+    int64_t within, beyond;  // of the groups it may be in, the nearer and the next one
+    int first_beyond;        // the first Block of a row for which it is that one
+
+    int64_t of(int block) const { return block < first_beyond ? within : beyond; }
+};
+
+// Some Units of rows times one group of weight rows
+template <class Kernel>
+void multiply_group(const char * weights, int n_blocks, const typename Kernel::Unit * units,
+                    int n_units, int first, int last, const Ahead & ahead, float * out,
+                    size_t stride, int n_rows) {
+    for (; first < last; first += Kernel::AT_ONCE) {
+        const int row = first * Kernel::ROWS, n = std::min(last - first, Kernel::AT_ONCE);
+        const auto run = [&](auto tile) {
+            tile(weights, n_blocks, units + first, n_units, ahead, out + row * stride, stride,
+                 n_rows - row);
+        };
+        if (n == 1) run(Kernel::template tile<1>);
+        if (n == 2) run(Kernel::template tile<2>);
+        if (n == 3) run(Kernel::template tile<3>);
+        if (n == 4) run(Kernel::template tile<4>);
+        if constexpr (Kernel::AT_ONCE > 4) {
+            if (n == 5) run(Kernel::template tile<5>);
+            if (n == 6) run(Kernel::template tile<6>);
+        }
+    }
+}
+
+template <class Kernel>
+int units_of(int64_t n_rows) {
+    return (int)((n_rows + Kernel::ROWS - 1) / Kernel::ROWS);
+}
+
+// COLUMNS weight rows of so many Blocks
+template <class Kernel>
+size_t group_bytes(int64_t n_blocks) {
+    return n_blocks * sizeof(typename Kernel::Block) * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
+}
+
+template <class Kernel>
+Ahead ahead_in(int64_t n_blocks) {
+    constexpr int64_t BLOCK = sizeof(typename Kernel::Block);
+    constexpr int64_t AT_A_TIME = BLOCK * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
+    const int64_t n_groups = AHEAD / AT_A_TIME / n_blocks, rest = AHEAD / AT_A_TIME % n_blocks;
+    const int64_t within = n_groups * group_bytes<Kernel>(n_blocks) + rest * BLOCK;
+    return {within, within + (int64_t)group_bytes<Kernel>(n_blocks) - n_blocks * BLOCK,
+            (int)(n_blocks - rest)};
+}
+
+// Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units
+template <class Kernel>
+void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
+               int n_rows, typename Kernel::Unit * units, int n_units, int from, int to) {
+    constexpr int AT_ONCE = 8;
+    typename Kernel::Row blocks[AT_ONCE] = {};
+    for (int row = 0; row < n_units * Kernel::ROWS; ++row) {
+        const bool is_there = row < n_rows;
+        if (!is_there) memset(blocks, 0, sizeof(blocks));
+        for (int first = from; first < to; first += AT_ONCE) {
+            const int n = std::min(AT_ONCE, to - first);
+            if (is_there)
+                round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
+            for (int i = 0; i < n; ++i) {
+                typename Kernel::Unit & unit =
+                    units[(size_t)(first + i) * n_units + row / Kernel::ROWS];
+                Kernel::pack(unit, row % Kernel::ROWS, blocks[i]);
+            }
+        }
+    }
+}
+
+// Groups `from` to `to` of COLUMNS weight rows times all rows: out[row * stride + column]
+template <class Kernel>
+void multiply_groups(const char * weights, int n_blocks, const typename Kernel::Unit * units,
+                     int n_units, int64_t from, int64_t to, float * out, size_t stride,
+                     int n_rows) {
+    const int64_t bytes = group_bytes<Kernel>(n_blocks);
+    const Ahead ahead = ahead_in<Kernel>(n_blocks);
+    const int64_t most =
+        n_units <= PANEL ? to - from : std::max<int64_t>(1, WEIGHTS_AT_A_TIME / bytes);
+    for (; from < to; from += most) {
+        for (int first = 0; first < n_units; first += PANEL) {
+            for (int64_t g = from; g < std::min(from + most, to); ++g) {
+                multiply_group<Kernel>(weights + g * bytes, n_blocks, units, n_units, first,
+                                       std::min(first + PANEL, n_units), ahead,
+                                       out + g * Kernel::COLUMNS, stride, n_rows);
+            }
+        }
+    }
+}
+
+// The part-th of n_parts of all `n_out` weight rows times all rows. The last one takes weight rows
+// that make no whole group together with some that it had before.
+template <class Kernel>
+void multiply_part(const char * weights, int n_blocks, int64_t n_out,
+                   const typename Kernel::Unit * units, int n_units, int64_t part, int64_t n_parts,
+                   float * out, size_t stride, int n_rows) {
+    const int64_t n_groups = n_out / Kernel::COLUMNS, end = n_groups * (part + 1) / n_parts;
+    multiply_groups<Kernel>(weights, n_blocks, units, n_units, n_groups * part / n_parts, end, out,
+                            stride, n_rows);
+    if (n_out % Kernel::COLUMNS == 0 || part < n_parts - 1) return;
+    const int64_t first = n_out - Kernel::COLUMNS;
+    multiply_groups<Kernel>(weights + first * (group_bytes<Kernel>(n_blocks) / Kernel::COLUMNS),
+                            n_blocks, units, n_units, 0, 1, out + first, stride, n_rows);
+}
+
+}  // namespace
