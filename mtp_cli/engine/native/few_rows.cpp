@@ -10,93 +10,19 @@
 // drafts or Python.
 
 #include "ggml_abi.h"
-
-#include <cstring>
-
-#if defined(__x86_64__)
 #include "vectors.h"
-#endif
 
 #ifdef MTP_VECTORS
 #include "attention.h"
-#include "formats/bf16.h"
-#include "formats/f16.h"
-#include "formats/q4_0.h"
-#include "formats/q4_0x8.h"
-#include "formats/q4_1.h"
-#include "formats/q8_0.h"
+#include "formats/table.h"
+#include "product.h"
 
-#ifdef __AVX512FP16__
-#define MTP_F16 ""  // ggml adds up in half precision there
-#else
-#define MTP_F16 ",f16"
-#endif
+#include <cstring>
+#include <string>
 
 namespace {
 
-abi::Ggml ggml;
 bool takes_products = true, takes_attention = true;
-
-template <class Kernel>
-size_t row_bytes(const abi::Tensor * weights) {
-    return group_bytes<Kernel>(weights->ne[0] / Kernel::BLOCK) / Kernel::COLUMNS;
-}
-
-template <class Kernel>
-size_t packed_size(const abi::Tensor * op) {
-    using Unit = typename Kernel::Unit;
-    return alignof(Unit) +
-           sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(op->src[1]->ne[1]);
-}
-
-template <class Kernel>
-void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
-    using Unit = typename Kernel::Unit;
-    const abi::Tensor *weights = op->src[0], *rows = op->src[1];
-    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
-    const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
-    const uintptr_t unaligned = (uintptr_t)params->wdata + alignof(Unit) - 1;
-    Unit * units = (Unit *)(unaligned - unaligned % alignof(Unit));
-
-    pack_rows<Kernel>(ggml.type_traits(Kernel::ROW)->from_float, (const float *)rows->data,
-                      rows->nb[1] / sizeof(float), n_rows, units, n, n_blocks * ith / nth,
-                      n_blocks * (ith + 1) / nth);
-    if (ith == 0) ggml.chunk_set(params->threadpool, nth);
-    ggml.barrier(params->threadpool);
-
-    // Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends
-    // with weights that were fetched for nothing, so that more of them cost more.
-    const int64_t n_chunks = nth == 1 ? 1 : 2 * nth;
-    for (int64_t chunk = ith; chunk < n_chunks; chunk = ggml.chunk_add(params->threadpool, 1)) {
-        multiply_part<Kernel>((const char *)weights->data, n_blocks, weights->ne[1], units, n,
-                              chunk, n_chunks, (float *)op->data, op->nb[1] / sizeof(float),
-                              n_rows);
-    }
-}
-
-template <class Kernel>
-class Product final : public abi::TensorTraits {
-public:
-    bool work_size(int, const abi::Tensor * op, size_t & size) override {
-        size = packed_size<Kernel>(op);
-        return true;
-    }
-    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
-        multiply_matrix<Kernel>(params, op);
-        return true;
-    }
-    static abi::TensorTraits * take(const abi::Tensor * op) {
-        static Product product;
-        const abi::Tensor * weights = op->src[0];
-        const bool is_whole =
-            weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::SIDE_BY_SIDE == 0;
-        const bool has_group = weights->ne[1] >= Kernel::COLUMNS;
-        const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
-        return is_whole && has_group && is_dense && op->src[1]->ne[1] <= Kernel::MOST_ROWS
-                   ? &product
-                   : nullptr;
-    }
-};
 
 bool is_matrix(const abi::Tensor * x) { return x->ne[2] == 1 && x->ne[3] == 1; }
 
@@ -133,29 +59,27 @@ private:
         if (rows->type != abi::F32 || op->type != abi::F32 || rows->nb[0] != sizeof(float))
             return nullptr;
         if (!is_matrix(weights) || !is_matrix(rows) || weights->view_src) return nullptr;
-        if (weights->extra) {  // in a layout of their own
-            const bool is_x8 = weights->type == abi::Q4_0 && weights->buffer &&
-                               !strcmp(ggml.buffer_name(weights->buffer), "CPU_REPACK");
-            return is_x8 ? Product<Q4_0x8>::take(op) : nullptr;
-        }
-        switch (weights->type) {
-            case abi::Q8_0:
-                return Product<Dots<Q8_0>>::take(op);
-            case abi::Q4_0:
-                return Product<Dots<Q4_0>>::take(op);
-            case abi::Q4_1:
-                return Product<Dots<Q4_1>>::take(op);
-            case abi::BF16:
-                return Product<Halves<BF16>>::take(op);
-#ifndef __AVX512FP16__
-            case abi::F16:
-                return Product<Halves<F16>>::take(op);
-#endif
-            default:
-                return nullptr;
-        }
+        if (weights->extra && !is_repacked(weights)) return nullptr;
+        const Layout layout = weights->extra ? Layout::REPACKED : Layout::PLAIN;
+        for (const Format & format : FORMATS<Product>)
+            if (format.type == weights->type && format.layout == layout) return format.take(op);
+        return nullptr;
+    }
+
+    static bool is_repacked(const abi::Tensor * weights) {
+        return weights->buffer && !strcmp(ggml.buffer_name(weights->buffer), "CPU_REPACK");
     }
 };
+
+std::string names_of_formats() {
+    std::string names, last;
+    for (const Format & format : FORMATS<Product>) {
+        if (format.name == last) continue;
+        last = format.name;
+        names += (names.empty() ? "" : ",") + last;
+    }
+    return names;
+}
 
 }  // namespace
 
@@ -177,7 +101,11 @@ extern "C" void mtp_enable(bool products, bool attention) {
 
 extern "C" const char * mtp_vectors() { return MTP_VECTORS; }
 
-extern "C" const char * mtp_formats() { return "q4_0,q4_1,q8_0,bf16" MTP_F16; }
+// The table's names, with commas between
+extern "C" const char * mtp_formats() {
+    static const std::string names = names_of_formats();
+    return names.c_str();
+}
 
 #else
 

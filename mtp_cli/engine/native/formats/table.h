@@ -1,0 +1,40 @@
+// The number formats that products are taken of, one row each.
+//
+// To add one, write its header and add a row (docs/add-a-format.md). Nothing else names a format:
+// whoever wants to know them asks `mtp_formats`.
+#pragma once
+
+#include "bf16.h"
+#include "f16.h"
+#include "q4_0.h"
+#include "q4_0x8.h"
+#include "q4_1.h"
+#include "q8_0.h"
+
+namespace {
+
+// How ggml holds a weight matrix in memory: as the file does, or as its buffer type "CPU_REPACK"
+enum class Layout { PLAIN, REPACKED };
+
+struct Format {
+    abi::Type type;
+    Layout layout;
+    const char * name;  // ggml's, in small letters
+    abi::TensorTraits * (*take)(const abi::Tensor * op);  // null: ggml's own kernel is to do it
+};
+
+// An Operator is what a kernel is used for, as Product of product.h. Rows of one name stand
+// together.
+template <template <class Kernel> class Operator>
+constexpr Format FORMATS[] = {
+    {abi::Q4_0, Layout::PLAIN, "q4_0", Operator<Dots<Q4_0>>::take},
+    {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<Q4_0x8>::take},
+    {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
+    {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
+    {abi::BF16, Layout::PLAIN, "bf16", Operator<Halves<BF16>>::take},
+#ifndef __AVX512FP16__  // where ggml adds up in half precision
+    {abi::F16, Layout::PLAIN, "f16", Operator<Halves<F16>>::take},
+#endif
+};
+
+}  // namespace

@@ -1,0 +1,73 @@
+// ggml's operator MUL_MAT: a weight matrix times rows, shared out among the threads of a decode.
+// Knows nothing of formats.
+#pragma once
+
+#include "ggml_abi.h"
+#include "tiles.h"
+
+namespace {
+
+abi::Ggml ggml;  // what of ggml is called; `mtp_install` fills it in
+
+template <class Kernel>
+size_t row_bytes(const abi::Tensor * weights) {
+    return group_bytes<Kernel>(weights->ne[0] / Kernel::BLOCK) / Kernel::COLUMNS;
+}
+
+template <class Kernel>
+size_t packed_size(const abi::Tensor * op) {
+    using Unit = typename Kernel::Unit;
+    return alignof(Unit) +
+           sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(op->src[1]->ne[1]);
+}
+
+template <class Kernel>
+void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
+    using Unit = typename Kernel::Unit;
+    const abi::Tensor *weights = op->src[0], *rows = op->src[1];
+    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
+    const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
+    const uintptr_t unaligned = (uintptr_t)params->wdata + alignof(Unit) - 1;
+    Unit * units = (Unit *)(unaligned - unaligned % alignof(Unit));
+
+    pack_rows<Kernel>(ggml.type_traits(Kernel::ROW)->from_float, (const float *)rows->data,
+                      rows->nb[1] / sizeof(float), n_rows, units, n, n_blocks * ith / nth,
+                      n_blocks * (ith + 1) / nth);
+    if (ith == 0) ggml.chunk_set(params->threadpool, nth);
+    ggml.barrier(params->threadpool);
+
+    // Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends
+    // with weights that were fetched for nothing, so that more of them cost more.
+    const int64_t n_chunks = nth == 1 ? 1 : 2 * nth;
+    for (int64_t chunk = ith; chunk < n_chunks; chunk = ggml.chunk_add(params->threadpool, 1)) {
+        multiply_part<Kernel>((const char *)weights->data, n_blocks, weights->ne[1], units, n,
+                              chunk, n_chunks, (float *)op->data, op->nb[1] / sizeof(float),
+                              n_rows);
+    }
+}
+
+template <class Kernel>
+class Product final : public abi::TensorTraits {
+public:
+    bool work_size(int, const abi::Tensor * op, size_t & size) override {
+        size = packed_size<Kernel>(op);
+        return true;
+    }
+    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
+        multiply_matrix<Kernel>(params, op);
+        return true;
+    }
+    static abi::TensorTraits * take(const abi::Tensor * op) {
+        static Product product;
+        const abi::Tensor * weights = op->src[0];
+        const bool is_whole =
+            weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::SIDE_BY_SIDE == 0;
+        const bool has_group = weights->ne[1] >= Kernel::COLUMNS;
+        const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
+        return is_whole && has_group && is_dense && op->src[1]->ne[1] <= Kernel::MOST_ROWS
+                   ? &product
+                   : nullptr;
+    }
+};
+
+}  // namespace
