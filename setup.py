@@ -5,26 +5,27 @@ processors than x86-64 it has no kernels. It is compiled for the machine it is i
 llama.cpp itself is.
 """
 
-import glob
+import os
 import runpy
 import sys
 
 from setuptools import Extension, setup
 
-DIGEST = runpy.run_path("mtp_cli/engine/native/compiled.py")["sources_digest"]()
+COMPILED = runpy.run_path("mtp_cli/engine/native/compiled.py")
+
+
+def sources(suffix: str) -> list[str]:
+    return [os.path.relpath(path) for path in COMPILED["sources"](suffix)]
+
 
 setup(
     ext_modules=[
         Extension(
             "mtp_cli.engine.native._compiled",
-            sorted(glob.glob("mtp_cli/engine/native/*.cpp")),
-            depends=sorted(glob.glob("mtp_cli/engine/native/**/*.h", recursive=True)),
-            define_macros=[("MTP_SOURCES", f'"{DIGEST}"')],
-            # What one row is added up by must not depend on how many are compiled beside it.
-            extra_compile_args=[
-                *("-O3", "-march=native", "-ffp-contract=off"),
-                *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
-            ],
+            sources(".cpp"),
+            depends=sources(".h"),
+            define_macros=[("MTP_SOURCES", f'"{COMPILED["sources_digest"]()}"')],
+            extra_compile_args=[*COMPILED["OPTIONS"], "-march=native"],
             optional=True,
         )
     ]

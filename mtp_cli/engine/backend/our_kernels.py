@@ -38,7 +38,7 @@ _CALLED = (  # in the order of `struct Ggml`
 @functools.cache
 def install() -> str | None:
     """Take the products of decodes from now on; the vectors they use, or None where they cannot."""
-    library = None if os.environ.get(_OFF) else _library()
+    library = None if os.environ.get(_OFF) else compiled.load()
     if library is None or not _fits(library):
         return None
     addresses = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
@@ -49,7 +49,7 @@ def install() -> str | None:
 
 def formats() -> tuple[str, ...]:
     """The number formats whose products they take, by llama.cpp's names; none without them."""
-    library = _library()
+    library = compiled.load()
     if library is None or install() is None:
         return ()
     return tuple(library.mtp_formats().decode().split(","))
@@ -60,22 +60,10 @@ def enable(*, products: bool = True, attention: bool = True) -> None:
 
     Raises RuntimeError where they were not installed.
     """
-    library = _library()
+    library = compiled.load()
     if library is None or install() is None:
         raise RuntimeError("the kernels for few rows are not installed here")
     library.mtp_enable(products, attention)
-
-
-@functools.cache
-def _library() -> Any:
-    library = compiled.load()
-    if library is None:
-        return None
-    library.mtp_vectors.restype = library.mtp_formats.restype = ctypes.c_char_p
-    library.mtp_tensor_bytes.restype = ctypes.c_size_t
-    library.mtp_install.argtypes, library.mtp_install.restype = [ctypes.c_void_p], None
-    library.mtp_enable.argtypes, library.mtp_enable.restype = [ctypes.c_bool] * 2, None
-    return library
 
 
 def _fits(library: Any) -> bool:

@@ -19,6 +19,7 @@ from mtp_cli.engine.backend.batch import floats_at
 from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.native import compiled
+from mtp_cli.engine.native.compiled import HeadShape
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
@@ -34,18 +35,7 @@ _ROPE_BASE = 10_000.0  # llama.cpp's, of files that say nothing
 _FULL = 1  # `mtp_head_decode`'s word for it
 
 
-class _Shape(ctypes.Structure):
-    """`head::Shape`"""
-
-    _fields_ = (
-        *((name, ctypes.c_int32) for name in ("n_embd", "n_head", "n_head_kv", "head_dim")),
-        *((name, ctypes.c_int32) for name in ("n_ff", "n_vocab", "n_ctx", "n_batch", "n_threads")),
-        ("rms_eps", ctypes.c_float),
-        ("rope_base", ctypes.c_float),
-    )
-
-
-def _tensors(shape: _Shape) -> dict[str, tuple[int, ...]]:
+def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, in ggml's order; the first eight are the matrices, and all but the
     last stand in the order of `head::Weights`."""
     d, n_q = shape.n_embd, shape.n_head * shape.head_dim
@@ -85,7 +75,7 @@ def can_run(header: Header, n_ctx: int) -> bool:
     )
 
 
-def _shape(header: Header) -> _Shape | None:
+def _shape(header: Header) -> HeadShape | None:
     """What the file's keys say; None where they say more than is computed here."""
     if header.architecture != "mimo2" or "token_embd.weight" not in header.tensors:
         return None
@@ -101,7 +91,7 @@ def _shape(header: Header) -> _Shape | None:
         and "attention.value_scale" not in keys
         and not any(name.startswith("rope.scaling") for name in keys)
     )
-    shape = _Shape(
+    shape = HeadShape(
         n_embd=header.number("embedding_length"),
         n_head=header.number("attention.head_count"),
         n_head_kv=int(heads_kv[0]),
@@ -118,7 +108,7 @@ def _own(pairs: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): v for key, v in pairs.items() if key.startswith(prefix)}
 
 
-def _divides(shape: _Shape) -> bool:
+def _divides(shape: HeadShape) -> bool:
     """Whether its widths are whole numbers of what is taken at a time."""
     n_q = shape.n_head * shape.head_dim
     widths = (
@@ -239,13 +229,4 @@ def _library() -> Any:
         return None
     if any(not hasattr(llama_library, name) for name in _CALLED):
         return None
-    handle, number, position = ctypes.c_void_p, ctypes.c_int, ctypes.c_int
-    library.mtp_head_open.argtypes = [ctypes.POINTER(_Shape), handle, handle]
-    library.mtp_head_open.restype = handle
-    library.mtp_head_close.argtypes, library.mtp_head_close.restype = [handle], None
-    library.mtp_head_decode.argtypes = [handle, handle, handle, number, position]
-    for drop in (library.mtp_head_drop_from, library.mtp_head_drop_before):
-        drop.argtypes, drop.restype = [handle, position], None
-    for row in (library.mtp_head_logits, library.mtp_head_hidden):
-        row.argtypes, row.restype = [handle], handle
     return library

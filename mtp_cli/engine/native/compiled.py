@@ -1,8 +1,9 @@
-"""The compiled part of the package (`native/`), where it could be built.
+"""Our compiled code, where it could be built: where it is, how it is built, every signature in it.
 
-Owns finding it. `our_kernels.py`, `compiled_head.py` and `truncation.py` say what is in it, and
-do without.
-Imports nothing of the package: setup.py runs this file for `sources_digest`.
+Owns telling it from one of other sources. `our_kernels.py`, `compiled_head.py` and `truncation.py`
+use it, and do without. It is looked for on the path of this package, so that another build in a
+folder at the head of `mtp_cli.engine.native.__path__` is loaded instead.
+Imports nothing of the package: setup.py runs this file.
 """
 
 from __future__ import annotations
@@ -15,12 +16,78 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-_SOURCES = Path(__file__).parent
+FOLDER = Path(__file__).parent
+OPTIONS = (
+    "-O3",
+    "-ffp-contract=off",  # what a row is added up by must not depend on what is compiled beside it
+    *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
+)
+
+
+class Truncation(ctypes.Structure):
+    """`Truncation` of logits.cpp"""
+
+    _fields_ = (
+        ("top_p", ctypes.c_double),
+        ("min_p", ctypes.c_double),
+        ("temperature", ctypes.c_double),
+        ("top_k", ctypes.c_int32),
+    )
+
+
+class HeadShape(ctypes.Structure):
+    """`head::Shape` of head.cpp"""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_embd", "n_head", "n_head_kv", "head_dim")),
+        *((name, ctypes.c_int32) for name in ("n_ff", "n_vocab", "n_ctx", "n_batch", "n_threads")),
+        ("rms_eps", ctypes.c_float),
+        ("rope_base", ctypes.c_float),
+    )
+
+
+_INT, _INT32, _DOUBLE, _BOOL = ctypes.c_int, ctypes.c_int32, ctypes.c_double, ctypes.c_bool
+_ADDRESS, _TEXT = ctypes.c_void_p, ctypes.c_char_p
+_INT32S, _ADDRESSES = ctypes.POINTER(_INT32), ctypes.POINTER(_ADDRESS)
+_ROW, _BY = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(Truncation)
+_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
+    # few_rows.cpp
+    "mtp_install": ([_ADDRESS], None),
+    "mtp_enable": ([_BOOL, _BOOL], None),
+    "mtp_vectors": ([], _TEXT),
+    "mtp_formats": ([], _TEXT),
+    "mtp_tensor_bytes": ([], ctypes.c_size_t),
+    "mtp_sources": ([], _TEXT),
+    # head.cpp
+    "mtp_head_open": ([ctypes.POINTER(HeadShape), _ADDRESS, _ADDRESS], _ADDRESS),
+    "mtp_head_close": ([_ADDRESS], None),
+    "mtp_head_decode": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT], _INT),
+    "mtp_head_drop_from": ([_ADDRESS, _INT], None),
+    "mtp_head_drop_before": ([_ADDRESS, _INT], None),
+    "mtp_head_logits": ([_ADDRESS], _ADDRESS),
+    "mtp_head_hidden": ([_ADDRESS], _ADDRESS),
+    # logits.cpp
+    "mtp_best": ([_ROW, _INT32, ctypes.POINTER(_DOUBLE)], _INT32),
+    "mtp_truncate": ([_ROW, _INT32, _BY, _ADDRESS, _ADDRESS], _INT32),
+    "mtp_token_at": ([_ROW, _INT32, _BY, _DOUBLE], _INT32),
+    "mtp_verify_block": (
+        [
+            *(_ADDRESSES, _INT32, _BY, _INT32S, _INT32, _INT32S),
+            *(_ADDRESS, _ADDRESS, _ADDRESS, _INT32S),
+        ],
+        _INT32,
+    ),
+}
+
+
+def sources(suffix: str) -> list[Path]:
+    """The sources of a kind, ".cpp" or ".h"; none where they were not installed."""
+    return sorted(FOLDER.rglob(f"*{suffix}"))
 
 
 def sources_digest() -> str:
     """What tells the sources from others; empty where they were not installed."""
-    paths = sorted(path for path in _SOURCES.rglob("*") if path.suffix in (".cpp", ".h"))
+    paths = sorted([*sources(".cpp"), *sources(".h")])
     if not paths:
         return ""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
@@ -42,11 +109,14 @@ def load() -> Any:
             stacklevel=2,
         )
         return None
+    for name, (arguments, result) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, result
     return library
 
 
 def _built_from(library: Any) -> str:
     if not hasattr(library, "mtp_sources"):
         return ""
-    library.mtp_sources.restype = ctypes.c_char_p
+    library.mtp_sources.restype = _TEXT
     return str(library.mtp_sources().decode())

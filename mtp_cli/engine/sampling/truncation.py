@@ -8,7 +8,6 @@ nor where random numbers come from.
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,7 +29,7 @@ _FIRST_LOOK = 256  # ids of a row's top that may be all of its top-p
 
 def best(logits: Floats) -> tuple[int, float]:
     """The likeliest id of a row, (n,) float32, and its probability; 0 where not all are finite."""
-    library = _library()
+    library = compiled.load()
     row = None if library is None else _row(logits)
     if row is None:
         return best_by_numpy(logits)
@@ -50,17 +49,6 @@ def _share(total: float) -> float:
     return 1 / total if math.isfinite(total) else 0.0
 
 
-class _Truncation(ctypes.Structure):
-    """As in native/logits.cpp"""
-
-    _fields_ = (
-        ("top_p", ctypes.c_double),
-        ("min_p", ctypes.c_double),
-        ("temperature", ctypes.c_double),
-        ("top_k", ctypes.c_int32),
-    )
-
-
 class Truncation:
     """What top-k, top-p, min-p and then the temperature leave of a row of logits, (n,) float32.
 
@@ -74,8 +62,9 @@ class Truncation:
     def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float) -> None:
         self._top_k, self._top_p, self._min_p = top_k, top_p, min_p
         self._temperature = temperature
-        self._is_compiled = _library() is not None and 0 < top_k <= _MOST
-        self._native = _Truncation(top_p, min_p, temperature, top_k if self._is_compiled else 0)
+        self._is_compiled = compiled.load() is not None and 0 < top_k <= _MOST
+        n_compiled = top_k if self._is_compiled else 0
+        self._native = compiled.Truncation(top_p, min_p, temperature, n_compiled)
         self._ids, self._probs = np.empty(_MOST, np.int32), np.empty(_MOST)
         self._places = self._ids.ctypes.data, self._probs.ctypes.data
 
@@ -83,7 +72,7 @@ class Truncation:
         """The distribution over what is left."""
         row = self._row(logits)
         if row is not None:
-            n = _library().mtp_truncate(row, len(logits), self._native, *self._places)
+            n = compiled.load().mtp_truncate(row, len(logits), self._native, *self._places)
             if n > 0:
                 return Candidates(self._ids[:n].copy(), self._probs[:n].copy())
         return self.by_numpy(logits)
@@ -92,7 +81,7 @@ class Truncation:
         """What `of(logits).token_at(point)` is."""
         row = self._row(logits)
         if row is not None:
-            token: int = _library().mtp_token_at(row, len(logits), self._native, point)
+            token: int = compiled.load().mtp_token_at(row, len(logits), self._native, point)
             if token >= 0:
                 return token
         return self.by_numpy(logits).token_at(point)
@@ -120,7 +109,7 @@ class Truncation:
         ids = np.concatenate([q.ids for q in qs if q is not None])
         probs = np.concatenate([q.probs for q in qs if q is not None])
         following = ctypes.c_int32()
-        n_accepted: int = _library().mtp_verify_block(
+        n_accepted: int = compiled.load().mtp_verify_block(
             (ctypes.c_void_p * (n + 1))(*map(ctypes.addressof, given)), len(rows[0]),
             self._native, (ctypes.c_int32 * n)(*draft), n, (ctypes.c_int32 * n)(*counts),
             ids.ctypes.data, probs.ctypes.data, points.ctypes.data, following,
@@ -198,22 +187,3 @@ def _row(logits: Floats) -> Any:
         return ctypes.c_float.from_buffer(logits)  # type: ignore[arg-type]
     except (TypeError, ValueError):  # read-only, or empty
         return None
-
-
-@functools.cache
-def _library() -> Any:
-    library = compiled.load()
-    if library is None:
-        return None
-    row, n, number = ctypes.POINTER(ctypes.c_float), ctypes.c_int32, ctypes.c_double
-    array, truncation = ctypes.c_void_p, ctypes.POINTER(_Truncation)
-    library.mtp_best.argtypes = [row, n, ctypes.POINTER(number)]
-    library.mtp_truncate.argtypes = [row, n, truncation, array, array]
-    library.mtp_token_at.argtypes = [row, n, truncation, number]
-    library.mtp_verify_block.argtypes = [
-        *(ctypes.POINTER(array), n, truncation, ctypes.POINTER(n), n, ctypes.POINTER(n)),
-        *(array, array, array, ctypes.POINTER(n)),
-    ]
-    for name in ("mtp_best", "mtp_truncate", "mtp_token_at", "mtp_verify_block"):
-        getattr(library, name).restype = n
-    return library
