@@ -32,10 +32,6 @@ inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
 inline Floats widen_f16(const uint16_t * x) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
 }
-inline Floats widen_bf16(const uint16_t * x) {
-    const Ints wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-}
 
 inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
@@ -119,17 +115,6 @@ inline float sum_lanes(__m128 x) {
     x = _mm_add_ps(x, _mm_movehl_ps(x, x));
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 }
-inline float sum_bf16(const Floats x[4]) {
-    return sum_lanes(halves(add(add(x[0], x[2]), add(x[1], x[3]))));
-}
-inline float sum_f16(const Floats x[4]) {
-    const __m128 four = halves(add(add(x[0], x[2]), add(x[1], x[3])));
-    const __m128 two = _mm_hadd_ps(four, four);
-    return _mm_cvtss_f32(_mm_hadd_ps(two, two));
-}
-constexpr int N_SUMS_BF16 = 4, N_SUMS_F16 = 4;
-constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 2, HALVES_AT_ONCE = 4;
-
 inline float sum_lanes(Floats x) { return sum_lanes(halves(x)); }
 inline float max_lanes(Floats x) {
     __m128 most = _mm_max_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));

@@ -34,10 +34,6 @@ inline Floats to_floats(Ints x) { return _mm512_cvtepi32_ps(x); }
 inline Floats widen_f16(const uint16_t * x) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
 }
-inline Floats widen_bf16(const uint16_t * x) {
-    const Ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)x));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-}
 
 // 32 bytes, once for every row of a vector
 inline Ints bytes(const int8_t * x) {
@@ -133,17 +129,6 @@ inline void store_eight(Floats x, float * out, size_t stride, int n) {
     const Floats sums = _mm512_permutexvar_ps(order, x);
     _mm256_storeu_ps(out, _mm512_castps512_ps256(sums));
     if (n > 1) _mm256_storeu_ps(out + stride, _mm512_extractf32x8_ps(sums, 1));
-}
-
-// ggml_vec_dot_bf16's and ggml_vec_dot_f16's last additions
-inline float sum_bf16(const Floats x[2]) {
-    return (float)((double)_mm512_reduce_add_ps(x[0]) + (double)_mm512_reduce_add_ps(x[1]));
-}
-constexpr int N_SUMS_BF16 = 2, N_SUMS_F16 = 4;
-// With half-precision weights: weight rows and rows at a time, as there are registers for sums
-constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 1, HALVES_AT_ONCE = 6;
-inline float sum_f16(const Floats x[4]) {
-    return _mm512_reduce_add_ps(add(add(x[0], x[2]), add(x[1], x[3])));
 }
 
 inline float sum_lanes(Floats x) { return _mm512_reduce_add_ps(x); }

@@ -10,14 +10,17 @@ namespace {
 // rounds in its own way, so that no other instructions give its bits.
 struct BF16 {
     using Wide = __m512bh;
+    using Floats = HalfSums::Floats;
     static constexpr abi::Type ROW = abi::BF16;
-    static constexpr int STEP = 2 * LANES, N_SUMS = N_SUMS_BF16, COLUMNS = COLUMNS_BF16;
+    static constexpr int STEP = 2 * HalfSums::LANES;
+    static constexpr int N_SUMS = HalfSums::N_BF16, COLUMNS = HalfSums::COLUMNS_BF16;
     static Wide widen(const uint16_t * x) { return (__m512bh)_mm512_loadu_si512(x); }
     static Floats add_products(Wide a, Wide b, Floats sum) { return _mm512_dpbf16_ps(sum, a, b); }
-    static float sum(const Floats * x) { return sum_bf16(x); }
+    static float sum(const Floats * x) { return HalfSums::sum_bf16(x); }
 };
 #else
-using BF16 = InFloat32<abi::BF16, N_SUMS_BF16, COLUMNS_BF16, widen_bf16, sum_bf16>;
+using BF16 = InFloat32<abi::BF16, HalfSums::N_BF16, HalfSums::COLUMNS_BF16, HalfSums::widen_bf16,
+                       HalfSums::sum_bf16>;
 #endif
 
 }  // namespace

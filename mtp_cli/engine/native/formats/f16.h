@@ -5,6 +5,7 @@
 
 namespace {
 
-using F16 = InFloat32<abi::F16, N_SUMS_F16, COLUMNS_F16, widen_f16, sum_f16>;
+using F16 = InFloat32<abi::F16, HalfSums::N_F16, HalfSums::COLUMNS_F16, HalfSums::widen_f16,
+                      HalfSums::sum_f16>;
 
 }  // namespace

@@ -3,6 +3,12 @@
 
 #include "../tiles.h"
 
+#ifdef __AVX512F__
+#include "../halves_avx512.h"
+#else
+#include "../halves_avx2.h"
+#endif
+
 namespace {
 
 // out (P, C) = rows (P, K) times weights (C, K): for every STEP weights from i on, weight row c and
@@ -23,9 +29,10 @@ namespace {
 //   ROW, COLUMNS    as kernels have
 template <class Format>
 struct Halves {
+    using Floats = HalfSums::Floats;
     static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
     static constexpr int BLOCK = 64, COLUMNS = Format::COLUMNS, SIDE_BY_SIDE = 1;
-    static constexpr int ROWS = 1, AT_ONCE = HALVES_AT_ONCE, MOST_ROWS = 16;
+    static constexpr int ROWS = 1, AT_ONCE = HalfSums::AT_ONCE, MOST_ROWS = 16;
     static constexpr abi::Type ROW = Format::ROW;
 
     struct Block {
@@ -43,7 +50,7 @@ struct Halves {
         const uint16_t * w = (const uint16_t *)weights;
         Floats sums[P][COLUMNS][N_SUMS];
         for (auto & row : sums) {
-            for (auto & column : row) std::fill_n(column, N_SUMS, zeros());
+            for (auto & column : row) std::fill_n(column, N_SUMS, HalfSums::zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
             for (int c = 0; c < COLUMNS; ++c)
@@ -72,15 +79,17 @@ struct Halves {
 
 // A format that is multiplied in single precision, a vector at a time. A product of two of its
 // numbers is exact there, so that ggml has the same bits whether it adds in the same instruction.
-template <abi::Type TYPE, int N, int C, Floats (*WIDEN)(const uint16_t *),
-          float (*SUM)(const Floats *)>
+template <abi::Type TYPE, int N, int C, HalfSums::Floats (*WIDEN)(const uint16_t *),
+          float (*SUM)(const HalfSums::Floats *)>
 struct InFloat32 {
-    using Wide = Floats;
+    using Wide = HalfSums::Floats;
     static constexpr abi::Type ROW = TYPE;
-    static constexpr int STEP = LANES, N_SUMS = N, COLUMNS = C;
+    static constexpr int STEP = HalfSums::LANES, N_SUMS = N, COLUMNS = C;
     static Wide widen(const uint16_t * x) { return WIDEN(x); }
-    static Floats add_products(Wide a, Wide b, Floats sum) { return multiply_add(a, b, sum); }
-    static float sum(const Floats * x) { return SUM(x); }
+    static Wide add_products(Wide a, Wide b, Wide sum) {
+        return HalfSums::multiply_add(a, b, sum);
+    }
+    static float sum(const Wide * x) { return SUM(x); }
 };
 
 }  // namespace
