@@ -32,9 +32,7 @@ constexpr Format FORMATS[] = {
     {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
     {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
     {abi::BF16, Layout::PLAIN, "bf16", Operator<Halves<BF16>>::take},
-#ifndef __AVX512FP16__  // where ggml adds up in half precision
     {abi::F16, Layout::PLAIN, "f16", Operator<Halves<F16>>::take},
-#endif
 };
 
 }  // namespace
