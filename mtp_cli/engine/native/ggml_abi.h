@@ -11,7 +11,15 @@
 
 namespace abi {
 
-enum Type : int { F32 = 0, F16 = 1, Q4_0 = 2, Q4_1 = 3, Q8_0 = 8, Q8_1 = 9, BF16 = 30 };
+// ggml.h: enum ggml_type, the formats of weights and of what rows are rounded to
+enum Type : int {
+    F32 = 0, F16 = 1, BF16 = 30,
+    Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q8_1 = 9,
+    Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, Q8_K = 15,
+    IQ2_XXS = 16, IQ2_XS = 17, IQ2_S = 22, IQ3_XXS = 18, IQ3_S = 21, IQ1_S = 19, IQ1_M = 29,
+    IQ4_NL = 20, IQ4_XS = 23,
+    TQ1_0 = 34, TQ2_0 = 35, MXFP4 = 39, NVFP4 = 40, Q1_0 = 41, Q2_0 = 42,
+};
 constexpr int OP_MUL_MAT = 29, OP_FLASH_ATTN_EXT = 74;
 
 // ggml.h: struct ggml_tensor

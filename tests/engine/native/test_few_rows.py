@@ -1,16 +1,15 @@
-"""Our products for few rows: the bits of ggml's own for one row, whatever stands beside it.
+"""Our products in whole models: the bits of ggml's own for one row, whatever stands beside it.
 
-ggml's kernels are the reference, on the built-in model in every format that ours take and on widths
-that no kernel divides evenly. A control shows that ours were at work at all. Attention, which has
-bits of its own, is left to ggml here (see test_few_rows_attention.py).
+ggml's kernels are the reference, on the built-in model in every format that ours take and llama.cpp
+writes models in (test_products.py has them all). A control shows that ours were at work at all.
+Attention, which has bits of its own, is left to ggml here (see test_few_rows_attention.py).
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,17 +21,17 @@ import pytest
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.backend.target import Target
-from mtp_cli.engine.native import compiled
+from mtp_cli.engine.native.compiled import FOLDER, sources
 from mtp_cli.engine.types import MAX_COPIED, N_OUTPUTS, Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
+from tests.engine.native.building import BUILDS, COMPILER, build
 
-FORMATS = our_kernels.formats()
+FORMATS = [name for name in our_kernels.formats() if name in OUTTYPES]
 COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, MAX_COPIED + 1)
 PROMPT = [7 * n % 61 + 1 for n in range(12)]
-NATIVE = Path(compiled.__file__).parent
 
 needs_kernels = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
 Load = Callable[[str], Model]
@@ -142,30 +141,11 @@ def test_ggml_rounds_several_rows_otherwise_so_that_ours_were_at_work(
 
 
 @needs_kernels
-@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0", "F16", "BF16"])
-def test_widths_that_no_kernel_divides(tmp_path: Path, kind: str) -> None:
-    """96 is no whole number of 64 halves: ggml's. 258 ids are none of groups of four: the last four
-    are taken together, two of them anew."""
-    spec = tiny.llama().quantized(gguf.GGMLQuantizationType[kind])
-    model = Model(spec.write(tmp_path / "odd.gguf"))
-    try:
-        ids = tiny.random_ids(7, seed=8)
-        logits, _ = alone(model, ids)
-        ours, _ = decode(model, ids, n_rows=7)
-        # A matrix left to ggml rounds as ggml does for seven rows: not to the bit in halves.
-        tolerance = 0.05 if "F16" in kind else 0.0
-        assert np.abs(ours - logits).max() <= tolerance
-    finally:
-        model.close()
-
-
-@needs_kernels
 def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
     headers = [
         Path(path, "include") for path in sys.path if Path(path, "include", "ggml.h").exists()
     ]
-    if compiler is None or not headers:
+    if COMPILER is None or not headers:
         pytest.skip("no compiler, or llama.cpp was installed without its headers")
     source = tmp_path / "abi.cpp"
     fields = {
@@ -181,31 +161,22 @@ def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
         for (ours, theirs), names in fields.items()
         for field in names
     ]
-    types = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q8_1", "BF16")
+    (listed,) = re.findall(r"enum Type : int \{([^}]*)\}", (FOLDER / "ggml_abi.h").read_text())
+    types = re.findall(r"(\w+) =", listed)
+    assert {name.upper() for name in our_kernels.formats()} <= {*types}
     facts += [f"(int) abi::{name} == (int) GGML_TYPE_{name}" for name in types]
     includes = "".join(f'#include "{name}"\n' for name in ("ggml.h", "ggml-cpu.h", "ggml_abi.h"))
     source.write_text(includes + "".join(f"static_assert({fact});\n" for fact in facts))
-    command = [
-        compiler,
-        "-std=c++17",
-        "-fsyntax-only",
-        f"-I{headers[0]}",
-        f"-I{NATIVE}",
-        str(source),
-    ]
+    included = [f"-I{folder}" for folder in (headers[0], FOLDER)]
+    command = [COMPILER, "-std=c++17", "-fsyntax-only", *included, str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="another processor")
+@pytest.mark.skipif(not BUILDS, reason="another processor than x86-64, or no compiler")
 def test_a_processor_without_avx2_gets_a_library_without_kernels(tmp_path: Path) -> None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        pytest.skip("no compiler")
     library = tmp_path / "native.so"
-    options = ["-march=x86-64", "-std=c++17", "-shared", "-fPIC", "-w", "-o", str(library)]
-    named = '-DMTP_SOURCES=""'
-    subprocess.run([compiler, *options, named, *map(str, NATIVE.glob("*.cpp"))], check=True)
+    build(library, sources(".cpp"), "-march=x86-64")
     built = ctypes.CDLL(str(library))
     built.mtp_vectors.restype = ctypes.c_char_p
     assert built.mtp_vectors() is None

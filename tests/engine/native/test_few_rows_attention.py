@@ -6,27 +6,24 @@ soft caps, sinks, windows, contexts that end anywhere.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
+from tests.engine.native.operators import FLOAT, INT, POINTER, computed, context, ggml, tensor
 
 pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
 
-F32, F16 = 0, 1
 Doubles = npt.NDArray[np.float64]
 
 
@@ -62,23 +59,6 @@ SHAPES = {
     "sinks": Shape(130, sinks=True),
     "window": Shape(700, window=90),
 }
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = [
-        ("mem_size", ctypes.c_size_t),
-        ("mem_buffer", ctypes.c_void_p),
-        ("no_alloc", ctypes.c_bool),
-    ]
-
-
-def ggml(name: str, result: Any, *arguments: Any) -> Any:
-    function = getattr(llama_library, name)
-    function.restype, function.argtypes = result, [*arguments]
-    return function
-
-
-POINTER, FLOAT, INT64 = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
 
 
 @dataclass(frozen=True)
@@ -117,35 +97,18 @@ def inputs(shape: Shape, n_rows: int) -> Inputs:
 
 def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
     """(n_rows, n_heads, value): ggml's operator, with whichever kernel takes it."""
-    context = ggml("ggml_init", POINTER, _InitParams)(_InitParams(64 << 20, None, False))
-    new = ggml("ggml_new_tensor_3d", POINTER, POINTER, ctypes.c_int, INT64, INT64, INT64)
-    data_of = ggml("ggml_get_data", POINTER, POINTER)
-
-    def tensor(array: npt.NDArray[Any]) -> int:
-        shaped = np.ascontiguousarray(array.reshape((1,) * (3 - array.ndim) + array.shape))
-        made = new(context, F16 if array.dtype == np.float16 else F32, *shaped.shape[::-1])
-        ctypes.memmove(data_of(made), shaped.ctypes.data, shaped.nbytes)
-        return int(made)
-
-    permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[ctypes.c_int] * 4)
-    q, k, v = (permute(context, tensor(x), 0, 2, 1, 3) for x in (given.q, given.k, given.v))
+    permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
     attend = ggml("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, FLOAT, FLOAT, FLOAT)
-    try:
-        out = attend(
-            *(context, q, k, v, tensor(given.mask)), shape.scale, shape.max_bias, shape.softcap
-        )
+    with context() as within:
+        parts = (tensor(within, x) for x in (given.q, given.k, given.v))
+        q, k, v = (permute(within, part, 0, 2, 1, 3) for part in parts)
+        mask = tensor(within, given.mask)
+        out = attend(within, q, k, v, mask, shape.scale, shape.max_bias, shape.softcap)
         if given.sinks is not None:
             add_sinks = ggml("ggml_flash_attn_ext_add_sinks", None, POINTER, POINTER)
-            add_sinks(out, tensor(given.sinks))
-        graph = ggml("ggml_new_graph", POINTER, POINTER)(context)
-        ggml("ggml_build_forward_expand", None, POINTER, POINTER)(graph, out)
-        compute = ggml("ggml_graph_compute_with_ctx", int, POINTER, POINTER, ctypes.c_int)
-        assert compute(context, graph, n_threads) == 0
+            add_sinks(out, tensor(within, given.sinks))
         size = (len(given.q), shape.n_heads, shape.value)
-        found = (ctypes.c_float * math.prod(size)).from_address(data_of(out))
-        return np.array(found, np.float32).reshape(size)
-    finally:
-        ggml("ggml_free", None, POINTER)(context)
+        return computed(within, out, size, n_threads)
 
 
 def expected(shape: Shape, given: Inputs) -> Doubles:

@@ -1,0 +1,193 @@
+"""Runs single operators of ggml, with whichever kernels take them: ours, where they are installed.
+
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from mtp_cli.engine.backend.binding import ggml_base, llama_library
+from mtp_cli.engine.types import Floats
+
+POINTER, FLOAT, INT, INT64, SIZE, TEXT = (
+    *(ctypes.c_void_p, ctypes.c_float, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t),
+    ctypes.c_char_p,
+)
+F32, F16 = 0, 1  # enum ggml_type
+_CONTEXT_BYTES = 64 << 20
+_CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
+_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
+_EXTRA_FROM_END = 16  # bytes of a ggml_tensor from its `extra` on
+
+
+class _InitParams(ctypes.Structure):
+    """ggml_init_params"""
+
+    _fields_ = [("mem_size", SIZE), ("mem_buffer", POINTER), ("no_alloc", ctypes.c_bool)]
+
+
+class _Plan(ctypes.Structure):
+    """ggml_cplan"""
+
+    _fields_ = [
+        *(("work_size", SIZE), ("work_data", POINTER), ("n_threads", INT), ("threadpool", POINTER)),
+        *(("abort", POINTER), ("abort_data", POINTER), ("use_ref", ctypes.c_bool)),
+    ]
+
+
+def ggml(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(llama_library, name)
+    function.restype, function.argtypes = result, [*arguments]
+    return function
+
+
+@contextlib.contextmanager
+def context(*, no_alloc: bool = False) -> Iterator[int]:
+    """Memory for tensors and for a graph."""
+    made = ggml("ggml_init", POINTER, _InitParams)(_InitParams(_CONTEXT_BYTES, None, no_alloc))
+    try:
+        yield made
+    finally:
+        ggml("ggml_free", None, POINTER)(made)
+
+
+def tensor(within: int, array: npt.NDArray[Any]) -> int:
+    """A tensor of up to three dimensions that holds the array; float16 or float32."""
+    shaped = np.ascontiguousarray(array.reshape((1,) * (3 - array.ndim) + array.shape))
+    new = ggml("ggml_new_tensor_3d", POINTER, POINTER, INT, INT64, INT64, INT64)
+    made = new(within, F16 if array.dtype == np.float16 else F32, *shaped.shape[::-1])
+    ctypes.memmove(data_of(made), shaped.ctypes.data, shaped.nbytes)
+    return int(made)
+
+
+def data_of(made: int) -> int:
+    return int(ggml("ggml_get_data", POINTER, POINTER)(made))
+
+
+def _graph(within: int, out: int) -> int:
+    graph = ggml("ggml_new_graph", POINTER, POINTER)(within)
+    ggml("ggml_build_forward_expand", None, POINTER, POINTER)(graph, out)
+    return int(graph)
+
+
+def computed(within: int, out: int, size: tuple[int, ...], n_threads: int) -> Floats:
+    """What an operator gives, as float32 of this size."""
+    compute = ggml("ggml_graph_compute_with_ctx", INT, POINTER, POINTER, INT)
+    assert compute(within, _graph(within, out), n_threads) == 0
+    found = (FLOAT * math.prod(size)).from_address(data_of(out))
+    return np.array(found, np.float32).reshape(size)
+
+
+def work_bytes(within: int, out: int) -> int:
+    """The memory that whoever computes an operator asks for: it shows who that is."""
+    plan = ggml("ggml_graph_plan", _Plan, POINTER, INT, POINTER)
+    return int(plan(_graph(within, out), 1, None).work_size)
+
+
+def type_of(name: str) -> gguf.GGMLQuantizationType:
+    """A number format by ggml's name for it in small letters."""
+    return gguf.GGMLQuantizationType[name.upper()]
+
+
+def block_length(name: str) -> int:
+    """How many weights of a row a format's block has."""
+    return int(gguf.GGML_QUANT_SIZES[type_of(name)][0])
+
+
+def quantized(name: str, values: Floats) -> npt.NDArray[np.uint8]:
+    """(n_out, n_in) as ggml writes it in a format, one row after another."""
+    rows = np.ascontiguousarray(values, np.float32)
+    n_out, n_in = rows.shape
+    n_bytes = n_out * ggml("ggml_row_size", SIZE, INT, INT64)(type_of(name), n_in)
+    out = np.empty(n_bytes, np.uint8)
+    quantize = ggml_base().ggml_quantize_chunk
+    quantize.restype = SIZE
+    quantize.argtypes = [INT, POINTER, POINTER, INT64, INT64, INT64, POINTER]
+    arguments = rows.ctypes.data, out.ctypes.data, 0, n_out, n_in, None
+    assert quantize(type_of(name), *arguments) == n_bytes
+    return out
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A matrix in a number format, where ggml holds it."""
+
+    pointer: int
+    n_out: int
+    n_in: int
+
+
+@contextlib.contextmanager
+def held(name: str, values: Floats, *, repacked: bool = False) -> Iterator[Weights | None]:
+    """A matrix (n_out, n_in) in memory as in a file, or as ggml's repacked kernels have it.
+
+    None where ggml repacks no such matrix.
+    """
+    kind = _repacked_buffer_type() if repacked else ggml("ggml_backend_cpu_buffer_type", POINTER)()
+    with context(no_alloc=True) as within:
+        new = ggml("ggml_new_tensor_2d", POINTER, POINTER, INT, INT64, INT64)
+        made = int(new(within, type_of(name), *values.shape[::-1]))
+        allocate = ggml("ggml_backend_alloc_ctx_tensors_from_buft", POINTER, POINTER, POINTER)
+        buffer = allocate(within, kind)
+        try:
+            if repacked and _extra_of(made) is None:
+                yield None
+                return
+            data = quantized(name, values)
+            put = ggml("ggml_backend_tensor_set", None, POINTER, POINTER, SIZE, SIZE)
+            put(made, data.ctypes.data, 0, data.nbytes)
+            yield Weights(made, *values.shape)
+        finally:
+            ggml("ggml_backend_buffer_free", None, POINTER)(buffer)
+
+
+def _extra_of(made: int) -> int | None:
+    """ggml_tensor's `extra`: who takes the operators of a repacked one."""
+    n_bytes = ggml("ggml_tensor_overhead", SIZE)() - _OBJECT_BYTES
+    found: int | None = POINTER.from_address(made + n_bytes - _EXTRA_FROM_END).value
+    return found
+
+
+@functools.cache
+def _repacked_buffer_type() -> int:
+    device = ggml("ggml_backend_dev_by_type", POINTER, INT)(_CPU)
+    registry = ggml("ggml_backend_dev_backend_reg", POINTER, POINTER)(device)
+    find = ggml("ggml_backend_reg_get_proc_address", POINTER, POINTER, TEXT)
+    address = find(registry, b"ggml_backend_dev_get_extra_bufts")
+    kinds = ctypes.CFUNCTYPE(ctypes.POINTER(POINTER), POINTER)(address)(device)
+    name_of = ggml("ggml_backend_buft_name", TEXT, POINTER)
+    for kind in kinds:  # ends with a null
+        if kind is None:
+            break
+        if name_of(kind) == b"CPU_REPACK":
+            return int(kind)
+    raise LookupError("ggml repacks nothing here")
+
+
+def product(weights: Weights, rows: Floats, *, n_threads: int = 1) -> Floats:
+    """(n_rows, n_out): rows (n_rows, n_in) times weights."""
+    with context() as within:
+        out = _product(within, weights, rows)
+        return computed(within, out, (len(rows), weights.n_out), n_threads)
+
+
+def product_work_bytes(weights: Weights, n_rows: int) -> int:
+    with context() as within:
+        rows = np.zeros((n_rows, weights.n_in), np.float32)
+        return work_bytes(within, _product(within, weights, rows))
+
+
+def _product(within: int, weights: Weights, rows: Floats) -> int:
+    multiply = ggml("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
+    return int(multiply(within, weights.pointer, tensor(within, rows)))

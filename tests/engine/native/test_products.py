@@ -1,0 +1,153 @@
+"""Our products, one operator at a time: the bits of ggml's own for one row, in every format.
+
+The formats are those of the kernels' table, in every layout in which ggml holds them. Where our
+code was compiled for another processor than ggml (`compiled_for.py`), half-precision numbers are
+added up as ggml would there, by definition; in all other formats ggml's bits are the same
+everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.types import MAX_COPIED, Floats
+from tests.engine.native import definition
+from tests.engine.native.operators import (
+    Weights,
+    block_length,
+    ggml,
+    held,
+    product,
+    product_work_bytes,
+)
+
+pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+
+FORMATS = our_kernels.formats()
+FEW = MAX_COPIED + 1  # rows that ours take in every format; of more they leave some to ggml
+COUNTS = (*range(1, FEW + 1), 17, 40)
+
+
+def layouts() -> list[tuple[str, bool]]:
+    """Every format as it is in a file, and repacked where ggml does that."""
+    found = [(name, False) for name in FORMATS]
+    for name in FORMATS:
+        with held(name, np.zeros((8, 256), np.float32), repacked=True) as weights:
+            found += [] if weights is None else [(name, True)]
+    return found
+
+
+in_every_layout = pytest.mark.parametrize(("name", "repacked"), layouts())
+Alone = Callable[[str, Weights, Floats, Floats], Floats]
+
+
+@pytest.fixture(autouse=True)
+def enabled() -> Iterator[None]:
+    yield
+    our_kernels.enable()
+
+
+@pytest.fixture
+def alone(request: pytest.FixtureRequest) -> Alone:
+    """(n_rows, n_out): what ggml gives each row by itself."""
+    processor = request.config.getoption("compiled_for", None)
+
+    def rows_alone(name: str, held_weights: Weights, weights: Floats, rows: Floats) -> Floats:
+        order = definition.ORDERS.get(processor, {}).get(name)
+        if order is not None:
+            return definition.product(name, order, weights, rows)
+        our_kernels.enable(products=False)
+        found = [product(held_weights, row[None]) for row in rows]
+        our_kernels.enable()
+        return np.concatenate(found)
+
+    return rows_alone
+
+
+def normal(*size: int) -> Floats:
+    """Numbers of many magnitudes."""
+    rng = np.random.default_rng(size)
+    return (rng.standard_normal(size) * 2.0 ** rng.integers(-4, 4, size)).astype(np.float32)
+
+
+def are_taken(weights: Weights, n_rows: int) -> bool:
+    """Whether ours take the product: they ask for other memory than ggml's."""
+    ours = product_work_bytes(weights, n_rows)
+    our_kernels.enable(products=False)
+    ggmls = product_work_bytes(weights, n_rows)
+    our_kernels.enable()
+    return ours != ggmls
+
+
+@in_every_layout
+def test_a_row_has_the_bits_that_ggml_gives_it_alone(
+    name: str, repacked: bool, alone: Alone
+) -> None:
+    values, rows = normal(264, 512), normal(max(COUNTS), 512)
+    with held(name, values, repacked=repacked) as weights:
+        assert weights is not None
+        expected = alone(name, weights, values, rows)
+        assert np.abs(expected - rows @ values.T).max() < 0.2 * np.abs(expected).max()
+        for n_rows in COUNTS:
+            is_ours = are_taken(weights, n_rows)
+            assert is_ours or n_rows > FEW, f"{n_rows} rows"
+            for n_threads in (1, 2, 3) if is_ours else ():
+                ours = product(weights, rows[:n_rows], n_threads=n_threads)
+                assert np.array_equal(ours, expected[:n_rows]), f"{n_rows} rows, {n_threads}"
+
+
+@in_every_layout
+def test_the_largest_numbers_overflow_nowhere(name: str, repacked: bool, alone: Alone) -> None:
+    """Blocks in which all numbers have the largest magnitude, with signs that never cancel."""
+    signs = np.sign(normal(8, 256))
+    values, rows = np.concatenate([signs, -signs]), np.tile(signs, (2, 1))
+    values[:, ::32] *= 1.001  # so that some are the largest
+    with held(name, values, repacked=repacked) as weights:
+        assert weights is not None
+        expected = alone(name, weights, values, rows)
+        assert np.abs(expected).max() > 200
+        assert np.array_equal(product(weights, rows), expected)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("n_out", [4, 5, 66, 259])
+def test_weight_rows_that_no_group_divides(name: str, n_out: int, alone: Alone) -> None:
+    """The last ones are taken together, some of them anew. Widths are odd multiples of blocks."""
+    n_in = 3 * max(64, block_length(name))
+    values, rows = normal(n_out, n_in), normal(7, n_in)
+    with held(name, values) as weights:
+        assert weights is not None
+        assert are_taken(weights, len(rows))
+        expected = alone(name, weights, values, rows)
+        for n_threads in (1, 3):
+            assert np.array_equal(product(weights, rows, n_threads=n_threads), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if block_length(name) == 1])
+def test_a_width_of_no_whole_blocks_is_left_to_ggml(name: str) -> None:
+    values, rows = normal(8, 96), normal(2, 96)
+    with held(name, values) as weights:
+        assert weights is not None
+        assert not are_taken(weights, len(rows))
+        ours = product(weights, rows)
+        our_kernels.enable(products=False)
+        assert np.array_equal(ours, product(weights, rows))
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_the_definition_is_ggmls(name: str) -> None:
+    """Where ggml was compiled for a processor that it stands for."""
+    has = {what: ggml(f"ggml_cpu_has_{what}", int)() for what in ("avx2", "avx512", "avx512_bf16")}
+    if not has["avx2"] or (name == "bf16" and has["avx512_bf16"]):
+        pytest.skip("ggml adds them up with other instructions here")
+    order = definition.ORDERS["cascadelake" if has["avx512"] else "haswell"][name]
+    values, rows = normal(6, 512), normal(5, 512)
+    our_kernels.enable(products=False)
+    with held(name, values) as weights:
+        assert weights is not None
+        ggmls = np.concatenate([product(weights, row[None]) for row in rows])
+    assert np.array_equal(definition.product(name, order, values, rows), ggmls)
