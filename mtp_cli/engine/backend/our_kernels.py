@@ -20,8 +20,9 @@ from typing import Any
 
 from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.native import compiled
+from mtp_cli.errors import MtpError
 
-_OFF = "MTP_LLAMA_KERNELS"  # set in the environment: leave everything to ggml's kernels
+_VARIABLE, _OURS, _GGML = "MTP_KERNELS", "ours", "ggml"  # in the environment: whose kernels run
 _OPS = {29: b"MUL_MAT", 74: b"FLASH_ATTN_EXT"}
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
@@ -37,14 +38,25 @@ _CALLED = (  # in the order of `struct Ggml`
 
 @functools.cache
 def install() -> str | None:
-    """Take the products of decodes from now on; the vectors they use, or None where they cannot."""
-    library = None if os.environ.get(_OFF) else compiled.load()
+    """Take the products of decodes from now on; the vectors they use, or None where they cannot.
+
+    Raises MtpError when MTP_KERNELS is neither "ours", as without it, nor "ggml".
+    """
+    library = compiled.load() if wanted() == _OURS else None
     if library is None or not _fits(library):
         return None
     addresses = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
     _fix_buffer_types()
     library.mtp_install((ctypes.c_void_p * len(_CALLED))(*addresses))
     return str(library.mtp_vectors().decode())
+
+
+def wanted() -> str:
+    """Whose kernels are asked for: "ours" or "ggml"; MtpError for anything else."""
+    value = os.environ.get(_VARIABLE) or _OURS
+    if value not in (_OURS, _GGML):
+        raise MtpError(f"{_VARIABLE}: expected {_OURS} or {_GGML}, found {value!r}")
+    return value
 
 
 def formats() -> tuple[str, ...]:

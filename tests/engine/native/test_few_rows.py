@@ -196,10 +196,23 @@ def test_they_can_be_left_out(tmp_path: Path) -> None:
     path = tiny.llama().quantized(gguf.GGMLQuantizationType.Q8_0).write(tmp_path / "m.gguf")
     done = subprocess.run(
         [sys.executable, "-c", code, path],
-        env={**os.environ, "MTP_LLAMA_KERNELS": "1"},
+        env={**os.environ, "MTP_KERNELS": "ggml"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in range(1, 5)
+
+
+@pytest.mark.parametrize("value", ["0", "1", "off", "Ours"])
+def test_any_other_word_is_refused(value: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mtp_cli.chat", "Hi"],
+        env={**os.environ, "MTP_KERNELS": value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: MTP_KERNELS: expected ours or ggml, found '{value}'\n"
