@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -25,16 +26,16 @@ from typing import Any
 import numpy as np
 import platformdirs
 
+from mtp_cli.engine import tuning
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.native import compiled
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, Floats, TargetLike
 
 _BLOCK = 4  # rows that kernels of ggml take at a time
 _TUNED = TUNING.calibration
-# Goes up when kernels we choose, or how they are measured, change: what was measured before, and
-# which row counts were seen to be exact, holds no more.
-_VERSION = 8
+_ENGINE = Path(__file__).parents[1]
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -266,7 +267,24 @@ def _path() -> Path:
 
 def _key(facts: Sequence[object]) -> str:
     machine = (platform.node(), platform.machine(), platform.processor(), os.cpu_count())
-    return hashlib.sha256(repr((_VERSION, *facts, machine)).encode()).hexdigest()
+    return hashlib.sha256(repr((_measured_by(), *facts, machine)).encode()).hexdigest()
+
+
+@functools.cache
+def _measured_by() -> str:
+    """What tells the code that was measured, and that measures, from any other.
+
+    The compiled code, and the Python that chooses kernels or times them. When any of it changes,
+    costs and exact row counts that were found before hold no more; `--exact` would believe them.
+    """
+    digest = hashlib.sha256(compiled.digest().encode())
+    for path in (
+        *sorted((_ENGINE / "backend").glob("*.py")),
+        Path(__file__),
+        Path(tuning.__file__),
+    ):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _read() -> dict[str, CostTable]:

@@ -115,6 +115,12 @@ def load() -> Any:
     return library
 
 
+def digest() -> str:
+    """What tells the compiled code in use from any other; empty where there is none."""
+    library = load()
+    return "" if library is None else _built_from(library)
+
+
 def _built_from(library: Any) -> str:
     if not hasattr(library, "mtp_sources"):
         return ""

@@ -13,6 +13,7 @@ import pytest
 from mtp_cli.engine.depth import calibrate
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
+from mtp_cli.engine.native import compiled
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, Rows
@@ -261,14 +262,16 @@ def test_what_a_short_context_could_not_show_is_measured_in_a_longer_one(
     assert cached(Bench(), "model").growth_s == pytest.approx(TABLE.growth_s)
 
 
-def test_is_measured_again_when_how_we_compute_or_measure_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_is_measured_again_when_other_code_was_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     bench = Bench()
     cached(bench, "model")
     before = bench.now
-    monkeypatch.setattr(calibrate, "_VERSION", calibrate._VERSION + 1)
+    monkeypatch.setattr(compiled, "digest", lambda: "other sources")
+    calibrate._measured_by.cache_clear()
+    request.addfinalizer(calibrate._measured_by.cache_clear)
     cached(bench, "model")
     assert bench.now > before
 
