@@ -49,7 +49,7 @@ def target(path: Path, hidden: HiddenSource) -> tuple[Floats, Floats | None]:
 @pytest.fixture
 def drafter(gloeckle_files: MakeFiles) -> Iterator[IndependentDrafter]:
     path = gloeckle_files("f32")[1]
-    offsets = independent_heads.offsets(read_header(path))
+    offsets = [head.offset for head in independent_heads.embedded(read_header(path))]
     opened = IndependentDrafter(independent_contexts(path, offsets, 256, 1, 0))
     yield opened
     opened.close()

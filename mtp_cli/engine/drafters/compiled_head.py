@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.batch import floats_at
 from mtp_cli.engine.backend.binding import llama_library
-from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.files.gguf_header import Header, TensorEntry
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.native.compiled import HeadShape
 from mtp_cli.engine.types import Floats
@@ -59,20 +61,31 @@ def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def can_run(header: Header, n_ctx: int) -> bool:
-    """Whether this file's head is one that it computes, to the last tensor, and it was built.
+@dataclass(frozen=True)
+class Runnable:
+    """A head that is computed here: its file, its shape, where its weights lie in it."""
+
+    path: Path
+    shape: HeadShape
+    weights: tuple[TensorEntry, ...]
+
+
+def runnable(header: Header, n_ctx: int) -> Runnable | None:
+    """This file's head, if it is computed here to the last tensor, and the code was built.
 
     n_ctx: rows it has to remember; a head that sees fewer of them is llama.cpp's
     """
     shape = _shape(header)
     window = header.number("attention.sliding_window")
     if shape is None or 0 < window < n_ctx or _library() is None:
-        return False
+        return None
     expected = _tensors(shape)
-    return header.tensors.keys() == expected.keys() and all(
+    is_known = header.tensors.keys() == expected.keys() and all(
         (entry.shape, entry.ggml_type) == (size, _Q8_0 if len(size) > 1 else _F32)
         for entry, size in ((header.tensors[name], size) for name, size in expected.items())
     )
+    weights = tuple(header.tensors[name] for name in list(expected)[:-1]) if is_known else ()
+    return Runnable(header.path, shape, weights) if is_known else None
 
 
 def _shape(header: Header) -> HeadShape | None:
@@ -124,28 +137,24 @@ class NativeHead:
 
     Raises MtpError where the file cannot be read.
 
-    header: of a file that `can_run` knows
-    n_ctx:  cells
+    n_ctx: cells
     """
 
-    def __init__(self, header: Header, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
-        shape = _shape(header)
-        if shape is None or not can_run(header, n_ctx):
-            raise ValueError(f"{header.path}: not a head that runs here")
+    def __init__(self, head: Runnable, *, n_ctx: int, n_batch: int, n_threads: int) -> None:
+        shape = HeadShape.from_buffer_copy(head.shape)
         shape.n_ctx, shape.n_batch, shape.n_threads = n_ctx, n_batch, n_threads
         self.n_ctx, self.n_embd = n_ctx, int(shape.n_embd)
         try:
             # A copy: a file that shrinks under its mapping would end the process.
-            self._bytes = np.fromfile(header.path, np.uint8)
+            self._bytes = np.fromfile(head.path, np.uint8)
         except OSError as error:
-            raise MtpError(f"{header.path}: {error.strerror or error}") from error
+            raise MtpError(f"{head.path}: {error.strerror or error}") from error
         except MemoryError:
-            raise MtpError(f"{header.path}: no memory for the head") from None
-        entries = [header.tensors[name] for name in list(_tensors(shape))[:-1]]
-        if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in entries):
-            raise MtpError(f"{header.path}: it has become shorter")
+            raise MtpError(f"{head.path}: no memory for the head") from None
+        if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in head.weights):
+            raise MtpError(f"{head.path}: it has become shorter")
         start, library = self._bytes.ctypes.data, _library()
-        weights = [start + entry.offset for entry in entries]
+        weights = [start + entry.offset for entry in head.weights]
         functions = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
         self._handle = library.mtp_head_open(
             shape,
@@ -153,7 +162,7 @@ class NativeHead:
             (ctypes.c_void_p * len(functions))(*functions),
         )
         if not self._handle:
-            raise MtpError(f"{header.path}: no memory for the head")
+            raise MtpError(f"{head.path}: no memory for the head")
         self._library = library
         self._tokens = (ctypes.c_int32 * n_batch)()
         self._logits = floats_at(library.mtp_head_logits(self._handle), 1, shape.n_vocab)

@@ -20,7 +20,6 @@ from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
-from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.types import HiddenSource
 
@@ -36,10 +35,10 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         return IndependentDrafter(contexts, pairing.vocabulary)
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
-    if pairing.path is not None and not (supports_gpu() and n_gpu_layers):
-        header = read_header(pairing.path)
-        if compiled_head.can_run(header, n_ctx):
-            head = NativeHead(header, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+    if pairing.heads is not None and not (supports_gpu() and n_gpu_layers):
+        runnable = compiled_head.runnable(pairing.heads, n_ctx)
+        if runnable is not None:
+            head = NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
             return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
     with contextlib.ExitStack() as opened:
         own = None

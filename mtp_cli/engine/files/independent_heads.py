@@ -7,6 +7,8 @@ begins at such a header. Knows nothing of contexts or drafting.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mtp_cli import head_file
 from mtp_cli.engine.files.gguf_header import Header, is_head_file, read_embedded
 from mtp_cli.errors import MtpError
@@ -20,25 +22,26 @@ def is_independent(header: Header) -> bool:
     return is_head_file(header) and header.pairs.get(head_file.KEY_HIDDEN) == "last_layer"
 
 
-def offsets(outer: Header) -> tuple[int, ...]:
-    """Where in its file each head begins, in the order of what they predict."""
+@dataclass(frozen=True)
+class Embedded:
+    """One head: where in the outer file its GGUF begins, and what that says."""
+
+    offset: int
+    header: Header
+
+
+def embedded(outer: Header) -> list[Embedded]:
+    """The heads of a file, in the order of what they predict."""
     found = []
-    for name in map(head_file.EMBEDDED_HEADER.format, range(_MOST_HEADS)):
+    for index, name in enumerate(map(head_file.EMBEDDED_HEADER.format, range(_MOST_HEADS))):
         if name not in outer.tensors:
             break
-        found.append(outer.tensors[name].offset)
-    if not found:
-        raise MtpError(f"{outer.path}: {head_file.EMBEDDED_HEADER.format(0)} is missing")
-    return tuple(found)
-
-
-def headers(outer: Header) -> list[Header]:
-    """The header of each head."""
-    names = map(head_file.EMBEDDED_HEADER.format, range(len(offsets(outer))))
-    found = [read_embedded(outer, name) for name in names]
-    for index, header in enumerate(found):
+        header = read_embedded(outer, name)
         if header.architecture != ARCHITECTURE or header.number("block_count") != 1:
             raise MtpError(
                 f"{outer.path}: head {index}: expected one layer of architecture {ARCHITECTURE}"
             )
+        found.append(Embedded(outer.tensors[name].offset, header))
+    if not found:
+        raise MtpError(f"{outer.path}: {head_file.EMBEDDED_HEADER.format(0)} is missing")
     return found

@@ -25,7 +25,7 @@ _NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
 class Pairing:
     """How a trunk's heads are to be run.
 
-    path:       the head file; None when the heads lie in the trunk's own
+    heads:      the head file; None when the heads lie in the trunk's own
     hidden:     the trunk's row the heads read
     scale:      (n_embd,) float32 to multiply that row with, None for as it is
     vocabulary: the heads' own, None when it is the trunk's
@@ -34,13 +34,17 @@ class Pairing:
     offsets:    where in the file each independent head begins; empty for other heads
     """
 
-    path: Path | None
+    heads: Header | None
     hidden: HiddenSource
     scale: Floats | None
     vocabulary: DraftVocabulary | None
     n_heads: int
     shares_kv: bool = False
     offsets: tuple[int, ...] = ()
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.heads is None else self.heads.path
 
     def describe(self) -> str:
         if self.shares_kv and self.path is not None:
@@ -65,7 +69,7 @@ def pair(trunk: list[Header], heads: Path | None) -> Pairing | None:
 def _beside(trunk: list[Header], heads: Header) -> Pairing:
     if gguf_header.is_assistant(heads):
         assistant.check(trunk, heads)
-        return Pairing(heads.path, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
+        return Pairing(heads, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
     if not gguf_header.is_head_file(heads):
         raise MtpError(f"{heads.path}: not a head file (general.type is not mtp-head)")
     try:
@@ -82,7 +86,7 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
             f"{trunk[0].path}: llama.cpp gives heads no rows of a {trunk[0].architecture} model"
         )
     n_heads = heads.number("nextn_predict_layers")
-    return Pairing(heads.path, hidden, scale, info.vocabulary, n_heads)
+    return Pairing(heads, hidden, scale, info.vocabulary, n_heads)
 
 
 def _independent(trunk: list[Header], heads: Header, info: HeadInfo) -> Pairing:
@@ -93,11 +97,12 @@ def _independent(trunk: list[Header], heads: Header, info: HeadInfo) -> Pairing:
             f"{heads.path}: these heads need a trunk of architecture {wanted}; "
             f"{trunk[0].path.name} is {trunk[0].architecture}"
         )
-    for header in independent_heads.headers(heads):
-        _check(trunk, header, info)
-    offsets = independent_heads.offsets(heads)
+    embedded = independent_heads.embedded(heads)
+    for head in embedded:
+        _check(trunk, head.header, info)
+    offsets = tuple(head.offset for head in embedded)
     source = HiddenSource.LAYER
-    return Pairing(heads.path, source, None, info.vocabulary, len(offsets), offsets=offsets)
+    return Pairing(heads, source, None, info.vocabulary, len(offsets), offsets=offsets)
 
 
 def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:

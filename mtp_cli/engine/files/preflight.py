@@ -123,9 +123,11 @@ def _examine_assistant(path: Path, trunk: Path | None) -> None:
 
     if trunk is None:
         raise MtpError(f"{path}: an assistant without the model it assists; pass it with --heads")
-    pair(gguf_header.read_shards(trunk), path)
+    pairing = pair(gguf_header.read_shards(trunk), path)
+    assert pairing is not None
+    assert pairing.heads is not None
     models = Model(trunk, no_alloc=True), Model(path, no_alloc=True)
-    soundness.check_numbers(gguf_header.read_header(path), uses_rope=models[1].uses_rope)
+    soundness.check_numbers(pairing.heads, uses_rope=models[1].uses_rope)
     shared: Context | None = None
     contexts = []
     for model in models:
@@ -154,10 +156,9 @@ def _examine_independent(outer: Header) -> None:
     from mtp_cli.engine.files import independent_heads, soundness
     from mtp_cli.engine.types import HiddenSource
 
-    offsets = independent_heads.offsets(outer)
-    for offset, header in zip(offsets, independent_heads.headers(outer), strict=True):
-        model = Model(outer.path, no_alloc=True, offset=offset)
-        soundness.check_numbers(header, uses_rope=model.uses_rope)
+    for head in independent_heads.embedded(outer):
+        model = Model(outer.path, no_alloc=True, offset=head.offset)
+        soundness.check_numbers(head.header, uses_rope=model.uses_rope)
         Context(
             model,
             n_ctx=256,

@@ -19,7 +19,7 @@ from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.drafters import compiled_head
-from mtp_cli.engine.drafters.compiled_head import NativeHead
+from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files import gguf_header
@@ -44,8 +44,9 @@ def native(tiny_file: Files) -> Iterator[Open]:
     heads: list[NativeHead] = []
 
     def opened(path: Path | None = None, n_ctx: int = N_CTX, n_threads: int = 1) -> NativeHead:
-        header = gguf_header.read_header(path or tiny_file("heads-q8_0"))
-        heads.append(NativeHead(header, n_ctx=n_ctx, n_batch=N_BATCH, n_threads=n_threads))
+        head = runnable(gguf_header.read_header(path or tiny_file("heads-q8_0")), n_ctx)
+        assert head is not None
+        heads.append(NativeHead(head, n_ctx=n_ctx, n_batch=N_BATCH, n_threads=n_threads))
         return heads[-1]
 
     yield opened
@@ -221,13 +222,13 @@ def test_every_other_file_is_left_to_llama_cpp(
     tmp_path: Path, changed: Callable[[tiny.Spec], tiny.Spec]
 ) -> None:
     path = changed(native_spec()).write(tmp_path / "other.gguf")
-    assert not compiled_head.can_run(gguf_header.read_header(path), N_CTX)
+    assert runnable(gguf_header.read_header(path), N_CTX) is None
 
 
 @needs_kernels
 def test_a_window_of_all_rows_hides_none(tmp_path: Path) -> None:
     path = with_key("mimo2.attention.sliding_window", N_CTX)(native_spec()).write(tmp_path / "w")
-    assert compiled_head.can_run(gguf_header.read_header(path), N_CTX)
+    assert runnable(gguf_header.read_header(path), N_CTX) is not None
 
 
 @needs_kernels
@@ -238,22 +239,23 @@ def test_memory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         raise MemoryError
 
     monkeypatch.setattr(np, "fromfile", no_memory)
-    header = gguf_header.read_header(path)
+    head = runnable(gguf_header.read_header(path), 8)
+    assert head is not None
     with pytest.raises(MtpError, match="no memory for the head"):
-        NativeHead(header, n_ctx=8, n_batch=4, n_threads=1)
+        NativeHead(head, n_ctx=8, n_batch=4, n_threads=1)
 
 
 @needs_kernels
 def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     path = native_spec().write(tmp_path / "heads.gguf")
-    header = gguf_header.read_header(path)
-    assert compiled_head.can_run(header, N_CTX)
+    head = runnable(gguf_header.read_header(path), N_CTX)
+    assert head is not None
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(MtpError, match="shorter"):
-        NativeHead(header, n_ctx=8, n_batch=4, n_threads=1)
+        NativeHead(head, n_ctx=8, n_batch=4, n_threads=1)
     path.unlink()
     with pytest.raises(MtpError, match="No such file"):
-        NativeHead(header, n_ctx=8, n_batch=4, n_threads=1)
+        NativeHead(head, n_ctx=8, n_batch=4, n_threads=1)
 
 
 @needs_kernels
@@ -277,7 +279,7 @@ def test_it_drafts_as_well_as_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None
     counts = []
     for is_native in (True, False):
         if not is_native:
-            monkeypatch.setattr(compiled_head, "can_run", lambda header, n_ctx: False)
+            monkeypatch.setattr(compiled_head, "runnable", lambda header, n_ctx: None)
         with Engine.open(built_in_model(), built_in_heads(), n_ctx=256, n_gpu_layers=0) as engine:
             prompt = engine.tokenize("Rain falls", add_special=True, parse_special=False)
             answer = engine.generate(prompt, GREEDY, max_tokens=60, depth=3)

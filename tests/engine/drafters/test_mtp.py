@@ -15,7 +15,7 @@ import pytest
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.drafters.base import Draft
-from mtp_cli.engine.drafters.compiled_head import NativeHead
+from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_FORGOTTEN, N_WAITING, MtpDrafter
 from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.sampling.proposals import likeliest
@@ -46,8 +46,9 @@ def new_drafter(tiny_model: Models, tiny_file: Files) -> Iterator[Drafters]:
 
     def make(kind: str, n_ctx: int = 1024) -> MtpDrafter:
         if kind == NATIVE:
-            header = read_header(tiny_file("heads-q8_0"))
-            head = NativeHead(header, n_ctx=n_ctx, n_batch=N_BATCH, n_threads=1)
+            found = runnable(read_header(tiny_file("heads-q8_0")), n_ctx)
+            assert found is not None
+            head = NativeHead(found, n_ctx=n_ctx, n_batch=N_BATCH, n_threads=1)
             drafters.append(MtpDrafter(head))
             return drafters[-1]
         name, n_chained = HEADS[kind]
