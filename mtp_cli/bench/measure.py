@@ -119,12 +119,14 @@ class Result:
 
     traces:            the greedy answer of each class and repetition, with what was proposed
     peak_memory_bytes: the most this process had in memory before the second timeline opened
+    exact_row_counts:  those that `--exact` believed in at the end
     """
 
     records: list[Record] = field(default_factory=list)
     prefills: list[Prefill] = field(default_factory=list)
     traces: dict[tuple[str, int], Trace] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    exact_row_counts: tuple[int, ...] = (1,)
 
 
 class Bench:
@@ -162,6 +164,8 @@ class Bench:
                         )
                         take_turns(pairs[depth], rng)
                     self._keep(cls, temperature, repetition, pairs)
+        if self._plan.exact:
+            self.result.exact_row_counts = self._engine.exact_row_counts
         return self.result
 
     def _read_longest(self, engine: Engine) -> None:

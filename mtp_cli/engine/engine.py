@@ -21,8 +21,10 @@ from mtp_cli.engine.backend.binding import backends, supports_gpu
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.depth.automatic import ExpectedValue
-from mtp_cli.engine.depth.calibrate import N_CTX_MIN, cost_table
-from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.depth.calibrate import N_CTX_MIN, TABLES, cost_table, table_facts
+from mtp_cli.engine.depth.cost import CostModel, CostTable
+from mtp_cli.engine.depth.exactness import CheckedTarget, Exactness, remembered
+from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
@@ -33,7 +35,7 @@ from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource
+from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource, TargetLike
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
@@ -86,6 +88,9 @@ class Engine:
         self._target, self._drafter = setup.open(trunk)
         self._ngram = NgramDrafter()
         self._costs: CostModel | None = None
+        self._exact_costs: CostModel | None = None  # where some row counts may not be tried
+        self._known_exact: Exactness | None = None
+        self._learners: dict[bool, Learning] = {}
         self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
         self.drafter = None if setup.pairing is None else setup.pairing.describe()
         self.n_ctx = self._target.n_ctx
@@ -178,11 +183,12 @@ class Engine:
         """Continue `prompt`. At most one generation is under way at a time.
 
         depth: how many ids to draft each round, 0 to 8, or who decides that; 0 is plain decoding.
-               "auto" decides by cost, and measures it (about a second) for the first time that
-               these files meet this machine
-        exact: verify only as many rows together as give the logits of single rows here, to the
-               bit (`costs` knows), and let the target choose every token by itself, so that the
-               answer is plain decoding's on every format: the greedy one, or the seed's
+               "auto" decides by cost, which it learns while answering (`depth.learning`) for the
+               first time that these files meet this machine
+        exact: verify only as many rows together as were seen to give the logits of single rows on
+               this very text, to the bit, and go on looking (`depth.exactness`), and let the target
+               choose every token by itself, so that the answer is plain decoding's on every format:
+               the greedy one, or the seed's. `Stats.inexact` tells when that was mistaken
         max_tokens: at 0 the answer has no token, and the prompt is not read
 
         At a temperature above 0 every answer comes from the target's own distribution. With a seed
@@ -191,8 +197,14 @@ class Engine:
         drafts are drawn (`verify.py`), of which more are accepted.
         """
         sampler = Sampler(sampling, draws_drafts=sampling.seed is None and not exact)
+        target: TargetLike = self._target
+        checked = None
+        if exact:
+            checked = target = CheckedTarget(
+                target, self._exactness(), can_repeat=self._target.can_repeat, clock=clock
+            )
         generation = Generation(
-            self._target,
+            target,
             self._drafter,  # at depth 0 too: it has to follow the timeline
             sampler,
             self._policy(depth, sampler, exact=exact),
@@ -200,37 +212,96 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
-            clock=clock,
+            clock=clock if checked is None else checked.clock,
         )
         generation.stats.exact = exact
+        if checked is not None:
+            checked.stats = generation.stats
         return generation
 
     def costs(self) -> CostModel:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
         if self._costs is None:
-            n_max = 1 + self._target.max_draft
-            table = cost_table(self._setup.cost_facts, self._target, self._drafter, n_max)
-            self._costs = CostModel(table)
+            facts, n_max = self._setup.cost_facts, 1 + self._target.max_draft
+            self._costs = CostModel(cost_table(facts, self._target, self._drafter, n_max))
         return self._costs
+
+    @property
+    def exact_row_counts(self) -> tuple[int, ...]:
+        """The row counts that are believed to change no bit now; more are as more was answered."""
+        return self._exactness().proven
+
+    def _exactness(self) -> Exactness:
+        """What is known of row counts: of this process, else of earlier ones."""
+        if self._known_exact is None:
+            n_max = 1 + self._target.max_draft
+            found = remembered(n_max).get(self._setup.cost_facts)
+            self._known_exact = found or Exactness(n_max)
+        return self._known_exact
 
     def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
         if depth != "auto" and not isinstance(depth, int):
             return depth
         if depth == 0 or self.n_ctx < N_CTX_MIN:
             return FixedDepth(0)
-        row_counts = self.costs().table.exact if exact else None
+        exactness = self._exactness() if exact else None
         if depth != "auto":
-            return FixedDepth(min(depth, MAX_DEPTH), row_counts)
+            return FixedDepth(min(depth, MAX_DEPTH), exactness)
         # What is accepted differs between these, and what may be tried: each learns by itself.
         situation = (sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
+        if self._costs is None:
+            self._recall_costs()
+        costs = self._costs or (self._exact_costs if exact else None)
+        if costs is None:
+            return self._learning(situation, exactness)
+        return self._decided(situation, costs, exactness)
+
+    def _decided(
+        self, situation: tuple[bool, ...], costs: CostModel, exactness: Exactness | None
+    ) -> ExpectedValue:
+        """The policy of what is known; it begins another answer."""
         if situation not in self._automatic:
             self._automatic[situation] = ExpectedValue(
-                self.costs(), row_counts, n_drafted=self._drafter.max_depth
+                costs, exactness, n_drafted=self._drafter.max_depth
             )
         self._automatic[situation].open_answer()
         return self._automatic[situation]
 
+    def _recall_costs(self) -> None:
+        """Take up what was measured before, in this process or an earlier one."""
+        n_max = 1 + self._target.max_draft
+        table = TABLES.get(table_facts(self._setup.cost_facts, self._target, n_max))
+        if table is not None and len(table.target_s) == n_max:
+            self._costs = CostModel(table)
+
+    def _learning(self, situation: tuple[bool, ...], exactness: Exactness | None) -> DepthPolicy:
+        """What answers while costs are found out, as far as they were when the last one ended."""
+
+        def on_known(table: CostTable, is_partial: bool) -> DepthPolicy:
+            costs = CostModel(table)
+            if is_partial:
+                self._exact_costs = costs
+            else:
+                self._costs = costs
+                n_max = len(table.target_s)
+                TABLES.put(table_facts(self._setup.cost_facts, self._target, n_max), table)
+            return self._decided(situation, costs, exactness)
+
+        learning = self._learners.get(exactness is not None)
+        if learning is None:
+            learning = Learning(
+                1 + self._target.max_draft,
+                min(MAX_DEPTH, self._drafter.max_depth),
+                exactness=exactness,
+            )
+            self._learners[exactness is not None] = learning
+        learning.open_answer(on_known)
+        return learning
+
     def close(self) -> None:
+        if self._known_exact is not None:
+            n_max = 1 + self._target.max_draft
+            remembered(n_max).put(self._setup.cost_facts, self._known_exact)
         self._drafter.close()
         self._target.close()
         if self._owns_trunk:

@@ -11,6 +11,9 @@ class Stats:
 
     verified, accepted: how often each draft position was verified, and accepted
     exact:             only row counts that change no bit of the logits were verified
+    checking_s:        what comparing them with single rows took, no part of decode_s
+    inexact:           row counts that had been believed to change none, each time one did: from the
+                       first on the answer goes on as plain decoding's, what came before may differ
     """
 
     prompt_tokens: int = 0
@@ -22,6 +25,8 @@ class Stats:
     verified: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     exact: bool = False
+    checking_s: float = 0.0
+    inexact: list[int] = field(default_factory=list)
 
     @property
     def time_to_first_token_s(self) -> float:
@@ -31,7 +36,8 @@ class Stats:
     @property
     def tokens_per_s(self) -> float:
         """Decoding alone: the prompt's pass and the token it gives are left out."""
-        return (self.completion_tokens - 1) / self.decode_s if self.decode_s > 0 else 0.0
+        seconds = self.decode_s + self.checking_s
+        return (self.completion_tokens - 1) / seconds if seconds > 0 else 0.0
 
     @property
     def tokens_per_round(self) -> float:

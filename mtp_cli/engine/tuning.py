@@ -304,6 +304,36 @@ class CalibrationTuning:
 
 
 @dataclass(frozen=True)
+class ExactnessTuning:
+    """`depth.exactness`: what has to be seen before row counts are believed to change no bit."""
+
+    counts: tuple[int, ...] = constant(
+        (*range(2, 10), 12, 16), "rows", "counts that are tried; no other one is ever believed"
+    )
+    n_proofs: int = constant(
+        8, "rows of text", "that must come out as alone, for each count and size of context"
+    )
+    n_checked: int = constant(
+        4, "decodes", "of a count in an answer that are compared, every row of them"
+    )
+    check_every: int = constant(32, "decodes", "of which one is compared after these")
+    first_s: float = constant(0.3, "seconds", "that comparing may take from the start")
+    share: float = constant(0.2, "of the time", "that comparing may take after these")
+
+
+@dataclass(frozen=True)
+class LearningTuning:
+    """`depth.learning`: how costs are learned while answering."""
+
+    first_s: float = constant(
+        0.2, "seconds", "that measuring may take beyond plain rounds from the start"
+    )
+    share: float = constant(0.2, "of the time", "that it may take beyond them after these")
+    deep: int = constant(4, "ids", "drafted to learn what a further one costs")
+    n_resting: int = constant(8, "plain rounds", "before a draft, to learn what waiting rows cost")
+
+
+@dataclass(frozen=True)
 class CopyTuning:
     """`drafters.ngram`: what is found in the text before."""
 
@@ -356,6 +386,8 @@ class Tuning:
     survival: SurvivalTuning = SurvivalTuning()
     cost: CostTuning = CostTuning()
     calibration: CalibrationTuning = CalibrationTuning()
+    learning: LearningTuning = LearningTuning()
+    exactness: ExactnessTuning = ExactnessTuning()
     copies: CopyTuning = CopyTuning()
     heads: HeadTuning = HeadTuning()
     draws: DrawTuning = DrawTuning()

@@ -13,8 +13,8 @@ import pytest
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.backend import binding
 from mtp_cli.engine.depth.automatic import ExpectedValue
+from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth, Seconds
-from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine import tiny
 
 GREEDY = Sampling(temperature=0)
@@ -61,12 +61,11 @@ def answer(
 
 @pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.0, seed=5)])
 def test_automatic_answers_are_plain_answers(engine: Engine, sampling: Sampling) -> None:
-    """On formats that are exact only in part, `exact` is needed for this."""
-    exact = len(engine.costs().table.exact) < 11  # not all that were measured
+    """While costs are learned, and after that; these models' formats are exact in any company."""
     ids = prompt(engine)
     plain = answer(engine, ids, 0, sampling=sampling)
     for _ in range(3):
-        assert answer(engine, ids, "auto", sampling=sampling, exact=exact).tokens == plain.tokens
+        assert answer(engine, ids, "auto", sampling=sampling, exact=True).tokens == plain.tokens
 
 
 def test_exact_answers_are_plain_answers(engine: Engine) -> None:
@@ -78,13 +77,48 @@ def test_exact_answers_are_plain_answers(engine: Engine) -> None:
         assert answer(engine, ids, depth, exact=True).tokens == plain
 
 
-def test_exact_answers_keep_to_the_exact_row_counts(engine: Engine) -> None:
-    exact = engine.costs().table.exact
-    assert exact[0] == 1
+def test_exact_answers_keep_to_row_counts_that_were_proven(engine: Engine) -> None:
     ids = prompt(engine)
-    stats = answer(engine, ids, 8, exact=True).stats
-    assert stats.exact
-    assert len(stats.verified) == max(n for n in exact if n <= 1 + MAX_DEPTH) - 1
+    for _ in range(8):
+        stats = answer(engine, ids, 8, exact=True).stats
+        assert stats.exact
+        assert not stats.inexact
+    believed = engine.exact_row_counts
+    assert believed[0] == 1
+    assert len(stats.verified) < max(believed)
+    assert (stats.checking_s > 0) == (len(believed) > 1)
+
+
+def test_what_was_proven_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = tiny.llama().quantized(gguf.GGMLQuantizationType.Q8_0)
+    model = spec.write(tmp_path / "tiny.gguf")
+    found = []
+    for n_answers in (8, 0):
+        with Engine.open(model, n_threads=1) as engine:
+            for _ in range(n_answers):
+                answer(engine, prompt(engine), 8, exact=True)
+            found.append(engine.exact_row_counts)
+    assert found[0] == found[1]
+    assert len(found[0]) > 3
+
+
+def test_the_first_answer_waits_for_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs are learned while answering, and kept once they are known."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = tiny.llama().write(tmp_path / "tiny.gguf")
+    with Engine.open(model, n_threads=1) as engine:
+        first = answer(engine, prompt(engine), "auto")
+        assert isinstance(first.policy, Learning)
+        for _ in range(8):
+            last = answer(engine, prompt(engine), "auto")
+        assert isinstance(last.policy, ExpectedValue)
+        assert first.tokens == last.tokens
+    assert json.loads((tmp_path / "mtp-cli" / "costs.json").read_text())
+    with Engine.open(model, n_threads=1) as engine:
+        assert isinstance(answer(engine, prompt(engine), "auto").policy, ExpectedValue)
 
 
 def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> None:
@@ -93,6 +127,8 @@ def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> Non
     seeded, penalised = (
         dataclasses.replace(sampled, **fields) for fields in ({"seed": 5}, {"penalty_repeat": 1.2})
     )
+
+    engine.costs()
 
     def policy(sampling: Sampling, *, exact: bool = False) -> DepthPolicy:
         return engine.generate([1], sampling, max_tokens=1, exact=exact).policy
@@ -106,6 +142,7 @@ def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> Non
 
 
 def test_the_policy_learns_of_each_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.costs()
     opened: list[ExpectedValue] = []
     monkeypatch.setattr(ExpectedValue, "open_answer", lambda self: opened.append(self))
     ids = prompt(engine)

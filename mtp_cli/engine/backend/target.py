@@ -168,6 +168,11 @@ class Target:
             part = replayed[start : start + n_batch]
             self._append(part, first_output=len(part))
 
+    @property
+    def can_repeat(self) -> bool:
+        """Whether all rows of the last decode can be dropped, and decoded again."""
+        return not self.model.is_recurrent  # windows hold the whole context: `swa_full`
+
     def clear(self) -> None:
         self._context.clear()
         self._checkpoint = None

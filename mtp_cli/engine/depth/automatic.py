@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from mtp_cli.engine.depth.cost import CostModel
@@ -104,7 +104,7 @@ class ExpectedValue:
 
     Time is counted in plain rounds, so that a machine that slows down changes no decision.
 
-    row_counts: how many rows may be verified together; any number unless told
+    row_counts: how many rows may be verified together, asked in each round; any unless told
     n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for
     tuning:     constants, to be swept; those of `survival` are for what is learned of drafts
     """
@@ -112,16 +112,14 @@ class ExpectedValue:
     def __init__(
         self,
         cost: CostModel,
-        row_counts: Collection[int] | None = None,
+        row_counts: Container[int] | None = None,
         *,
         n_drafted: int = MAX_DEPTH,
         tuning: Tuning = TUNING,
     ) -> None:
         self._cost = cost
         self._tuning = tuning.policy
-        self._is_allowed = [
-            row_counts is None or n == 1 or n in row_counts for n in range(1, cost.n_max + 1)
-        ]
+        self._row_counts = row_counts
         self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
         self._n_drafted = min(n_drafted, MAX_DEPTH)
         self._heads = HeadAcceptance(tuning.survival)
@@ -158,6 +156,7 @@ class ExpectedValue:
         rows_s = self._cost.rows_s(n_rows, n_past)
         price = max(1.0, self._tokens / self._time)
         switch_s = self._tuning.switch_share * self._cost.switch_s()
+        counts = self._row_counts
         self._round = _Round(
             n_past,
             n_waiting,
@@ -167,7 +166,7 @@ class ExpectedValue:
             margin=self._tuning.margin + self._tuning.dearer * self._deficit,
             costs=[
                 (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
-                if self._is_allowed[n - 1]
+                if n == 1 or counts is None or n in counts
                 else math.inf
                 for n, seconds in enumerate(rows_s, 1)
             ],

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mtp_cli.engine.tuning import TUNING, CostTuning
+
+_BLOCK = 4  # rows that kernels of ggml take at a time
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,6 @@ class CostTable:
     first_s:  the head's first draft step, which also reads the newest row
     row_s:    each further row of catch-up in that step
     step_s:   each further draft step
-    exact:    row counts whose logits were seen to be bit-identical to those of single rows
     """
 
     target_s: tuple[float, ...]
@@ -32,8 +36,50 @@ class CostTable:
     first_s: float = math.inf
     row_s: float = 0.0
     step_s: float = math.inf
-    exact: tuple[int, ...] = (1,)
     switch_s: float = 0.0
+
+
+def interpolated(counts: Sequence[int], seconds: Sequence[float], n_max: int) -> tuple[float, ...]:
+    """Seconds of 1 to n_max rows from those of some row counts.
+
+    None is held to be dearer than a larger one. Most that seem so were disturbed when they were
+    measured, and what is too dear is never tried, so that no round would ever correct it. But those
+    that are measured once in a while say nothing of those that are measured often.
+
+    Kernels work on blocks of 4 rows, so that the first row of a block is dear and the others
+    are cheap. How much of a block's cost its first row makes is taken from the block before.
+    """
+    often = [s for n, s in zip(counts, seconds, strict=True) if n <= TUNING.calibration.n_often]
+    rarely = np.maximum(seconds[len(often) :], often[-1])
+    parts = (np.minimum.accumulate(part[::-1])[::-1] for part in (np.array(often), rarely))
+    known = dict(zip(counts, np.concatenate([*parts]).tolist(), strict=True))
+    for first in range(_BLOCK + 1, n_max + 1, _BLOCK):
+        last, before = first + _BLOCK - 1, first - 1
+        if first not in known and {last, before, before - _BLOCK} <= known.keys():
+            rise = known[before] - known[before - _BLOCK]
+            jump = known[first - _BLOCK] - known[before - _BLOCK]
+            share = min(1.0, max(1 / _BLOCK, jump / rise)) if rise > 0 else 1.0
+            known[first] = known[before] + share * (known[last] - known[before])
+    xs = sorted(known)
+    return tuple(np.interp(range(1, n_max + 1), xs, [known[x] for x in xs]).tolist())
+
+
+def is_sound(table: CostTable) -> bool:
+    """Whether what was read has the types of a table and values that can be seconds."""
+    series = (table.target_s, table.growth_s)
+    steps = (table.first_s, table.row_s, table.step_s, table.switch_s)
+    if not all(isinstance(values, tuple) for values in series):
+        return False
+    if not all(type(value) is float for value in (*itertools.chain(*series), *steps)):
+        return False
+    return (
+        len(table.growth_s) == len(table.target_s)
+        and all(0 < seconds < math.inf for seconds in table.target_s)
+        and all(
+            0 <= seconds < math.inf for seconds in (*table.growth_s, table.row_s, table.switch_s)
+        )
+        and all(seconds > 0 for seconds in (table.first_s, table.step_s))
+    )
 
 
 class Correction:

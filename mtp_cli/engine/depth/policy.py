@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,13 +53,11 @@ class DepthPolicy(Protocol):
 class FixedDepth:
     """Always the same depth, from the heads alone; 0 is plain decoding.
 
-    row_counts: how many rows may be verified together; any number unless told
+    row_counts: how many rows may be verified together, asked in each round; any unless told
     """
 
-    def __init__(self, depth: int, row_counts: Collection[int] | None = None) -> None:
-        self._depths: Sequence[int] = range(depth + 1)
-        if row_counts is not None:
-            self._depths = [n for n in self._depths if n == 0 or 1 + n in row_counts]
+    def __init__(self, depth: int, row_counts: Container[int] | None = None) -> None:
+        self._depth, self._row_counts = depth, row_counts
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         return self._most(room)
@@ -68,13 +66,18 @@ class FixedDepth:
         return True
 
     def commit(self, prob: float) -> bool:
-        return len(self._depths) == 1 + max(self._depths)  # no depth is ruled out afterwards
+        return self._row_counts is None  # no depth is ruled out afterwards
 
     def choose(self, draft: Draft) -> list[int]:
         return draft.ids[: self._most(len(draft.ids))]
 
     def _most(self, room: int) -> int:
-        return max(depth for depth in self._depths if depth <= room)
+        counts = self._row_counts
+        return next(
+            depth
+            for depth in range(min(self._depth, room), -1, -1)
+            if depth == 0 or counts is None or 1 + depth in counts
+        )
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         pass

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine.depth import calibrate
-from mtp_cli.engine.depth.cost import CostTable
+from mtp_cli.engine.depth.cost import CostTable, interpolated
+from mtp_cli.engine.depth.remembered import code_digest
 from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
@@ -26,13 +27,11 @@ TABLE = TABLES["Q8_0"]
 class Bench:
     """A target that takes its time from a table, and the clock it moves.
 
-    exact:    row counts that give the logits of single rows
     can_drop: False for a memory that loses everything when a suffix is dropped
     load:     how many times slower everything is at a given second
     """
 
     table: CostTable = TABLE
-    exact: tuple[int, ...] = tuple(range(1, N_MAX + 1))
     can_drop: bool = True
     n_ctx: int = 4096
     load: Callable[[float], float] = lambda now: 1.0
@@ -58,8 +57,7 @@ class Bench:
 
     def _rows(self, n: int) -> Rows:
         ends = np.arange(len(self.ids) - n, len(self.ids), dtype=np.float32)
-        rounding = np.float32(0.0 if n in self.exact else 0.25)
-        return Rows(np.stack([ends, ends**2], axis=1) + rounding, np.zeros((n, 4), np.float32))
+        return Rows(np.stack([ends, ends**2], axis=1), np.zeros((n, 4), np.float32))
 
     def truncate(self, n_past: int) -> int:
         del self.ids[n_past if self.can_drop or n_past >= len(self.ids) else 0 :]
@@ -174,51 +172,32 @@ def test_what_each_head_missed_is_no_part_of_a_step() -> None:
     assert found.step_s == pytest.approx(TABLE.step_s)
 
 
-def test_finds_the_row_counts_that_change_no_bit() -> None:
-    bench = Bench(exact=(1, 2, 3, 6, 11, 16))
-    assert calibrated(bench).exact == (1, 2, 3, 6, 16)  # 11 rows are not measured
-
-
-class Restless(Bench):
-    """Rounds anew each time, as some backends do."""
-
-    def _rows(self, n: int) -> Rows:
-        rows = super()._rows(n)
-        return Rows(rows.logits + np.float32(self.now), rows.hidden)
-
-
-def test_a_single_row_is_plain_also_where_nothing_repeats_its_bits() -> None:
-    assert calibrated(Restless()).exact == (1,)
-
-
 def test_row_counts_between_measured_ones_climb_the_same_staircase() -> None:
     stairs = [1.0 + 2.0 * ((n - 1) // 4) + 0.1 * (n - 1) for n in range(1, 17)]
     counts = (*range(1, 10), 12, 16)
-    found = calibrate.interpolated(counts, [stairs[n - 1] for n in counts], 16)
+    found = interpolated(counts, [stairs[n - 1] for n in counts], 16)
     assert found == pytest.approx(stairs)
-    assert calibrate.interpolated(range(1, 6), stairs[:5], 5) == pytest.approx(stairs[:5])
+    assert interpolated(range(1, 6), stairs[:5], 5) == pytest.approx(stairs[:5])
 
 
 def test_no_count_between_costs_more_than_the_next_or_less_than_the_last() -> None:
     counts = (*range(1, 10), 12, 16)
     noisy = [1.0, 1.3, 1.2, 1.4, 1.1, 1.5, 1.6, 1.3, 1.2, 1.6, 1.9]
-    found = calibrate.interpolated(counts, noisy, 16)
+    found = interpolated(counts, noisy, 16)
     assert list(found) == sorted(found)
     assert found[15] == 1.9
 
 
 def test_a_disturbed_row_count_is_no_dearer_than_the_next() -> None:
     """Two and three rows of Q8_0 as measured once while another program ran."""
-    found = calibrate.interpolated((1, 2, 3, 4, 5), [8.8, 28.3, 29.4, 20.7, 29.1], 5)
+    found = interpolated((1, 2, 3, 4, 5), [8.8, 28.3, 29.4, 20.7, 29.1], 5)
     assert found == (8.8, 20.7, 20.7, 20.7, 29.1)
 
 
 def test_a_count_that_is_measured_once_makes_none_cheap_that_is_measured_often() -> None:
     """Six rows came out at 1.21 once, and three to five with them."""
     counts = (*range(1, 10), 12, 16)
-    found = calibrate.interpolated(
-        counts, [1.0, 1.08, 1.3, 1.35, 1.6, 1.21, 1.9, 2.2, 2.3, 3.0, 3.8], 16
-    )
+    found = interpolated(counts, [1.0, 1.08, 1.3, 1.35, 1.6, 1.21, 1.9, 2.2, 2.3, 3.0, 3.8], 16)
     assert found[:9] == (1.0, 1.08, 1.3, 1.35, 1.6, 1.6, 1.9, 2.2, 2.3)
 
 
@@ -270,8 +249,8 @@ def test_is_measured_again_when_other_code_was_compiled(
     cached(bench, "model")
     before = bench.now
     monkeypatch.setattr(compiled, "digest", lambda: "other sources")
-    calibrate._measured_by.cache_clear()
-    request.addfinalizer(calibrate._measured_by.cache_clear)
+    code_digest.cache_clear()
+    request.addfinalizer(code_digest.cache_clear)
     cached(bench, "model")
     assert bench.now > before
 
@@ -319,11 +298,6 @@ ROWS = [0.01] * N_MAX
         {"row_s": INF},
         {"switch_s": -0.01},
         {"switch_s": NAN},
-        {"exact": [2]},
-        {"exact": [1, N_MAX + 1]},
-        {"exact": [0, 1]},
-        {"exact": [1, 1.5]},
-        {"exact": 1},
         {"depth": 1},
     ],
 )
@@ -360,7 +334,3 @@ def test_what_is_no_entry_is_measured_anew_and_swept_out(
     cached(bench, "model")
     assert bench.now > before
     assert set(json.loads(file.read_text())) == {key}
-
-
-def test_one_row_is_exact_where_not_even_it_comes_out_twice() -> None:
-    assert 1 in calibrated(Bench(exact=())).exact

@@ -1,0 +1,224 @@
+"""Learns what rounds cost while an answer is given, and decides how far to draft once it knows.
+
+Owns the order in which row counts are tried. A decode of so many rows is a round of the answer like
+any other, with a draft that would not be worth it: nothing is decoded that is thrown away, and no
+memory need drop anything that a round would not. What measuring costs beyond plain rounds is a
+bounded share of the time. Knows neither clock nor models.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mtp_cli.engine.depth.cost import CostTable, interpolated
+from mtp_cli.engine.depth.exactness import Exactness
+from mtp_cli.engine.depth.policy import DepthPolicy, Seconds
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.tuning import TUNING, Tuning
+
+OnKnown = Callable[[CostTable, bool], DepthPolicy]
+
+
+@dataclass
+class _Seen:
+    """What rounds took.
+
+    singles, switched: seconds of a row after a row, and after another number of rows
+    ratios:   rows -> how many times a row such a decode took, after another of as many
+    excess:   seconds that a decode of rows took longer after another number of them
+    drafts:   rows the heads read besides the newest, ids drafted, seconds
+    """
+
+    singles: list[float] = field(default_factory=list)
+    ratios: dict[int, list[float]] = field(default_factory=dict)
+    excess: list[float] = field(default_factory=list)
+    drafts: list[tuple[int, int, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A round to be tried: how many rows are verified, and how many ids heads draft for it."""
+
+    n_rows: int
+    n_drafted: int = 0
+
+
+class Learning:
+    """Plain decoding that tries other rounds in between, until costs are known; then its successor.
+
+    n_max:     rows that can be verified together
+    n_drafted: ids that the heads can draft; 0 without heads
+    exactness: which counts may be tried; all without. Without refused ones a table is partial, and
+               of use only where they are refused
+    """
+
+    def __init__(
+        self,
+        n_max: int,
+        n_drafted: int,
+        *,
+        exactness: Exactness | None = None,
+        tuning: Tuning = TUNING,
+    ) -> None:
+        self._tuning = tuning.learning
+        self._counts = [n for n in tuning.calibration.counts if 1 < n <= n_max]
+        self._n_often = tuning.calibration.n_often
+        self._n_max, self._n_drafted = n_max, n_drafted
+        self._exactness = exactness
+        self._successor: DepthPolicy | None = None
+        self._seen = _Seen()
+        self._shapes = self._order(self._counts)
+        self._shape, self._last_rows = _Shape(1), 1
+        self._waiting_ratio: tuple[int, float, float] | None = None
+        self._total_s = self._extra_s = 0.0
+        self._recent: list[int] = []
+        self._n_read = 0
+        self._draft = Draft()
+        self._next: _Shape | None = next(self._shapes)
+
+    def _order(self, counts: Sequence[int]) -> Iterator[_Shape]:
+        """The rounds to try: each count twice in a row, then single ones, which it is held to.
+
+        The second of two is like most rounds, and what the first takes longer is the switch's.
+        """
+        deep = min(self._tuning.deep, self._n_drafted)
+        often = [n for n in counts if n <= self._n_often]
+        for n_drafted, some in ((deep, counts), (min(1, self._n_drafted), often)):
+            for n_rows in some:
+                yield from (_Shape(n_rows, min(n_drafted, n_rows - 1)),) * 2
+                yield from (_Shape(1),) * 2
+        if self._n_drafted > 0:
+            for _ in range(2):
+                yield from (_Shape(1),) * self._tuning.n_resting
+                yield _Shape(2, 1)
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        if self._successor is not None:
+            return self._successor.begin(room, n_past, n_waiting, match)
+        self._n_read = n_waiting
+        self._match = match
+        self._shape = self._affordable(room)
+        return self._shape.n_drafted
+
+    def _affordable(self, room: int) -> _Shape:
+        """The next shape, or a single row while it may not or cannot be tried."""
+        while self._next is not None and self._is_refused(self._next.n_rows):
+            self._next = next(self._shapes, None)
+        shape = self._next
+        if shape is None or shape.n_rows == 1:
+            return _Shape(1)
+        allowed_s = self._tuning.first_s + self._tuning.share * self._total_s
+        is_second = shape.n_rows == self._last_rows  # a pair is not parted
+        is_allowed = self._exactness is None or shape.n_rows in self._exactness
+        can = is_allowed and shape.n_rows - 1 <= room and bool(self._seen.singles)
+        return shape if can and (is_second or self._extra_s <= allowed_s) else _Shape(1)
+
+    def _is_refused(self, n_rows: int) -> bool:
+        return self._exactness is not None and self._exactness.is_refused(n_rows)
+
+    def keep_going(self, draft: Draft) -> bool:
+        return self._successor is None or self._successor.keep_going(draft)
+
+    def commit(self, prob: float) -> bool:
+        return self._successor is not None and self._successor.commit(prob)
+
+    def choose(self, draft: Draft) -> list[int]:
+        """The draft, the copy after it, and what the answer said last to make up the number."""
+        if self._successor is not None:
+            return self._successor.choose(draft)
+        self._draft = draft
+        n = self._shape.n_rows - 1
+        proposed = [*draft.ids, *self._match.ids[len(draft.ids) :], *reversed(self._recent)]
+        return [*proposed, *proposed[-1:] * n][:n]
+
+    def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        if self._successor is not None:
+            self._successor.observe(chosen, seconds)
+            return
+        self._recent = [*self._recent, *chosen][-self._n_max :]
+        n_rows = self._shape.n_rows
+        if self._draft.ids:
+            n_read = self._n_read + self._draft.n_behind
+            self._seen.drafts.append((n_read, len(self._draft.ids), seconds.draft))
+        self._note(n_rows, seconds.verify)
+        if self._next is not None and n_rows == self._next.n_rows:
+            self._next = next(self._shapes, None)
+        self._last_rows = n_rows
+        if self._next is None:
+            missing = [n for n in self._counts if self._is_open(n)]
+            self._shapes = self._order(missing)
+            self._next = next(self._shapes, None) if missing else None
+        if self._next is None:
+            self._successor = self._on_known(*self._table())
+
+    def open_answer(self, on_known: OnKnown) -> None:
+        """Another prompt was read, whose last row was one alone.
+
+        on_known: told the table, and whether it is partial; gives who decides from then on
+        """
+        self._last_rows = 1
+        self._on_known = on_known
+
+    def _is_open(self, n_rows: int) -> bool:
+        """Whether a count may still be tried: one pair was parted by an answer's end, say."""
+        return n_rows not in self._seen.ratios and not self._is_refused(n_rows)
+
+    def _note(self, n_rows: int, seconds: float) -> None:
+        seen, switched = self._seen, n_rows != self._last_rows
+        plain_s = statistics.median_low(seen.singles) if seen.singles else seconds
+        self._total_s += seconds
+        self._extra_s += max(0.0, seconds - plain_s) if n_rows > 1 else 0.0
+        if switched:
+            self._switched_s = seconds
+            return
+        if n_rows > 1:
+            self._waiting_ratio = n_rows, seconds, seen.singles[-1]
+            seen.excess.append(self._switched_s - seconds)
+            return
+        if self._waiting_ratio is not None:
+            n_before, many_s, single_s = self._waiting_ratio
+            seen.ratios.setdefault(n_before, []).append(2 * many_s / (single_s + seconds))
+            seen.excess.append(self._switched_s - seconds)
+            self._waiting_ratio = None
+        seen.singles.append(seconds)
+
+    def _table(self) -> tuple[CostTable, bool]:
+        """What was seen as a table, and whether counts that were refused are missing in it."""
+        one_s = statistics.median_low(self._seen.singles)
+        ratios = self._seen.ratios
+        counts = [n for n in self._counts if n in ratios]
+        seconds = [one_s, *(one_s * statistics.median_low(ratios[n]) for n in counts)]
+        target_s = interpolated([1, *counts], seconds, self._n_max)
+        switch_s = max(0.0, statistics.median(self._seen.excess)) if self._seen.excess else 0.0
+        growth_s = (0.0,) * self._n_max
+        return CostTable(
+            target_s, growth_s, *self._heads(), switch_s=switch_s
+        ), counts != self._counts
+
+    def _heads(self) -> tuple[float, float, float]:
+        """Seconds of the first step, of each row of catch-up and of each further step."""
+        if not self._seen.drafts:
+            return CostTable.first_s, CostTable.row_s, CostTable.step_s
+        read, drafted, seconds = map(np.array, zip(*self._seen.drafts, strict=True))
+        few = statistics.median_low(seconds[drafted == 1].tolist() or seconds.tolist())
+        deep = seconds[drafted > 1]
+        step_s = (
+            (statistics.median_low(deep.tolist()) - few) / max(1, int(drafted.max()) - 1)
+            if len(deep)
+            else few
+        )
+        rested = read >= self._tuning.n_resting
+        alone = (drafted == 1) & ~rested
+        row_s = 0.0
+        if rested.any() and alone.any():
+            longer = statistics.median_low(seconds[rested].tolist())
+            shorter = statistics.median_low(seconds[alone].tolist())
+            n_more = float(np.median(read[rested]) - np.median(read[alone]))
+            row_s = max(0.0, (longer - shorter) / max(1.0, n_more))
+        n_read = float(np.median(read[alone])) if alone.any() else 0.0
+        return max(few - n_read * row_s, 1e-6), row_s, max(step_s, 1e-6)

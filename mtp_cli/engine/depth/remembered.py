@@ -1,0 +1,95 @@
+"""What was found out about this machine, in a JSON file of the user's cache. Best effort.
+
+Owns the file and the key that entries go by. Knows nothing of what the entries say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import platformdirs
+
+from mtp_cli.engine import tuning
+from mtp_cli.engine.native import compiled
+
+Value = TypeVar("Value")
+
+_ENGINE = Path(__file__).parents[1]
+
+
+class Remembered(Generic[Value]):
+    """Values by the facts that they hold under (files, backends, threads).
+
+    file:     its name in the cache's folder
+    n_kept:   entries kept, the newest ones
+    to_json:  a value as JSON
+    from_json: what the file holds as a value again; None for what cannot be one, which is then
+              found out anew and replaced
+    """
+
+    def __init__(
+        self,
+        file: str,
+        n_kept: int,
+        to_json: Callable[[Value], Any],
+        from_json: Callable[[Any], Value | None],
+    ) -> None:
+        self._file, self._n_kept = file, n_kept
+        self._to_json, self._from_json = to_json, from_json
+
+    def get(self, facts: Sequence[object]) -> Value | None:
+        return self._read().get(_key(facts))
+
+    def put(self, facts: Sequence[object], value: Value) -> None:
+        """Without a cache the next start finds it out again."""
+        values = {**self._read(), _key(facts): value}
+        kept = {key: self._to_json(values[key]) for key in list(values)[-self._n_kept :]}
+        path = self._path()
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+                json.dump(kept, file)
+            os.replace(file.name, path)
+
+    def _read(self) -> dict[str, Value]:
+        try:
+            entries = json.loads(self._path().read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        if not isinstance(entries, dict):
+            return {}
+        values = {key: self._from_json(entry) for key, entry in entries.items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    def _path(self) -> Path:
+        return Path(platformdirs.user_cache_dir("mtp-cli")) / self._file
+
+
+def _key(facts: Sequence[object]) -> str:
+    machine = (platform.node(), platform.machine(), platform.processor(), os.cpu_count())
+    return hashlib.sha256(repr((code_digest(), *facts, machine)).encode()).hexdigest()
+
+
+@functools.cache
+def code_digest() -> str:
+    """What tells the code that was measured, and that measures, from any other.
+
+    The compiled code, and the Python that chooses kernels, times them or compares their bits. When
+    any of it changes, costs and exact row counts that were found before hold no more; `--exact`
+    would believe them.
+    """
+    digest = hashlib.sha256(compiled.digest().encode())
+    folders = (_ENGINE / "backend", Path(__file__).parent)
+    paths = (path for folder in folders for path in sorted(folder.glob("*.py")))
+    for path in (*paths, Path(tuning.__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,107 @@
+"""Costs are learned while an answer is given: the machine is found again, at a bounded price."""
+
+from __future__ import annotations
+
+import pytest
+
+from mtp_cli.engine.depth.automatic import ExpectedValue
+from mtp_cli.engine.depth.cost import CostModel, CostTable
+from mtp_cli.engine.depth.exactness import Exactness
+from mtp_cli.engine.depth.learning import Learning
+from mtp_cli.engine.depth.policy import DepthPolicy
+from mtp_cli.engine.tuning import TUNING
+from mtp_cli.engine.types import MAX_DEPTH
+from tests.engine.depth.machines import N_MAX, TABLES, made_up
+from tests.engine.depth.simulation import Machine, plain_s, replay
+
+every_machine = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+
+
+class Known:
+    """Takes a table when it is known, and decides by it from then on."""
+
+    def __init__(self) -> None:
+        self.tables: list[tuple[CostTable, bool]] = []
+
+    def __call__(self, table: CostTable, is_partial: bool) -> DepthPolicy:
+        self.tables.append((table, is_partial))
+        return ExpectedValue(CostModel(table))
+
+
+def learning(exactness: Exactness | None = None, n_drafted: int = MAX_DEPTH) -> Learning:
+    return Learning(N_MAX, n_drafted, exactness=exactness)
+
+
+def learned(table: CostTable, n_tokens: int = 1500) -> tuple[CostTable, Machine]:
+    """What an answer by useless heads, in which nothing repeats itself, teaches."""
+    known, machine, policy = Known(), Machine(table), learning()
+    policy.open_answer(known)
+    replay(made_up(n_tokens, right=0.0), machine, policy)
+    ((found, is_partial),) = known.tables
+    assert not is_partial
+    return found, machine
+
+
+@every_machine
+def test_finds_the_machine_again(table: CostTable) -> None:
+    found, _ = learned(table)
+    for n in (1, 2, 3, 4, 5, 8, 16):
+        multiple = table.target_s[n - 1] / table.target_s[0]
+        assert found.target_s[n - 1] / found.target_s[0] == pytest.approx(multiple, rel=0.2)
+    assert found.first_s == pytest.approx(table.first_s, rel=0.3)
+    assert found.step_s == pytest.approx(table.step_s, rel=0.2)
+
+
+@every_machine
+def test_measuring_takes_a_bounded_share_beyond_plain_rounds(table: CostTable) -> None:
+    """Until costs are known; heads are useless, so that nothing is won back."""
+    known, machine, policy = Known(), Machine(table), learning()
+    policy.open_answer(known)
+    trace = made_up(150, right=0.0)
+    replay(trace, machine, policy)
+    tuning = TUNING.learning
+    dearest_s = 2 * (table.target_s[-1] + table.first_s + 4 * table.step_s + table.switch_s)
+    extra_s = machine.idle_s - plain_s(trace, table)
+    assert extra_s <= tuning.first_s + (tuning.share + 0.12) * machine.idle_s + dearest_s
+
+
+@every_machine
+def test_good_heads_pay_from_the_first_answer_on(table: CostTable) -> None:
+    known, machine, policy = Known(), Machine(table), learning()
+    policy.open_answer(known)
+    trace = made_up(600, right=0.95)
+    stats = replay(trace, machine, policy).stats
+    assert known.tables
+    informed = Machine(table)
+    best = replay(trace, informed, ExpectedValue(CostModel(table))).stats
+    assert stats.decode_s < 1.35 * best.decode_s
+
+
+def test_it_goes_on_where_the_last_answer_ended() -> None:
+    known, policy = Known(), learning()
+    table = TABLES["few rows Q4_1"]
+    for _ in range(12):
+        policy.open_answer(known)
+        replay(made_up(20, right=0.3), Machine(table), policy)
+    assert len(known.tables) == 1
+
+
+def test_without_heads_copies_are_learned_of_all_the_same() -> None:
+    known, policy = Known(), learning(n_drafted=0)
+    policy.open_answer(known)
+    replay(made_up(1500, right=0.0), Machine(TABLES["Q8_0"]), policy)
+    ((found, _),) = known.tables
+    assert found.step_s == found.first_s == float("inf")
+
+
+def test_counts_that_are_refused_are_not_tried() -> None:
+    exactness = Exactness(N_MAX)
+    for n_rows in TUNING.exactness.counts:
+        for _ in range(TUNING.exactness.n_proofs):
+            exactness.note(n_rows, n_rows < 4)
+    known, machine, policy = Known(), Machine(TABLES["Q8_0"]), learning(exactness)
+    policy.open_answer(known)
+    replay(made_up(200, right=0.0), machine, policy)
+    assert max(machine.verified) == 3
+    ((_, is_partial),) = known.tables
+    assert is_partial
