@@ -1,9 +1,9 @@
-"""A plugin of pytest that loads our code as compiled for another processor than this one.
+"""A plugin of pytest that loads another build of our code than the package's own.
 
     python -m pytest -p tests.engine.native.compiled_for --compiled-for haswell \\
         tests/engine/native/test_products.py
 
-It is compiled anew, into a folder that the package looks into before its own. ggml stays as it is.
+The package looks into the folder of that build before its own. ggml stays as it is.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from tests.engine.native.building import build
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--compiled-for", metavar="PROCESSOR", help="as GCC's -march names it")
+    parser.addoption("--compiled-for", metavar="PROCESSOR", help="build it for GCC's -march")
+    parser.addoption("--compiled-in", metavar="FOLDER", help="take _compiled.so from there")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Before conftest.py loads it."""
-    processor = early_config.known_args_namespace.compiled_for
-    if processor is None:
-        return
-    folder = tempfile.TemporaryDirectory()
-    early_config.add_cleanup(folder.cleanup)
-    library = Path(folder.name, "_compiled.so")
-    build(library, compiled.sources(".cpp"), f"-march={processor}")
-    native.__path__.insert(0, folder.name)
+    options = early_config.known_args_namespace
+    if options.compiled_for is not None:
+        folder = tempfile.TemporaryDirectory()
+        early_config.add_cleanup(folder.cleanup)
+        library = Path(folder.name, "_compiled.so")
+        build(library, compiled.sources(".cpp"), f"-march={options.compiled_for}")
+        native.__path__.insert(0, folder.name)
+    elif options.compiled_in is not None:
+        native.__path__.insert(0, options.compiled_in)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     library = compiled.load()
-    vectors = None if library is None else library.mtp_vectors().decode()
-    terminalreporter.write_line(f"compiled for {config.getoption('compiled_for')}: {vectors}")
+    if library is not None:
+        vectors, formats = library.mtp_vectors(), library.mtp_formats()
+        terminalreporter.write_line(f"loaded: {vectors.decode()}, {formats.decode()}")
