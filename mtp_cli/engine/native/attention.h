@@ -1,4 +1,8 @@
-// Attention over half-precision keys and values, of a draft's few rows or of a prompt's many.
+// Attention over half-precision keys and values, of a draft's few rows or of a prompt's many:
+//
+//     out (M, H, Dv) = softmax(scale * q (M, H, Dk) k (N, G, Dk) + mask (M, N)) v (N, G, Dv)
+//
+// for M rows and N cells, where H / G heads read the same keys and values.
 //
 // ggml takes a draft's rows one head, row and cell after another and adds the values up in half
 // precision; from 512 cells on it splits a single row's cells among the threads there are, so that
@@ -252,7 +256,9 @@ private:
             partial(group, kv_head, i)[dv] = sum_lanes(load(sums + i * LANES));
     }
 
-    // A query's scores of a block of keys
+    // A query's scores of a block of keys: (Dk,) times (BLOCK, Dk). LANES cells have their sums in
+    // registers at a time; their vectors stand side by side, so that keys are read front to back,
+    // and only then are lanes added up, all of them in a few shuffles.
     void score(int64_t kv_head, int64_t query, int64_t first, int n, const float * keys,
                float * out) const {
         const int64_t row = row_of(query), head = head_of(kv_head, query);
@@ -303,7 +309,8 @@ private:
         return factor;
     }
 
-    // P queries' weighted values, added to those before
+    // P queries' weighted values, (P, BLOCK) times (BLOCK, Dv), added to those before. Some vectors
+    // of Dv at a time have room in registers for all P: a value is loaded once for P queries.
     template <int P>
     static void values(const float * wide, int64_t dv, const float * weights, const float * factors,
                        float * out, int64_t stride) {
