@@ -38,6 +38,7 @@ from mtp_cli.models import built_in_model
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 PROMPTS = (64, 512)
+FORMATS = tuple(name for name in our_kernels.formats() if name in OUTTYPES)
 SIDES = {"ggml": False, "ours": True}
 
 
@@ -136,7 +137,7 @@ def main(
     model: Annotated[Path | None, typer.Option(help="A GGUF. [default: built in]")] = None,
     formats: Annotated[
         str, typer.Option(help=f"Of the built-in model, from {', '.join(OUTTYPES)}.")
-    ] = ",".join(our_kernels.formats()),
+    ] = ",".join(FORMATS),
     threads: Annotated[int, typer.Option(min=1)] = physical_cores(),
     context: Annotated[int, typer.Option(min=1, help="Tokens before the rows.")] = 16,
     repetitions: Annotated[int, typer.Option(min=1)] = 25,

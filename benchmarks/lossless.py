@@ -35,13 +35,14 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends
-from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.engine import physical_cores
 from mtp_cli.options import MAX_THREADS
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")
 # Those whose rows keep their bits: half precision only where our kernels take it.
-FORMATS = our_kernels.formats() or ("q4_0", "q4_1", "q8_0")
+OURS = tuple(name for name in our_kernels.formats() if name in OUTTYPES)
+FORMATS = OURS or ("q4_0", "q4_1", "q8_0")
 TOPICS = (
     "volcanoes", "bread", "the Roman Empire", "bicycles", "sleep", "whales", "chess", "bridges",
     "honey bees", "the moon",
