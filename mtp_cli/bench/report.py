@@ -158,6 +158,9 @@ def write_plot(path: Path, result: Result, cost: CostModel) -> None:
     try:
         plot(result, cost).savefig(path, dpi=150, format="png")
     except ImportError:
-        raise MtpError("--plot needs matplotlib: pip install 'mtp-cli[bench]'") from None
+        raise MtpError(
+            "--plot needs matplotlib; in a clone of mtp-cli: "
+            ".venv/bin/pip install -c constraints.txt -e '.[bench]'"
+        ) from None
     except OSError as error:
         raise MtpError(f"{path}: cannot be written: {error.strerror}") from None

@@ -20,7 +20,7 @@ def mtp_train(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_step() -> None:
     found = mtp_train("--help")
     assert found.returncode == 0
-    for step in ("generate", "fit", "export", "measure", "run", "mtp-cli[train]"):
+    for step in ("generate", "fit", "export", "measure", "run", "-e '.[train]'"):
         assert step in found.stdout
 
 

@@ -26,13 +26,16 @@ from mtp_train.measure import Acceptance, held_out_keys
 from mtp_train.measure import measure as measure_heads
 from mtp_train.trunk import Trunk
 
+# The package is on no index: this is for a clone.
+_INSTALL = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Makes multi-token-prediction heads for a model that has none. The model writes its own "
-    "training text; needs PyTorch (pip install 'mtp-cli[train]').",
+    f"training text. Needs PyTorch; in a clone of mtp-cli: {_INSTALL}",
 )
 
 Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint and log.")]
@@ -262,7 +265,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        print("error: PyTorch is needed: pip install 'mtp-cli[train]'", file=sys.stderr)
+        print(f"error: PyTorch is needed; in a clone of mtp-cli: {_INSTALL}", file=sys.stderr)
         sys.exit(1)
 
 
