@@ -31,13 +31,14 @@ from rich.progress import Progress
 
 from benchmarks.widen import Scale, plan_heads, plan_trunk
 from mtp_cli import models
-from mtp_cli.bench import report
+from mtp_cli.bench import recording, report
 from mtp_cli.bench.measure import Bench, Plan, Result, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.engine.engine import physical_cores
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
@@ -154,7 +155,7 @@ def run_one(
     files: ModelFiles, wide: ModelFiles, outtype: str, label: str, plan: Plan, seconds: float,
     n_threads: int | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure one size in one format; its JSON."""
+    """Measure one size in one format; its JSON. model: the widened one, as made for this run."""
     folder = wide.model.parent
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(in_format(wide.model, outtype))
@@ -165,8 +166,9 @@ def run_one(
         found = checked(ModelFiles(narrow, files.heads), engine, n_threads)
         plan, result = measure(engine, plan, seconds, label)
         show(label, found, plan, result, engine)
-        content = report.as_json(ModelFiles(path, wide.heads), plan, result, engine.costs())
-    return {"label": label, "is_scaled": True, "agreement": vars(found), **content}
+        content = report.as_json(plan, result, engine.costs())
+        model = recording.described(path)
+    return {"label": label, "model": model, "agreement": vars(found), **content}
 
 
 def _chosen(text: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -217,7 +219,9 @@ def main(
                 label = f"scaled {size}, {width:,} {outtype}"
                 runs.append(run_one(files, wide, outtype, label, plan, seconds, threads))
     if json_file is not None:
-        report.write_json(json_file, {"is_scaled": True, "runs": runs})
+        program, n_threads = "python -m benchmarks.scaled", threads or physical_cores()
+        holds_for = recording.provenance("scaled", program, n_threads, files, quick=quick)
+        recording.write(json_file, {**holds_for, "is_scaled": True, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from benchmarks.peer.server import SETTINGS, Server, Setting
 from benchmarks.peer.summary import summary
 from benchmarks.scaled import SIZES, widened
 from mtp_cli import models
+from mtp_cli.bench import recording
 from mtp_cli.bench.measure import Plan, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
-from mtp_cli.bench.report import write_json
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
@@ -162,28 +162,25 @@ def run(
         name = str(open_model(made.model).file.get("general.name", ""))
     report.show(Console(width=None if sys.stdout.isatty() else 200), name, records)
     if json_file is not None:
-        write_json(json_file, as_json(server, files, name, n_threads, ctx, plan, records))
+        program = "python -m benchmarks.peer"
+        holds_for = recording.provenance("peer", program, n_threads, files, quick=quick)
+        found = as_json(server, name, ctx, plan, records)
+        recording.write(json_file, {**holds_for, **found})
 
 
 def as_json(
-    server: Path, files: ModelFiles, name: str, n_threads: int, n_ctx: int, plan: Plan,
-    records: list[Record],
-) -> dict[str, Any]:  # fmt: skip
+    server: Path, name: str, n_ctx: int, plan: Plan, records: list[Record]
+) -> dict[str, Any]:
     """One record for each class, repetition, tool and setting; see `Record`."""
     return {
-        "version": 1,
-        "model": str(files.model),
-        "heads": str(files.heads),
         "name": name,
-        "llama_server": str(server),
         "llama_server_build": building.configuration(server),
         "settings": {setting.name: list(setting.options) for setting in SETTINGS},
-        "threads": n_threads,
         "n_ctx": n_ctx,
         "max_tokens": plan.max_tokens,
         "repetitions": plan.repetitions,
-        "records": [record.to_json() for record in records],
         "summary": summary(records),
+        "records": [record.to_json() for record in records],
     }
 
 

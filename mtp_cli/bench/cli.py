@@ -171,7 +171,9 @@ def bench(
     ) as engine:
         speed = warm_up(engine)
         plan = shortened(plan, speed, _QUICK_S) if quick else plan
-        _run(engine, files, plan, json_file, plot_file)
+        result = _run(engine, files, plan, plot_file)
+        if json_file is not None:
+            _write(json_file, engine, files, plan, result, threads, quick)
 
 
 def _depth(text: str) -> Depth:
@@ -185,9 +187,7 @@ def _check_writable(*paths: Path | None) -> None:
             raise MtpError(f"{path}: cannot be written: no such folder, or a folder itself")
 
 
-def _run(
-    engine: Engine, files: ModelFiles, plan: Plan, json_file: Path | None, plot_file: Path | None
-) -> None:
+def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) -> Result:
     from rich.console import Console
 
     from mtp_cli.bench import report
@@ -197,12 +197,22 @@ def _run(
         print(f"{files.name} has no MTP heads: only copying can draft", file=sys.stderr)
     bench = Bench(engine, plan)
     result = _with_progress(len(plan), bench.run)
-    cost = engine.costs()
-    report.show(Console(), plan, result, cost)
-    if json_file is not None:
-        report.write_json(json_file, report.as_json(files, plan, result, cost))
+    report.show(Console(), plan, result, engine.costs())
     if plot_file is not None:
-        report.write_plot(plot_file, result, cost)
+        report.write_plot(plot_file, result, engine.costs())
+    return result
+
+
+def _write(
+    path: Path, engine: Engine, files: ModelFiles, plan: Plan, result: Result,
+    threads: int | None, quick: bool,
+) -> None:  # fmt: skip
+    from mtp_cli.bench import recording, report
+    from mtp_cli.engine.engine import physical_cores
+
+    n_threads = threads or physical_cores()
+    holds_for = recording.provenance("mtp-bench", "mtp-bench", n_threads, files, quick=quick)
+    recording.write(path, {**holds_for, **report.as_json(plan, result, engine.costs())})
 
 
 def _with_progress(n_answers: int, run: Callable[[Callable[[str], None]], Result]) -> Result:

@@ -1,14 +1,11 @@
-"""Shows the result: a table for people, a JSON file for programs, a plot.
+"""Shows the result: a table for people, JSON for programs, a plot.
 
 Owns the three forms. Computes nothing that `summary.py` does not.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import tempfile
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,50 +13,38 @@ from rich.console import Console
 from rich.table import Table
 
 from mtp_cli.bench.measure import Plan, Result
-from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
+from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, over_plain, summary
 from mtp_cli.engine import Depth
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.errors import MtpError
-from mtp_cli.models import ModelFiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = 1
 
+def as_json(plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
+    """What was measured: a record for each class, temperature, depth and repetition (`Record`).
 
-def as_json(files: ModelFiles, plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
-    """One record for each class, temperature, depth and repetition; see `Record`."""
+    constants: what the policy, its costs and the drafters were tuned by
+    """
     prefill_s = sum(p.seconds for p in result.prefills)
     return {
-        "version": VERSION,
-        "model": str(files.model),
-        "heads": None if files.heads is None else str(files.heads),
-        "machine": f"{platform.node()} {platform.machine()} {os.cpu_count()} cpus",
-        "few_rows": our_kernels.install(),
         "plan": vars(plan),
+        "constants": dataclasses.asdict(TUNING),
         "costs": vars(cost.table),
         "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
         "peak_memory_bytes": result.peak_memory_bytes,
-        "records": [record.to_json() for record in result.records],
-        "prefills": [prefill.to_json() for prefill in result.prefills],
         "forks": {
             depth: {"forks": n_forks, "answers": n_answers}
             for depth, (n_forks, n_answers) in forks(result.records).items()
         },
         "summary": summary(result, cost),
+        "over_plain": over_plain(result.records),
+        "records": [record.to_json() for record in result.records],
+        "prefills": [prefill.to_json() for prefill in result.prefills],
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """By rename, so that an older file is whole until this one is."""
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file, indent=1)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise MtpError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def table(result: Result, cost: CostModel, temperature: float) -> Table:

@@ -109,9 +109,22 @@ def summary(result: Result, cost: CostModel) -> dict[str, Ratios]:
     return found
 
 
-def _by_class(greedy: Comparison, value: Callable[[str], float]) -> Ratios:
-    ratios = {cls: value(cls) for cls in greedy.classes}
+def over_plain(records: Sequence[Record]) -> dict[str, dict[str, Ratios]]:
+    """For each temperature and depth: times plain decoding by class, medians over repetitions."""
+    temperatures = dict.fromkeys(record.temperature for record in records)
+    return {f"{t:g}": _over_plain_at(Comparison(records, t)) for t in temperatures}
+
+
+def _over_plain_at(found: Comparison) -> dict[str, Ratios]:
+    def ratios(depth: Depth) -> Ratios:
+        return _by_class(found, lambda cls: found.over_plain(cls, depth).median)
+
+    return {str(depth): ratios(depth) for depth in found.depths}
+
+
+def _by_class(found: Comparison, value: Callable[[str], float]) -> Ratios:
+    ratios = {cls: value(cls) for cls in found.classes}
     if ratios:
-        found = list(ratios.values())
-        ratios |= {"geomean": statistics.geometric_mean(found), "worst": min(found)}
+        values = list(ratios.values())
+        ratios |= {"geomean": statistics.geometric_mean(values), "worst": min(values)}
     return ratios

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mtp_cli.bench import cli
+from mtp_cli.engine.tuning import TUNING
 from tests.engine import tiny
 
 
@@ -52,6 +53,11 @@ def test_measures_everything_that_was_asked_for(
         assert set(found["summary"][name]) == {"chat", "editing", "geomean", "worst"}
     assert found["forks"] == {d: {"forks": 0, "answers": 4} for d in ("0", "2", "auto")}
     assert found["peak_memory_bytes"] > 1e6
+    assert found["benchmark"] == "mtp-bench"
+    assert str(model.parent) not in json_file.read_text()
+    assert found["constants"]["policy"]["n_futures"] == TUNING.policy.n_futures
+    for temperature in ("0", "0.7"):
+        assert set(found["over_plain"][temperature]) == {"0", "2", "auto"}
     assert plot_file.read_bytes().startswith(b"\x89PNG")
 
 

@@ -183,6 +183,7 @@ def test_from_packing_to_json(
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found["records"]) == 2 * (6 + 5 + len(SETTINGS))
     assert found["summary"]["peer_best_setting"] == "plain"
+    assert str(tmp_path) not in json.dumps(found)
     assert set(found["summary"]["auto_over_peer_defaults"]) == {
         "chat", "factual", "geomean", "worst",
     }  # fmt: skip
