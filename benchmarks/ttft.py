@@ -4,8 +4,9 @@ Two engines on the same file, one with the heads and one without, take turns on 
 each from an empty context; what is told is the median of the ratios within a turn. Heads in the
 model's own file cannot be left out: name the same trunk without them as --plain.
 
-    python benchmarks/ttft.py                         # the built-in model, a few minutes
-    python benchmarks/ttft.py --model m.gguf --heads h.gguf --clock cpu   # on a busy machine
+    python -m benchmarks.ttft                         # the built-in model, a few minutes
+    python -m benchmarks.ttft --model m.gguf --heads h.gguf --clock cpu   # on a busy machine
+    python -m benchmarks.ttft --json ttft.json
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from mtp_cli import models
+from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
+from mtp_cli.engine.engine import physical_cores
 from mtp_cli.options import MAX_THREADS
+
+Turns = list[tuple[float, float]]  # seconds with drafting off, on
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -52,10 +57,10 @@ def measure(
     repetitions: int,
     clock: Callable[[], float],
     threads: int | None,
-) -> dict[int, list[tuple[float, float]]]:
+) -> dict[int, Turns]:
     """For each length: seconds (off, on) of each turn."""
     n_ctx = max(lengths) + 64
-    found: dict[int, list[tuple[float, float]]] = {n: [] for n in lengths}
+    found: dict[int, Turns] = {n: [] for n in lengths}
     with (
         Engine.open(plain, n_ctx=n_ctx, n_threads=threads) as off,
         Engine.open(files.model, files.heads, n_ctx=n_ctx, n_threads=threads) as on,
@@ -74,6 +79,33 @@ def measure(
     return found
 
 
+def summary(turns: Turns) -> dict[str, float]:
+    """Medians of seconds, and of the ratios within a turn."""
+    ratios = [on / off for off, on in turns]
+    off_s, on_s = (statistics.median(side) for side in zip(*turns, strict=True))
+    found = {"off_s": off_s, "on_s": on_s, "on_over_off": statistics.median(ratios)}
+    return {**found, "lowest": min(ratios), "highest": max(ratios)}
+
+
+def table(found: dict[str, dict[str, float]]) -> Table:
+    out = Table(title="seconds to the first token, medians", title_justify="left")
+    for name in ("prompt", "drafting off", "on", "on / off", "spread"):
+        out.add_column(name, justify="right")
+    for n, one in found.items():
+        cells = (f"{one[name]:.3f}" for name in ("off_s", "on_s", "on_over_off"))
+        out.add_row(f"{int(n):,}", *cells, f"{one['lowest']:.3f}-{one['highest']:.3f}")
+    return out
+
+
+def as_json(
+    files: models.ModelFiles, found: dict[str, dict[str, float]], clock: str, n_threads: int
+) -> dict[str, Any]:
+    """prompts: by length in tokens; see `summary`."""
+    program = "python -m benchmarks.ttft"
+    holds_for = recording.provenance("ttft", program, n_threads, files)
+    return {**holds_for, "clock": clock, "prompts": found}
+
+
 def main(
     model: Annotated[Path | None, typer.Option(help="Default: built in.")] = None,
     heads: Annotated[Path | None, typer.Option(help="Head-only GGUF.")] = None,
@@ -82,26 +114,18 @@ def main(
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
     clock: Annotated[str, typer.Option(help="wall, or cpu for a busy machine.")] = "wall",
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
 ) -> None:
     if clock not in CLOCKS:
         raise typer.BadParameter(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")
     files = models.find(model, heads)
     wanted = [int(part) for part in lengths.split(",")]
     found = measure(files, plain or files.model, wanted, repetitions, CLOCKS[clock], threads)
-    table = Table(title="seconds to the first token, medians", title_justify="left")
-    for name in ("prompt", "drafting off", "on", "on / off", "spread"):
-        table.add_column(name, justify="right")
-    for n, turns in found.items():
-        ratios = [on / off for off, on in turns]
-        off_s, on_s = (statistics.median(side) for side in zip(*turns, strict=True))
-        table.add_row(
-            f"{n:,}",
-            f"{off_s:.3f}",
-            f"{on_s:.3f}",
-            f"{statistics.median(ratios):.3f}",
-            f"{min(ratios):.3f}-{max(ratios):.3f}",
-        )
-    Console().print(table)
+    shown = {str(n): summary(turns) for n, turns in found.items()}
+    Console().print(table(shown))
+    if json_file is not None:
+        content = as_json(files, shown, clock, threads or physical_cores())
+        recording.write(json_file, content)
 
 
 if __name__ == "__main__":
