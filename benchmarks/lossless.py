@@ -7,18 +7,19 @@ Nothing here is timed. Findings are appended to a JSON-lines file as they come, 
 was stopped goes on where it was. Only findings of the same heads, code, llama.cpp, --max-tokens
 and --threads count; those of others stay in the file.
 
-    python benchmarks/lossless.py                             # two hours on 2 cores
-    python benchmarks/lossless.py --formats q4_0 --answers 5  # a first look
+    python -m benchmarks.lossless                             # two hours on 2 cores
+    python -m benchmarks.lossless --formats q4_0 --answers 5  # a first look
+    python -m benchmarks.lossless --json lossless.json
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,7 @@ from rich.progress import Progress
 
 import mtp_cli
 from mtp_cli import models
+from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
@@ -54,6 +56,22 @@ REQUESTS = (
     "Write a Python program that has to do with {}, and explain it line by line.",
     "Write a list of ten questions about {}, with answers.",
 )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found of one format: answers asked for and compared, tokens of these, and how many
+    answers are not the plain one at some depth."""
+
+    asked: int
+    answers: int
+    tokens: int
+    differing: int
+
+    @property
+    def holds(self) -> bool:
+        return self.answers == self.asked and self.differing == 0
+
 
 Record = dict[str, Any]
 Key = tuple[str, str]  # format, prompt
@@ -101,19 +119,9 @@ def setup(heads: Path | None, max_tokens: int, n_threads: int) -> Record:
 
 def code_version(root: Path) -> str:
     """The commit a folder is at, and what was changed in it; without, the package's version."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    if not (root / ".git").exists():  # what lies in somebody else's repository has no commit here
-        return version("mtp-cli")
-    try:
-        commit, changes = (
-            git("rev-parse", "HEAD"),
-            git("diff", "HEAD", "--", "*.py", "*.cpp", "*.h"),
-        )
-    except (OSError, subprocess.CalledProcessError):
+    commit = recording.git(root, "rev-parse", "HEAD")
+    changes = recording.git(root, "diff", "HEAD", "--", "*.py", "*.cpp", "*.h")
+    if commit is None or changes is None:
         return version("mtp-cli")
     return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:12]}" if changes else commit
 
@@ -130,10 +138,10 @@ def findings(results: Path, of: Record) -> dict[Key, Record]:
 
 def prove(
     name: str, n_answers: int, of: Record, results: Path, find: Callable[[str], Record]
-) -> bool:
+) -> Proof:
     """Find and record what this setup's records lack of n_answers compared answers in one format.
 
-    find: compares one prompt. Returns whether there are as many and all are the plain ones.
+    find: compares one prompt
     """
     earlier, n_earlier = findings(results, of), 0
     compared: list[Record] = []
@@ -153,7 +161,10 @@ def prove(
                 compared.append(record)
                 progress.advance(task)
     print(f"{name}: {n_earlier} records were taken from an earlier run")
-    return summarize(name, compared) and len(compared) == n_answers
+    summarize(name, compared)
+    n_differing = sum(bool(record["differing"]) for record in compared)
+    n_tokens = sum(record["n_tokens"] for record in compared)
+    return Proof(n_answers, len(compared), n_tokens, n_differing)
 
 
 def main(
@@ -165,24 +176,27 @@ def main(
         int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: the physical cores.")
     ] = None,
     results: Path = Path("runs/lossless.jsonl"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write counts here.")] = None,
 ) -> None:
     files = models.find(heads=heads)
     n_threads = threads or physical_cores()
     results.parent.mkdir(parents=True, exist_ok=True)
     of = setup(files.heads, max_tokens, n_threads)
-    is_proven = True
+    proofs: dict[str, Proof] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in formats.split(","):
             path = Path(folder) / name
             quantize(files.model, path, name)
             with Engine.open(path, files.heads, n_ctx=2048, n_threads=n_threads) as engine:
                 find = partial(compare, engine, max_tokens=max_tokens)
-                is_proven &= prove(name, answers, of, results, find)
-    sys.exit(0 if is_proven else 1)
+                proofs[name] = prove(name, answers, of, results, find)
+    if json_file is not None:
+        recording.write(json_file, as_json(files, proofs, max_tokens, n_threads))
+    sys.exit(0 if all(proof.holds for proof in proofs.values()) else 1)
 
 
-def summarize(name: str, records: Sequence[Record]) -> bool:
-    """Print the count of one format; whether every answer was the plain one."""
+def summarize(name: str, records: Sequence[Record]) -> None:
+    """Print the count of one format, and each answer that differs."""
     n_tokens = sum(record["n_tokens"] for record in records)
     differing = [record for record in records if record["differing"]]
     print(
@@ -191,7 +205,15 @@ def summarize(name: str, records: Sequence[Record]) -> bool:
     )
     for record in differing:
         print(f"  depths {record['differing']}: {record['prompt'][:60]}")
-    return not differing
+
+
+def as_json(
+    files: models.ModelFiles, proofs: dict[str, Proof], max_tokens: int, n_threads: int
+) -> Record:
+    """formats: for each, how many answers were compared at all depths and how many differ."""
+    holds_for = recording.provenance("lossless", "python -m benchmarks.lossless", n_threads, files)
+    formats = {name: vars(proof) for name, proof in proofs.items()}
+    return {**holds_for, "max_tokens": max_tokens, "depths": list(DEPTHS), "formats": formats}
 
 
 if __name__ == "__main__":

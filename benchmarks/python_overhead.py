@@ -9,8 +9,9 @@ microseconds each) are not in it.
 At a temperature above 0 there are two columns: with drafts drawn from the heads' distribution, as
 answers without a seed have them, and with their best guesses, as those with a seed or --exact do.
 
-    python benchmarks/python_overhead.py                          # 49k and 250k ids, a few seconds
-    python benchmarks/python_overhead.py --temperatures 0,0.7     # sampled rounds too
+    python -m benchmarks.python_overhead                          # 49k and 250k ids, a few seconds
+    python -m benchmarks.python_overhead --temperatures 0,0.7     # sampled rounds too
+    python -m benchmarks.python_overhead --json python.json
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from mtp_cli.bench import recording
 from mtp_cli.engine import Sampling
 from mtp_cli.engine.backend.batch import Batch, Reads
 from mtp_cli.engine.depth.automatic import ExpectedValue
@@ -217,24 +220,39 @@ def round_ms(case: Case, column: Column, repeat_penalty: float) -> float:
     return min(found)
 
 
-def main(
-    temperatures: Annotated[str, typer.Option(help="With commas between; 0 is greedy.")] = "0",
-    repeat_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
-) -> None:
-    table = Table(title="CPU milliseconds of Python a round", title_justify="left")
-    table.caption = (
+def table(wanted: Sequence[Column], found: dict[str, list[float]]) -> Table:
+    out = Table(title="CPU milliseconds of Python a round", title_justify="left")
+    out.caption = (
         "drawn: drafts from the heads' distribution, as without a seed; "
         "guessed: their best guesses, as with a seed or --exact"
     )
-    table.add_column("round", overflow="fold")
-    wanted = columns([float(temperature) for temperature in temperatures.split(",")])
+    out.add_column("round", overflow="fold")
     for column in wanted:
-        table.add_column(column.title, justify="right")
-    for case in CASES:
-        table.add_row(
-            case.name, *(f"{round_ms(case, column, repeat_penalty):.3f}" for column in wanted)
-        )
-    Console().print(table)
+        out.add_column(column.title, justify="right")
+    for case, milliseconds in found.items():
+        out.add_row(case, *(f"{ms:.3f}" for ms in milliseconds))
+    return out
+
+
+def as_json(wanted: Sequence[Column], found: dict[str, list[float]]) -> dict[str, Any]:
+    """rounds: milliseconds by case, one for each of `columns`."""
+    holds_for = recording.provenance("python_overhead", "python -m benchmarks.python_overhead", 1)
+    columns = [{**vars(one), "limit_ms": LIMITS_MS[one.n_vocab]} for one in wanted]
+    return {**holds_for, "columns": columns, "rounds": found}
+
+
+def main(
+    temperatures: Annotated[str, typer.Option(help="With commas between; 0 is greedy.")] = "0",
+    repeat_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+) -> None:
+    wanted = columns([float(temperature) for temperature in temperatures.split(",")])
+    found = {
+        case.name: [round_ms(case, column, repeat_penalty) for column in wanted] for case in CASES
+    }
+    Console().print(table(wanted, found))
+    if json_file is not None:
+        recording.write(json_file, as_json(wanted, found))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import lossless
-from benchmarks.lossless import Record, code_version, prove, setup
+from benchmarks.lossless import Proof, Record, as_json, code_version, prove, setup
+from mtp_cli.models import ModelFiles
+from tests.engine import tiny
 
 WANTED = ["Hello", "Name a sea.", "Bye"]
 SHORT = "Name a sea."
@@ -43,7 +45,8 @@ def run(tmp_path: Path) -> Run:
             is_bad = of["heads"] is None and text == "Bye"
             return {"prompt": text, "n_tokens": 5, "differing": [2] if is_bad else []}
 
-        return prove("q4_0", n_answers, of, tmp_path / "results.jsonl", find), compared
+        proof = prove("q4_0", n_answers, of, tmp_path / "results.jsonl", find)
+        return proof.holds, compared
 
     return proved
 
@@ -101,6 +104,14 @@ def test_another_setup_s_difference_is_not_reported(
     assert "depths [2]: Bye" in capsys.readouterr().out
     assert run(setup(heads, 200, 2)) == (True, WANTED)
     assert "1 answers differ" not in capsys.readouterr().out
+
+
+def test_the_counts_are_written_up(run: Run, heads: Path, tmp_path: Path) -> None:
+    model = tiny.llama().write(tmp_path / "tiny.gguf")
+    proofs = {"q4_0": Proof(2, 2, 10, 0), "bf16": Proof(2, 1, 5, 1)}
+    assert [proof.holds for proof in proofs.values()] == [True, False]
+    found = as_json(ModelFiles(model, None), proofs, 5, 1)
+    assert found["depths"] == [1, 2, 3, 4, 5, 6, 7, 8, "auto"]
 
 
 def test_heads_are_known_by_their_content(heads: Path, tmp_path: Path) -> None:
