@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.document import speed
 from mtp_cli.bench import cli
 from mtp_cli.engine.tuning import TUNING
 from tests.engine import tiny
@@ -58,6 +59,7 @@ def test_measures_everything_that_was_asked_for(
     assert found["constants"]["policy"]["n_futures"] == TUNING.policy.n_futures
     for temperature in ("0", "0.7"):
         assert set(found["over_plain"][temperature]) == {"0", "2", "auto"}
+    assert "| chat |" in speed.greedy({"mtp-bench-q4_1": found})
     assert plot_file.read_bytes().startswith(b"\x89PNG")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import few_rows, ttft
 from benchmarks.bandwidth import read_bytes_per_s
+from benchmarks.document.page import page
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.quantize import quantize
 from tests.engine import tiny
@@ -40,6 +41,7 @@ def test_rows_of_one_model_and_their_bits(
     assert found["bandwidth_share"] == found["rows"]["1"]["bandwidth_share"] > 0
     assert found["ours_share"] > 0.9
     assert (found["format"], found["model"]["format"]) == ("q8_0", "q8_0")
+    assert "| Q8_0 |" in page({"few-rows": {**found, "formats": {"q8_0": found}}})
 
 
 def test_memory_is_read_by_several_threads() -> None:
@@ -59,6 +61,7 @@ def test_the_first_token_with_and_without_drafting(
     assert (found["clock"], list(found["prompts"])) == ("cpu", ["20", "40"])
     for one in found["prompts"].values():
         assert one["lowest"] <= one["on_over_off"] <= one["highest"]
+    assert "| 40 tokens |" in page({"ttft": found})
 
 
 def test_a_turn_s_ratio_is_taken_within_it() -> None:

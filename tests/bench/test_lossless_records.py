@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import lossless
+from benchmarks.document.page import page
 from benchmarks.lossless import Proof, Record, as_json, code_version, prove, setup
 from mtp_cli.models import ModelFiles
 from tests.engine import tiny
@@ -112,6 +113,7 @@ def test_the_counts_are_written_up(run: Run, heads: Path, tmp_path: Path) -> Non
     assert [proof.holds for proof in proofs.values()] == [True, False]
     found = as_json(ModelFiles(model, None), proofs, 5, 1)
     assert found["depths"] == [1, 2, 3, 4, 5, 6, 7, 8, "auto"]
+    assert "| BF16 | 1 | 5 | 1 |" in page({"lossless": found})
 
 
 def test_heads_are_known_by_their_content(heads: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.document.page import page
 from benchmarks.peer import __main__ as command
 from benchmarks.peer import build as building
 from benchmarks.peer.compare import BESIDE, OURS, PEER, Contender, Record, compare
@@ -184,6 +185,7 @@ def test_from_packing_to_json(
     assert len(found["records"]) == 2 * (6 + 5 + len(SETTINGS))
     assert found["summary"]["peer_best_setting"] == "plain"
     assert str(tmp_path) not in json.dumps(found)
+    assert "| automatic | its best setting: plain |" in page({"peer": found})
     assert set(found["summary"]["auto_over_peer_defaults"]) == {
         "chat", "factual", "geomean", "worst",
     }  # fmt: skip

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.python_overhead import LIMITS_MS, columns
+from benchmarks.document.page import page
+from benchmarks.python_overhead import LIMITS_MS, as_json, columns
 
 
 def test_sampled_rounds_are_measured_with_drawn_drafts_and_with_best_guesses() -> None:
@@ -15,3 +16,12 @@ def test_sampled_rounds_are_measured_with_drawn_drafts_and_with_best_guesses() -
     assert "T 0.7, drawn" in drawn.title
     assert "T 0.7, guessed" in guessed.title
     assert "greedy" in greedy.title
+
+
+def test_rounds_are_written_up_beside_their_limit() -> None:
+    wanted = columns([0.0])
+    found = as_json(wanted, {"plain": [0.125, 0.25]})
+    assert found["machine"]["cores"] == 1
+    shown = page({"python-overhead": found})
+    assert "49,152 ids, greedy (limit 0.3) | 250,000 ids, greedy (limit 1) |" in shown
+    assert "| plain | 0.125 | 0.250 |" in shown

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaled
+from benchmarks.document.page import page
 from benchmarks.scaled import Agreement, agreement
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
@@ -47,6 +48,7 @@ def test_every_number_is_labelled(trunk: Path, capsys: pytest.CaptureFixture[str
         assert one["summary"]["auto_over_plain"]["chat"] > 0
         assert one["agreement"]["n_same"] > one["agreement"]["n_tokens"] / 2
     assert found["is_scaled"]
+    assert all(f"| {label} | 12 |" in page({"scaled": found}) for label in labels)
     left = set(trunk.parent.glob("*")) - set(before)
     assert left <= {found_file, trunk.parent / "cache"}, "the files of gigabytes are gone"
 

@@ -1,0 +1,219 @@
+"""docs/measured.md: its sections in order, of which `speed.py` has the first two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmarks.document import speed
+from benchmarks.document.results import (
+    Content,
+    Results,
+    holds_for,
+    not_recorded,
+    prose,
+    table,
+)
+
+PEER, FEW_ROWS, TTFT = "peer", "few-rows", "ttft"
+SCALED, LOSSLESS, OVERHEAD = "scaled", "lossless", "python-overhead"
+_ROWS = ("1", "2", "3", "4", "6", "8")
+
+_SHARES = (
+    "How much of the weights' bytes our kernels take, what share of the machine's read bandwidth "
+    "a decode reaches (`benchmarks/bandwidth.py`), and by how much a row's logits differ at most "
+    "when it is decoded among 2 to 16 rows: 0 is the same bits."
+)
+_START = """\
+# Measured
+
+Written by `python -m benchmarks.document` from the runs in `benchmarks/results`; do not edit it.
+`python -m benchmarks.record` records them. Numbers hold for the machine, commit and command that
+stand with them: on yours, `mtp-bench --quick` takes a minute. What was tried and dropped is in
+[the log](../benchmarks/LOG.md)."""
+
+
+def page(results: Results) -> str:
+    sections = (
+        speed.greedy,
+        speed.sampled,
+        *(_section(*one) for one in _SECTIONS),
+    )
+    return "\n\n".join([_START, *(section(results) for section in sections)]) + "\n"
+
+
+def _section(
+    name: str, title: str, look: str, shown: Callable[[Content], str]
+) -> Callable[[Results], str]:
+    """name: of the result; look: what to look at; shown: the numbers, of what was recorded."""
+
+    def section(results: Results) -> str:
+        content = results.get(name)
+        body = [not_recorded(name)] if content is None else [shown(content), holds_for(content)]
+        return "\n\n".join([f"## {title}", prose(look), *body])
+
+    return section
+
+
+def _ratio(ratios: Mapping[str, float]) -> str:
+    return f"{ratios['geomean']:.2f} ({ratios['worst']:.2f})"
+
+
+def _peer(content: Content) -> str:
+    found = content["summary"]
+    alone, beside = found, found["beside"]
+    best = found["peer_best_setting"]
+    rows = [
+        ["automatic", "`draft-mtp` at its defaults",
+         *(_ratio(side["auto_over_peer_defaults"]) for side in (alone, beside))],
+        ["automatic", f"its best setting: {best}",
+         *(_ratio(side["auto_over_peer_best"]) for side in (alone, beside))],
+        *([depth, depth, *(_ratio(side["ours_over_peer_same_depth"][depth])
+                           for side in (alone, beside))]
+          for depth in alone["ours_over_peer_same_depth"]),
+        ["plain decoding", "plain decoding", _ratio(found["plain_over_peer_plain"]), ""],
+    ]  # fmt: skip
+    shown = table(
+        ["ours", "llama-server", "the same file", "our head file beside it"], rows, n_text=2
+    )
+    n_answers = f"answers of up to {content['max_tokens']} tokens, {content['repetitions']} times"
+    return f"{shown}\n\n{content['name']}, {n_answers}."
+
+
+def _rows(content: Content) -> str:
+    formats = content["formats"]
+    head = ["rows", *_ROWS, "prompt of 512"]
+    times = [
+        [f"{name.upper()}: llama.cpp's, ours",
+         *(_pair(found["rows"][n], 1) for n in _ROWS), _pair(found["prompt_512"], 0)]
+        for name, found in formats.items()
+    ]  # fmt: skip
+    shares = [
+        [name.upper(), f"{found['ours_share']:.0%}", *_bandwidth(found), *_differences(found)]
+        for name, found in formats.items()
+    ]
+    columns = [
+        *("format", "weights' bytes that are ours", "of read bandwidth, 1 row", "8 rows"),
+        *("difference to the row alone, ours", "llama.cpp's"),
+    ]
+    return "\n\n".join(
+        [
+            "![Milliseconds of a decode by rows, ours and llama.cpp's, by format](rows.svg)",
+            table(head, times),
+            prose(_SHARES),
+            table(columns, shares),
+        ]
+    )
+
+
+def _pair(found: Mapping[str, float], digits: int) -> str:
+    return f"{found['llama_ms']:.{digits}f}, {found['ours_ms']:.{digits}f}"
+
+
+def _bandwidth(found: Content) -> list[str]:
+    shares = (found["rows"][n]["bandwidth_share"] for n in ("1", "8"))
+    return ["" if share is None else f"{share:.2f}" for share in shares]
+
+
+def _differences(found: Content) -> list[str]:
+    names = ("difference", "llama_difference")
+    return [f"{max(row[name] for row in found['rows'].values()):.2g}" for name in names]
+
+
+def _ttft(content: Content) -> str:
+    rows = [
+        [f"{int(n):,} tokens", *(f"{one[key]:.3f}" for key in ("off_s", "on_s")),
+         f"{one['on_over_off']:.2f}", f"{one['lowest']:.2f} to {one['highest']:.2f}"]
+        for n, one in content["prompts"].items()
+    ]  # fmt: skip
+    return table(["prompt", "drafting off, s", "on, s", "on over off", "lowest, highest"], rows)
+
+
+def _scaled(content: Content) -> str:
+    return table(
+        ["", "tokens an answer", "automatic over plain", "worst class", "of what knowing the "
+         "future would give", "answers that are not plain decoding's"],
+        [_scaled_row(run) for run in content["runs"]],
+    )  # fmt: skip
+
+
+def _scaled_row(run: Content) -> list[str]:
+    found = run["summary"]
+    forks = run["forks"]["auto"]
+    return [
+        run["label"],
+        str(run["plan"]["max_tokens"]),
+        *(f"{found['auto_over_plain'][key]:.2f}" for key in ("geomean", "worst")),
+        f"{found['auto_over_bound']['geomean']:.2f}",
+        f"{forks['forks']} of {forks['answers']}",
+    ]
+
+
+def _lossless(content: Content) -> str:
+    rows = [
+        [name.upper(), str(found["answers"]), str(found["tokens"]), str(found["differing"])]
+        for name, found in content["formats"].items()
+    ]
+    return table(["format", "answers", "tokens", "answers that differ"], rows)
+
+
+def _overhead(content: Content) -> str:
+    heads = [_overhead_head(column) for column in content["columns"]]
+    rows = [[case, *(f"{ms:.3f}" for ms in found)] for case, found in content["rounds"].items()]
+    return table(["round", *heads], rows)
+
+
+def _overhead_head(column: Mapping[str, Any]) -> str:
+    how = "drafts drawn" if column["draws_drafts"] else "drafts guessed"
+    way = f"T {column['temperature']:g}, {how}" if column["temperature"] else "greedy"
+    return f"{column['n_vocab']:,} ids, {way} (limit {column['limit_ms']:g})"
+
+
+_SECTIONS = (
+    (
+        PEER,
+        "Beside llama-server",
+        "Look at the second row: automatic depth over the best that llama.cpp's own server does "
+        "with the same file, greedy, as geometric means over the classes; in brackets the worst "
+        "class. The server is built with the flags of the wheel, and its draft head has the full "
+        "vocabulary; the last column is ours with its trimmed head file, which llama.cpp cannot "
+        "use.",
+        _peer,
+    ),
+    (
+        FEW_ROWS,
+        "Few rows",
+        "Verifying a draft of three is a decode of four rows: look at how little the second number "
+        "of a pair grows from left to right. Milliseconds of a decode after a short context, "
+        "medians; llama.cpp's kernels first, ours second, both in one process in turns.",
+        _rows,
+    ),
+    (
+        TTFT,
+        "Time to the first token",
+        "Look at *on over off*: 1 means that drafting costs nothing before the first token.",
+        _ttft,
+    ),
+    (
+        SCALED,
+        "Larger models, scaled",
+        "Look at *automatic over plain*. These are zero-padded copies of the built-in model: they "
+        "say what it says and cost what a model with matrices of that width costs; no real model's "
+        "speed is shown here.",
+        _scaled,
+    ),
+    (
+        LOSSLESS,
+        "Lossless",
+        "Look at the last column: how many greedy answers, drafted at depths 1 to 8 and at "
+        "automatic depth, are not plain decoding's, token for token.",
+        _lossless,
+    ),
+    (
+        OVERHEAD,
+        "What Python costs",
+        "CPU milliseconds a round that this project adds to llama.cpp's time, with a model that "
+        "answers at once; look at how far each is below its limit.",
+        _overhead,
+    ),
+)

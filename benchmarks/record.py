@@ -1,0 +1,239 @@
+"""Records what docs/measured.md shows: one benchmark after the other, each into benchmarks/results.
+
+    python -m benchmarks.record                    # everything not recorded yet, 40 minutes
+    python -m benchmarks.record --quick            # fewer repetitions, 20 minutes; marked as quick
+    python -m benchmarks.record few-rows ttft      # only these
+    python -m benchmarks.record --skip peer        # it needs llama-server, see benchmarks.peer
+    python -m benchmarks.record --list             # names, commands and about how long each takes
+
+A recorded result is not run again without --again, so that a run that was stopped goes on where it
+was; a quick one gives way to a full one. Nothing else should run on the machine meanwhile. Then
+`python -m benchmarks.document` writes the documents.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.document.results import FOLDER, Content, read_result
+from mtp_cli import models
+from mtp_cli.bench import recording
+from mtp_cli.engine.backend.quantize import quantize
+from mtp_cli.errors import MtpError
+
+_BENCH = ("-m", "mtp_cli.bench.cli")
+_GREEDY = ("--temperatures", "0", "--depths", "0,1,2,3,auto", "--max-tokens", "48")
+_SAMPLED = ("--temperatures", "0.7,1", "--depths", "0,1,auto", "--max-tokens", "48")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a full and a quick run differ in. minutes: about, on two cores of a server"""
+
+    minutes: float
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One benchmark of the set. name: of its file in the results.
+
+    outtype: the format that the built-in model is requantized to for it, None for as it is
+    """
+
+    name: str
+    program: tuple[str, ...]
+    arguments: tuple[str, ...]
+    full: Effort
+    quick: Effort
+    outtype: str | None = None
+
+    def command(self, quick: bool, model: Path | None, out: Path) -> list[str]:
+        effort = self.quick if quick else self.full
+        files = [] if model is None else ["--model", str(model), *_heads()]
+        return [
+            *(sys.executable, *self.program, *self.arguments),
+            *(*shlex.split(effort.arguments), *files, "--json", str(out)),
+        ]
+
+
+def _module(name: str) -> tuple[str, str]:
+    return "-m", f"benchmarks.{name}"
+
+
+def _heads() -> list[str]:
+    heads = models.built_in_heads()
+    return [] if heads is None else ["--heads", str(heads)]
+
+
+def _bench(outtype: str, minutes: float, quick_minutes: float) -> Step:
+    return Step(
+        f"mtp-bench-{outtype}",
+        _BENCH,
+        _GREEDY,
+        Effort(minutes, "--repetitions 5"),
+        Effort(quick_minutes, "--repetitions 2"),
+        None if outtype == "q4_1" else outtype,
+    )
+
+
+STEPS = (
+    _bench("q4_1", 3, 1.5),
+    _bench("q4_0", 2.5, 1.2),
+    _bench("q8_0", 3, 1.5),
+    _bench("bf16", 5.5, 2.5),
+    Step(
+        "mtp-bench-sampled",
+        _BENCH,
+        _SAMPLED,
+        Effort(3.5, "--repetitions 5"),
+        Effort(1.5, "--repetitions 2"),
+    ),
+    Step(
+        "few-rows",
+        _module("few_rows"),
+        (),
+        Effort(3.5, "--repetitions 15"),
+        Effort(2, "--repetitions 5"),
+    ),
+    Step("ttft", _module("ttft"), (), Effort(2, "--repetitions 5"), Effort(1, "--repetitions 2")),
+    Step(
+        "peer",
+        _module("peer"),
+        ("run",),
+        Effort(6, "--minutes 4 --repetitions 5"),
+        Effort(3, "--minutes 2 --repetitions 2"),
+    ),
+    Step(
+        "scaled",
+        _module("scaled"),
+        (),
+        Effort(8, "--minutes 6 --repetitions 3"),
+        Effort(4, "--minutes 2.5 --repetitions 1"),
+    ),
+    Step(
+        "lossless",
+        _module("lossless"),
+        ("--max-tokens", "48"),
+        Effort(3, "--answers 10"),
+        Effort(1, "--answers 3"),
+    ),
+    Step(
+        "python-overhead",
+        _module("python_overhead"),
+        ("--temperatures", "0,0.7"),
+        Effort(0.5, ""),
+        Effort(0.5, ""),
+    ),
+)
+
+Execute = Callable[[Sequence[str]], None]
+
+
+def execute(command: Sequence[str]) -> None:
+    """Run a benchmark to its end; its status is not looked at: what it wrote tells."""
+    subprocess.run(command, check=False)
+
+
+def run(step: Step, results: Path, quick: bool, execute: Execute) -> None:
+    """One step into its file. Raises MtpError when the benchmark wrote nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, model = Path(folder) / f"{step.name}.json", None
+        if step.outtype is not None:
+            source = models.built_in_model()
+            stem = source.name.split(".")[0]
+            model = Path(folder) / f"{stem}.{step.outtype.upper()}.gguf"
+            quantize(source, model, step.outtype)
+        started = time.monotonic()
+        execute(step.command(quick, model, out))
+        seconds = time.monotonic() - started
+        if not out.exists():
+            raise MtpError(f"{step.name}: nothing was recorded; see what it said above")
+        content = read_result(out)
+    results.mkdir(exist_ok=True)
+    recording.write(results / f"{step.name}.json", {**content, "quick": quick, "seconds": seconds})
+
+
+def is_recorded(path: Path, quick: bool) -> bool:
+    """Whether a result of today's form is there, and not a quick one where a full one is wanted."""
+    if not path.exists():
+        return False
+    content: Content = read_result(path)
+    return content.get("schema") == recording.SCHEMA and (quick or not content["quick"])
+
+
+def record(
+    steps: Iterable[Step], results: Path, *, quick: bool, again: bool, execute: Execute = execute
+) -> list[str]:
+    """Run what is not recorded yet; the names of steps that gave nothing."""
+    failed = []
+    for step in steps:
+        if not again and is_recorded(results / f"{step.name}.json", quick):
+            _say(f"{step.name}: recorded already")
+            continue
+        _say(f"{step.name}: about {(step.quick if quick else step.full).minutes:g} minutes")
+        try:
+            run(step, results, quick, execute)
+        except MtpError as error:
+            _say(f"error: {error}")
+            failed.append(step.name)
+    return failed
+
+
+def chosen(names: Sequence[str], skipped: Sequence[str]) -> list[Step]:
+    known = [step.name for step in STEPS]
+    for name in (*names, *skipped):
+        if name not in known:
+            raise typer.BadParameter(f"no {name!r}; there are {', '.join(known)}.")
+    wanted = names or known
+    return [step for step in STEPS if step.name in wanted and step.name not in skipped]
+
+
+def show(steps: Sequence[Step], quick: bool) -> None:
+    for step in steps:
+        model = None if step.outtype is None else Path(f"{step.outtype.upper()}.gguf")
+        command = step.command(quick, model, Path(f"{step.name}.json"))
+        minutes = (step.quick if quick else step.full).minutes
+        print(f"{step.name:18} {minutes:4g} min  {recording.command_line('python', command[1:])}")
+    total = sum((step.quick if quick else step.full).minutes for step in steps)
+    print(f"{'together':18} {total:4g} min")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="[default: all]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repetitions.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Also what is recorded already.")] = False,
+    skip: Annotated[str, typer.Option(help="Names, with commas between.")] = "",
+    list_: Annotated[bool, typer.Option("--list", help="Only say what would run.")] = False,
+) -> None:
+    steps = chosen(names or [], [name for name in skip.split(",") if name])
+    if list_:
+        show(steps, quick)
+        return
+    try:
+        failed = record(steps, FOLDER, quick=quick, again=again)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on with what is not recorded yet")
+        sys.exit(130)
+    if failed:
+        _say(f"not recorded: {', '.join(failed)}")
+        sys.exit(1)
+    _say("next: python -m benchmarks.document")
+
+
+if __name__ == "__main__":
+    typer.run(main)
