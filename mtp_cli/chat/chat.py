@@ -11,19 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
-from mtp_cli.chat.terminal import (
-    AnswerStream,
-    Wait,
-    dim,
-    fold,
-    interruptible,
-    one_line,
-    say,
-    silent_keys,
-)
+from mtp_cli.chat.terminal import AnswerStream, Wait, interruptible, silent_keys
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
+from mtp_cli.screen import dim, fold, one_line, say
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Stats

@@ -307,7 +307,7 @@ def main() -> None:
     try:
         app(prog_name="mtp-chat")
     except MtpError as error:
-        from mtp_cli.chat.terminal import error_line, say
+        from mtp_cli.screen import error_line, say
 
         say(error_line(error), sys.stderr)
         sys.exit(1)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat
-from mtp_cli.chat.terminal import dim, visible, width
 from mtp_cli.conversation import saved
 from mtp_cli.errors import MtpError
+from mtp_cli.screen import dim, visible, width
 
 _KEYS = (
     ("Enter", "send"),

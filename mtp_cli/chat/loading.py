@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-from mtp_cli.chat.terminal import is_terminal
+from mtp_cli.screen import is_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress

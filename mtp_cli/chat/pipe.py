@@ -12,8 +12,8 @@ from typing import TextIO
 
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat, listen
-from mtp_cli.chat.terminal import forget_unwritten, is_terminal
 from mtp_cli.errors import MtpError
+from mtp_cli.screen import forget_unwritten, is_terminal
 
 EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 

@@ -7,8 +7,8 @@ from typing import TextIO
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.commands import COMMANDS, dispatch
 from mtp_cli.chat.editor import Editor
-from mtp_cli.chat.terminal import error_line, forget_unwritten, say
 from mtp_cli.errors import MtpError
+from mtp_cli.screen import error_line, forget_unwritten, say
 
 
 def converse(chat: Chat, screen: TextIO) -> None:

@@ -18,8 +18,8 @@ from mtp_cli import models
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.loading import progress_bar
-from mtp_cli.chat.terminal import is_terminal
 from mtp_cli.conversation.session import Depth, Session, Settings
+from mtp_cli.screen import is_terminal
 
 
 @dataclass(frozen=True)

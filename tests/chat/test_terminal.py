@@ -19,17 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.chat.terminal import (
-    AnswerStream,
-    Wait,
-    fold,
-    forget_unwritten,
-    interruptible,
-    one_line,
-    say,
-    silent_keys,
-    visible,
-)
+from mtp_cli.chat.terminal import AnswerStream, Wait, interruptible, silent_keys
+from mtp_cli.screen import fold, forget_unwritten, one_line, say, visible
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 

@@ -1,0 +1,97 @@
+"""What may reach a screen beside answers: safe text, dim notes, lines folded to its width.
+
+Knows streams. Knows nothing of models or conversations; all commands use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+# Controls become their visible pictures; what has none, and what reorders text to deceive the
+# reader, becomes U+FFFD. A carriage return would let a line overwrite itself: it is dropped, so
+# that CRLF text still reads well. Newline and tab stay.
+_C0_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
+_C1 = range(0x80, 0xA0)
+_BIDI_OVERRIDES = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE: dict[int, int | None] = {
+    **_C0_PICTURES,
+    0x0D: None,
+    0x7F: 0x2421,
+    **dict.fromkeys((*_C1, *_BIDI_OVERRIDES), 0xFFFD),
+}
+
+
+def visible(text: str) -> str:
+    """`text` with nothing in it that a terminal would obey, character by character."""
+    return text.translate(_VISIBLE)
+
+
+def one_line(text: str) -> str:
+    """`text` safe for a terminal and on one line."""
+    return visible(" ".join(text.split()))
+
+
+def error_line(error: Exception) -> str:
+    return f"error: {one_line(str(error))}"
+
+
+def say(text: str, err: TextIO) -> None:
+    """Print a line beside the answer, which is no worse where that line cannot be written."""
+    try:
+        print(text, file=err, flush=True)
+    except OSError:
+        forget_unwritten(err)
+
+
+def forget_unwritten(stream: TextIO) -> None:
+    """Drop what a failed write left behind, or every later flush fails on it again.
+
+    The interpreter's last one too, which would then change the exit status.
+    """
+    fd = stream.fileno()
+    kept = os.dup(fd)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), fd)
+            stream.flush()
+    finally:
+        os.dup2(kept, fd)
+        os.close(kept)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def dim(text: str, stream: TextIO) -> str:
+    """`text`, dimmed where the stream is a terminal that shows it."""
+    plain = not is_terminal(stream) or "NO_COLOR" in os.environ or is_dumb()
+    return text if plain else f"\x1b[2m{text}\x1b[0m"
+
+
+def is_dumb() -> bool:
+    """Whether the terminal obeys nothing, as an editor's shell window."""
+    return os.environ.get("TERM") == "dumb"
+
+
+def width(stream: TextIO) -> int:
+    """Columns of the terminal behind `stream`, 80 where there is none to ask."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    return 80
+
+
+def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
+    """`parts` joined, on as many lines as a terminal is too narrow for; elsewhere on one."""
+    columns = width(stream) if is_terminal(stream) else sys.maxsize
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(joint) + len(part) < columns:
+            lines[-1] += joint + part
+        else:
+            lines.append(part)
+    return "\n".join(lines)
