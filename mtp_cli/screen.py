@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-from collections.abc import Sequence
+import stat
 from typing import TextIO
 
-# Controls become their visible pictures; what has none, and what reorders text to deceive the
-# reader, becomes U+FFFD. A carriage return would let a line overwrite itself: it is dropped, so
-# that CRLF text still reads well. Newline and tab stay.
+# What a terminal obeys. Controls become their visible pictures; what has none becomes U+FFFD, and
+# so do the two overrides, which let characters appear in another order than they were said in.
+# Isolates and embeddings only set the direction of a run, and end with its line: they stay, as
+# right-to-left text needs them. A carriage return would let a line overwrite itself: it is
+# dropped, so that CRLF text still reads well. Newline and tab stay.
 _C0_PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"}
 _C1 = range(0x80, 0xA0)
-_BIDI_OVERRIDES = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_BIDI_OVERRIDES = (0x202D, 0x202E)
 _VISIBLE: dict[int, int | None] = {
     **_C0_PICTURES,
     0x0D: None,
@@ -35,8 +36,13 @@ def one_line(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def error_line(error: Exception) -> str:
-    return f"error: {one_line(str(error))}"
+def cells(text: str) -> int:
+    """Columns that `text` takes on a terminal; it has neither tabs nor controls."""
+    if text.isascii():
+        return len(text)
+    from wcwidth import wcswidth  # loads tables, which few lines of ours need
+
+    return max(wcswidth(text), 0)
 
 
 def say(text: str, err: TextIO) -> None:
@@ -45,6 +51,11 @@ def say(text: str, err: TextIO) -> None:
         print(text, file=err, flush=True)
     except OSError:
         forget_unwritten(err)
+
+
+def say_error(error: Exception, err: TextIO) -> None:
+    """One line; a terminal that is too narrow for it gets it broken between words."""
+    say(fold(f"error: {error}", err), err)
 
 
 def forget_unwritten(stream: TextIO) -> None:
@@ -67,6 +78,12 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def is_file(stream: TextIO) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # it has no descriptor, or none any more
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    return False
+
+
 def dim(text: str, stream: TextIO) -> str:
     """`text`, dimmed where the stream is a terminal that shows it."""
     plain = not is_terminal(stream) or "NO_COLOR" in os.environ or is_dumb()
@@ -85,13 +102,16 @@ def width(stream: TextIO) -> int:
     return 80
 
 
-def fold(parts: Sequence[str], stream: TextIO, joint: str = " · ") -> str:
-    """`parts` joined, on as many lines as a terminal is too narrow for; elsewhere on one."""
-    columns = width(stream) if is_terminal(stream) else sys.maxsize
+def fold(text: str, stream: TextIO) -> str:
+    """`text` safe, on as many lines as a terminal is too narrow for; elsewhere on one."""
+    safe = one_line(text)
+    if not is_terminal(stream):
+        return safe
+    columns = width(stream)
     lines: list[str] = []
-    for part in parts:
-        if lines and len(lines[-1]) + len(joint) + len(part) < columns:
-            lines[-1] += joint + part
+    for word in safe.split(" "):
+        if lines and cells(f"{lines[-1]} {word}") < columns:
+            lines[-1] += f" {word}"
         else:
-            lines.append(part)
+            lines.append(word)
     return "\n".join(lines)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
-from mtp_cli.chat.terminal import AnswerStream, Wait, interruptible, silent_keys
+from mtp_cli.chat.terminal import AnswerStream, interruptible, silent_keys
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
-from mtp_cli.screen import dim, fold, one_line, say
+from mtp_cli.screen import dim, fold, is_file, say
+from mtp_cli.waiting import Wait
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Stats
@@ -40,15 +41,24 @@ class Chat:
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
         if not self.quiet:
-            say(dim(fold(one_line(text).split(), self.err, " "), self.err), self.err)
+            say(dim(fold(text, self.err), self.err), self.err)
+
+    def preparing(self) -> Wait:
+        """While a question becomes a prompt."""
+        return Wait(lambda: "preparing the answer", self.err, quiet=self.quiet)
+
+    def awaiting(self, answer: Answer) -> Wait:
+        """While an answer is under way and nothing of it shows."""
+        return Wait(lambda: _progress(answer), self.err, quiet=self.quiet)
 
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
         stream = AnswerStream(self.out)
-        wait = Wait("reading the prompt", self.err, quiet=self.quiet)
+        wait = self.awaiting(answer)
 
         def hear(chunk: str) -> None:
-            wait.end()
+            if not is_file(self.out):  # which nobody sees filling
+                wait.end()
             stream.write(chunk)
 
         try:
@@ -60,9 +70,7 @@ class Chat:
         if not answer.tokens:  # stopped before the first of them
             return
         self.history.append(answer.stats)
-        if not self.quiet:
-            parts = report.parts(answer.stats, self.n_ctx)
-            say(dim(fold(parts, self.err), self.err), self.err)
+        self.note(report.line(answer.stats))
 
     def _note_ending(self, answer: Answer) -> None:
         """Say why an answer ended where its text does not show it."""
@@ -72,6 +80,14 @@ class Chat:
             self.note("the context is full")
         elif answer.finish_reason == "length":
             self.note(f"cut at {len(answer.tokens)} tokens")
+
+
+def _progress(answer: Answer) -> str:
+    """How far an answer has come; asked from another thread."""
+    n, n_read, n_said = answer.stats.prompt_tokens, answer.n_read, len(answer.tokens)
+    if n_said:
+        return f"answering: {n_said:,} tokens"
+    return f"reading the prompt: {100 * n_read // max(n, 1)}% of {n:,} tokens"
 
 
 def listen(answer: Answer, hear: Callable[[str], None]) -> None:

@@ -232,8 +232,8 @@ Examples:
   mtp-chat -m big.gguf --heads big-mtp.gguf     your own model and heads
 
 \b
-The answer goes to stdout, everything else to stderr. Control characters in an
-answer are shown as symbols, in pipes too; --json has the text unchanged.
+The answer goes to stdout, everything else to stderr. A terminal gets control
+characters in an answer as symbols; a pipe or file gets the text as it was said.
 Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 
@@ -307,7 +307,7 @@ def main() -> None:
     try:
         app(prog_name="mtp-chat")
     except MtpError as error:
-        from mtp_cli.screen import error_line, say
+        from mtp_cli.screen import say_error
 
-        say(error_line(error), sys.stderr)
+        say_error(error, sys.stderr)
         sys.exit(1)

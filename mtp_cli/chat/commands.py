@@ -103,7 +103,8 @@ def _regen(chat: Chat, argument: str) -> None:
         sampling = dataclasses.replace(sampling, temperature=_temperature(argument))
     if sampling.seed is not None:  # the same seed would only give the same answer
         sampling = dataclasses.replace(sampling, seed=sampling.seed + len(chat.history))
-    answer = chat.session.regenerate(dataclasses.replace(chat.settings, sampling=sampling))
+    with chat.preparing():
+        answer = chat.session.regenerate(dataclasses.replace(chat.settings, sampling=sampling))
     if sampling.temperature == 0:
         chat.note("at temperature 0 an answer repeats itself; /regen 0.8 varies it")
     chat.show(answer)
@@ -149,7 +150,7 @@ def _load(chat: Chat, argument: str) -> None:
 def _stats(chat: Chat, _argument: str) -> None:
     if not chat.history:
         raise MtpError("there are no statistics before the first answer")
-    report.show_table(chat.history, chat.err)
+    report.show_table(chat.history, chat.n_ctx, chat.err)
 
 
 def _path(argument: str, command: str) -> Path:

@@ -14,16 +14,24 @@ from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat, listen
 from mtp_cli.errors import MtpError
 from mtp_cli.screen import forget_unwritten, is_terminal
+from mtp_cli.waiting import Wait
 
 EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
 
 
-def read_request(argument: str | None, stdin: TextIO | None, *, raw: bool) -> str:
+def read_request(
+    argument: str | None, stdin: TextIO | None, err: TextIO, *, raw: bool, quiet: bool = False
+) -> str:
     """The argument, a blank line, what stdin holds: whichever of the two are there.
 
     raw keeps the text as it is, but for the newline that ends stdin.
     """
-    material = "" if stdin is None or is_terminal(stdin) else _read(stdin)
+    material = ""
+    if stdin is not None and not is_terminal(stdin):
+        what = "the request" if argument is None else "what follows the request"
+        text = f"reading {what} from stdin until it ends; </dev/null gives nothing"
+        with Wait(lambda: text, err, quiet=quiet):
+            material = _read(stdin)
     material = material.removesuffix("\n") if raw else material.strip()
     parts = [part for part in (argument, material) if part and not part.isspace()]
     if not parts:
@@ -49,9 +57,11 @@ def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -
     A reader that leaves early (`| head -1`) has what it wanted: that is no error.
     """
     try:
-        answer = chat.session.ask(request, chat.settings)
+        with chat.preparing():
+            answer = chat.session.ask(request, chat.settings)
         if as_json:
-            listen(answer, lambda _chunk: None)
+            with chat.awaiting(answer):
+                listen(answer, lambda _chunk: None)
             chat.out.write(report.as_json(answer, chat.files, heads) + "\n")
             chat.out.flush()
         else:

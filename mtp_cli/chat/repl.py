@@ -8,7 +8,7 @@ from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.commands import COMMANDS, dispatch
 from mtp_cli.chat.editor import Editor
 from mtp_cli.errors import MtpError
-from mtp_cli.screen import error_line, forget_unwritten, say
+from mtp_cli.screen import forget_unwritten, say, say_error
 
 
 def converse(chat: Chat, screen: TextIO) -> None:
@@ -38,12 +38,14 @@ def _obey(chat: Chat, line: str) -> None:
     """
     try:
         if not dispatch(chat, line):
-            chat.show(chat.session.ask(line.strip(), chat.settings))
+            with chat.preparing():
+                answer = chat.session.ask(line.strip(), chat.settings)
+            chat.show(answer)
     except MtpError as error:
-        say(error_line(error), chat.err)
+        say_error(error, chat.err)
     except BrokenPipeError:  # whoever read the answers has had enough, as in `mtp-chat | head -1`
         forget_unwritten(chat.out)
         raise EOFError from None
     except OSError as error:
         forget_unwritten(chat.out)
-        say(f"error: cannot write the answer: {error.strerror}", chat.err)
+        say_error(MtpError(f"cannot write the answer: {error.strerror}"), chat.err)

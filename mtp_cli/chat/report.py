@@ -17,23 +17,15 @@ if TYPE_CHECKING:
     from mtp_cli.engine import Stats
 
 
-def parts(stats: Stats, n_ctx: int) -> list[str]:
-    """The statistics line of one answer, in its parts; the context shows once it is half full."""
-    said = [
-        f"{stats.tokens_per_s:.0f} tok/s",
-        f"first token {_seconds(stats.time_to_first_token_s)}",
-        f"prompt {stats.prompt_tokens}, {stats.cached_tokens} cached",
-        f"answer {stats.completion_tokens}",
-    ]
-    if any(stats.verified):
-        said.append(f"{stats.tokens_per_round:.2f} tokens/round")
-        said.append(f"accepted {' '.join(_rates(stats.verified, stats.accepted))}")
-    if stats.exact:
-        said.append("exact")
-    n_used = stats.prompt_tokens + stats.completion_tokens
-    if 2 * n_used >= n_ctx:
-        said.append(f"context {100 * n_used // n_ctx}% full")
-    return said
+def line(stats: Stats) -> str:
+    """What people see under an answer; everything else is in the table and in the JSON object."""
+    said = f"{_speed(stats.tokens_per_s)} tok/s"
+    times = stats.times_plain
+    return said if times is None else f"{said}, {times:.1f} times plain"
+
+
+def _speed(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.1f}"
 
 
 def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
@@ -53,13 +45,14 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
         "verified": list(stats.verified),
         "accepted": list(stats.accepted),
         "exact": stats.exact,
+        "times_plain": stats.times_plain,
         "model": str(files.model),
         "heads": heads,
     }
     return json.dumps(fields, allow_nan=False)
 
 
-def show_table(history: Sequence[Stats], out: TextIO) -> None:
+def show_table(history: Sequence[Stats], n_ctx: int, out: TextIO) -> None:
     """The last answer beside the whole conversation so far, and every draft position."""
     from rich.console import Console
     from rich.table import Table
@@ -70,7 +63,12 @@ def show_table(history: Sequence[Stats], out: TextIO) -> None:
         table.add_column(heading, justify="left" if not heading else "right")
     for label, values in _rows(last, history):
         table.add_row(label, *values)
-    Console(file=out, highlight=False).print(table)
+    console = Console(file=out, highlight=False)
+    console.print(table)
+    n_used = last.prompt_tokens + last.completion_tokens
+    console.print(f"context {100 * n_used // n_ctx}% full: {n_used:,} of {n_ctx:,} tokens")
+    if last.exact:
+        console.print("exact: only row counts that change no bit were verified")
 
 
 def _rows(last: Stats, history: Sequence[Stats]) -> list[tuple[str, tuple[str, str]]]:
@@ -83,7 +81,9 @@ def _rows(last: Stats, history: Sequence[Stats]) -> list[tuple[str, tuple[str, s
         ("prompt, s", both("{:.2f}", lambda many: sum(s.prefill_s for s in many))),
         ("answer tokens", both("{:.0f}", lambda many: sum(s.completion_tokens for s in many))),
         ("answer, s", both("{:.2f}", lambda many: sum(s.decode_s for s in many))),
+        ("first token, ms", both("{:.0f}", _mean_first_ms)),
         ("tokens/s", both("{:.1f}", _mean_speed)),
+        ("times plain", (_times([last]), _times(history))),
         ("rounds", both("{:.0f}", lambda many: sum(s.rounds for s in many))),
         ("tokens/round", both("{:.2f}", _mean_per_round)),
     ]
@@ -98,6 +98,17 @@ def _mean_speed(many: Sequence[Stats]) -> float:
     return sum(s.tokens_per_s * s.decode_s for s in many) / decode_s if decode_s else 0.0
 
 
+def _mean_first_ms(many: Sequence[Stats]) -> float:
+    return 1000 * sum(s.time_to_first_token_s for s in many) / len(many)
+
+
+def _times(many: Sequence[Stats]) -> str:
+    """Over the answers of which both times are known."""
+    known = [(s.plain_s, s.decode_s) for s in many if s.plain_s is not None and s.decode_s > 0]
+    plain_s, decode_s = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
+    return f"{plain_s / decode_s:.2f}" if decode_s else "unknown"
+
+
 def _mean_per_round(many: Sequence[Stats]) -> float:
     rounds = sum(s.rounds for s in many)
     return sum(s.tokens_per_round * s.rounds for s in many) / rounds if rounds else 0.0
@@ -107,17 +118,9 @@ def _sums(lists: Sequence[Sequence[int]]) -> list[int]:
     return [sum(column) for column in zip_longest(*lists, fillvalue=0)]
 
 
-def _rates(verified: Sequence[int], accepted: Sequence[int]) -> list[str]:
-    return [f"{100 * n_ok / n:.0f}%" for n, n_ok in zip(verified, accepted, strict=True) if n]
-
-
 def _counts(verified: Sequence[int], accepted: Sequence[int]) -> list[str]:
     return [
         f"{n_ok}/{n} {100 * n_ok / n:3.0f}%"
         for n, n_ok in zip(verified, accepted, strict=True)
         if n
     ]
-
-
-def _seconds(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

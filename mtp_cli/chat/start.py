@@ -17,9 +17,9 @@ import typer
 from mtp_cli import models
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
-from mtp_cli.chat.loading import progress_bar
 from mtp_cli.conversation.session import Depth, Session, Settings
 from mtp_cli.screen import is_terminal
+from mtp_cli.waiting import loading
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def start(options: Options) -> int:
         raise typer.BadParameter("--system needs the chat template, and --raw does without.")
     request = None
     if options.request is not None or not is_terminal(sys.stdin):
-        request = pipe.read_request(options.request, sys.stdin, raw=options.raw)
+        request = pipe.read_request(
+            options.request, sys.stdin, sys.stderr, raw=options.raw, quiet=options.quiet
+        )
     elif options.json:
         raise typer.BadParameter("--json needs a REQUEST, or text on stdin.")
     elif not is_terminal(_screen()):
@@ -58,7 +60,7 @@ def start(options: Options) -> int:
 
     from mtp_cli.engine import Engine  # loads llama.cpp
 
-    with progress_bar(sys.stderr, quiet=options.quiet) as report:
+    with loading(files.name, sys.stderr, quiet=options.quiet) as report:
         engine = Engine.open(
             files.model,
             files.heads,

@@ -1,4 +1,4 @@
-"""An answer as it streams, a wait that is announced, Ctrl-C, typed keys.
+"""An answer as it streams, Ctrl-C, typed keys.
 
 Knows streams and signals. Knows nothing of models or conversations.
 """
@@ -8,79 +8,48 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Literal, TextIO
+from typing import TextIO
 
 from mtp_cli.chat.wrap import WordWrap
-from mtp_cli.screen import dim, is_dumb, is_terminal, visible, width
-
-_PATIENCE_S = 1.0
+from mtp_cli.screen import is_terminal, visible, width
 
 
 class AnswerStream:
-    """Writes an answer as it comes, made safe; one that has begun ends with just one newline.
+    """Writes an answer as it comes.
 
-    On a terminal its lines break between words; elsewhere they are the model's own.
+    On a terminal it is made safe, its lines break between words, and one that has begun ends with
+    just one newline. Elsewhere it is what was said, and a newline where that does not end with one.
     """
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._wrap = WordWrap(lambda: width(out)) if is_terminal(out) else None
-        self._n_held = 0  # newlines that are written only once something follows them
-        self._has_begun = False
+        self._n_held = 0  # newlines that a terminal gets only once something follows them
+        self._is_mid_line = False
 
     def write(self, chunk: str) -> None:
-        safe = visible(chunk)
-        body = safe.rstrip("\n")
-        self._has_begun |= bool(safe)
-        if body:
-            self._show("\n" * self._n_held + body)
-            self._n_held = 0
-        self._n_held += len(safe) - len(body)
+        text = chunk if self._wrap is None else self._tidied(visible(chunk))
+        if text:
+            self._out.write(text)
+            self._out.flush()
+            self._is_mid_line = not text.endswith("\n")
 
     def end(self) -> None:
-        if self._has_begun:
-            rest = self._wrap.flush() if self._wrap else ""
+        rest = self._wrap.flush() if self._wrap else ""
+        if rest or self._is_mid_line or self._n_held:
             self._out.write(rest + "\n")
             self._out.flush()
 
-    def _show(self, text: str) -> None:
-        self._out.write(self._wrap.feed(text) if self._wrap else text)
-        self._out.flush()
-
-
-class Wait:
-    """Says what is going on when nothing has been heard for a while, until its `end`."""
-
-    def __init__(
-        self, text: str, screen: TextIO, *, quiet: bool, after_s: float = _PATIENCE_S
-    ) -> None:
-        self._text = text
-        self._screen = screen
-        self._lock = threading.Lock()
-        self._state: Literal["patient", "shown", "over"] = "patient"
-        self._timer = threading.Timer(after_s, self._show)
-        self._timer.daemon = True
-        if is_terminal(screen) and not quiet and not is_dumb():  # or it could not be taken back
-            self._timer.start()
-
-    def _show(self) -> None:
-        with self._lock:
-            if self._state == "patient":
-                self._state = "shown"
-                self._screen.write(dim(f"{self._text} …", self._screen))
-                self._screen.flush()
-
-    def end(self) -> None:
-        """Take it back; from then on nothing is said."""
-        with self._lock:
-            if self._state == "shown":
-                self._screen.write("\r\x1b[K")
-                self._screen.flush()
-            self._state = "over"
-        self._timer.cancel()
+    def _tidied(self, text: str) -> str:
+        assert self._wrap is not None
+        body = text.rstrip("\n")
+        n_held, self._n_held = self._n_held, len(text) - len(body)
+        if not body:
+            self._n_held += n_held
+            return ""
+        return self._wrap.feed("\n" * n_held + body)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,20 @@
 """Breaks lines between words while text streams in. Knows columns, not terminals.
 
-A word is held back until it is whole, so nothing that was shown is ever taken back. Code between
-fences keeps its lines, for they are there to be copied.
+A word is held back until it is whole, so nothing that was shown is ever taken back, and so is the
+newest grapheme cluster: what follows may belong to it (an accent, the next part of an emoji). Code
+between fences keeps its lines, for they are there to be copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from wcwidth import wcswidth, wcwidth
+from wcwidth import iter_graphemes
+
+from mtp_cli.screen import cells
 
 _FENCE = "```"
+_TAB = 8  # columns between tab stops
 
 
 class WordWrap:
@@ -18,7 +22,8 @@ class WordWrap:
 
     def __init__(self, columns: Callable[[], int]) -> None:
         self._columns = columns
-        self._word = ""
+        self._cluster = ""
+        self._word, self._n_cells = "", 0
         self._spaces = ""
         self._line = ""  # what the current line of the text, not of the screen, begins with
         self._column = 0
@@ -27,32 +32,36 @@ class WordWrap:
 
     def feed(self, text: str) -> str:
         """What can be shown of all that came so far."""
-        return "".join(map(self._feed_character, text))
+        *whole, self._cluster = ("", *iter_graphemes(self._cluster + text))
+        return "".join(map(self._feed_cluster, whole))
 
     def flush(self) -> str:
         """What was held back; the text has ended."""
-        return self._place()
+        last, self._cluster = self._cluster, ""
+        return self._feed_cluster(last) + self._place()
 
-    def _feed_character(self, character: str) -> str:
-        if character == "\n":
+    def _feed_cluster(self, cluster: str) -> str:
+        if cluster == "\n":
             return self._end_line()
-        self._line += character if len(self._line) < len(_FENCE) or self._line.isspace() else ""
+        self._line += cluster if len(self._line) < len(_FENCE) or self._line.isspace() else ""
         if self._in_code:
-            return character
-        if character in " \t":
+            return cluster
+        if cluster in (" ", "\t"):
             shown = self._place()
-            self._spaces += character
+            self._spaces += cluster
             self._is_endless = False
             return shown
+        n_cells = cells(cluster)
         if self._is_endless:
-            self._column = (self._column + _width(character)) % self._columns()
-            return character
-        is_wide = wcwidth(character) == 2
+            self._column = self._after(n_cells)
+            return cluster
+        is_wide = n_cells == 2
         shown = self._place() if is_wide else ""  # lines of wide scripts break anywhere
-        self._word += character
+        self._word += cluster
+        self._n_cells += n_cells
         if is_wide:
             return shown + self._place()
-        if _width(self._word) < self._columns():
+        if self._n_cells < self._columns():
             return ""
         self._is_endless = True
         return self._place()
@@ -69,15 +78,18 @@ class WordWrap:
         """Put the held word on this line, or at the start of the next where it does not fit."""
         if not self._word:
             return ""
-        spaces, word = self._spaces, self._word
-        self._word = self._spaces = ""
-        width = _width(spaces) + _width(word)
-        if self._column > 0 and self._column + width > self._columns():
-            self._column = _width(word)
+        spaces, word, n_cells = self._spaces, self._word, self._n_cells
+        self._word, self._n_cells, self._spaces = "", 0, ""
+        start = self._column
+        for space in spaces:
+            start += _TAB - start % _TAB if space == "\t" else 1
+        if self._column > 0 and start + n_cells > self._columns():
+            self._column = n_cells
             return "\n" + word
-        self._column += width
+        self._column = start + n_cells
         return spaces + word
 
-
-def _width(text: str) -> int:
-    return max(wcswidth(text), 0) if text.isprintable() else len(text)
+    def _after(self, n_cells: int) -> int:
+        """The column after so many more cells, where the terminal goes on in the next line."""
+        end = self._column + n_cells
+        return end if end <= self._columns() else n_cells

@@ -24,6 +24,8 @@ class Generation(Protocol):
     def finish_reason(self) -> FinishReason: ...
     @property
     def stats(self) -> Stats: ...
+    @property
+    def n_read(self) -> int: ...
     def __iter__(self) -> Iterator[Sequence[int]]: ...
     def stop(self) -> None: ...
 
@@ -72,3 +74,8 @@ class Answer:
     @property
     def stats(self) -> Stats:
         return self._generation.stats
+
+    @property
+    def n_read(self) -> int:
+        """How much of the prompt has been read; safe to ask from another thread."""
+        return self._generation.n_read

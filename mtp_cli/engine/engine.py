@@ -212,6 +212,7 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
+            single_row_s=self._single_row_s,
             clock=clock if checked is None else checked.clock,
         )
         generation.stats.exact = exact
@@ -238,6 +239,10 @@ class Engine:
             found = remembered(n_max).get(self._setup.cost_facts)
             self._known_exact = found or Exactness(n_max)
         return self._known_exact
+
+    def _single_row_s(self, n_past: int) -> float | None:
+        """Seconds of a plain round after n_past tokens, as far as they are known."""
+        return None if self._costs is None else self._costs.verify_s(1, n_past)
 
     def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
         if depth != "auto" and not isinstance(depth, int):

@@ -54,7 +54,8 @@ class Generation:
     `stop()`. The target then holds the prompt and the answer but its last token, whatever the
     reason.
 
-    policy: who decides how far to draft, and learns from it
+    policy:       who decides how far to draft, and learns from it
+    single_row_s: what a plain round after so many tokens takes here, None while that is unknown
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Generation:
         max_tokens: int,
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
+        single_row_s: Callable[[int], float | None] = lambda n_past: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
@@ -81,6 +83,7 @@ class Generation:
         self._max_tokens = max_tokens
         self._is_end = is_end
         self._ngram = NgramDrafter() if ngram is None else ngram
+        self._single_row_s = single_row_s
         self._clock = clock
         self._is_stopped = False
         self._rounds = self._run()
@@ -90,6 +93,11 @@ class Generation:
 
     def __next__(self) -> tuple[int, ...]:
         return next(self._rounds)
+
+    @property
+    def n_read(self) -> int:
+        """How much of the prompt the timeline holds by now, for who waits in another thread."""
+        return min(len(self._target.ids), len(self._prompt))
 
     def stop(self) -> None:
         """End after the round in progress; safe to call from a signal handler."""
@@ -108,6 +116,7 @@ class Generation:
             chosen = self._round()
             self.stats.decode_s += self._clock() - started
             yield self._emit(chosen)
+        self._compare()
 
     def _prefill(self) -> int | None:
         """Decode what of the prompt is not in the timeline yet; the first token, unless stopped."""
@@ -207,6 +216,12 @@ class Generation:
         self.tokens.extend(chosen)
         self.stats.completion_tokens = len(self.tokens)
         return tuple(chosen)
+
+    def _compare(self) -> None:
+        """What plain decoding would have taken: the cost of a row grows evenly with the context."""
+        n_rounds = len(self.tokens) - 1
+        row_s = self._single_row_s(len(self._prompt) + n_rounds // 2)
+        self.stats.plain_s = None if row_s is None else n_rounds * row_s
 
     def _is_over(self) -> bool:
         if self._is_stopped:

@@ -14,6 +14,8 @@ class Stats:
     checking_s:        what comparing them with single rows took, no part of decode_s
     inexact:           row counts that had been believed to change none, each time one did: from the
                        first on the answer goes on as plain decoding's, what came before may differ
+    plain_s:           what plain decoding would have taken instead of decode_s, by the measured
+                       cost of single rows; None where that is not known
     """
 
     prompt_tokens: int = 0
@@ -27,6 +29,7 @@ class Stats:
     exact: bool = False
     checking_s: float = 0.0
     inexact: list[int] = field(default_factory=list)
+    plain_s: float | None = None
 
     @property
     def time_to_first_token_s(self) -> float:
@@ -42,6 +45,13 @@ class Stats:
     @property
     def tokens_per_round(self) -> float:
         return (self.completion_tokens - 1) / self.rounds if self.rounds else 0.0
+
+    @property
+    def times_plain(self) -> float | None:
+        """How many times as fast as plain decoding; None where nothing was drafted, or unknown."""
+        if self.plain_s is None or not any(self.verified) or self.decode_s <= 0:
+            return None
+        return self.plain_s / self.decode_s
 
     def count_round(self, n_verified: int, n_accepted: int) -> None:
         self.rounds += 1

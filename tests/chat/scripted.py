@@ -44,6 +44,10 @@ class ScriptedGeneration:
         self._after = after
         self._is_stopped = False
 
+    @property
+    def n_read(self) -> int:
+        return self.stats.prompt_tokens
+
     def stop(self) -> None:
         self._is_stopped = True
 
@@ -89,6 +93,7 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.cached: list[int] = []
         self.asked: list[tuple[Sampling, int, Depth]] = []
+        self.plain_s: float | None = None
         self.after_round: Callable[[], None] = lambda: None
         self.generation: ScriptedGeneration | None = None
         self._answers = list(answers)
@@ -148,7 +153,7 @@ class ScriptedEngine:
         self.asked.append((sampling, max_tokens, depth))
         self._timeline = [*prompt, *(token for ids in rounds for token in ids)]
         stats = Stats(prompt_tokens=len(prompt), cached_tokens=n_cached)
-        stats.exact = exact
+        stats.exact, stats.plain_s = exact, self.plain_s
         stats.prefill_s, stats.decode_s = 0.25, 0.5
         self.generation = ScriptedGeneration(rounds, stats, max_tokens, self.after_round)
         return self.generation

@@ -64,22 +64,22 @@ def stdin(content: bytes) -> io.TextIOWrapper:
 def test_a_request_is_the_argument_then_its_material(
     argument: str | None, content: bytes, raw: bool, request_: str
 ) -> None:
-    assert read_request(argument, stdin(content), raw=raw) == request_
+    assert read_request(argument, stdin(content), io.StringIO(), raw=raw) == request_
 
 
 def test_a_closed_stdin_is_an_empty_one() -> None:
-    assert read_request("Explain", None, raw=False) == "Explain"
+    assert read_request("Explain", None, io.StringIO(), raw=False) == "Explain"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \t\n"])
 def test_nothing_to_answer_is_an_error(content: bytes) -> None:
     with pytest.raises(MtpError, match="no REQUEST was given and stdin is empty"):
-        read_request(None, stdin(content), raw=False)
+        read_request(None, stdin(content), io.StringIO(), raw=False)
 
 
 def test_bytes_that_are_no_utf8_are_named() -> None:
     with pytest.raises(MtpError, match="not UTF-8 text: byte 0xff at offset 3"):
-        read_request("Explain", stdin(b"abc\xffdef"), raw=False)
+        read_request("Explain", stdin(b"abc\xffdef"), io.StringIO(), raw=False)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import io
-import os
-import pty
 import re
-import struct
-import termios
 from pathlib import Path
 
 import pytest
@@ -22,6 +17,7 @@ from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from tests.chat.scripted import ScriptedEngine, said
+from tests.chat.window import window
 
 
 def chat_with(engine: ScriptedEngine) -> Chat:
@@ -76,14 +72,11 @@ def test_help_lists_every_command() -> None:
 
 
 def test_help_keeps_its_words_whole_in_a_narrow_window() -> None:
-    reader, writer = pty.openpty()
-    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 24, 30, 0, 0))
-    with os.fdopen(writer, "w", encoding="utf-8") as screen:
-        chat = chat_with(ScriptedEngine())
-        chat.err = screen
+    chat = chat_with(ScriptedEngine())
+    with window(30) as narrow:
+        chat.err = narrow.screen
         dispatch(chat, "/help")
-        lines = re.sub("\x1b\\[[0-9]*m", "", os.read(reader, 10_000).decode()).split("\r\n")
-    os.close(reader)
+        lines = narrow.shown().split("\n")
     assert max(map(len, lines)) <= 30
     at = lines.index("/system [TEXT]")
     assert lines[at + 1 : at + 3] == ["  show the system prompt or", "  set it; off for none"]
@@ -224,15 +217,40 @@ def test_stats_show_the_last_answer_beside_all() -> None:
     assert rows["answer tokens"] == ["6", "10"]
     assert rows["accepted at 1"] == ["1/5", "20%", "1/9", "11%"]
     assert rows["accepted at 2"] == ["0/5", "0%", "0/9", "0%"]
+    assert rows["first token, ms"] == ["250", "250"]
+    assert rows["times plain"] == ["unknown", "unknown"]
+    assert "context 6% full: 61 of 1,000 tokens" in shown(chat)
+
+
+def test_stats_compare_with_plain_decoding_where_that_is_known() -> None:
+    engine = ScriptedEngine(said("one"), said("two"))
+    chat = chat_with(engine)
+    ask(chat, "first")
+    engine.plain_s = 1.0
+    ask(chat, "second")
+    dispatch(chat, "/stats")
+    assert re.search(r"times plain +2\.00 +2\.00", shown(chat))
 
 
 def test_an_answer_goes_to_out_and_what_it_cost_to_err() -> None:
-    chat = chat_with(ScriptedEngine(said("One \x1b[2Jday.\n\n")))
+    chat = chat_with(ScriptedEngine(said("One day.")))
     ask(chat, "first")
     assert isinstance(chat.out, io.StringIO)
-    assert chat.out.getvalue() == "One ␛[2Jday.\n"
-    for part in ("tok/s", "first token 250 ms", "0 cached", "tokens/round", "accepted 0% 0%"):
-        assert part in shown(chat)
+    assert chat.out.getvalue() == "One day.\n"
+    assert shown(chat) == "16 tok/s\n"
+
+
+@pytest.mark.parametrize("columns", [200, 80, 27, 20, 12, 9])
+def test_the_line_under_an_answer_never_breaks_inside_a_number(columns: int) -> None:
+    engine = ScriptedEngine(said("One day."))
+    engine.plain_s = 0.85
+    chat = chat_with(engine)
+    with window(columns) as narrow:
+        chat.err = narrow.screen
+        ask(chat, "first")
+        shown = narrow.shown()
+    assert shown.split() == ["16", "tok/s,", "1.7", "times", "plain"]
+    assert all(len(line) <= columns for line in shown.splitlines())
 
 
 def test_an_answer_that_never_began_has_no_statistics() -> None:
