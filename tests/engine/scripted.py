@@ -226,6 +226,7 @@ def new_generation(
     max_tokens: int = 48,
     sampler: SamplerLike | None = None,
     is_end: Callable[[int], bool] = lambda token: False,
+    single_row_s: Callable[[int], float | None] = lambda n_past: None,
 ) -> Generation:
     """The real loop, greedy and at a fixed depth unless told otherwise."""
     return Generation(
@@ -236,6 +237,7 @@ def new_generation(
         prompt,
         max_tokens=max_tokens,
         is_end=is_end,
+        single_row_s=single_row_s,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.stats import Stats
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import (
     SKILLS,
@@ -289,6 +290,39 @@ def test_what_an_answer_cost() -> None:
     assert stats.prefill_s > 0
     assert stats.time_to_first_token_s == stats.prefill_s
     assert stats.tokens_per_s == pytest.approx(5 / stats.decode_s)
+
+
+def test_an_answer_is_compared_with_plain_rounds_at_its_own_context() -> None:
+    def answer(depth: int, row_s: float | None) -> Stats:
+        target = ScriptedTarget()
+        generation = new_generation(
+            target,
+            perfect(target),
+            PROMPT,
+            depth=depth,
+            max_tokens=11,
+            single_row_s=lambda n_past: None if row_s is None else row_s + n_past,
+        )
+        finish(generation)
+        return generation.stats
+
+    stats = answer(3, 0.5)
+    assert stats.plain_s == 10 * (0.5 + 3 + 5)  # 10 rounds of one row, 8 tokens before the middle
+    assert stats.times_plain == pytest.approx(stats.plain_s / stats.decode_s)
+    assert answer(3, None).times_plain is None
+    assert answer(0, 0.5).times_plain is None  # it is plain
+
+
+def test_how_much_of_a_prompt_is_read_can_be_asked_meanwhile() -> None:
+    target = ScriptedTarget(n_batch=8)
+    generation = new_generation(target, NoDrafter(), list(range(1, 31)), depth=0, max_tokens=5)
+    assert generation.n_read == 0
+    generation.stop()
+    finish(generation)
+    assert generation.n_read == 8
+    again = new_generation(target, NoDrafter(), list(range(1, 31)), depth=0, max_tokens=5)
+    finish(again)
+    assert again.n_read == 30
 
 
 def test_an_answer_of_one_token_has_no_rates() -> None:

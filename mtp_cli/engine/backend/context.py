@@ -6,10 +6,12 @@ nothing of drafting, sampling or text.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from mtp_cli.engine.backend.abort import Stopped, asking
 from mtp_cli.engine.backend.batch import SEQUENCE, Batch, Reads, floats_at
 from mtp_cli.engine.backend.binding import (
     errors,
@@ -25,6 +27,7 @@ from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 
+_ABORTED = 2  # what llama_decode returns then
 _GGML_TYPE_BF16 = 30  # enum ggml_type
 # Cells up to which ggml has one way to attend: llama.cpp pads what it reads to multiples of 256.
 _ONE_WAY_CELLS = 256
@@ -125,11 +128,14 @@ class Context:
         *,
         first_output: int = 0,
         hidden: Floats | None = None,
+        is_stopped: Callable[[], bool] | None = None,
     ) -> None:
         """Run rows at `position`, `position + 1`, ...; rows from `first_output` on give outputs.
 
-        hidden: (n_rows, n_embd) float32, for contexts that read them. Where they read nothing
-                else, `tokens` only says how many rows there are.
+        hidden:     (n_rows, n_embd) float32, for contexts that read them. Where they read nothing
+                    else, `tokens` only says how many rows there are.
+        is_stopped: asked again and again meanwhile; once it says so the decode ends with `Stopped`,
+                    and the last 512 rows or fewer are not in memory
         """
         self._n_rows = len(tokens)
         self.n_outputs = len(tokens) - first_output
@@ -146,7 +152,10 @@ class Context:
             n_cells = position + self._n_rows
             self._kernels.use_reference(n_cells > _ONE_WAY_CELLS and not is_prompt)
         errors.clear()
-        code = lib.llama_decode(self.handle, self._batch.native)
+        with contextlib.nullcontext() if is_stopped is None else asking(self.handle, is_stopped):
+            code = lib.llama_decode(self.handle, self._batch.native)
+        if code == _ABORTED:
+            raise Stopped
         if code == 1:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")
         if code != 0:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mtp_cli.engine.backend.abort import Stopped
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows
@@ -73,8 +74,8 @@ class Target:
         n_hidden:   how many hidden rows are wanted; there may be fewer, and are where they would
                     cost a noticeable part of the prompt's time: one where they cost their logits
                     (EMBD)
-        is_stopped: asked after every N_BATCH rows and before the last one; once it says so the
-                    rest is left out, and there are no rows
+        is_stopped: asked all the time until the last row; once it says so the rest is left out, and
+                    there are no rows
         """
         before, newest = tokens[:-1], tokens[-1:]
         window: Floats | None = None
@@ -82,7 +83,10 @@ class Target:
             part = before[start : start + self._context.n_batch]
             is_last = start + len(part) == len(before)
             n_window = self._n_window(n_hidden, len(tokens)) if is_last else 0
-            window = self._append_prompt(part, min(n_window, len(part)))
+            try:
+                window = self._append_prompt(part, min(n_window, len(part)), is_stopped)
+            except Stopped:
+                return None
             if is_stopped():
                 return None
         self._append(newest, first_output=0)
@@ -99,10 +103,12 @@ class Target:
             n_hidden = 1
         return max(0, n_hidden - 1)
 
-    def _append_prompt(self, tokens: Sequence[int], n_window: int) -> Floats | None:
+    def _append_prompt(
+        self, tokens: Sequence[int], n_window: int, is_stopped: Callable[[], bool]
+    ) -> Floats | None:
         """Append rows that choose nothing; a copy of the last n_window hidden rows."""
         n_outputs = n_window if self._hidden is HiddenSource.NEXTN else 0
-        self._append(tokens, first_output=len(tokens) - n_outputs)
+        self._append(tokens, first_output=len(tokens) - n_outputs, is_stopped=is_stopped)
         hidden = self._context.hidden() if n_window > 0 else None
         return None if hidden is None else hidden[-n_window:].copy()
 
@@ -113,16 +119,35 @@ class Target:
         self._append(tokens, first_output=0)
         return self._rows()
 
-    def _append(self, tokens: Sequence[int], *, first_output: int) -> None:
+    def _append(
+        self,
+        tokens: Sequence[int],
+        *,
+        first_output: int,
+        is_stopped: Callable[[], bool] | None = None,
+    ) -> None:
         if len(self.ids) + len(tokens) > self.n_ctx:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")
         try:
-            self._context.decode(tokens, len(self.ids), first_output=first_output)
+            self._context.decode(
+                tokens, len(self.ids), first_output=first_output, is_stopped=is_stopped
+            )
             self.ids.extend(tokens)
+        except Stopped:
+            self._settle()
+            raise
         except BaseException:  # an interrupt too: how much of the batch is in memory is unknown
             self.clear()
             raise
         self._n_last_decode = len(tokens)
+
+    def _settle(self) -> None:
+        """After a decode that was ended: keep what was there before it, if that is sure."""
+        n_past = len(self.ids)
+        is_kept = not self.model.is_recurrent and self._can_drop(n_past, 0)
+        if not (is_kept and self._context.remove_from(n_past)):
+            self.clear()
+        self._n_last_decode = 0
 
     def _rows(self) -> Rows:
         logits = self._context.logits()
