@@ -7,6 +7,17 @@ The command-line modules catch it in one place, print its single line on stderr 
 Anything else that escapes is a bug and keeps its traceback.
 """
 
+import json
+
 
 class MtpError(Exception):
     """An expected error; its text is one line that names the thing and what was expected."""
+
+
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What keeps a text from being JSON, in words of ours: where, for whoever can mend it."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not valid JSON: not UTF-8 at byte {error.start}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON at line {error.lineno}, column {error.colno}"
+    return "not valid JSON"

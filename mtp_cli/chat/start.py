@@ -9,15 +9,14 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import typer
 
-from mtp_cli import models
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
 from mtp_cli.conversation.session import Depth, Session, Settings
+from mtp_cli.models import ModelFiles
 from mtp_cli.screen import is_terminal
 from mtp_cli.waiting import loading
 
@@ -27,8 +26,7 @@ class Options:
     """The command line. sampling holds only what the user set; None is the default everywhere."""
 
     request: str | None
-    model: Path | None
-    heads: Path | None
+    files: ModelFiles
     system: str | None
     max_tokens: int | None
     sampling: Mapping[str, Any]
@@ -56,7 +54,7 @@ def start(options: Options) -> int:
     elif not is_terminal(_screen()):
         raise typer.BadParameter("a conversation needs a terminal; give a REQUEST.")
     out = pipe.utf8_stdout()
-    files = models.find(options.model, options.heads)
+    files = options.files
 
     from mtp_cli.engine import Engine  # loads llama.cpp
 

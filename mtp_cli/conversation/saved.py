@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mtp_cli.conversation.template import Message
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, json_fault
 
 _FORMAT = "mtp-chat conversation"
 _VERSION = 1
@@ -66,7 +66,7 @@ def load(path: Path) -> Conversation:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MtpError(f"{path}: not a saved conversation: {error}") from error
+        raise MtpError(f"{path}: not a saved conversation: {json_fault(error)}") from error
     if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
         raise MtpError(f"{path}: not a saved conversation: expected format {_FORMAT!r}")
     if fields.get("version") != _VERSION:

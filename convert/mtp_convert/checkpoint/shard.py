@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, json_fault
+from mtp_cli.paths.content import HEAD_BYTES, lfs_pointer
 from mtp_convert.files import read_range
 
 # The safetensors library's own limit: a larger header is an attack or an accident.
@@ -51,11 +52,18 @@ class TensorEntry:
         return read_range(self.file, self.name, self.begin + begin, n_bytes)
 
 
+class _Twice(Exception):
+    """A name that appears twice."""
+
+
 def read_header(file: Path) -> dict[str, TensorEntry]:
     """The tensors of one safetensors file, by name; MtpError names what is malformed."""
     try:
         with file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
+            if (pointer := lfs_pointer(stream.read(HEAD_BYTES))) is not None:
+                raise MtpError(f"{file}: {pointer}")
+            stream.seek(0)
             head = stream.read(8)
             if len(head) < 8:
                 raise MtpError(f"{file}: expected a safetensors file, found {size} bytes")
@@ -76,17 +84,21 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 def _parse(file: Path, text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except _Twice as error:
+        raise MtpError(f"{file}: header: {str(error)[:60]} appears twice") from None
     except (ValueError, RecursionError) as error:
-        raise MtpError(f"{file}: header is not valid JSON: {error}") from error
+        raise MtpError(f"{file}: header: {json_fault(error)}") from error
     if not isinstance(header, dict):
         raise MtpError(f"{file}: header: expected an object, found {type(header).__name__}")
     return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name appears twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Twice(name)
+        found[name] = value
     return found
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from mtp_cli.errors import MtpError
+from mtp_cli.paths.gguf import MAGIC, check_gguf
 from mtp_convert.files import read_range
 
-MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
 KEY_ALIGNMENT = "general.alignment"
@@ -120,6 +120,7 @@ class GgufFile:
 
 def read_gguf(path: Path) -> GgufFile:
     """Read and validate a GGUF header; MtpError in one line on anything malformed."""
+    check_gguf(path)
     try:
         with path.open("rb") as file:
             return _Parser(path, file).parse()
@@ -133,8 +134,7 @@ class _Parser:
         self.size = os.fstat(file.fileno()).st_size
 
     def parse(self) -> GgufFile:
-        if self.file.read(4) != MAGIC:
-            raise MtpError(f"{self.path}: not a GGUF file")
+        self.file.seek(len(MAGIC))
         (version,) = self.unpack("<I")
         if version not in (2, VERSION):
             if version in (VERSION << 24, 2 << 24):

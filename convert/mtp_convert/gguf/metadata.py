@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from mtp_convert.gguf.header import MAGIC, VERSION, Pair
+from mtp_cli.paths.gguf import MAGIC
+from mtp_convert.gguf.header import VERSION, Pair
 
 V = GGUFValueType
 _ARRAYS = {

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mtp_cli.engine.backend.reasons import in_words
 from mtp_cli.errors import MtpError
 
 PINNED = "0.3.36"
@@ -28,7 +29,8 @@ try:
     from llama_cpp.llama_cpp import _lib as llama_library
 except (ImportError, AttributeError, OSError) as error:
     raise MtpError(
-        f"llama-cpp-python {PINNED} with its MTP extensions is needed, and it did not load: {error}"
+        f"llama-cpp-python {PINNED} with its MTP extensions did not load; install it again: "
+        f"pip install --force-reinstall llama-cpp-python=={PINNED}"
     ) from error
 
 __all__ = [
@@ -175,5 +177,5 @@ def supports_gpu() -> bool:
 
 def failure(what: str) -> MtpError:
     """The error for a native failure, with llama.cpp's first word on it (later ones pass it on)."""
-    reason = errors[0] if errors else "llama.cpp gave no reason"
+    reason = in_words(errors[0]) if errors else "llama.cpp gave no reason"
     return MtpError(f"{what}: {reason}")

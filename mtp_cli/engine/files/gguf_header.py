@@ -22,8 +22,8 @@ import numpy.typing as npt
 from mtp_cli import head_file
 from mtp_cli.engine.backend.binding import ggml_base
 from mtp_cli.errors import MtpError
+from mtp_cli.paths.gguf import check_gguf
 
-_MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
 _GGML_F32, _GGML_I8 = 0, 24
@@ -137,7 +137,7 @@ def read_embedded(outer: Header, name: str) -> Header:
 def _header(path: Path, handle: int | None, n_bytes: int, start: int = 0) -> Header:
     """What a parsed header says; it is freed. start: where in the file it begins."""
     if not handle:
-        raise MtpError(f"{path}: the GGUF header is damaged")
+        raise MtpError(f"{path}: the GGUF header is damaged; get the file again")
     gguf = _gguf()
     try:
         header = Header(path, _pairs(gguf, handle), _tensors(gguf, handle, start))
@@ -145,31 +145,32 @@ def _header(path: Path, handle: int | None, n_bytes: int, start: int = 0) -> Hea
         gguf.gguf_free(handle)
     end = max((t.offset + t.n_bytes for t in header.tensors.values()), default=0)
     if end > n_bytes:
-        raise MtpError(f"{path}: truncated: expected at least {end:,} bytes, found {n_bytes:,}")
+        raise MtpError(
+            f"{path}: truncated: expected at least {end:,} bytes, found {n_bytes:,}; "
+            "get the file again"
+        )
     return header
 
 
 def check_preamble(path: Path) -> int:
     """The file's size, after its first 24 bytes have been found to be a GGUF's."""
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise MtpError(f"{path}: not a regular file")  # a pipe could keep us for ever
-        with path.open("rb") as file:
-            preamble = file.read(24)
-            n_bytes = file.seek(0, 2)
-    except OSError as error:
-        raise MtpError(f"{path}: {error.strerror or error}") from error
-    if n_bytes == 0:
-        raise MtpError(f"{path}: the file is empty")
-    if preamble[:4] != _MAGIC:
-        raise MtpError(f"{path}: not a GGUF file (it starts with {preamble[:4]!r})")
+    n_bytes = check_gguf(path)
+    with path.open("rb") as file:
+        preamble = file.read(24)
     if len(preamble) < 24:
-        raise MtpError(f"{path}: truncated: a GGUF header has 24 bytes, found {n_bytes}")
+        raise MtpError(
+            f"{path}: truncated: a GGUF header has 24 bytes, found {n_bytes}; get the file again"
+        )
     version = struct.unpack("<I", preamble[4:8])[0]
     if struct.unpack(">I", preamble[4:8])[0] in _VERSIONS:
-        raise MtpError(f"{path}: a big-endian GGUF; only little-endian files can be read")
+        raise MtpError(
+            f"{path}: a big-endian GGUF; only little-endian files can be read: "
+            "gguf-convert-endian turns one into the other"
+        )
     if version not in _VERSIONS:
-        raise MtpError(f"{path}: GGUF version {version}; versions 2 and 3 can be read")
+        raise MtpError(
+            f"{path}: GGUF version {version}; versions 2 and 3 can be read: get the model as such"
+        )
     return n_bytes
 
 
@@ -227,7 +228,8 @@ def read_shards(path: Path) -> list[Header]:
     match = _SHARD.match(path.name)
     if not match or int(match[3]) != n_shards:
         raise MtpError(
-            f"{path}: one of {n_shards} shards, but not named ...-00001-of-{n_shards:05}"
+            f"{path}: one of {n_shards} shards, but not named ...-00001-of-{n_shards:05}.gguf; "
+            "give it back its name"
         )
     if int(match[2]) != 1:
         raise MtpError(f"{path}: shard {int(match[2])} of {n_shards}; name the first one")

@@ -71,14 +71,18 @@ def _examine_in_child(path: Path, *trunk: Path) -> None:
             timeout=_LIMIT_S,
         )
     except subprocess.TimeoutExpired:
-        raise MtpError(f"{path}: llama.cpp did not come to an end with this file") from None
+        raise MtpError(
+            f"{path}: llama.cpp did not come to an end with this file; get it again"
+        ) from None
     if child.returncode == 0:
         return
     if child.returncode == 1 and child.stdout:
         raise MtpError(child.stdout.strip())
     last_words = _ASSERT.findall(child.stderr) or child.stderr.strip().splitlines()[-1:]
     reason = last_words[-1].strip() if last_words else f"it died with {child.returncode}"
-    raise MtpError(f"{path}: llama.cpp cannot run this file: {reason}")
+    raise MtpError(
+        f"{path}: llama.cpp cannot run this file ({reason}); get it again, or another conversion"
+    )
 
 
 def examine(path: Path, trunk: Path | None = None) -> None:

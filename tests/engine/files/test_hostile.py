@@ -28,9 +28,9 @@ Change = Callable[[tiny.Spec], object]
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     assert refusal(tmp_path / "missing.gguf") == "No such file or directory"
-    assert refusal(tmp_path) == "Is a directory"
+    assert refusal(tmp_path).startswith("Is a directory without a GGUF or a checkpoint; ")
     (tmp_path / "empty.gguf").touch()
-    assert refusal(tmp_path / "empty.gguf") == "the file is empty"
+    assert refusal(tmp_path / "empty.gguf") == "the file is empty; get it again"
     os.mkfifo(tmp_path / "pipe.gguf")
     assert refusal(tmp_path / "pipe.gguf") == "not a regular file"
     unreadable = tmp_path / "unreadable.gguf"
@@ -49,21 +49,21 @@ def test_a_name_that_is_not_utf8(tiny_file: Files, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "line"),
     [
-        (b"GGML" + bytes(60), "not a GGUF file (it starts with b'GGML')"),
-        (b"\x7fELF" + bytes(60), "not a GGUF file (it starts with b'\\x7fELF')"),
-        (b"GGUF", "truncated: a GGUF header has 24 bytes, found 4"),
-        (struct.pack("<4sIQQ", b"GGUF", 1, 0, 0), "GGUF version 1; versions 2 and 3 can be read"),
-        (struct.pack("<4sIQQ", b"GGUF", 4, 0, 0), "GGUF version 4; versions 2 and 3 can be read"),
+        (b"GGML" + bytes(60), "not a GGUF file (it starts with b'GGML'); "),
+        (b"\x7fELF" + bytes(60), "not a GGUF file (it starts with b'\\x7fELF'); "),
+        (b"GGUF", "truncated: a GGUF header has 24 bytes, found 4; "),
+        (struct.pack("<4sIQQ", b"GGUF", 1, 0, 0), "GGUF version 1; versions 2 and 3 can be read: "),
+        (struct.pack("<4sIQQ", b"GGUF", 4, 0, 0), "GGUF version 4; versions 2 and 3 can be read: "),
         (
             struct.pack(">4sIQQ", b"GGUF", 3, 0, 0),
-            "a big-endian GGUF; only little-endian files can be read",
+            "a big-endian GGUF; only little-endian files can be read: ",
         ),
     ],
 )
 def test_files_that_are_no_gguf(tmp_path: Path, start: bytes, line: str) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(start)
-    assert refusal(path) == line
+    assert refusal(path).startswith(line)
 
 
 @pytest.mark.parametrize("n_tensors", [0, 1, 2**31, 2**40, 2**63, 2**64 - 1])
@@ -212,7 +212,7 @@ CRASHERS: dict[str, tuple[Callable[[], tiny.Spec], Change, str]] = {
     "an unknown architecture": (
         tiny.llama,
         lambda spec: setattr(spec, "architecture", "nothing"),
-        "unknown model architecture: 'nothing'",
+        "its architecture, nothing, is not one that this llama.cpp runs",
     ),
     "no block": (tiny.llama, _set("llama.block_count", 0), ""),
     "more blocks than there are": (tiny.llama, _set("llama.block_count", 3), "blk.2."),
