@@ -1,4 +1,4 @@
-"""What the options of several commands have in common: the limits of numbers, names of files.
+"""What the options of all commands have in common: numbers' limits, names of files, -h, --version.
 
 Imports nothing heavy, so that `--help` and wrong usage answer at once.
 """
@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` and wrong usage answer at once.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -18,3 +19,32 @@ def file_name(text: str) -> Path:
     if not text:
         raise typer.BadParameter("an empty name.")
     return Path(text)
+
+
+HELP = {"help_option_names": ["-h", "--help"]}  # context settings of every command
+
+
+def _show_version(context: typer.Context, wanted: bool) -> None:
+    """This package, the llama.cpp under it, and whose kernels run on this machine."""
+    if not wanted:
+        return
+    from importlib.metadata import version
+
+    print(f"{context.find_root().info_name} {version('mtp-cli')}")
+    from mtp_cli.engine.backend import our_kernels  # loads llama.cpp
+
+    print(f"llama-cpp-python {version('llama-cpp-python')}")
+    vectors = our_kernels.install()
+    print("kernels: llama.cpp's" if vectors is None else f"kernels: ours, {vectors}")
+    raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=_show_version,
+        is_eager=True,
+        help="Show the versions of this and of llama.cpp, and whose CPU kernels run.",
+    ),
+]

@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 
 from mtp_cli.errors import MtpError
+from mtp_cli.options import HELP, Version
+from mtp_cli.screen import say_error
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.commands.detach import plan_extract, plan_strip
@@ -36,7 +38,7 @@ from mtp_convert.gguf.write import write
 from mtp_convert.tensors import formats
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Gets multi-token-prediction heads into GGUF files, and out of them.",
@@ -77,7 +79,7 @@ AnyOuttype = Annotated[
 
 
 @app.callback()
-def commands() -> None:
+def commands(version: Version = False) -> None:
     """Gets multi-token-prediction heads into GGUF files, and out of them."""
 
 
@@ -256,9 +258,9 @@ def main() -> None:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _terminated)
     try:
-        app()
+        app(prog_name="mtp-convert")
     except MtpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error, sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -266,7 +268,7 @@ def main() -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        say_error(MtpError(f"{error.filename}: {error.strerror}"), sys.stderr)
         sys.exit(1)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:  # typer's own answer to KeyboardInterrupt

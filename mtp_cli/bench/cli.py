@@ -14,7 +14,8 @@ import typer
 
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
-from mtp_cli.options import MAX_INT32, MAX_THREADS, file_name
+from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
+from mtp_cli.screen import say_error
 
 if TYPE_CHECKING:
     from mtp_cli.bench.measure import Plan, Result
@@ -27,7 +28,7 @@ _QUICK_S = (
     30.0  # of answers as fast as plain ones; fixed depths are slower, and loading comes on top
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _classes(text: str) -> str:
@@ -52,14 +53,6 @@ def _depths(text: str) -> str:
         if part != "auto" and not (part.isdecimal() and int(part) <= _MAX_DEPTH):
             raise typer.BadParameter(f"{part!r} is neither 'auto' nor from 0 to {_MAX_DEPTH}.")
     return text
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"mtp-bench {version('mtp-cli')}")
-        raise typer.Exit
 
 
 _EPILOG = """\b
@@ -124,9 +117,6 @@ _GpuLayers = Annotated[
         metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
     ),
 ]
-_Version = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-]
 
 
 @app.command(epilog=_EPILOG)
@@ -145,7 +135,7 @@ def bench(
     ctx: _Ctx = None,
     threads: _Threads = None,
     gpu_layers: _GpuLayers = None,
-    version: _Version = False,
+    version: Version = False,
 ) -> None:
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
     from mtp_cli import models
@@ -249,7 +239,7 @@ def main() -> None:
     try:
         app(prog_name="mtp-bench")
     except MtpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error, sys.stderr)
         sys.exit(1)
 
 

@@ -41,7 +41,11 @@ class Chat:
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
         if not self.quiet:
-            say(dim(fold(text, self.err), self.err), self.err)
+            self.ask_back(text)
+
+    def ask_back(self, text: str) -> None:
+        """The same where nothing else answers what was typed."""
+        say(dim(fold(text, self.err), self.err), self.err)
 
     def preparing(self) -> Wait:
         """While a question becomes a prompt."""

@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from mtp_cli.errors import MtpError
-from mtp_cli.options import MAX_INT32, MAX_THREADS, file_name
+from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
 
 _MAX_DEPTH = 8
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _depth(text: str) -> str:
@@ -37,14 +37,6 @@ def _finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number to sample with.")
     return value
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"mtp-chat {version('mtp-cli')}")
-        raise typer.Exit
 
 
 _Request = Annotated[
@@ -220,9 +212,6 @@ _Raw = Annotated[
     bool, typer.Option("--raw", help="No chat template: the model continues the text as it is.")
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")]
-_Version = Annotated[
-    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-]
 
 _EPILOG = """\b
 Examples:
@@ -261,7 +250,7 @@ def chat(
     as_json: _Json = False,
     raw: _Raw = False,
     quiet: _Quiet = False,
-    version: _Version = False,
+    version: Version = False,
 ) -> None:
     """Talk to a local model that drafts with multi-token prediction heads.
 

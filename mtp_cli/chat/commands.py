@@ -28,6 +28,14 @@ _KEYS = (
 _N_SIDE_BY_SIDE = 40  # columns from which on a command and its summary share a line
 
 
+# What people type in other programs, and the command that does it here: asked about, not sent.
+_MEANT = {
+    **dict.fromkeys(("exit", "quit", "exit()", "quit()", "logout", ":q", ":q!", ":wq"), "/exit"),
+    **dict.fromkeys(("help", "help()", "?", ":h", ":help"), "/help"),
+}
+_ALIASES = {"/?": "/help", "/bye": "/exit"}
+
+
 @dataclass(frozen=True)
 class Command:
     """name: with its slash; argument: as shown in the help; run: raises EOFError to leave."""
@@ -43,12 +51,20 @@ def dispatch(chat: Chat, line: str) -> bool:
 
     A slash inside the first word makes it a path, and so a message.
     """
+    if line.rstrip().lower() in _MEANT:
+        command = _named(_MEANT[line.rstrip().lower()])
+        chat.ask_back(
+            f"not sent: {command.name} is the command ({command.summary}); "
+            f"with a space before it, {line.rstrip()} goes to the model"
+        )
+        return True
     if not line.startswith("/"):
         return False
     name, *argument = line.split(maxsplit=1)
     if "/" in name[1:]:
         return False
-    command = _named(name.lower())
+    name = name.lower()
+    command = _named(_ALIASES.get(name, name))
     if argument and not command.argument:  # rather than do what may have been meant otherwise
         raise MtpError(f"{command.name} takes no argument")
     command.run(chat, "".join(argument).strip())

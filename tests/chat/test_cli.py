@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -168,10 +167,6 @@ def test_help_is_documentation(run: Run, promised: str) -> None:
     assert (done.status, done.err) == (0, "")
     assert promised in done.out
     assert "\x1b" not in done.out
-
-
-def test_version_is_the_packages_own(run: Run) -> None:
-    assert run("--version") == Done(0, f"mtp-chat {version('mtp-cli')}\n", "")
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:

@@ -45,6 +45,35 @@ def contents(chat: Chat) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        *((word, "/exit") for word in ("exit", "quit", "Exit", ":q", "exit()", "quit ")),
+        *((word, "/help") for word in ("help", "?", "HELP")),
+    ],
+)
+def test_what_other_programs_call_a_command_is_asked_about(line: str, command: str) -> None:
+    chat = chat_with(ScriptedEngine())
+    chat.quiet = True
+    assert dispatch(chat, line) is True
+    assert contents(chat) == []
+    assert shown(chat).startswith(f"not sent: {command} is the command (")
+    assert shown(chat).endswith(f"with a space before it, {line.rstrip()} goes to the model\n")
+
+
+@pytest.mark.parametrize("line", [" exit", "  ?", "exit the loop", "help me", "quit?", ":quirk"])
+def test_what_only_contains_such_a_word_is_a_message(line: str) -> None:
+    assert dispatch(chat_with(ScriptedEngine()), line) is False
+
+
+def test_what_other_chats_call_their_commands_runs_ours() -> None:
+    chat = chat_with(ScriptedEngine())
+    dispatch(chat, "/?")
+    assert "begin a new conversation" in shown(chat)
+    with pytest.raises(EOFError):
+        dispatch(chat, "/bye")
+
+
+@pytest.mark.parametrize(
     "line", ["hello", "/etc/passwd is a file", " /help", "/usr/bin", "a /help"]
 )
 def test_what_is_no_command_is_a_message(line: str) -> None:

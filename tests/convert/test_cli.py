@@ -64,7 +64,7 @@ def test_a_terminal_sees_a_bar_with_bytes_and_time_left(checkpoint: Folder, tmp_
 def test_an_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
     done = run("convert", tmp_path / "nowhere", "-o", tmp_path / "x.gguf")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {tmp_path}/nowhere: expected a checkpoint folder\n"
+    assert done.stderr == f"error: {tmp_path}/nowhere: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mtp_cli import models
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.errors import MtpError
-from mtp_cli.options import MAX_THREADS
+from mtp_cli.options import HELP, MAX_THREADS, Version
+from mtp_cli.screen import say_error
 from mtp_train import generate as generating
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
@@ -30,7 +31,7 @@ from mtp_train.trunk import Trunk
 _INSTALL = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
 
 app = typer.Typer(
-    add_completion=False,
+    context_settings=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -101,6 +102,11 @@ def _progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
+
+
+@app.callback()
+def commands(version: Version = False) -> None:
+    """Makes multi-token-prediction heads for a model that has none."""
 
 
 @app.command()
@@ -258,14 +264,14 @@ def run(
 
 def main() -> None:
     try:
-        app()
+        app(prog_name="mtp-train")
     except MtpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say_error(error, sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        print(f"error: PyTorch is needed; in a clone of mtp-cli: {_INSTALL}", file=sys.stderr)
+        say_error(MtpError(f"PyTorch is needed; in a clone of mtp-cli: {_INSTALL}"), sys.stderr)
         sys.exit(1)
 
 

@@ -1,0 +1,69 @@
+"""What all four commands have in common: -h, --version, completion in a shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+COMMANDS = {
+    "mtp-chat": "mtp_cli.chat.cli",
+    "mtp-bench": "mtp_cli.bench.cli",
+    "mtp-convert": "mtp_convert.cli",
+    "mtp-train": "mtp_train.cli",
+}
+SUBCOMMANDS = [("mtp-convert", "graft"), ("mtp-convert", "inspect"), ("mtp-train", "fit")]
+
+every_command = pytest.mark.parametrize("command", COMMANDS)
+
+
+def run(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"from {COMMANDS[command]} import main; main()", *arguments],
+        env={**os.environ, "NO_COLOR": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("command", "subcommand"), [*((c, "") for c in COMMANDS), *SUBCOMMANDS])
+def test_h_is_help(command: str, subcommand: str) -> None:
+    given = [subcommand] if subcommand else []
+    short, long = run(command, *given, "-h"), run(command, *given, "--help")
+    assert (short.returncode, short.stderr) == (0, "")
+    assert short.stdout == long.stdout
+    assert f"Usage: {command}" in short.stdout
+
+
+@every_command
+def test_version_tells_what_runs(command: str) -> None:
+    done = run(command, "--version", MTP_KERNELS="ggml")
+    assert done.stdout.splitlines() == [
+        f"{command} {version('mtp-cli')}",
+        f"llama-cpp-python {version('llama-cpp-python')}",
+        "kernels: llama.cpp's",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "completed"),
+    [
+        ("mtp-chat", "--temp", "--temperature"),
+        ("mtp-bench", "--repe", "--repetitions"),
+        ("mtp-convert", "insp", "inspect"),
+        ("mtp-train", "meas", "measure"),
+    ],
+)
+def test_a_shell_completes_options_and_commands(command: str, typed: str, completed: str) -> None:
+    variable = f"_{command.upper().replace('-', '_')}_COMPLETE"
+    words = {variable: "complete_bash", "COMP_WORDS": f"{command} {typed}", "COMP_CWORD": "1"}
+    done = run(command, **words)
+    assert done.stdout.split() == [completed]
+    shown = run(command, **{variable: "source_bash"})
+    assert f"complete -o default -F _{command.replace('-', '_')}_completion" in shown.stdout
