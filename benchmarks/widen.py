@@ -26,7 +26,7 @@ from mtp_convert.gguf.model import GgufModel
 from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
 from mtp_convert.gguf.reuse import Decoded
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.kinds import Kind
 from mtp_convert.tensors.sources import Source, load_rows
 
 EPSILON = "attention.layer_norm_rms_epsilon"
@@ -176,7 +176,7 @@ def plan_trunk(trunk: GgufModel, scale: Scale, outtype: str) -> Plan:
     tensors = []
     for name in trunk.file.tensors:
         source = _padded(trunk, name, scale)
-        kind = formats.outtype(outtype) if len(source.shape) > 1 else Type.F32
+        kind = formats.outtype(outtype) if len(source.shape) > 1 else Kind.F32
         tensors.append(encoded(name, source, kind))
     file_type = {key: pair(value) for key, value in formats.file_metadata(outtype).items()}
     return Plan(_metadata(trunk, scale) | file_type, tuple(tensors))

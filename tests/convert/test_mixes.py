@@ -18,7 +18,7 @@ from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import read_gguf
 from mtp_convert.gguf.mixes import MIXES, Traits, choose
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.kinds import Kind
 from tests.convert.conftest import ALL, Convert
 
 N_COLS = 256
@@ -95,7 +95,7 @@ def write_model(path: Path, model: Model) -> Path:
     return path
 
 
-def quantized(source: Path, outtype: str, out: Path) -> dict[str, Type]:
+def quantized(source: Path, outtype: str, out: Path) -> dict[str, Kind]:
     """The formats that llama.cpp's quantizer gives."""
     params: Any = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread = int(formats.OUTTYPES[outtype][1]), 1
@@ -104,7 +104,7 @@ def quantized(source: Path, outtype: str, out: Path) -> dict[str, Type]:
     return {tensor.name: tensor.tensor_type for tensor in GGUFReader(out).tensors}
 
 
-def chosen(path: Path, outtype: str) -> Mapping[str, Type]:
+def chosen(path: Path, outtype: str) -> Mapping[str, Kind]:
     file = read_gguf(path)
     shapes = [(tensor.name, tensor.shape) for tensor in file.tensors.values()]
     return choose(outtype, shapes, Traits.of(file.architecture, file.pairs))

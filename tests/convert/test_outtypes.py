@@ -20,8 +20,8 @@ from mtp_convert.gguf.metadata import encode_header, pairs
 from mtp_convert.gguf.plan import Plan
 from mtp_convert.gguf.reuse import Taken, Wanted
 from mtp_convert.gguf.write import write
-from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type, decode
+from mtp_convert.tensors.formats import decode
+from mtp_convert.tensors.kinds import Kind, row_bytes
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
 from tests.convert.test_families import generate
@@ -86,10 +86,10 @@ def test_rows_that_move_can_change_their_format_too(trunk: Path, tmp_path: Path)
 
 
 def test_a_format_that_nobody_can_read_is_one_line(tmp_path: Path) -> None:
-    path, n_bytes = tmp_path / "odd.gguf", formats.row_bytes(Type.Q8_1, 32)
-    header = encode_header(pairs({"general.architecture": "x"}), [("t", (1, 32), Type.Q8_1, 0)], 32)
+    path, n_bytes = tmp_path / "odd.gguf", row_bytes(Kind.Q8_1, 32)
+    header = encode_header(pairs({"general.architecture": "x"}), [("t", (1, 32), Kind.Q8_1, 0)], 32)
     path.write_bytes(header + bytes(n_bytes))
     taken = Taken(read_gguf(path), "t", "t")
     assert b"".join(map(bytes, taken.planned(None).blocks())) == bytes(n_bytes)
     with pytest.raises(MtpError, match=r"odd\.gguf: t: cannot read Q8_1 to change it"):
-        list(taken.planned(Type.F16).blocks())
+        list(taken.planned(Kind.F16).blocks())

@@ -23,7 +23,8 @@ from mtp_convert.gguf.metadata import pairs
 from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
 from mtp_convert.gguf.write import write
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type, encode
+from mtp_convert.tensors.formats import encode
+from mtp_convert.tensors.kinds import Kind
 from mtp_convert.tensors.sources import Constant
 from tests.convert.conftest import Convert
 from tests.convert.sparse import write_sparse_checkpoint
@@ -35,16 +36,16 @@ def random_rows(n_rows: int, n_cols: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(5).standard_normal((n_rows, n_cols), np.float32)
 
 
-@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0])
-def test_encodes_as_gguf_py_does(kind: Type) -> None:
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0, Kind.Q4_0])
+def test_encodes_as_gguf_py_does(kind: Kind) -> None:
     values = random_rows(8, 256)
     values[0, :4] = [0.0, -0.0, 1e-30, 65504.0]
     wanted = quants.quantize(values, kind)
     assert bytes(encode(values, "F32", kind)) == wanted.tobytes()
 
 
-@pytest.mark.parametrize("kind", [Type.F16, Type.BF16])
-def test_any_float_is_narrowed_as_gguf_py_does(kind: Type) -> None:
+@pytest.mark.parametrize("kind", [Kind.F16, Kind.BF16])
+def test_any_float_is_narrowed_as_gguf_py_does(kind: Kind) -> None:
     bits = np.random.default_rng(3).integers(0, 1 << 32, (256, 1024), np.uint32)
     values = bits.view(np.float32)  # the smallest, infinities and NaNs among them
     values[np.abs(values) > 65000] = np.inf  # or f16 would refuse
@@ -58,13 +59,13 @@ def test_any_float_is_narrowed_as_gguf_py_does(kind: Type) -> None:
 
 def test_blocks_of_a_large_tensor_come_in_order() -> None:
     values = random_rows(3000, 1024)
-    assert b"".join(map(bytes, encoded("a", Constant(values), Type.F32).blocks())) == (
+    assert b"".join(map(bytes, encoded("a", Constant(values), Kind.F32).blocks())) == (
         values.tobytes()
     )
 
 
-@pytest.mark.parametrize("kind", [Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K])
-def test_k_quants_decode_to_about_the_same_values(kind: Type) -> None:
+@pytest.mark.parametrize("kind", [Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K])
+def test_k_quants_decode_to_about_the_same_values(kind: Kind) -> None:
     values = random_rows(4, 512)
     raw = bytes(encode(values, "F32", kind))
     error = np.abs(formats.decode(raw, kind, values.shape) - values).mean()
@@ -74,29 +75,29 @@ def test_k_quants_decode_to_about_the_same_values(kind: Type) -> None:
 
 def test_stored_formats_pass_through_unchanged() -> None:
     bits = np.arange(1 << 16, dtype=np.uint16).reshape(-1, 256)  # every BF16, NaNs included
-    assert bytes(encode(bits, "BF16", Type.BF16)) == bits.tobytes()
+    assert bytes(encode(bits, "BF16", Kind.BF16)) == bits.tobytes()
     halves = bits.view(np.float16)
-    assert bytes(encode(halves, "F16", Type.F16)) == bits.tobytes()
+    assert bytes(encode(halves, "F16", Kind.F16)) == bits.tobytes()
 
 
 def test_values_that_a_format_cannot_hold_are_refused() -> None:
     with pytest.raises(MtpError, match="beyond 65504 do not fit f16"):
-        encode(np.full((1, 32), 1e6, np.float32), "F32", Type.F16)
+        encode(np.full((1, 32), 1e6, np.float32), "F32", Kind.F16)
     with pytest.raises(MtpError, match="not finite; Q8_0"):
-        encode(np.full((1, 32), np.nan, np.float32), "F32", Type.Q8_0)
+        encode(np.full((1, 32), np.nan, np.float32), "F32", Kind.Q8_0)
 
 
 @pytest.mark.parametrize(
     ("kind", "n_cols", "wanted"),
     [
-        (Type.Q4_K, 512, Type.Q4_K),
-        (Type.Q4_K, 576, Type.Q5_0),
-        (Type.Q6_K, 576, Type.Q8_0),
-        (Type.Q4_0, 33, Type.F16),
+        (Kind.Q4_K, 512, Kind.Q4_K),
+        (Kind.Q4_K, 576, Kind.Q5_0),
+        (Kind.Q6_K, 576, Kind.Q8_0),
+        (Kind.Q4_0, 33, Kind.F16),
     ],
 )
 def test_rows_that_do_not_fit_take_the_nearest_format(
-    kind: Type, n_cols: int, wanted: Type
+    kind: Kind, n_cols: int, wanted: Kind
 ) -> None:
     assert formats.fitting(kind, n_cols) == wanted
 
@@ -122,7 +123,7 @@ def plan_of(*tensors: PlannedTensor) -> Plan:
 
 
 def good(name: str = "a.weight") -> PlannedTensor:
-    return encoded(name, Constant(random_rows(4, 64)), Type.F32)
+    return encoded(name, Constant(random_rows(4, 64)), Kind.F32)
 
 
 def failing(error: BaseException) -> PlannedTensor:
@@ -132,7 +133,7 @@ def failing(error: BaseException) -> PlannedTensor:
         yield bytes(128)
         raise error
 
-    return PlannedTensor("b.weight", (2, 32), Type.F32, 256, blocks)
+    return PlannedTensor("b.weight", (2, 32), Kind.F32, 256, blocks)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_seen_before_writing(tmp_path: Path) -> None:
-    huge = PlannedTensor("a.weight", (1 << 30, 1 << 20), Type.F32, 1 << 52, lambda: iter(()))
+    huge = PlannedTensor("a.weight", (1 << 30, 1 << 20), Kind.F32, 1 << 52, lambda: iter(()))
     with pytest.raises(MtpError, match=r"the disk has .* free"):
         write(plan_of(huge), tmp_path / "out.gguf")
     assert os.listdir(tmp_path) == []
@@ -183,7 +184,7 @@ def test_a_file_that_reads_back_otherwise_never_appears(tmp_path: Path) -> None:
                 file.seek(-4, os.SEEK_END)
                 file.write(b"\xff\xff\xff\xff")
 
-    large = encoded("a.weight", Constant(random_rows(256, 1024)), Type.F32)  # beyond any buffer
+    large = encoded("a.weight", Constant(random_rows(256, 1024)), Kind.F32)  # beyond any buffer
     with pytest.raises(MtpError, match=r"a\.weight: reads back with other bytes"):
         write(plan_of(large), tmp_path / "out.gguf", damage)
     assert os.listdir(tmp_path) == []

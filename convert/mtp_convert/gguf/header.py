@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+from gguf import GGUFValueType
 
 from mtp_cli.errors import MtpError
 from mtp_cli.paths.gguf import MAGIC, check_gguf
 from mtp_convert.files import read_range
+from mtp_convert.tensors.kinds import Kind, fits, kind_of, row_bytes
 
 VERSION = 3
 ALIGNMENT = 32
@@ -80,7 +81,7 @@ class GgufTensor:
 
     name: str
     shape: tuple[int, ...]
-    kind: GGMLQuantizationType
+    kind: Kind
     offset: int
     n_bytes: int
     file: Path
@@ -208,7 +209,7 @@ class _Parser:
             return Pair(kind, head + b"".join([self.raw_string(key) for _ in range(count)]))
         return Pair(kind, head + self.take(count * np.dtype(_SCALARS[element]).itemsize, key))
 
-    def description(self) -> tuple[str, tuple[int, ...], GGMLQuantizationType, int]:
+    def description(self) -> tuple[str, tuple[int, ...], Kind, int]:
         name = self.string("a tensor name")
         (n_dims,) = self.unpack("<I", name)
         if not 1 <= n_dims <= MAX_DIMENSIONS:
@@ -216,13 +217,10 @@ class _Parser:
         shape = tuple(reversed(self.unpack(f"<{n_dims}Q", name)))
         code, offset = self.unpack("<IQ", name)
         try:
-            kind = GGMLQuantizationType(code)
-        except ValueError:
-            raise MtpError(
-                f"{self.path}: {name}: number format {code} is not known; expected one of ggml's, "
-                f"0 to {max(GGMLQuantizationType)}"
-            ) from None
-        if shape[-1] % GGML_QUANT_SIZES[kind][0] or 0 in shape:
+            kind = kind_of(code)
+        except MtpError as error:
+            raise MtpError(f"{self.path}: {name}: {error}") from error
+        if not fits(kind, shape[-1]) or 0 in shape:
             raise MtpError(f"{self.path}: {name}: {kind.name} cannot hold shape {shape}")
         return name, shape, kind, offset
 
@@ -235,14 +233,13 @@ class _Parser:
 
     def placed(
         self,
-        described: list[tuple[str, tuple[int, ...], GGMLQuantizationType, int]],
+        described: list[tuple[str, tuple[int, ...], Kind, int]],
         alignment: int,
     ) -> dict[str, GgufTensor]:
         start = -(-self.file.tell() // alignment) * alignment
         tensors: dict[str, GgufTensor] = {}
         for name, shape, kind, offset in described:
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-            n_bytes = math.prod(shape) // block * block_bytes
+            n_bytes = math.prod(shape[:-1]) * row_bytes(kind, shape[-1])
             if name in tensors:
                 raise MtpError(f"{self.path}: {name}: appears twice")
             if offset % alignment or start + offset + n_bytes > self.size:

@@ -12,14 +12,11 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
-from gguf import GGMLQuantizationType
-
 from mtp_cli import head_file
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.metadata import pair
 from mtp_convert.gguf.plan import Plan, PlannedTensor
-
-I8 = GGMLQuantizationType.I8
+from mtp_convert.tensors.kinds import Kind
 
 
 def _block(content: bytes) -> Iterator[bytes]:
@@ -52,7 +49,7 @@ def embedded(
     for index, tensors in enumerate(heads):
         header = Plan(metadata, tuple(tensors)).header()
         name = head_file.EMBEDDED_HEADER.format(index)
-        yield PlannedTensor(name, (len(header),), I8, len(header), partial(_block, header))
+        yield PlannedTensor(name, (len(header),), Kind.I8, len(header), partial(_block, header))
         for tensor in tensors:
             start = head_file.EMBEDDED_START.format(index)
             yield dataclasses.replace(tensor, name=start + tensor.name)

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFValueType
+from gguf import GGUFValueType
 
 from mtp_cli.paths.gguf import MAGIC
 from mtp_convert.gguf.header import VERSION, Pair
+from mtp_convert.tensors.kinds import Kind
 
 V = GGUFValueType
 _ARRAYS = {
@@ -63,7 +64,7 @@ def _array(values: Any) -> bytes:
 
 def encode_header(
     metadata: Mapping[str, Pair],
-    tensors: Iterable[tuple[str, Sequence[int], GGMLQuantizationType, int]],
+    tensors: Iterable[tuple[str, Sequence[int], Kind, int]],
     alignment: int,
 ) -> bytes:
     """Everything before the data: tensors as (name, numpy shape, format, relative offset)."""

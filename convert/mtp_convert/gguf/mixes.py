@@ -16,10 +16,10 @@ import numpy as np
 
 from mtp_convert.gguf.header import Pair
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.kinds import Kind
 
 Shape = tuple[int, ...]
-Choice = Callable[[int, int, "Traits"], Type | None]
+Choice = Callable[[int, int, "Traits"], Kind | None]
 
 # Small or sensitive tensors that llama.cpp's converter keeps in float32.
 _KEEP_F32 = re.compile(r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d|indexer\.proj)\.weight$")
@@ -75,14 +75,14 @@ def _first(value: Any) -> int:
     return int(value) if isinstance(value, int | np.integer) else 0
 
 
-def _always(kind: Type) -> Choice:
+def _always(kind: Kind) -> Choice:
     return lambda i, n, traits: kind
 
 
-def _more_bits(kind: Type) -> Choice:
+def _more_bits(kind: Kind) -> Choice:
     """For the first and the last eighth of the layers, and every third between them."""
 
-    def choose(i: int, n: int, traits: Traits) -> Type | None:
+    def choose(i: int, n: int, traits: Traits) -> Kind | None:
         eighth = n // 8
         return kind if i < eighth or i >= 7 * n // 8 or (i - eighth) % 3 == 2 else None
 
@@ -100,43 +100,43 @@ class Mix:
 
     attn_v: Choice = lambda i, n, traits: None
     ffn_down: Choice = lambda i, n, traits: None
-    attn_output: Type | None = None
-    eight_output: Type | None = None
+    attn_output: Kind | None = None
+    eight_output: Kind | None = None
 
 
 MIXES = {
     "q4_0": Mix(),
     "q2_k": Mix(
-        attn_v=lambda i, n, traits: Type.Q4_K if traits.n_gqa >= 4 else Type.Q3_K,
-        ffn_down=_always(Type.Q3_K),
-        attn_output=Type.Q3_K,
-        eight_output=Type.Q5_K,
+        attn_v=lambda i, n, traits: Kind.Q4_K if traits.n_gqa >= 4 else Kind.Q3_K,
+        ffn_down=_always(Kind.Q3_K),
+        attn_output=Kind.Q3_K,
+        eight_output=Kind.Q5_K,
     ),
-    "q3_k_s": Mix(eight_output=Type.Q5_K),
+    "q3_k_s": Mix(eight_output=Kind.Q5_K),
     "q3_k_m": Mix(
-        attn_v=lambda i, n, traits: Type.Q5_K if i < 2 else Type.Q4_K,
-        ffn_down=lambda i, n, traits: Type.Q5_K if i < n // 16 else Type.Q4_K,
-        attn_output=Type.Q4_K,
-        eight_output=Type.Q5_K,
+        attn_v=lambda i, n, traits: Kind.Q5_K if i < 2 else Kind.Q4_K,
+        ffn_down=lambda i, n, traits: Kind.Q5_K if i < n // 16 else Kind.Q4_K,
+        attn_output=Kind.Q4_K,
+        eight_output=Kind.Q5_K,
     ),
     "q3_k_l": Mix(
-        attn_v=_always(Type.Q5_K), ffn_down=_always(Type.Q5_K), attn_output=Type.Q5_K
+        attn_v=_always(Kind.Q5_K), ffn_down=_always(Kind.Q5_K), attn_output=Kind.Q5_K
     ),
     "q4_k_s": Mix(
-        attn_v=lambda i, n, traits: Type.Q5_K if i < 4 else None,
-        ffn_down=lambda i, n, traits: Type.Q5_K if i < n // 8 else None,
-        eight_output=Type.Q5_K,
+        attn_v=lambda i, n, traits: Kind.Q5_K if i < 4 else None,
+        ffn_down=lambda i, n, traits: Kind.Q5_K if i < n // 8 else None,
+        eight_output=Kind.Q5_K,
     ),
     "q4_k_m": Mix(
-        attn_v=_more_bits(Type.Q6_K), ffn_down=_more_bits(Type.Q6_K), eight_output=Type.Q5_K
+        attn_v=_more_bits(Kind.Q6_K), ffn_down=_more_bits(Kind.Q6_K), eight_output=Kind.Q5_K
     ),
     "q5_k_s": Mix(),
-    "q5_k_m": Mix(attn_v=_more_bits(Type.Q6_K), ffn_down=_more_bits(Type.Q6_K)),
+    "q5_k_m": Mix(attn_v=_more_bits(Kind.Q6_K), ffn_down=_more_bits(Kind.Q6_K)),
     "q6_k": Mix(),
 }  # fmt: skip
 
 
-def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) -> dict[str, Type]:
+def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) -> dict[str, Kind]:
     """The format of every tensor of a file, by name; shapes in numpy order.
 
     The whole file is asked at once: some formats depend on a tensor's place among its kind.
@@ -146,7 +146,7 @@ def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) ->
     listed = dict(shapes)
     if name not in MIXES:
         return {tensor: _as_converter(tensor, shape, wanted) for tensor, shape in listed.items()}
-    found = {tensor: _as_converter(tensor, shape, Type.BF16) for tensor, shape in listed.items()}
+    found = {tensor: _as_converter(tensor, shape, Kind.BF16) for tensor, shape in listed.items()}
     chooser = _Chooser(MIXES[name], wanted, traits, list(listed))
     for tensor in sorted(listed, key=_order):
         if _is_quantized(tensor, listed[tensor]):
@@ -154,10 +154,10 @@ def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) ->
     return found
 
 
-def _as_converter(name: str, shape: Shape, wanted: Type) -> Type:
+def _as_converter(name: str, shape: Shape, wanted: Kind) -> Kind:
     """What llama.cpp's converter writes."""
     if len(shape) == 1 or _KEEP_F32.search(name) or not name.endswith(".weight"):
-        return Type.F32
+        return Kind.F32
     return formats.fitting(wanted, shape[-1])
 
 
@@ -176,21 +176,21 @@ def _order(name: str) -> tuple[int, str]:
 class _Chooser:
     """Counts the tensors of each kind as it goes, in llama.cpp's order."""
 
-    def __init__(self, mix: Mix, base: Type, traits: Traits, names: list[str]) -> None:
+    def __init__(self, mix: Mix, base: Kind, traits: Traits, names: list[str]) -> None:
         self.mix, self.base, self.traits = mix, base, traits
         self.is_tied = "output.weight" not in names
         self.n_attn_v = sum(any(part in name for part in _ATTN_V) for name in names)
         self.i_attn_v = self.i_ffn_down = 0
 
-    def kind(self, name: str) -> Type:
+    def kind(self, name: str) -> Kind:
         if name == "output.weight" or (self.is_tied and name in _EMBEDDINGS):
-            return Type.Q6_K
+            return Kind.Q6_K
         if name in _EMBEDDINGS:
             return self.base
         if any(part in name for part in _ATTN_V):
             return self.attn_v()
         if "attn_k.weight" in name:
-            return Type.Q8_0 if self.traits.n_experts == 8 else self.base
+            return Kind.Q8_0 if self.traits.n_experts == 8 else self.base
         if "attn_output.weight" in name:
             eight = self.traits.n_experts == 8
             return (self.mix.eight_output if eight else self.mix.attn_output) or self.base
@@ -198,16 +198,16 @@ class _Chooser:
             return self.ffn_down(name)
         return self.base
 
-    def attn_v(self) -> Type:
+    def attn_v(self) -> Kind:
         kind = self.mix.attn_v(self.i_attn_v, self.n_attn_v, self.traits) or self.base
         self.i_attn_v += 1
         if self.traits.n_experts == 8:  # small beside the experts
-            return Type.Q8_0
-        if self.traits.is_70b and kind in (Type.Q3_K, Type.Q4_K):
-            return Type.Q5_K
+            return Kind.Q8_0
+        if self.traits.is_70b and kind in (Kind.Q3_K, Kind.Q4_K):
+            return Kind.Q5_K
         return kind
 
-    def ffn_down(self, name: str) -> Type:
+    def ffn_down(self, name: str) -> Kind:
         block, n_blocks = _order(name)[0], self.traits.n_blocks
         layer = block if self.traits.n_experts > 1 else self.i_ffn_down
         self.i_ffn_down += 1

@@ -107,9 +107,12 @@ class GgufModel:
         return self.shape("token_embd.weight")[0]
 
     def values(self, name: str) -> npt.NDArray[np.float32]:
-        """A small tensor as float32."""
+        """A small tensor as float32; MtpError where its format cannot be read."""
         tensor = self.file.tensors[name]
-        return formats.decode(self.file.read(name), tensor.kind, tensor.shape)
+        try:
+            return formats.decode(self.file.read(name), tensor.kind, tensor.shape)
+        except NotImplementedError as error:
+            raise MtpError(f"{self.path}: {name}: cannot read {tensor.kind.name}") from error
 
     def fingerprint(self) -> str:
         return head_file.fingerprint(

@@ -16,7 +16,7 @@ from mtp_convert.gguf.ahead import in_order
 from mtp_convert.gguf.header import ALIGNMENT, KEY_ALIGNMENT, Pair
 from mtp_convert.gguf.metadata import encode_header
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.kinds import Kind, row_bytes
 from mtp_convert.tensors.sources import Source, n_rows
 
 # A block of rows holds about this many values: 4 MB as float32, and several are alive at a time.
@@ -29,15 +29,15 @@ class PlannedTensor:
 
     name: str
     shape: tuple[int, ...]
-    kind: Type
+    kind: Kind
     n_bytes: int
     blocks: Callable[[], Iterator[bytes | memoryview]]
 
 
-def encoded(name: str, source: Source, kind: Type) -> PlannedTensor:
+def encoded(name: str, source: Source, kind: Kind) -> PlannedTensor:
     """A tensor computed from a source and encoded as `kind` (or what its row length allows)."""
     fits = formats.fitting(kind, source.shape[-1])
-    n_bytes = n_rows(source) * formats.row_bytes(fits, source.shape[-1])
+    n_bytes = n_rows(source) * row_bytes(fits, source.shape[-1])
 
     def block(begin: int, end: int) -> bytes | memoryview:
         try:

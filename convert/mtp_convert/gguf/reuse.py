@@ -17,7 +17,7 @@ from mtp_convert.gguf.header import GgufFile, Pair
 from mtp_convert.gguf.metadata import pair
 from mtp_convert.gguf.plan import BLOCK_VALUES, PlannedTensor, encoded
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.formats import Type
+from mtp_convert.tensors.kinds import Kind, row_bytes
 from mtp_convert.tensors.sources import STORAGE, Array, Index, Pick, Source
 
 COPY_BYTES = 1 << 24
@@ -56,7 +56,7 @@ class Taken:
     index: Index | None = None
 
     @property
-    def stored(self) -> Type:
+    def stored(self) -> Kind:
         return self.file.tensors[self.name].kind
 
     @property
@@ -64,12 +64,12 @@ class Taken:
         shape = self.file.tensors[self.name].shape
         return shape if self.index is None else (len(self.index), shape[-1])
 
-    def planned(self, kind: Type | None) -> PlannedTensor:
+    def planned(self, kind: Kind | None) -> PlannedTensor:
         """In the format `kind`; None: as it is. Integer tensors have no other format."""
         is_integer = self.stored.name.startswith(("I8", "I16", "I32", "I64"))
         if kind not in (None, self.stored) and not is_integer:
             return encoded(self.to, self.source(), kind)
-        n_row = formats.row_bytes(self.stored, self.shape[-1])
+        n_row = row_bytes(self.stored, self.shape[-1])
         n_bytes = n_row * int(np.prod(self.shape[:-1]))
         return PlannedTensor(self.to, self.shape, self.stored, n_bytes, self.blocks)
 
@@ -83,7 +83,7 @@ class Taken:
             for begin in range(0, tensor.n_bytes, COPY_BYTES):
                 yield self.file.read(self.name, begin, min(COPY_BYTES, tensor.n_bytes - begin))
             return
-        n_row = formats.row_bytes(tensor.kind, tensor.shape[-1])
+        n_row = row_bytes(tensor.kind, tensor.shape[-1])
         step = max(1, BLOCK_VALUES // tensor.shape[-1])
         for begin in range(0, len(self.index), step):
             yield self._rows(self.index[begin : begin + step], n_row)
@@ -117,12 +117,12 @@ class Decoded:
         return "F32" if formats.is_quantized(self._kind) else self._kind.name
 
     @property
-    def _kind(self) -> Type:
+    def _kind(self) -> Kind:
         return self.file.tensors[self.name].kind
 
     def rows(self, begin: int, end: int) -> Array:
         n_cols = self.shape[-1]
-        n_row = formats.row_bytes(self._kind, n_cols)
+        n_row = row_bytes(self._kind, n_cols)
         raw = self.file.read(self.name, begin * n_row, (end - begin) * n_row)
         if formats.is_quantized(self._kind):
             try:
@@ -141,7 +141,7 @@ def planned(
     shapes = [(tensor.to, tensor.shape) for tensor in (*trunk, *heads)]
     found: list[PlannedTensor] = []
     for tensors, outtype in ((trunk, wanted.outtype), (heads, wanted.head)):
-        kinds: Mapping[str, Type] = mixes.choose(outtype, shapes, traits) if outtype else {}
+        kinds: Mapping[str, Kind] = mixes.choose(outtype, shapes, traits) if outtype else {}
         found += [tensor.planned(kinds.get(tensor.to)) for tensor in tensors]
     return found
 

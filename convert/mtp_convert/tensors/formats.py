@@ -12,45 +12,43 @@ import ctypes
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType, quants
+from gguf import GGMLQuantizationType, LlamaFileType, quants
 
 from mtp_cli.errors import MtpError
+from mtp_convert.tensors.kinds import Kind, fits, row_bytes
 from mtp_convert.tensors.sources import Array, to_float32
-
-Type: TypeAlias = GGMLQuantizationType
 
 # --outtype name -> (most tensors' format, general.file_type)
 OUTTYPES = {
-    "f32": (Type.F32, LlamaFileType.ALL_F32),
-    "f16": (Type.F16, LlamaFileType.MOSTLY_F16),
-    "bf16": (Type.BF16, LlamaFileType.MOSTLY_BF16),
-    "q8_0": (Type.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-    "q4_0": (Type.Q4_0, LlamaFileType.MOSTLY_Q4_0),
-    "q2_k": (Type.Q2_K, LlamaFileType.MOSTLY_Q2_K),
-    "q3_k_s": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_S),
-    "q3_k_m": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_M),
-    "q3_k_l": (Type.Q3_K, LlamaFileType.MOSTLY_Q3_K_L),
-    "q4_k_s": (Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_S),
-    "q4_k_m": (Type.Q4_K, LlamaFileType.MOSTLY_Q4_K_M),
-    "q5_k_s": (Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_S),
-    "q5_k_m": (Type.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
-    "q6_k": (Type.Q6_K, LlamaFileType.MOSTLY_Q6_K),
+    "f32": (Kind.F32, LlamaFileType.ALL_F32),
+    "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
+    "bf16": (Kind.BF16, LlamaFileType.MOSTLY_BF16),
+    "q8_0": (Kind.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (Kind.Q4_0, LlamaFileType.MOSTLY_Q4_0),
+    "q2_k": (Kind.Q2_K, LlamaFileType.MOSTLY_Q2_K),
+    "q3_k_s": (Kind.Q3_K, LlamaFileType.MOSTLY_Q3_K_S),
+    "q3_k_m": (Kind.Q3_K, LlamaFileType.MOSTLY_Q3_K_M),
+    "q3_k_l": (Kind.Q3_K, LlamaFileType.MOSTLY_Q3_K_L),
+    "q4_k_s": (Kind.Q4_K, LlamaFileType.MOSTLY_Q4_K_S),
+    "q4_k_m": (Kind.Q4_K, LlamaFileType.MOSTLY_Q4_K_M),
+    "q5_k_s": (Kind.Q5_K, LlamaFileType.MOSTLY_Q5_K_S),
+    "q5_k_m": (Kind.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
+    "q6_k": (Kind.Q6_K, LlamaFileType.MOSTLY_Q6_K),
 }
 # llama-quantize's own short names.
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 
 # What a row takes instead when its length is no multiple of the format's block, as llama.cpp does.
 _FALLBACK = {
-    Type.Q2_K: Type.Q4_0, Type.Q3_K: Type.Q4_0, Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1,
-    Type.Q6_K: Type.Q8_0, Type.Q4_0: Type.F16, Type.Q5_0: Type.F16, Type.Q5_1: Type.F16,
-    Type.Q8_0: Type.F16,
+    Kind.Q2_K: Kind.Q4_0, Kind.Q3_K: Kind.Q4_0, Kind.Q4_K: Kind.Q5_0, Kind.Q5_K: Kind.Q5_1,
+    Kind.Q6_K: Kind.Q8_0, Kind.Q4_0: Kind.F16, Kind.Q5_0: Kind.F16, Kind.Q5_1: Kind.F16,
+    Kind.Q8_0: Kind.F16,
 }  # fmt: skip
 
-_PLAIN = {Type.F32: "F32", Type.F16: "F16", Type.BF16: "BF16"}
+_PLAIN = {Kind.F32: "F32", Kind.F16: "F16", Kind.BF16: "BF16"}
 
 
 def canonical(name: str) -> str:
@@ -62,10 +60,9 @@ def canonical(name: str) -> str:
     return found
 
 
-def outtype(name: str) -> Type:
+def outtype(name: str) -> Kind:
     """The format of most tensors of a file of this outtype."""
-    kind: Type = OUTTYPES[canonical(name)][0]
-    return kind
+    return OUTTYPES[canonical(name)][0]
 
 
 def file_metadata(name: str) -> dict[str, int]:
@@ -76,32 +73,27 @@ def file_metadata(name: str) -> dict[str, int]:
     }
 
 
-def row_bytes(kind: Type, n_cols: int) -> int:
-    block, n_bytes = GGML_QUANT_SIZES[kind]
-    return int(n_cols // block * n_bytes)
-
-
-def fitting(kind: Type, n_cols: int) -> Type:
+def fitting(kind: Kind, n_cols: int) -> Kind:
     """`kind`, or the nearest format whose block divides rows of n_cols values."""
-    while n_cols % GGML_QUANT_SIZES[kind][0]:
+    while not fits(kind, n_cols):
         kind = _FALLBACK[kind]
     return kind
 
 
-def is_quantized(kind: Type) -> bool:
+def is_quantized(kind: Kind) -> bool:
     return kind not in _PLAIN
 
 
-def encode(rows: Array, dtype: str, kind: Type) -> bytes | memoryview:
+def encode(rows: Array, dtype: str, kind: Kind) -> bytes | memoryview:
     """Rows (n_rows, n_cols) in storage format `dtype`, as the bytes of format `kind`."""
     if _PLAIN.get(kind) == dtype:
         return _bytes(rows)
     values = np.ascontiguousarray(to_float32(rows, dtype))
-    if kind == Type.F32:
+    if kind == Kind.F32:
         return _bytes(values)
-    if kind == Type.F16:
+    if kind == Kind.F16:
         return _bytes(_to_float16(values))
-    if kind == Type.BF16:
+    if kind == Kind.BF16:
         return _bytes(_to_bfloat16(values))
     return _quantize(values, kind)
 
@@ -110,16 +102,18 @@ def _bytes(values: Array) -> memoryview:
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def decode(raw: bytes, kind: Type, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """The bytes of a tensor as float32; gguf-py's arithmetic."""
-    if kind == Type.F32:
+def decode(raw: bytes, kind: Kind, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """The bytes of a tensor as float32, by gguf-py; NotImplementedError where it cannot."""
+    if kind == Kind.F32:
         return np.frombuffer(raw, "<f4").reshape(shape)
-    if kind == Type.F16:
+    if kind == Kind.F16:
         return np.frombuffer(raw, "<f2").reshape(shape).astype(np.float32)
-    if kind == Type.BF16:
+    if kind == Kind.BF16:
         return to_float32(np.frombuffer(raw, "<u2"), "BF16").reshape(shape)
     packed = np.frombuffer(raw, np.uint8).reshape(-1, row_bytes(kind, shape[-1]))
-    found: npt.NDArray[np.float32] = quants.dequantize(packed, kind)
+    if kind not in [*GGMLQuantizationType]:
+        raise NotImplementedError(f"gguf-py does not know {kind.name}")
+    found: npt.NDArray[np.float32] = quants.dequantize(packed, GGMLQuantizationType(kind))
     return found.reshape(shape)
 
 
@@ -180,7 +174,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-def _quantize(values: npt.NDArray[np.float32], kind: Type) -> bytes | memoryview:
+def _quantize(values: npt.NDArray[np.float32], kind: Kind) -> bytes | memoryview:
     if not np.isfinite(values).all():  # ggml's quantizer asserts on these
         raise MtpError(f"holds values that are not finite; {kind.name} cannot store them")
     library = _ggml()
@@ -196,9 +190,9 @@ def _quantize(values: npt.NDArray[np.float32], kind: Type) -> bytes | memoryview
     return _bytes(found)
 
 
-def _quantize_numpy(values: npt.NDArray[np.float32], kind: Type) -> bytes:
+def _quantize_numpy(values: npt.NDArray[np.float32], kind: Kind) -> bytes:
     try:
-        packed: npt.NDArray[np.uint8] = quants.quantize(values, kind)
+        packed: npt.NDArray[np.uint8] = quants.quantize(values, GGMLQuantizationType(kind))
     except NotImplementedError as error:
         raise MtpError(
             f"{kind.name} needs llama-cpp-python installed beside mtp-convert"
