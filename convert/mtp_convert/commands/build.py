@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
 
-from gguf import GGUFWriter, Metadata
+from gguf import GGUFWriter
 from gguf.utility import size_label
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.card import described
 from mtp_convert.checkpoint.folder import Checkpoint
 from mtp_convert.checkpoint.shard import TensorEntry
 from mtp_convert.families import family_of
@@ -24,7 +25,7 @@ from mtp_convert.families.rules import Config, Dims, Family, Rule, reading
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.independent import embedded, own_metadata
-from mtp_convert.gguf.metadata import pairs
+from mtp_convert.gguf.metadata import pairs, typed
 from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
 from mtp_convert.tensors import formats
 from mtp_convert.tensors.sources import Fp8, Read, Source, load
@@ -238,7 +239,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     values = family_metadata(family, config, n_heads)
     tensors = encode_all(trunk, heads, options, mixes.Traits.of(family.arch, values))
     metadata = {
-        **_general(checkpoint, family, [*trunk, *heads], options),
+        **_general(checkpoint, family, [*trunk, *heads], options, notes),
         **values,
         **tokenizer_metadata(checkpoint.tokenizer, config.count("vocab_size"), family, options.pre),
     }
@@ -269,7 +270,7 @@ def _independent(resolver: Resolver, n_heads: int, options: Options, notes: list
     traits = mixes.Traits.of(family.arch, own)
     models = [list(resolver.independent(head)) for head in range(n_heads)]
     planned = [list(encode_all((), model, options, traits)) for model in models]
-    metadata = {**_general(checkpoint, family, list(chain(*models)), options), **own}
+    metadata = {**_general(checkpoint, family, list(chain(*models)), options, notes), **own}
     metadata = pairs({**metadata, **_pairing(resolver, metadata)})
     return Plan(metadata, tuple(embedded(own_metadata(metadata), planned)), tuple(notes))
 
@@ -311,19 +312,23 @@ def family_metadata(family: Family, config: Config, n_heads: int) -> dict[str, P
 
 
 def _general(
-    checkpoint: Checkpoint, family: Family, tensors: Sequence[Named], options: Options
+    checkpoint: Checkpoint,
+    family: Family,
+    tensors: Sequence[Named],
+    options: Options,
+    notes: list[str],
 ) -> dict[str, Any]:
-    """general.*: gguf-py reads the names and the model card, as llama.cpp's converter does."""
+    """general.*: the names and the model card, as llama.cpp's converter has them."""
     total, shared, experts, n_experts = parameter_counts(tensors)
-    found = Metadata.load(None, checkpoint.folder, options.name, total)
-    found.name = found.name or checkpoint.folder.resolve().name
+    found = described(checkpoint.folder, total, notes)
+    found.name = options.name or found.name or checkpoint.folder.resolve().name
     found.size_label = found.size_label or size_label(total, shared, experts, n_experts)
     sink = GGUFWriter(None, family.arch)  # never written: it names the keys
     sink.add_type("model")
     found.set_gguf_meta_model(sink)
     outtype = options.head_type if options.part == "heads" else options.outtype
     return {
-        **{key: value.value for key, value in sink.kv_data[0].items()},
+        **{key: typed(value.value, value.type) for key, value in sink.kv_data[0].items()},
         **formats.file_metadata(outtype),
     }
 
@@ -351,7 +356,7 @@ def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
         if head_file.is_fingerprinted(name, resolver.n_layers)
     ]
     info = head_file.HeadInfo(
-        trunk_name=str(metadata["general.name"]),
+        trunk_name=str(metadata["general.name"].value),
         fingerprint=head_file.fingerprint(norms),
         n_embd=dims["embd"],
         n_vocab=dims["vocab"],

@@ -40,19 +40,36 @@ def pair(value: Any) -> Pair:
     return Pair(V.ARRAY, _array(value))
 
 
+_PACKED = {V.UINT32: "<I", V.INT32: "<i", V.FLOAT32: "<f", V.BOOL: "<B"}
+
+
+def typed(value: Any, kind: GGUFValueType) -> Pair:
+    """A value as a pair of the type that its key has, whatever Python's is."""
+    return Pair(kind, struct.pack(_PACKED[kind], value)) if kind in _PACKED else pair(value)
+
+
 def pairs(values: Mapping[str, Any]) -> dict[str, Pair]:
     return {key: pair(value) for key, value in values.items() if value is not None}
 
 
 def _string(text: str | bytes) -> bytes:
-    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    raw = text if isinstance(text, bytes) else _utf8(text)
     return struct.pack("<Q", len(raw)) + raw
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # the bytes of a file's name come back
+    except UnicodeEncodeError:  # JSON can spell halves of characters
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _array(values: Any) -> bytes:
     if isinstance(values, np.ndarray):
         head = struct.pack("<IQ", _ARRAYS[values.dtype.name], len(values))
         return head + np.ascontiguousarray(values).tobytes()
+    if not len(values):
+        return struct.pack("<IQ", V.INT32, 0)
     if isinstance(values[0], str | bytes):
         return struct.pack("<IQ", V.STRING, len(values)) + b"".join(map(_string, values))
     if isinstance(values[0], bool):
