@@ -242,9 +242,9 @@ def test_a_tokenizer_larger_than_the_vocabulary(tmp_path: Path) -> None:
     tiny = glm4moe()
     folder = write_checkpoint(tmp_path / "x", tiny)
     data = json.loads((folder / "tokenizer.json").read_text())
-    data["added_tokens"][0]["id"] = 5000
+    data["model"]["vocab"]["the"] = 5000
     (folder / "tokenizer.json").write_text(json.dumps(data))
-    with pytest.raises(MtpError, match=r"has id 5000, .* vocab_size is 320"):
+    with pytest.raises(MtpError, match=r"'the' has id 5000, .* vocab_size is 320"):
         convert(folder)
 
 

@@ -241,7 +241,9 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     metadata = {
         **_general(checkpoint, family, [*trunk, *heads], options, notes),
         **values,
-        **tokenizer_metadata(checkpoint.tokenizer, config.count("vocab_size"), family, options.pre),
+        **tokenizer_metadata(
+            checkpoint.tokenizer, config.count("vocab_size"), family, options.pre, notes
+        ),
     }
     if metadata["tokenizer.ggml.model"] == "no_vocab":
         metadata[f"{family.arch}.vocab_size"] = config.count("vocab_size")

@@ -68,8 +68,6 @@ def _array(values: Any) -> bytes:
     if isinstance(values, np.ndarray):
         head = struct.pack("<IQ", _ARRAYS[values.dtype.name], len(values))
         return head + np.ascontiguousarray(values).tobytes()
-    if not len(values):
-        return struct.pack("<IQ", V.INT32, 0)
     if isinstance(values[0], str | bytes):
         return struct.pack("<IQ", V.STRING, len(values)) + b"".join(map(_string, values))
     if isinstance(values[0], bool):
