@@ -8,12 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType
+from gguf import GGUFReader
 
+from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
-from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.commands.detach import plan_extract, plan_strip
+from mtp_convert.commands.inspect import inspect_lines, template_kind
+from mtp_convert.gguf.header import read_gguf
 from mtp_convert.gguf.metadata import encode_header, pairs
+from mtp_convert.gguf.mixes import Traits
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import AS_IT_IS, as_they_are, planned
+from mtp_convert.gguf.write import write
+from mtp_convert.tensors.kinds import Kind
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, BESIDE, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import canonical, text_config
@@ -23,7 +32,7 @@ Folder = Callable[[str], Path]
 TRUNK = Options("trunk", outtype="q8_0")
 CHAINED = ("mimo2", "step35")
 HYBRID = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h")
-F32 = GGMLQuantizationType.F32
+F32 = Kind.F32
 ANNOUNCE = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 
 
@@ -146,3 +155,77 @@ def test_heads_that_a_ggufs_metadata_announce_and_the_file_lacks(tmp_path: Path)
     path = tmp_path / "x.gguf"
     path.write_bytes(encode_header(pairs(values), tensors, 32) + bytes(384))
     assert "warning: the metadata announces 1 head(s), the file holds none" in said(path)
+
+
+def test_a_family_whole_says_context_size_formats_and_template(converted: Convert) -> None:
+    lines = said(converted("glm4moe", Options(outtype="q8_0")))
+    reader = GGUFReader(converted("glm4moe", Options(outtype="q8_0")))
+    n = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    n_bytes = dict.fromkeys(("Q8_0", "F32", "F16", "BF16"), 0)
+    for tensor in reader.tensors:
+        n_bytes[tensor.tensor_type.name] += int(tensor.n_bytes)
+    total = sum(n_bytes.values())
+    assert "context: 512 tokens" in lines
+    assert f"parameters: {n}" in lines
+    (formats,) = (line for line in lines if line.startswith("quantization: "))
+    assert formats.startswith(f"quantization: {8 * total / n:.2f} bits for each, by bytes ")
+    assert f"{100 * n_bytes['Q8_0'] / total:.0f}% Q8_0" in formats
+    assert "chat template: of its own, 53 characters" in lines
+
+
+def test_a_checkpoint_says_the_same_before_it_is_converted(
+    checkpoint: Folder, converted: Convert
+) -> None:
+    lines = said(checkpoint("qwen35")), said(converted("qwen35"))
+    for start in ("context: ", "parameters: ", "chat template: "):
+        first, second = ([line for line in each if line.startswith(start)] for each in lines)
+        assert first == second
+        assert len(first) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "kind"),
+    [
+        ("{{ '<|im_start|>' + m.role }}", "ChatML"),
+        ("<|start_header_id|>", "Llama 3"),
+        ("{{ '<|start|>' }}{{ '<|channel|>final' }}", "Harmony (gpt-oss)"),
+        ("[INST] <<SYS>>", "Llama 2 or Mistral"),
+        ("<start_of_turn>user", "Gemma"),
+        ("{{ x }}", "of its own, 7 characters"),
+    ],
+)
+def test_kinds_of_templates(template: str, kind: str) -> None:
+    assert template_kind(template) == kind
+
+
+def test_no_template_and_named_ones(tmp_path: Path) -> None:
+    values = {"general.architecture": "llama", "llama.block_count": 1}
+    tensors = [("token_embd.weight", (2, 32), F32, 0), ("blk.0.attn_norm.weight", (32,), F32, 256)]
+    path = tmp_path / "x.gguf"
+    path.write_bytes(encode_header(pairs(values), tensors, 32) + bytes(384))
+    assert "chat template: none" in said(path)
+    values |= {"tokenizer.chat_template": "<|im_start|>", "tokenizer.chat_template.tool_use": "t"}
+    path.write_bytes(encode_header(pairs(values), tensors, 32) + bytes(384))
+    assert "chat template: ChatML; also tool_use" in said(path)
+
+
+def test_strip_takes_an_announcement_off(converted: Convert, tmp_path: Path) -> None:
+    """Of heads that are not there, with blocks of theirs counted or not."""
+    trunk, announced = converted("glm4moe", TRUNK), tmp_path / "announced.gguf"
+    plain = read_gguf(trunk)
+    for n_blocks in (3, 4):
+        metadata = dict(plain.pairs) | pairs(
+            {"glm4moe.block_count": n_blocks, "glm4moe.nextn_predict_layers": 1}
+        )
+        taken = as_they_are(plain, plain.tensors)
+        tensors = planned(taken, [], AS_IT_IS, Traits.of("glm4moe", metadata))
+        write(Plan(metadata, tuple(tensors)), announced)
+        lines = said(announced)
+        assert lines[1].startswith("trunk: 3 layers")
+        assert "warning: the metadata announces 1 head(s), the file holds none" in lines
+        out = tmp_path / f"{n_blocks}.gguf"
+        write(plan_strip(announced), out)
+        assert out.read_bytes() == trunk.read_bytes()
+        with pytest.raises(MtpError, match="holds no MTP heads"):
+            plan_extract(announced)
+        assert open_model(announced).fingerprint() == open_model(trunk).fingerprint()

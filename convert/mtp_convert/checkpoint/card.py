@@ -45,7 +45,7 @@ def described(folder: Path, total: int, notes: list[str]) -> Metadata:
     total: parameters of the model; notes: gets what is left out
     """
     card = dict(_fitting(_front_matter(folder, notes), notes))
-    origin = _optional(folder / "config.json", []).get("_name_or_path")
+    origin = optional(folder / "config.json").get("_name_or_path")
     names = {"_name_or_path": origin} if isinstance(origin, str) else {}
     found = Metadata.apply_metadata_heuristic(Metadata(), card, names, folder, total)
     for key, value in sampling(folder, notes).items():
@@ -55,7 +55,7 @@ def described(folder: Path, total: int, notes: list[str]) -> Metadata:
 
 def sampling(folder: Path, notes: list[str]) -> dict[str, Any]:
     """What generation_config.json recommends, by the names that GGUFs give it."""
-    given = _optional(folder / GENERATION, notes)
+    given = optional(folder / GENERATION, notes)
     found: dict[str, Any] = {}
     if isinstance(given.get("sequence"), str):
         found["sequence"] = given["sequence"]
@@ -70,22 +70,19 @@ def sampling(folder: Path, notes: list[str]) -> dict[str, Any]:
     return found
 
 
-def optional_generation(folder: Path) -> dict[str, Any]:
-    """generation_config.json, empty where there is none that can be read."""
-    return _optional(folder / GENERATION, [])
-
-
 def _is_number(value: object) -> bool:
     """Of a size that a GGUF's int32 and float32 hold."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(float(value)) and abs(value) < 1 << 31  # type: ignore[arg-type]
 
 
-def _optional(file: Path, notes: list[str]) -> dict[str, Any]:
+def optional(file: Path, notes: list[str] | None = None) -> dict[str, Any]:
+    """A JSON object that nothing depends on: empty where there is none that can be read."""
     try:
         return read_json(file) if file.is_file() else {}
     except MtpError as error:
-        notes.append(f"left out: {error}")
+        if notes is not None:
+            notes.append(f"left out: {error}")
         return {}
 
 

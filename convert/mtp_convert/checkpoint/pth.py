@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mtp_cli.errors import MtpError
-from mtp_convert.checkpoint.shard import ITEM_BYTES, MAX_DIMENSIONS, TensorEntry
+from mtp_convert.checkpoint.shard import ITEM_BITS, MAX_DIMENSIONS, TensorEntry
 
 _STORAGES = {
     "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
@@ -147,7 +147,7 @@ def _entry(
     if found is None:
         raise MtpError(f"{file}: {name}: its storage {storage.key!r} is missing")
     begin, end = _stored(file, n_bytes, found)
-    size = ITEM_BYTES[storage.dtype]
+    size = ITEM_BITS[storage.dtype] // 8
     if end - begin != storage.n_items * size:
         raise MtpError(
             f"{file}: {name}: {storage.n_items} items of {storage.dtype} announced, "
@@ -227,7 +227,7 @@ class _Machine:
     def storage(self) -> None:
         """A persistent id: ("storage", its type, its key, its device, its length)."""
         word, kind, key, _, n_items = self._stack.pop()
-        is_known = isinstance(kind, _Global) and kind.name in ITEM_BYTES
+        is_known = isinstance(kind, _Global) and kind.name in ITEM_BITS
         if word != "storage" or not is_known or not isinstance(key, str):
             raise MtpError("data.pkl: a persistent id that is no storage")
         self.push(_Storage(kind.name, key, _size(n_items)))

@@ -26,9 +26,10 @@ from mtp_convert.files import read_range
 MAX_HEADER_BYTES = 100_000_000
 MAX_DIMENSIONS = 8
 
-ITEM_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+ITEM_BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4, "C64": 64,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
 }  # fmt: skip
 
 
@@ -115,10 +116,9 @@ def _entry(file: Path, name: str, fields: Any, start: int, size: int) -> TensorE
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
         raise MtpError(f"{where}: expected dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise MtpError(
-            f"{where}: number format {dtype!r} is not known; expected one of "
-            f"{', '.join(ITEM_BYTES)}"
+            f"{where}: number format {dtype!r} is not known; expected one of {', '.join(ITEM_BITS)}"
         )
     if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise MtpError(f"{where}: shape {str(shape)[:60]} is not a list of sizes")
@@ -130,8 +130,8 @@ def _entry(file: Path, name: str, fields: Any, start: int, size: int) -> TensorE
             f"{where}: bytes {begin} to {end} lie outside the {size - start} of the file "
             "(is it truncated?)"
         )
-    expected = math.prod(shape) * ITEM_BYTES[dtype]
-    if end - begin != expected:
+    expected, rest = divmod(math.prod(shape) * ITEM_BITS[dtype], 8)
+    if end - begin != expected or rest:
         raise MtpError(
             f"{where}: {dtype} {tuple(shape)} takes {expected} bytes, the offsets span "
             f"{end - begin}"

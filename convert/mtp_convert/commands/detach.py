@@ -50,8 +50,13 @@ def plan_extract(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
 
 
 def plan_strip(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
-    """The trunk alone, as if it had been converted without heads."""
-    model = _with_heads(path)
+    """The trunk alone, as if it had been converted without heads.
+
+    Also of a file that only announces heads: what is stripped then is the announcement.
+    """
+    model = open_model(path)
+    if model.is_assistant or model.is_head_file or not model.announces_missing_heads:
+        model = _with_heads(path)
     heads = set(model.head_tensors)
     metadata = model.resized(0, model.file.pairs) | wanted.metadata(wanted.outtype)
     names = [name for name in model.file.tensors if name not in heads]

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gguf import GGUFValueType
 
-from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint import meta
 from mtp_convert.checkpoint.folder import Checkpoint, open_checkpoint, read_json
-from mtp_convert.commands.build import Named, Resolver, family_metadata, usable_heads
+from mtp_convert.checkpoint.quantization import check_transforms
+from mtp_convert.commands.build import family_metadata, usable_heads
+from mtp_convert.commands.resolver import Named, Resolver
 from mtp_convert.families import family_of
 from mtp_convert.families.rules import Config, Family
 from mtp_convert.gguf import mixes
@@ -54,6 +54,7 @@ def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
         raise MtpError(f"{trunk}: has heads already; mtp-convert strip takes them off")
     checkpoint = open_checkpoint(folder, lambda name: _is_of_head(name, family, config))
     resolver = Resolver(checkpoint, family, config)
+    check_transforms(resolver.quantization, config.where)
     n_heads, notes = usable_heads(family, config, resolver.n_heads(), "heads")
     values = family_metadata(family, config, n_heads)
     _check(model, values, resolver)
@@ -130,24 +131,8 @@ def _check_norms(
     """Norms of the trunk that happen to lie in the opened shards must be this trunk's."""
     opened = {entry.file.name for entry in heads.tensors.values()}
     nearby = open_checkpoint(folder, in_files=opened)
-    for name, values in _norms(Resolver(nearby, family, config)):
+    for name, source in Resolver(nearby, family, config).norms(only_present=True):
         if name in model.file.tensors and not np.allclose(
-            values, model.values(name), rtol=1e-3, atol=1e-5
+            load(source), model.values(name), rtol=1e-3, atol=1e-5
         ):
             raise MtpError(f"{folder}: {name} differs from {model.path}'s: another model's heads")
-
-
-def _norms(resolver: Resolver) -> Iterator[tuple[str, Any]]:
-    """The trunk's norms that the opened shards hold, transformed as in a full conversion."""
-    family = resolver.family
-    scopes = [(family.rules, 0, "")]
-    scopes += [
-        (family.layer_rules, i, family.layer_prefix.format(i=i)) for i in range(resolver.n_layers)
-    ]
-    for rules, i, prefix in scopes:
-        for rule in rules:
-            name = rule.to.format(i=i)
-            present = tuple(p.replace("{L}", prefix) for p in rule.patterns)
-            wanted = head_file.is_fingerprinted(name, resolver.n_layers)
-            if wanted and all(p in resolver.names for p in present):
-                yield from ((to, load(source)) for to, source in resolver.apply((rule,), i, prefix))

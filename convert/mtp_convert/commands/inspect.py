@@ -1,23 +1,41 @@
 """What a checkpoint folder or a GGUF holds, in lines for people: family, trunk, heads, formats.
 
-Knows nothing of one family beyond what its table says of itself.
+What convert would make of a folder is found by planning it, so that both say the same. Knows
+nothing of one family beyond what its table says of itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from mtp_convert.checkpoint.folder import open_checkpoint
-from mtp_convert.commands.build import Resolver
+from gguf import GGUFValueType
+
+from mtp_cli.errors import MtpError
+from mtp_convert.checkpoint.folder import Checkpoint, open_checkpoint
+from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.commands.report import size
+from mtp_convert.commands.resolver import Resolver
 from mtp_convert.families import all_families, family_of
 from mtp_convert.families.rules import Config, Family, HeadKind, Heads
+from mtp_convert.gguf.header import GgufFile
 from mtp_convert.gguf.model import NEXTN, GgufModel, open_model
+from mtp_convert.gguf.plan import Plan
 
 _MEMORY = {"hybrid": "hybrid memory", "plain": "plain KV"}
 _BESIDE: HeadKind = "shared-kv"  # heads that are a model of their own, beside their trunk's
+TEMPLATE = "tokenizer.chat_template"
+# Marks of chat formats, the less common ones first: later formats took over marks of earlier ones.
+_MARKS = (
+    ("<|channel|>", "Harmony (gpt-oss)"), ("<|start_header_id|>", "Llama 3"),
+    ("<|header_start|>", "Llama 4"), ("<|turn>", "Gemma 4"), ("<start_of_turn>", "Gemma"),
+    ("<\uff5cAssistant\uff5c>", "DeepSeek"), ("[gMASK]", "GLM"), ("<|im_start|>", "ChatML"),
+    ("<|START_OF_TURN_TOKEN|>", "Command R"), ("<|end|>", "Phi"), ("[INST]", "Llama 2 or Mistral"),
+    ("<|user|>", "Zephyr"), ("### Instruction", "Alpaca"),
+)  # fmt: skip
 
 
 def inspect_lines(path: Path) -> Iterator[str]:
@@ -38,18 +56,70 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     sizes = f"{resolver.n_layers} layers, width {width}, vocabulary {n_vocab}"
     if family.is_beside:
         yield f"heads: one model ({_BESIDE}), {sizes}"
-        yield "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
+        runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     else:
         yield f"trunk: {sizes}"
-        yield from _checkpoint_heads(resolver)
+        runs = yield from _checkpoint_heads(resolver)
+    yield from _plan_lines(checkpoint, resolver, runs)
+    if resolver.quantization.method:
+        yield f"quantized: {resolver.quantization.shown}"
     formats: Counter[str] = Counter()
     for entry in checkpoint.tensors.values():
         formats[entry.dtype] += entry.n_bytes
     yield f"tensors: {len(checkpoint.tensors)}, {size(checkpoint.n_bytes)}: {_shares(formats)}"
 
 
-def _checkpoint_heads(resolver: Resolver) -> Iterator[str]:
-    """Heads by their tensors, beside what config.json says of them."""
+def _plan_lines(checkpoint: Checkpoint, resolver: Resolver, runs: str) -> Iterator[str]:
+    """What convert would write, or why it would not."""
+    heads = resolver.family.heads
+    part: Part = "trunk" if heads and heads.kind == "independent" else "all"
+    plan, refusal = _planned(checkpoint, part)
+    if plan is not None:
+        yield runs
+        yield from _facts(resolver.family.arch, {k: v.value for k, v in plan.metadata.items()})
+        yield f"parameters: {_amount(plan.n_parameters)}"
+        return
+    yield f"convert refuses: {refusal}"
+    if resolver.n_heads() and _planned(checkpoint, "heads")[0] is not None:
+        yield "heads alone: mtp-convert graft, or convert --heads-only"
+
+
+def _planned(checkpoint: Checkpoint, part: Part) -> tuple[Plan | None, str]:
+    """A plan, or why there is none."""
+    try:
+        return plan_checkpoint(checkpoint, Options(part)), ""
+    except MtpError as error:
+        return None, str(error)
+
+
+def _facts(arch: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """Context and chat template, by a GGUF's metadata."""
+    context = values.get(f"{arch}.context_length")
+    if isinstance(context, int):
+        yield f"context: {context} tokens"
+    named = sorted(k.removeprefix(f"{TEMPLATE}.") for k in values if k.startswith(f"{TEMPLATE}."))
+    also = f"; also {', '.join(named)}" if named else ""
+    template = values.get(TEMPLATE)
+    shown = template_kind(template) if isinstance(template, str) and template.strip() else "none"
+    yield f"chat template: {shown}{also}"
+
+
+def template_kind(template: str) -> str:
+    """The chat format of a template, by the marks in it."""
+    kinds = (kind for mark, kind in _MARKS if mark in template)
+    return next(kinds, f"of its own, {len(template)} characters")
+
+
+def _amount(n: int) -> str:
+    """A number of parameters for people: 134.5 million."""
+    for unit, name in ((10**12, "trillion"), (10**9, "billion"), (10**6, "million")):
+        if n >= unit:
+            return f"{n / unit:.1f} {name}"
+    return str(n)
+
+
+def _checkpoint_heads(resolver: Resolver) -> Generator[str, None, str]:
+    """Heads by their tensors, beside what config.json says of them; gives what runs them."""
     family, n_heads = resolver.family, resolver.n_heads()
     runs = "runs in: mtp-chat and llama.cpp, after mtp-convert convert"
     announced = resolver.config.find(*family.heads.count, default=0) if family.heads else 0
@@ -66,7 +136,7 @@ def _checkpoint_heads(resolver: Resolver) -> Iterator[str]:
         if announced or family.heads.kind != "independent":  # which has baselines without
             yield f"warning: {family.name} checkpoints have heads; here they are missing"
         runs += ", without drafting heads"
-    yield runs
+    return runs
 
 
 def _gguf_lines(model: GgufModel) -> Iterator[str]:
@@ -83,10 +153,28 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     formats: Counter[str] = Counter()
     for tensor in file.tensors.values():
         formats[tensor.kind.name] += tensor.n_bytes
+    if model.has_trunk and not model.is_head_file:
+        yield from _facts(model.arch, _said(file))
+    yield from _sizes(file, formats)
     total = sum(formats.values())
     n_files = len({tensor.file for tensor in file.tensors.values()})
     parts = f" in {n_files} files" if n_files > 1 else ""
     yield f"tensors: {len(file.tensors)}{parts}, {size(total)}: {_shares(formats)}"
+
+
+def _said(file: GgufFile) -> dict[str, Any]:
+    """Metadata without arrays, which are long."""
+    return {k: v.value for k, v in file.pairs.items() if v.kind != GGUFValueType.ARRAY}
+
+
+def _sizes(file: GgufFile, formats: Counter[str]) -> Iterator[str]:
+    n_parameters = sum(math.prod(tensor.shape) for tensor in file.tensors.values())
+    total = sum(formats.values())
+    shares = ", ".join(
+        f"{100 * n_bytes / total:.0f}% {name}" for name, n_bytes in formats.most_common()
+    )
+    yield f"parameters: {_amount(n_parameters)}"
+    yield f"quantization: {8 * total / n_parameters:.2f} bits for each, by bytes {shares}"
 
 
 def _gguf_heads(model: GgufModel) -> Iterator[str]:
@@ -95,6 +183,7 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
         yield f"heads: {model.n_heads} ({_kind(model)}), {_head_bytes(model)}"
     elif announced:
         yield f"warning: the metadata announces {announced} head(s), the file holds none"
+        yield "note: mtp-convert strip takes the announcement off, which llama.cpp may stop at"
     else:
         yield "heads: none; mtp-convert graft adds a checkpoint's, pack those of mtp-train"
         yield from _missing_lines(model)

@@ -27,7 +27,8 @@ from mtp_convert.families.common import (
 )  # fmt: skip
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import fused_rows, picked
-from mtp_convert.tensors.sources import Fp8, Source
+from mtp_convert.tensors.fp8 import Fp8
+from mtp_convert.tensors.sources import Source
 
 _A = "{L}.self_attn."
 
@@ -104,7 +105,7 @@ def fused_by_rank(sources: Sequence[Source], dims: Dims) -> Source:
     n_ranks, block = _n_ranks(source, n_rows), source.block[0]
     each = n_rows // n_ranks
     rank, row = np.divmod(np.arange(n_rows), each)
-    scaled = replace(source, scale_row=rank * -(-each // block) + row // block)
+    scaled = replace(source, scale_row=rank * -(-each // block) + row // block, n_spare=0)
     if n_ranks == 1:
         return scaled
     shares = np.cumsum([dims["q"] // n_ranks, dims["k"] // n_ranks])
@@ -128,7 +129,8 @@ _NORMS = (
 )
 
 _QKV = (
-    Rule("blk.{i}.attn_qkv.weight", _A + "qkv_proj.weight", "qkv,embd", fused_by_rank, maybe=True),
+    Rule("blk.{i}.attn_qkv.weight", _A + "qkv_proj.weight", "qkv,embd", fused_by_rank, maybe=True,
+         ranked=True),
     Rule("blk.{i}.attn_qkv.weight",
          (_A + "q_proj.weight", _A + "k_proj.weight", _A + "v_proj.weight"), "qkv,embd",
          fused_rows, "head"),

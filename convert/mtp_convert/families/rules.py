@@ -41,6 +41,7 @@ class Rule:
     how:   the transform from the sources to the result
     when:  the kinds of layer that have it ("" for all); see Family.kinds
     maybe: a checkpoint may lack it
+    ranked: the transform knows what to do with FP8 scales of several ranks
     Rules with the same `to` are alternatives: the first whose sources all exist is used.
     """
 
@@ -50,6 +51,7 @@ class Rule:
     how: Transform = copy
     when: str = ""
     maybe: bool = False
+    ranked: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class GgufModel:
 
     @cached_property
     def n_layers(self) -> int:
-        """Layers of the trunk, heads not counted."""
+        """Layers of the trunk, heads not counted; nor any that are announced and not there."""
         if self.key(BLOCK_COUNT) not in self.file.pairs:
             raise MtpError(
                 f"{self.path}: architecture {self.arch}: {self.key(BLOCK_COUNT)} is missing"
@@ -57,7 +57,15 @@ class GgufModel:
         n_nextn = self.file.count(self.key(NEXTN))
         if n_nextn > n_blocks:
             raise MtpError(f"{self.path}: {n_nextn} heads in {n_blocks} blocks")
+        holds_heads = self.is_assistant or any(".nextn." in name for name in self.file.tensors)
+        last = max((b for b in map(_block, self.file.tensors) if b is not None), default=-1)
+        if n_nextn and not holds_heads and last == n_blocks - 1:
+            return n_blocks  # the announcement was put on top: its last block is the trunk's
         return n_blocks - n_nextn
+
+    @property
+    def announces_missing_heads(self) -> bool:
+        return bool(self.file.count(self.key(NEXTN))) and not self.n_heads
 
     @cached_property
     def head_tensors(self) -> tuple[str, ...]:

@@ -85,54 +85,6 @@ class Read:
         return found if self.entry.dtype == self.dtype else found.astype(np.float32)
 
 
-def _e4m3_table() -> npt.NDArray[np.float32]:
-    """All 256 values of FP8 E4M3FN: bias 7, no infinities, 0x7f and 0xff are NaN."""
-    codes = np.arange(256, dtype=np.int32)
-    exponent, mantissa = (codes >> 3) & 15, codes & 7
-    normal = np.ldexp(1 + mantissa / 8, exponent - 7)
-    value = np.where(exponent == 0, np.ldexp(mantissa / 8, -6), normal)
-    value[(codes & 127) == 127] = np.nan
-    return np.where(codes >= 128, -value, value).astype(np.float32)
-
-
-E4M3 = _e4m3_table()
-
-
-@dataclass(frozen=True)
-class Fp8:
-    """An FP8 E4M3 matrix times its scales: value[r, c] * scale[scale_row[r], c // block_cols].
-
-    scale_row: (n_rows,) which row of `scale` belongs to each row; None: row // block_rows.
-    """
-
-    entry: TensorEntry
-    scale: Source
-    block: tuple[int, int]
-    scale_row: Index | None = None
-
-    dtype: str = field(default="F32", init=False)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.entry.shape
-
-    def rows(self, begin: int, end: int) -> Array:
-        n_cols = self.shape[-1]
-        raw = np.frombuffer(self.entry.read(begin * n_cols, (end - begin) * n_cols), np.uint8)
-        if self.scale_row is None:
-            of_row = np.arange(begin, end) // self.block[0]
-        else:
-            of_row = self.scale_row[begin:end]
-        # Read anew for every block: a large model has tens of thousands of such tensors.
-        first = int(of_row.min())
-        scales = load_rows(self.scale, first, int(of_row.max()) + 1)[of_row - first]
-        values: Array = E4M3[raw].reshape(end - begin, n_cols)
-        for column in range(scales.shape[1]):
-            start = column * self.block[1]
-            values[:, start : start + self.block[1]] *= scales[:, column : column + 1]
-        return values
-
-
 @dataclass(frozen=True)
 class Pick:
     """Chosen rows of a source in a chosen order: permutations, slices, regroupings."""

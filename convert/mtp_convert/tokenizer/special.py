@@ -13,7 +13,7 @@ from typing import Any
 from gguf import GGUFWriter, SpecialVocab
 
 from mtp_cli.errors import MtpError
-from mtp_convert.checkpoint.card import optional_generation
+from mtp_convert.checkpoint.card import GENERATION, optional
 from mtp_convert.checkpoint.folder import read_json
 from mtp_convert.families.rules import Family
 
@@ -134,7 +134,7 @@ def ends_metadata(folder: Path, found: Mapping[str, Any], notes: list[str]) -> d
 
 def _ends(folder: Path) -> list[int]:
     """As transformers takes them: generation_config.json's, or else those of config.json."""
-    named = optional_generation(folder).get("eos_token_id")
+    named = optional(folder / GENERATION).get("eos_token_id")
     if named is None and (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
         text = config.get("text_config")
