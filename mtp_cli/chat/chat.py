@@ -71,6 +71,11 @@ class Chat:
             wait.end()
             stream.end()
         self._note_ending(answer)
+        if answer.stats.inexact:
+            self.note(
+                f"--exact: rows of {_listed(answer.stats.inexact)} at once came out otherwise than "
+                "alone, and had not before: text until then may differ from plain decoding's"
+            )
         if not answer.tokens:  # stopped before the first of them
             return
         self.history.append(answer.stats)
@@ -84,6 +89,10 @@ class Chat:
             self.note("the context is full")
         elif answer.finish_reason == "length":
             self.note(f"cut at {len(answer.tokens)} tokens")
+
+
+def _listed(numbers: list[int]) -> str:
+    return " and ".join(map(str, sorted(set(numbers))))
 
 
 def _progress(answer: Answer) -> str:

@@ -45,6 +45,7 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
         "verified": list(stats.verified),
         "accepted": list(stats.accepted),
         "exact": stats.exact,
+        "inexact_row_counts": stats.inexact,
         "times_plain": stats.times_plain,
         "model": str(files.model),
         "heads": heads,

@@ -94,6 +94,7 @@ class ScriptedEngine:
         self.cached: list[int] = []
         self.asked: list[tuple[Sampling, int, Depth]] = []
         self.plain_s: float | None = None
+        self.inexact: list[int] = []
         self.after_round: Callable[[], None] = lambda: None
         self.generation: ScriptedGeneration | None = None
         self._answers = list(answers)
@@ -154,6 +155,7 @@ class ScriptedEngine:
         self._timeline = [*prompt, *(token for ids in rounds for token in ids)]
         stats = Stats(prompt_tokens=len(prompt), cached_tokens=n_cached)
         stats.exact, stats.plain_s = exact, self.plain_s
+        stats.inexact = self.inexact
         stats.prefill_s, stats.decode_s = 0.25, 0.5
         self.generation = ScriptedGeneration(rounds, stats, max_tokens, self.after_round)
         return self.generation

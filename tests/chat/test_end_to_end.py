@@ -36,6 +36,7 @@ KEYS = {
     "verified",
     "accepted",
     "exact",
+    "inexact_row_counts",
     "times_plain",
     "model",
     "heads",

@@ -70,6 +70,7 @@ def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
         "verified": [3, 3],
         "accepted": [2, 0],
         "exact": False,
+        "inexact_row_counts": [],
         "times_plain": None,
         "model": "/models/tiny.gguf",
         "heads": "/models/tiny-mtp.gguf",
@@ -125,3 +126,12 @@ def test_statistics_that_cannot_be_written_cost_no_answer() -> None:
     with open("/dev/full", "w", encoding="utf-8") as err:
         assert answer(ScriptedEngine(said("Hello")), out=out, err=err) == 0
     assert out.getvalue() == "Hello\n"
+
+
+def test_rows_that_were_not_exact_are_reported() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    engine = ScriptedEngine(said("Hello"))
+    engine.inexact = [4, 9, 4]
+    assert answer(engine, out=out, err=err) == 0
+    assert out.getvalue() == "Hello\n"
+    assert "rows of 4 and 9 at once came out otherwise" in " ".join(err.getvalue().split())
