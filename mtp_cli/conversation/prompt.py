@@ -1,42 +1,37 @@
 """From a rendered prompt to its ids.
 
-Owns what is known of the newest prompt as ids, and the guard around text that spells control
-tokens. Knows nothing of turns, and of the engine only its tokeniser.
+Owns what is known of the newest prompt as ids, and the guard around text that spells tokens of the
+chat format. Knows nothing of turns, and of the engine only its tokeniser.
 
-Two things need care. *Answers keep the ids they were generated with*: text that was answered is
+Three things need care. *Answers keep the ids they were generated with*: text that was answered is
 never tokenised again, since a tokeniser may split it otherwise, and the cache would be lost from
 there on. *Text is not control*: a message that spells a control token (`<|im_end|>`) reaches the
-model as those characters, so that no text, quoted or piped in, can end its own turn.
+model as those characters, so that no text, quoted or piped in, can end its own turn. *A cut does
+not show*: the ids are those of the whole text read at once, with the BOS that the file asks for and
+nothing after it, whatever else llama.cpp adds to a text.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from collections.abc import Sequence
 
-from mtp_cli.conversation.template import ChatTemplate, Message
+from mtp_cli.conversation.plain import PlainText
+from mtp_cli.conversation.template import ChatTemplate, Message, Role
+from mtp_cli.conversation.tokenizer import Speller, Tokenizer
+from mtp_cli.errors import MtpError
 
-# Noncharacters, which no text may contain, around text that spells a control token.
+# Noncharacters, which no text may contain, around text that is to be read literally.
 _OPEN, _CLOSE = "\ufdd0", "\ufdd1"
 _LITERAL = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
 _UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
 _REPLACE_MARKS = {ord(_OPEN): "\ufffd", ord(_CLOSE): "\ufffd"}
 
 
-class Tokenizer(Protocol):
-    """What a prompt needs of an engine."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]: ...
-    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
-    def piece(self, token: int, *, special: bool = False) -> bytes: ...
-    def special_text(self, name: Literal["bos", "eos"]) -> str: ...
-
-
 class _KnownText:
-    """The newest prompt and answer as text and as ids, and the cuts where the two correspond."""
+    """The newest prompt and its answer as text and as ids, cut where answers end."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -57,22 +52,29 @@ class _KnownText:
 
 
 class PromptReader:
-    """Rendered prompts of one conversation as ids; what was read or answered keeps its ids."""
+    """Rendered prompts of one conversation as ids; what was answered keeps its ids.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    chat_format: see `PlainText`; None where texts may spell control tokens
+    """
+
+    def __init__(self, tokenizer: Tokenizer, chat_format: str | None) -> None:
         self._tokenizer = tokenizer
+        self._is_guarded = chat_format is not None
+        self._speller = Speller(tokenizer)
+        self._plain = PlainText(tokenizer, chat_format or "")
         self._bos = tokenizer.special_text("bos")
         self._known = _KnownText()
         self._guarded: dict[str, str] = {}
 
     def extend(self, text: str, ids: Sequence[int]) -> None:
-        """Take up a longer text that begins with the known one, and its ids."""
+        """Take up a longer text that begins with the newest prompt, and its ids."""
         self._known.extend(text, ids)
 
     def guard(self, text: str) -> str:
-        """Mark what spells control tokens in `text`, so that `read` takes it literally."""
+        """Mark what of `text` llama.cpp would take for control, for `read` to take it literally."""
         if text not in self._guarded:  # a message comes by again with every turn
-            self._guarded[text] = self._mark_control(text.translate(_REPLACE_MARKS))
+            unmarked = text.translate(_REPLACE_MARKS)
+            self._guarded[text] = self._mark_control(unmarked) if self._is_guarded else unmarked
         return self._guarded[text]
 
     def _mark_control(self, text: str) -> str:
@@ -88,36 +90,61 @@ class PromptReader:
         )
 
     def _control_spellings(self, text: str) -> set[str]:
-        if not text:
-            return set()
-        parsed = self._tokenizer.tokenize(text, add_special=False, parse_special=True)
-        if parsed == self._tokenizer.tokenize(text, add_special=False, parse_special=False):
-            return set()
-        control = {token for token in parsed if not self._tokenizer.piece(token)}
-        spelled = {
-            self._tokenizer.piece(token, special=True).decode(errors="replace") for token in control
-        }
-        return {spelling for spelling in spelled if spelling}
+        """What in `text` llama.cpp would read as special, and the file or the format does not."""
+        tokens = self._speller.tokens(text)
+        is_text = {token for token in tokens if self._tokenizer.kind(token) == "text"}
+        control = set(filter(self._plain.is_control, tokens))
+        return {self._speller.spelling(token) for token in control | is_text}
 
     def read(self, text: str) -> list[int]:
-        """The ids of a rendered prompt; known ids as far as a cut in the known text allows."""
+        """The ids of a rendered prompt; known ids as far as an answer's end in the known text."""
         n_chars, ids = self._known.cut_to_prefix_of(text)
-        # As llama.cpp does: BOS comes from the template or else, if wanted, from the tokeniser.
-        add_special = n_chars == 0 and not (self._bos and text.startswith(self._bos))
-        for i, part in enumerate(_LITERAL.split(text[n_chars:])):
-            ids += self._tokenizer.tokenize(
-                part.translate(_UNMARK),
-                add_special=add_special and i == 0,
-                parse_special=i % 2 == 0,
-            )
-        return ids
+        if not n_chars and self._tokenizer.first_token is not None and not self._has_bos(text):
+            ids.append(self._tokenizer.first_token)
+        return ids + self._read(text[n_chars:], continues=n_chars > 0)
+
+    def _has_bos(self, text: str) -> bool:
+        """Whether the template gave BOS, as the first thing that it says."""
+        return bool(self._bos) and text.lstrip().startswith(self._bos)
+
+    def _read(self, text: str, *, continues: bool) -> list[int]:
+        """Ids of `text`, of which only what lies outside the marks may be special tokens.
+
+        Between special tokens, text is tokenised whole: marks are no borders of it.
+        """
+        ids: list[int] = []
+        fragment = ""
+        for i, part in enumerate(_LITERAL.split(text)):
+            part = part.translate(_UNMARK)
+            special = self._speller.find(part) if i % 2 == 0 else []
+            if not special:
+                fragment += part
+                continue
+            first, last = special[0].start, special[-1].end
+            ids += self._plain.ids(fragment + part[:first], continues=continues)
+            ids += self._special(part[first:last])
+            fragment, continues = part[last:], False
+        return ids + self._plain.ids(fragment, continues=continues)
+
+    def _special(self, text: str) -> list[int]:
+        """The ids of what begins and ends with special tokens."""
+        return self._tokenizer.tokenize(text, add_special=False, parse_special=True)
+
+
+def chat_format(template: ChatTemplate, source: str) -> str:
+    """What the format of a chat consists of: the template's text, and what it says around texts."""
+    roles: list[list[Role]] = [["system", "user", "assistant", "user"], ["user"]]
+    for tried in roles:
+        with contextlib.suppress(MtpError):
+            return source + template.render([Message(role=role, content="x") for role in tried])
+    return source
 
 
 def prompt_ids(engine: Tokenizer, text: str) -> list[int]:
     """One user turn as the chat would put it, alone; as it is where there is no template."""
     source = engine.metadata.get("tokenizer.chat_template")
     if source is None:
-        return engine.tokenize(text, add_special=True, parse_special=True)
+        return PromptReader(engine, None).read(text)
     template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
-    rendered = template.render([Message(role="user", content=text)])
-    return engine.tokenize(rendered, add_special=False, parse_special=True)
+    reader = PromptReader(engine, chat_format(template, source))
+    return reader.read(template.render([Message(role="user", content=reader.guard(text))]))

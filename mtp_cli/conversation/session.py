@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mtp_cli.conversation.answer import Answer, Generation
-from mtp_cli.conversation.prompt import PromptReader, Tokenizer
+from mtp_cli.conversation.prompt import PromptReader, chat_format
 from mtp_cli.conversation.template import ChatTemplate, Message
+from mtp_cli.conversation.tokenizer import Tokenizer
 from mtp_cli.errors import MtpError
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
@@ -26,7 +27,6 @@ class Engine(Tokenizer, Protocol):
 
     @property
     def n_ctx(self) -> int: ...
-    def is_eog(self, token: int) -> bool: ...
     def generate(
         self,
         prompt: Sequence[int],
@@ -67,11 +67,12 @@ class Session:
         self.system = system
         self.messages: list[Message] = []
         self._template = None
+        self._prompts = PromptReader(engine, None)
         if source is not None and not raw:
             self._template = ChatTemplate(
                 source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
             )
-        self._prompts = PromptReader(engine)
+            self._prompts = PromptReader(engine, chat_format(self._template, source))
 
     @property
     def system(self) -> str | None:
@@ -126,7 +127,7 @@ class Session:
                 return
             self.messages = [*asked, Message(role="assistant", content=answer.text)]
             said = [token for token in answer.tokens if not self._engine.is_eog(token)]
-            self._prompts.extend(prompt_text + self._guard(answer.text), [*prompt, *said])
+            self._prompts.extend(prompt_text + self._prompts.guard(answer.text), [*prompt, *said])
 
         return Answer(generation, self._said, take_up)
 
@@ -136,12 +137,9 @@ class Session:
 
     def _render(self, messages: Sequence[Message]) -> str:
         if self._template is None:
-            return "".join(message["content"] for message in messages)
+            return "".join(self._prompts.guard(message["content"]) for message in messages)
         if self.system is not None:
             messages = [Message(role="system", content=self.system), *messages]
         return self._template.render(
-            [Message(role=m["role"], content=self._guard(m["content"])) for m in messages]
+            [Message(role=m["role"], content=self._prompts.guard(m["content"])) for m in messages]
         )
-
-    def _guard(self, text: str) -> str:
-        return text if self._template is None else self._prompts.guard(text)

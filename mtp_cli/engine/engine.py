@@ -35,7 +35,7 @@ from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource, TargetLike
+from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
@@ -153,8 +153,21 @@ class Engine:
         return self._trunk.piece(token, special=special)
 
     def is_eog(self, token: int) -> bool:
-        """Whether the token ends a generation (llama.cpp's EOG: EOS, EOT and their like)."""
+        """Whether the token ends a generation: EOS, EOT and their like."""
         return self._trunk.is_eog(token)
+
+    def kind(self, token: int) -> TokenKind:
+        """What the file itself says a token is; unknown tokens count as control."""
+        return self._trunk.types.kind(token)
+
+    def is_matched(self, token: int) -> bool:
+        """Whether `tokenize` looks for the token's spelling: always, or where `parse_special`."""
+        return self._trunk.types.is_matched(token)
+
+    @property
+    def first_token(self) -> int | None:
+        """The token that every text begins with (BOS), None where the file wants none."""
+        return self._trunk.first_token
 
     def special_text(self, name: Literal["bos", "eos"]) -> str:
         return self._trunk.special_text(name)

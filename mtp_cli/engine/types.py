@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
 Depth = int | Literal["auto"]
 FinishReason = Literal["stop", "length", "interrupted"]
+TokenKind = Literal["text", "control", "user-defined"]
 
 MAX_DEPTH = (
     8  # ids that heads draft: more are hardly ever accepted, and recurrent state is kept for

@@ -11,6 +11,7 @@ from typing import Literal
 from mtp_cli.conversation.answer import FinishReason
 from mtp_cli.conversation.session import Depth
 from mtp_cli.engine import Sampling, Stats
+from mtp_cli.engine.types import TokenKind
 
 BOS, START, END = 256, 257, 258
 MERGED = 300  # "ab", which the tokeniser always merges, and an answer may spell as "a", "b"
@@ -130,6 +131,16 @@ class ScriptedEngine:
 
     def is_eog(self, token: int) -> bool:
         return token == END
+
+    def kind(self, token: int) -> TokenKind:
+        return "control" if token in CONTROL else "text"
+
+    def is_matched(self, token: int) -> bool:
+        return token in CONTROL
+
+    @property
+    def first_token(self) -> int:
+        return BOS
 
     def special_text(self, name: Literal["bos", "eos"]) -> str:
         return CONTROL[BOS if name == "bos" else END]

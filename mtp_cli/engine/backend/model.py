@@ -7,6 +7,7 @@ nothing of contexts, drafting or sampling, and of text only the vocabulary.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
+from mtp_cli.engine.backend.gguf_keys import read_pairs
 from mtp_cli.engine.backend.stack import on_deep_stack
+from mtp_cli.engine.backend.token_types import TokenTypes
 from mtp_cli.errors import MtpError
 
 our_kernels.install()  # before any model: ggml's list of buffer types has to be as ggml made it
@@ -135,8 +138,29 @@ class Model:
                 raise failure("llama.cpp could not tokenize the text")
             size = -n
 
+    @functools.cached_property
+    def types(self) -> TokenTypes:
+        """What the file says of its tokens; for a GGUF at the start of its file."""
+        return TokenTypes(
+            self.vocab,
+            read_pairs(self.path),
+            lambda token: self._piece(token, True).decode(errors="replace"),
+        )
+
+    @property
+    def first_token(self) -> int | None:
+        """The token that every text begins with (BOS), None where the file wants none."""
+        token = int(lib.llama_vocab_bos(self.vocab))
+        return token if token >= 0 and lib.llama_vocab_get_add_bos(self.vocab) else None
+
     def piece(self, token: int, *, special: bool) -> bytes:
-        """The bytes of one token; they may end inside a UTF-8 character."""
+        """The bytes of one token; they may end inside a UTF-8 character.
+
+        special: a control token's too, which is no text and else has none
+        """
+        return self._piece(token, special or self.types.kind(token) != "control")
+
+    def _piece(self, token: int, special: bool) -> bytes:
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
@@ -146,7 +170,8 @@ class Model:
             size = -n
 
     def is_eog(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_eog(self.vocab, token))
+        """Whether the token ends an answer, see `TokenTypes.is_end`."""
+        return self.types.is_end(token)
 
     def suppressed(self) -> list[int]:
         """Ids that are never to be chosen (the file's tokenizer.ggml.suppress_tokens)."""

@@ -7,7 +7,6 @@ say. Knows nothing of what the keys mean. Every function raises `MtpError` namin
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import re
 import struct
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli import head_file
-from mtp_cli.engine.backend.binding import ggml_base
+from mtp_cli.engine.backend.gguf_keys import InitParams, gguf_library, pairs
 from mtp_cli.errors import MtpError
 from mtp_cli.paths.gguf import check_gguf
 
@@ -28,47 +27,7 @@ _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
 _GGML_F32, _GGML_I8 = 0, 24
 _MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
-_STRING, _ARRAY = 8, 9
-# enum gguf_type -> the numpy type of a scalar or of an array's elements
-_SCALARS = {
-    0: np.uint8, 1: np.int8, 2: np.uint16, 3: np.int16, 4: np.uint32, 5: np.int32,
-    6: np.float32, 7: np.bool_, 10: np.uint64, 11: np.int64, 12: np.float64,
-}  # fmt: skip
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
-
-
-@functools.cache
-def _gguf() -> ctypes.CDLL:
-    library = ggml_base()
-    handle, index, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
-    signatures: dict[str, tuple[list[Any], Any]] = {
-        "gguf_init_from_file": ([ctypes.c_char_p, _InitParams], handle),
-        "gguf_init_from_buffer": ([ctypes.c_char_p, size, _InitParams], handle),
-        "gguf_free": ([handle], None),
-        "gguf_get_n_kv": ([handle], index),
-        "gguf_get_key": ([handle, index], ctypes.c_char_p),
-        "gguf_get_kv_type": ([handle, index], ctypes.c_int),
-        "gguf_get_arr_type": ([handle, index], ctypes.c_int),
-        "gguf_get_arr_n": ([handle, index], size),
-        "gguf_get_arr_data": ([handle, index], handle),
-        "gguf_get_val_data": ([handle, index], handle),
-        "gguf_get_val_str": ([handle, index], ctypes.c_char_p),
-        "gguf_get_n_tensors": ([handle], index),
-        "gguf_get_tensor_name": ([handle, index], ctypes.c_char_p),
-        "gguf_get_tensor_type": ([handle, index], ctypes.c_int),
-        "gguf_get_tensor_ne": ([handle, index], ctypes.POINTER(ctypes.c_int64 * 4)),
-        "gguf_get_tensor_size": ([handle, index], size),
-        "gguf_get_tensor_offset": ([handle, index], size),
-        "gguf_get_data_offset": ([handle], size),
-    }
-    for name, (argtypes, restype) in signatures.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = argtypes, restype
-    return library
 
 
 @dataclass(frozen=True)
@@ -114,7 +73,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of one GGUF file, after checking that the file holds all it announces."""
     n_bytes = check_preamble(path)
-    handle = _gguf().gguf_init_from_file(os.fsencode(path), _InitParams(True, None))
+    handle = gguf_library().gguf_init_from_file(os.fsencode(path), InitParams(True, None))
     return _header(path, handle, n_bytes)
 
 
@@ -129,7 +88,7 @@ def read_embedded(outer: Header, name: str) -> Header:
     with outer.path.open("rb") as file:
         file.seek(entry.offset)
         raw = file.read(entry.n_bytes)
-    handle = _gguf().gguf_init_from_buffer(raw, len(raw), _InitParams(True, None))
+    handle = gguf_library().gguf_init_from_buffer(raw, len(raw), InitParams(True, None))
     n_bytes = outer.path.stat().st_size
     return _header(outer.path, handle, n_bytes, entry.offset)
 
@@ -138,9 +97,9 @@ def _header(path: Path, handle: int | None, n_bytes: int, start: int = 0) -> Hea
     """What a parsed header says; it is freed. start: where in the file it begins."""
     if not handle:
         raise MtpError(f"{path}: the GGUF header is damaged; get the file again")
-    gguf = _gguf()
+    gguf = gguf_library()
     try:
-        header = Header(path, _pairs(gguf, handle), _tensors(gguf, handle, start))
+        header = Header(path, pairs(handle), _tensors(gguf, handle, start))
     finally:
         gguf.gguf_free(handle)
     end = max((t.offset + t.n_bytes for t in header.tensors.values()), default=0)
@@ -172,29 +131,6 @@ def check_preamble(path: Path) -> int:
             f"{path}: GGUF version {version}; versions 2 and 3 can be read: get the model as such"
         )
     return n_bytes
-
-
-def _pairs(gguf: ctypes.CDLL, handle: int) -> dict[str, Any]:
-    pairs: dict[str, Any] = {}
-    for index in range(gguf.gguf_get_n_kv(handle)):
-        key = gguf.gguf_get_key(handle, index).decode(errors="replace")
-        value_type = gguf.gguf_get_kv_type(handle, index)
-        if value_type == _STRING:
-            pairs[key] = gguf.gguf_get_val_str(handle, index).decode(errors="replace")
-        elif value_type in _SCALARS:
-            pairs[key] = _numbers(gguf.gguf_get_val_data(handle, index), value_type, 1)[0].item()
-        elif value_type == _ARRAY and gguf.gguf_get_arr_type(handle, index) in _SCALARS:
-            pairs[key] = _numbers(
-                gguf.gguf_get_arr_data(handle, index),
-                gguf.gguf_get_arr_type(handle, index),
-                gguf.gguf_get_arr_n(handle, index),
-            )
-    return pairs
-
-
-def _numbers(address: int, value_type: int, n: int) -> npt.NDArray[Any]:
-    dtype = np.dtype(_SCALARS[value_type])
-    return np.frombuffer(ctypes.string_at(address, n * dtype.itemsize), dtype)
 
 
 def _tensors(gguf: ctypes.CDLL, handle: int, start: int) -> dict[str, TensorEntry]:
