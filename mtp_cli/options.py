@@ -12,6 +12,9 @@ import typer
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS: with more it crashes
 MAX_INT32 = 2**31 - 1  # llama.cpp counts in C's int: anything above would arrive as another number
+# Of an answer, unless the user says otherwise: a long one has half as many, and a model that finds
+# no end stops at what can still be read.
+MAX_TOKENS = 2048
 
 
 def file_name(text: str) -> Path:

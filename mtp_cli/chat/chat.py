@@ -27,6 +27,7 @@ class Chat:
     """out: where answers go, alone; err: everything else.
 
     history: the statistics of every answer shown, newest last.
+    is_conversation: there is a prompt to type commands at
     """
 
     session: Session
@@ -37,6 +38,7 @@ class Chat:
     err: TextIO
     quiet: bool = False
     history: list[Stats] = field(default_factory=list)
+    is_conversation: bool = False
 
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
@@ -57,6 +59,7 @@ class Chat:
 
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
+        self._note_left_out(answer)
         stream = AnswerStream(self.out)
         wait = self.awaiting(answer)
 
@@ -81,14 +84,30 @@ class Chat:
         self.history.append(answer.stats)
         self.note(report.line(answer.stats))
 
+    def _note_left_out(self, answer: Answer) -> None:
+        if answer.n_left_out:
+            n = "exchange is" if answer.n_left_out == 1 else f"{answer.n_left_out} exchanges are"
+            self.note(f"the context is full: the oldest {n} left out from now on")
+
     def _note_ending(self, answer: Answer) -> None:
-        """Say why an answer ended where its text does not show it."""
+        """Say why an answer ended where its text does not show it, and what can be done."""
+        n_tokens, ways = len(answer.tokens), ["/more goes on"] if self.is_conversation else []
         if answer.finish_reason == "interrupted":
             self.note("stopped" if answer.text else "stopped before the first word")
-        elif answer.finish_reason == "length" and self.settings.max_tokens != len(answer.tokens):
-            self.note("the context is full")
+            return
+        if answer.finish_reason == "repetition":
+            n = "token" if answer.speech.period == 1 else f"{answer.speech.period} tokens"
+            said = f"stopped at {n_tokens} tokens: the same {n} came again and again"
+            ways.append("--no-loop-guard does not stop it")
+        elif answer.finish_reason == "length" and self.settings.max_tokens == n_tokens:
+            said = f"cut at {n_tokens} tokens"
+            ways.append("-n sets another limit")
         elif answer.finish_reason == "length":
-            self.note(f"cut at {len(answer.tokens)} tokens")
+            said = "the context is full"
+            ways.append("--ctx sets a larger one")
+        else:
+            return
+        self.note(f"{said} ({', '.join(ways)})")
 
 
 def _listed(numbers: list[int]) -> str:

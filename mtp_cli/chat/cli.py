@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from mtp_cli.errors import MtpError
-from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
+from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, MAX_TOKENS, Version, file_name
 
 _MAX_DEPTH = 8
 
@@ -37,6 +37,14 @@ def _finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a number to sample with.")
     return value
+
+
+def _stops(texts: list[str] | None) -> list[str] | None:
+    if texts is not None and "" in texts:
+        raise typer.BadParameter("an empty text is everywhere; give one to stop at.")
+    for text in texts or ():
+        _text(text)
+    return texts
 
 
 _Request = Annotated[
@@ -73,8 +81,23 @@ _MaxTokens = Annotated[
         "--max-tokens",
         "-n",
         metavar="N",
-        min=1,
-        help="Tokens in an answer, at most. [default: what the context has room for]",
+        min=-1,
+        help="Tokens in an answer, at most; 0 or -1 for what the context has room for. "
+        f"[default: {MAX_TOKENS}]",
+    ),
+]
+_Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        callback=_stops,
+        help="End an answer before TEXT; may be given more than once.",
+    ),
+]
+_LoopGuard = Annotated[
+    bool,
+    typer.Option(
+        "--no-loop-guard", help="Let an answer repeat itself for ever, as the model likes."
     ),
 ]
 _Temperature = Annotated[
@@ -233,6 +256,8 @@ def chat(
     heads: _Heads = None,
     system: _System = None,
     max_tokens: _MaxTokens = None,
+    stop: _Stop = None,
+    no_loop_guard: _LoopGuard = False,
     temperature: _Temperature = None,
     top_k: _TopK = None,
     top_p: _TopP = None,
@@ -279,6 +304,8 @@ def chat(
         files=files,
         system=system,
         max_tokens=max_tokens,
+        stops=tuple(stop or ()),
+        guards_loops=not no_loop_guard,
         sampling={name: value for name, value in sampling.items() if value is not None},
         n_ctx=ctx,
         n_threads=threads,

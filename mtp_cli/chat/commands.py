@@ -102,7 +102,7 @@ def _exit(_chat: Chat, _argument: str) -> None:
 
 
 def _clear(chat: Chat, _argument: str) -> None:
-    chat.session.messages.clear()
+    chat.session.messages = []
     chat.note("a new conversation")
 
 
@@ -126,15 +126,38 @@ def _regen(chat: Chat, argument: str) -> None:
     chat.show(answer)
 
 
+def _more(chat: Chat, _argument: str) -> None:
+    with chat.preparing():
+        answer = chat.session.more(chat.settings)
+    chat.show(answer)
+
+
 def _system(chat: Chat, argument: str) -> None:
     if not argument:
-        system = chat.session.system
-        print(
-            dim("no system prompt", chat.err) if system is None else visible(system), file=chat.err
-        )
-        return
-    chat.session.system = None if argument == "off" else argument
-    chat.note("no system prompt from now on" if argument == "off" else "system prompt set")
+        _show_system(chat)
+    elif argument == "off":
+        _drop_system(chat)
+    else:
+        chat.session.system = argument
+        chat.note("system prompt set")
+
+
+def _show_system(chat: Chat) -> None:
+    words = chat.session.own_words()
+    if chat.session.system:
+        print(visible(chat.session.system), file=chat.err)
+    elif words:
+        print(dim("the chat template's own:", chat.err), visible(words), file=chat.err)
+    else:
+        print(dim("no system prompt", chat.err), file=chat.err)
+
+
+def _drop_system(chat: Chat) -> None:
+    words = chat.session.drop_system()
+    if words:
+        chat.note(f"the chat template puts its own words in front, whatever it is told: {words}")
+    else:
+        chat.note("no system prompt from now on")
 
 
 def _save(chat: Chat, argument: str) -> None:
@@ -197,6 +220,7 @@ COMMANDS = (
     Command("/clear", "", "begin a new conversation", _clear),
     Command("/undo", "", "take back the last question and its answer", _undo),
     Command("/regen", "[T]", "answer again, at temperature T", _regen),
+    Command("/more", "", "go on with an answer that was cut or stopped", _more),
     Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
     Command("/save", "FILE", "write the conversation to FILE as JSON", _save),
     Command("/load", "FILE", "go on from a saved conversation", _load),

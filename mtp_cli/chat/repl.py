@@ -14,6 +14,7 @@ from mtp_cli.screen import forget_unwritten, say, say_error
 def converse(chat: Chat, screen: TextIO) -> None:
     """Read from the terminal behind `screen` until Ctrl-D or /exit."""
     with_file = [command.name for command in COMMANDS if command.argument == "FILE"]
+    chat.is_conversation = True
     editor = Editor([(command.name, command.summary) for command in COMMANDS], with_file, screen)
     while _turn(chat, editor):
         pass

@@ -15,20 +15,28 @@ import typer
 
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
+from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
+from mtp_cli.conversation.speech import Ending
 from mtp_cli.models import ModelFiles
+from mtp_cli.options import MAX_TOKENS
 from mtp_cli.screen import is_terminal
 from mtp_cli.waiting import loading
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. sampling holds only what the user set; None is the default everywhere."""
+    """The command line. sampling holds only what the user set; None is the default everywhere.
+
+    max_tokens: 0 and less for no limit
+    """
 
     request: str | None
     files: ModelFiles
     system: str | None
     max_tokens: int | None
+    stops: tuple[str, ...]
+    guards_loops: bool
     sampling: Mapping[str, Any]
     n_ctx: int | None
     n_threads: int | None
@@ -70,9 +78,30 @@ def start(options: Options) -> int:
     with engine:
         session = Session(engine, system=options.system, raw=options.raw)
         sampling = dataclasses.replace(engine.sampling_defaults, **options.sampling)
-        settings = Settings(sampling, options.max_tokens, options.depth, options.exact)
+        settings = Settings(
+            sampling, _max_tokens(options), options.depth, options.exact, _ending(options)
+        )
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
+        _warn_of_length(chat, options.n_ctx, engine.n_ctx_train)
         return _talk(chat, options, engine.drafter, request)
+
+
+def _max_tokens(options: Options) -> int | None:
+    if options.max_tokens is None:
+        return MAX_TOKENS
+    return options.max_tokens if options.max_tokens > 0 else None
+
+
+def _ending(options: Options) -> Ending:
+    return Ending(options.stops, STUCK if options.guards_loops else None)
+
+
+def _warn_of_length(chat: Chat, n_ctx: int | None, n_ctx_train: int) -> None:
+    if n_ctx is not None and 0 < n_ctx_train < n_ctx:
+        chat.note(
+            f"{chat.files.name} was trained with a context of {n_ctx_train} tokens and may write "
+            f"nonsense beyond them: --ctx {n_ctx_train} stays within"
+        )
 
 
 def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None) -> int:

@@ -1,81 +1,76 @@
-"""An answer: ids from the engine as they come, text in whole characters.
+"""An answer for who reads it: text as it comes, and what came of it.
 
-Knows nothing of prompts, and of the engine only that an answer under way is iterated over.
+Knows nothing of prompts.
 """
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+from mtp_cli.conversation.speech import FinishReason, Speech
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import Stats
-
-FinishReason = Literal["stop", "length", "interrupted"]
-
-
-class Generation(Protocol):
-    """An answer under way: each item is the ids that one round made final."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def finish_reason(self) -> FinishReason: ...
-    @property
-    def stats(self) -> Stats: ...
-    @property
-    def n_read(self) -> int: ...
-    def __iter__(self) -> Iterator[Sequence[int]]: ...
-    def stop(self) -> None: ...
 
 
 class Answer:
     """An answer as it comes: iterate over its text, in whole characters.
 
     However the iteration ends, `text` is what was said, and the session has taken it up.
+
+    opening:    what of an earlier part was not shown then and begins this one
+    n_left_out: exchanges that its prompt does not have any more, for want of room, and the one
+                before it had
     """
 
     def __init__(
         self,
-        generation: Generation,
-        piece: Callable[[int], bytes],
+        speech: Speech,
         on_end: Callable[[Answer], None],
+        *,
+        opening: str = "",
+        n_left_out: int = 0,
     ) -> None:
-        self._generation = generation
-        self._piece = piece
+        self.speech = speech
+        self.n_left_out = n_left_out
+        self._opening = opening
         self._on_end = on_end
         self.text = ""
 
     def __iter__(self) -> Generator[str, None, None]:
-        # A character cut off at the very end stays in the decoder: half of it is never shown.
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         try:
-            for ids in self._generation:
-                chunk = decoder.decode(b"".join(map(self._piece, ids)))
+            if self._opening:
+                self.text += self._opening
+                yield self._opening
+            for chunk in self.speech:
                 self.text += chunk
-                if chunk:
-                    yield chunk
+                yield chunk
         finally:
             self._on_end(self)
 
     def stop(self) -> None:
         """Let the round under way be the last; safe to call from a signal handler."""
-        self._generation.stop()
+        self.speech.stop()
 
     @property
     def tokens(self) -> list[int]:
-        return list(self._generation.tokens)
+        return self.speech.tokens
 
     @property
     def finish_reason(self) -> FinishReason:
-        return self._generation.finish_reason
+        return self.speech.finish_reason
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the model itself came to an end, so that nothing is left to go on with."""
+        return self.finish_reason == "stop" and not self.speech.is_stopped
 
     @property
     def stats(self) -> Stats:
-        return self._generation.stats
+        return self.speech.stats
 
     @property
     def n_read(self) -> int:
         """How much of the prompt has been read; safe to ask from another thread."""
-        return self._generation.n_read
+        return self.speech.n_read

@@ -39,16 +39,17 @@ class _KnownText:
         self._cuts = [(0, 0)]
 
     def extend(self, text: str, ids: Sequence[int]) -> None:
-        """Take up a longer text that begins with the known one; it ends in a new cut."""
+        """Take up a text that ends in a new cut; what it does not begin with is forgotten."""
+        self._cuts = [*self._shared_with(text), (len(text), len(ids))]
         self._text, self._ids = text, list(ids)
-        self._cuts.append((len(text), len(ids)))
 
-    def cut_to_prefix_of(self, text: str) -> tuple[int, list[int]]:
-        """Forget what `text` does not begin with; how much of it is known (characters, ids)."""
-        self._cuts = [cut for cut in self._cuts if text.startswith(self._text[: cut[0]])]
-        n_chars, n_ids = self._cuts[-1]
-        self._text, self._ids = self._text[:n_chars], self._ids[:n_ids]
-        return n_chars, list(self._ids)
+    def prefix_of(self, text: str) -> tuple[int, list[int]]:
+        """How much of `text` is known: characters, and their ids."""
+        n_chars, n_ids = self._shared_with(text)[-1]
+        return n_chars, self._ids[:n_ids]
+
+    def _shared_with(self, text: str) -> list[tuple[int, int]]:
+        return [cut for cut in self._cuts if text.startswith(self._text[: cut[0]])]
 
 
 class PromptReader:
@@ -67,7 +68,7 @@ class PromptReader:
         self._guarded: dict[str, str] = {}
 
     def extend(self, text: str, ids: Sequence[int]) -> None:
-        """Take up a longer text that begins with the newest prompt, and its ids."""
+        """Take up a prompt with its answer, and the ids of both."""
         self._known.extend(text, ids)
 
     def guard(self, text: str) -> str:
@@ -98,10 +99,21 @@ class PromptReader:
 
     def read(self, text: str) -> list[int]:
         """The ids of a rendered prompt; known ids as far as an answer's end in the known text."""
-        n_chars, ids = self._known.cut_to_prefix_of(text)
+        n_chars, ids = self._known.prefix_of(text)
         if not n_chars and self._tokenizer.first_token is not None and not self._has_bos(text):
             ids.append(self._tokenizer.first_token)
         return ids + self._read(text[n_chars:], continues=n_chars > 0)
+
+    def continued(self, text: str) -> list[int]:
+        """The ids of plain text that goes on from another."""
+        return self._plain.ids(text, continues=True)
+
+    def without_control(self, text: str) -> str:
+        """`text` without the control tokens that it spells."""
+        for place in reversed(self._speller.find(text)):
+            if self._plain.is_control(place.token):
+                text = text[: place.start] + text[place.end :]
+        return text
 
     def _has_bos(self, text: str) -> bool:
         """Whether the template gave BOS, as the first thing that it says."""

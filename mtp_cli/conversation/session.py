@@ -1,17 +1,20 @@
 """A conversation: messages in, prompt ids to the engine, ids back to text.
 
-Owns the messages, and the bookkeeping that lets the engine reuse its cache between turns. Knows
-nothing of terminals, and of the engine only what the protocols here say.
+Owns the messages, and what of them the context has room for. Knows nothing of terminals, and of the
+engine only what the protocols here say.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from mtp_cli.conversation.answer import Answer, Generation
+from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format
+from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.conversation.tokenizer import Tokenizer
 from mtp_cli.errors import MtpError
@@ -20,6 +23,11 @@ if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not
     from mtp_cli.engine import Sampling
 
 Depth = int | Literal["auto"]
+
+# Of the context: a prompt that leaves less for its answer loses its oldest exchanges, ...
+_ROOM_FOR_ANSWER = 1 / 4
+# ... and not one by one, since each time all that stays is read again: until it has only this.
+_KEPT_WHEN_FULL = 1 / 2
 
 
 class Engine(Tokenizer, Protocol):
@@ -50,6 +58,39 @@ class Settings:
     max_tokens: int | None = None
     depth: Depth = "auto"
     exact: bool = False
+    ending: Ending = UNENDED
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """The beginning of an answer that is to go on.
+
+    text:    what was said of it
+    cut_off: what came besides and was not shown, as a text that it stopped at
+    pending: bytes of a character that is not whole yet
+    prompt:  as it was rendered; ids: its, and those of all that came since. Unknown for an answer
+             from a file
+    """
+
+    text: str = ""
+    cut_off: str = ""
+    pending: bytes = b""
+    prompt: str | None = None
+    ids: Sequence[int] = ()
+    is_whole: bool = False
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """Rendered messages without the first `n_left_out`, and their ids.
+
+    pending: bytes that the ids end with, of a character that is not whole yet
+    """
+
+    text: str
+    ids: list[int]
+    n_left_out: int
+    pending: bytes = b""
 
 
 class Session:
@@ -65,7 +106,7 @@ class Session:
         source = engine.metadata.get("tokenizer.chat_template")
         self.raw = raw or source is None
         self.system = system
-        self.messages: list[Message] = []
+        self.messages = []
         self._template = None
         self._prompts = PromptReader(engine, None)
         if source is not None and not raw:
@@ -75,8 +116,21 @@ class Session:
             self._prompts = PromptReader(engine, chat_format(self._template, source))
 
     @property
+    def messages(self) -> list[Message]:
+        return self._messages
+
+    @messages.setter
+    def messages(self, messages: list[Message]) -> None:
+        self._messages = messages
+        self._n_left_out = 0
+        self._newest: tuple[Message, _Begun] | None = None
+
+    @property
     def system(self) -> str | None:
-        """The system prompt; it can change at any time, but a raw conversation has none."""
+        """The system prompt, "" for one that says nothing and None for the template's own, if any.
+
+        It can change at any time, but a raw conversation has none.
+        """
         return self._system
 
     @system.setter
@@ -85,55 +139,143 @@ class Session:
             raise MtpError("a system prompt needs a chat template, and here is none")
         self._system = text
 
+    def own_words(self) -> str:
+        """What the template puts in front while no system prompt is set, "" for nothing."""
+        return "" if self.system else self._own_words(self.system)
+
+    def drop_system(self) -> str:
+        """Have no system prompt; what the template puts in front all the same, "" for nothing."""
+        self._system = None
+        words = self._own_words(None)
+        if words and not self._own_words(""):
+            self._system = words = ""
+        return words
+
+    def _own_words(self, system: str | None) -> str:
+        if self._template is None:
+            return ""
+        try:
+            return own_words(self._template.render, self._prompts.without_control, system)
+        except MtpError as error:
+            return "" if system is None else str(error)
+
     def ask(self, text: str, settings: Settings) -> Answer:
         """Answer `text`; raises MtpError, with nothing changed, when it cannot."""
-        return self._answer(self.messages, text, settings)
+        asked = [*self._messages, Message(role="user", content=text)]
+        return self._answer(asked, _Begun(), settings)
 
     def regenerate(self, settings: Settings) -> Answer:
         """Answer the last user message once more; the old answer stays until there is a new one."""
-        if not self.messages:
+        if not self._messages:
             raise MtpError("there is no answer to make again")
-        return self._answer(self.messages[:-2], self.messages[-2]["content"], settings)
+        return self._answer(self._messages[:-1], _Begun(), settings)
+
+    def more(self, settings: Settings) -> Answer:
+        """Go on with the last answer, where something else than the model ended it."""
+        if not self._messages:
+            raise MtpError("there is no answer to go on with")
+        message = self._messages[-1]
+        begun = _Begun(message["content"])
+        if self._newest is not None and self._newest[0] is message:
+            begun = self._newest[1]
+        if begun.is_whole:
+            raise MtpError("the last answer came to its own end: ask for what is missing")
+        return self._answer(self._messages[:-1], begun, settings)
 
     def undo(self) -> str | None:
         """Take back the last exchange; its user message, or None when there is none."""
-        if not self.messages:
+        if not self._messages:
             return None
-        user, _assistant = self.messages[-2:]
-        del self.messages[-2:]
+        user, _assistant = self._messages[-2:]
+        del self._messages[-2:]
+        self._n_left_out = 0  # there may be room again
         return user["content"]
 
-    def _answer(self, before: Sequence[Message], text: str, settings: Settings) -> Answer:
-        asked = [*before, Message(role="user", content=text)]
-        prompt_text = self._render(asked)
-        prompt = self._prompts.read(prompt_text)
-        room = self._engine.n_ctx - len(prompt)
-        if room < 1:
-            raise MtpError(
-                f"the prompt has {len(prompt)} tokens, and a context of {self._engine.n_ctx} "
-                "has no room left for an answer: shorten it or raise --ctx"
-            )
-        max_tokens = room if settings.max_tokens is None else min(room, settings.max_tokens)
+    def _answer(self, asked: list[Message], begun: _Begun, settings: Settings) -> Answer:
+        prompt = self._fit(asked, begun, settings.max_tokens)
+        room = self._engine.n_ctx - len(prompt.ids)
         generation = self._engine.generate(
-            prompt,
+            prompt.ids,
             settings.sampling,
-            max_tokens=max_tokens,
+            max_tokens=room if settings.max_tokens is None else min(room, settings.max_tokens),
             depth=settings.depth,
             exact=settings.exact,
         )
+        n_before = min(self._n_left_out, len(asked) - 1)
+        self._n_left_out = prompt.n_left_out
 
         def take_up(answer: Answer) -> None:
-            if not answer.text and answer.finish_reason == "interrupted":
-                return
-            self.messages = [*asked, Message(role="assistant", content=answer.text)]
-            said = [token for token in answer.tokens if not self._engine.is_eog(token)]
-            self._prompts.extend(prompt_text + self._prompts.guard(answer.text), [*prompt, *said])
+            if answer.text or answer.finish_reason != "interrupted":
+                self._take_up(asked, prompt, begun, answer)
 
-        return Answer(generation, self._said, take_up)
+        return Answer(
+            Speech(generation, self._hear, settings.ending, prompt.pending),
+            take_up,
+            opening=begun.cut_off,
+            n_left_out=(prompt.n_left_out - n_before) // 2,
+        )
 
-    def _said(self, token: int) -> bytes:
-        """What a token adds to an answer: nothing if it ends one."""
-        return b"" if self._engine.is_eog(token) else self._engine.piece(token)
+    def _take_up(
+        self, asked: list[Message], prompt: _Prompt, begun: _Begun, answer: Answer
+    ) -> None:
+        message = Message(role="assistant", content=begun.text + answer.text)
+        self._messages = [*asked, message]
+        kept, rest = answer.speech.kept()
+        if kept:
+            known = prompt.text + self._prompts.guard(message["content"])
+            self._prompts.extend(known, [*prompt.ids, *kept, *self._prompts.continued(rest)])
+        said = [token for token in answer.tokens if not self._engine.is_eog(token)]
+        begun = _Begun(
+            message["content"],
+            answer.speech.cut_off(),
+            answer.speech.pending,
+            prompt.text,
+            [*prompt.ids, *said],
+            answer.is_whole,
+        )
+        self._newest = message, begun
+
+    def _fit(self, asked: list[Message], begun: _Begun, max_tokens: int | None) -> _Prompt:
+        """The prompt, without the oldest exchanges where the context has no room for them."""
+        n_ctx, newest = self._engine.n_ctx, len(asked) - 1
+        n_left_out = min(self._n_left_out, newest)
+        prompt = self._prompt(asked, n_left_out, begun)
+        wanted = min(max_tokens or n_ctx, int(n_ctx * _ROOM_FOR_ANSWER))
+        if n_ctx - len(prompt.ids) < wanted and n_left_out < newest:
+            starts = range(n_left_out + 2, newest, 2)
+
+            def is_short(start: int) -> bool:
+                n_tokens = len(self._prompt(asked, start, begun).ids)
+                return n_tokens <= n_ctx * _KEPT_WHEN_FULL
+
+            at = bisect.bisect_left(starts, True, key=is_short)
+            prompt = self._prompt(asked, starts[at] if at < len(starts) else newest, begun)
+        if len(prompt.ids) >= n_ctx:
+            raise MtpError(self._no_room(len(prompt.ids), begun))
+        return prompt
+
+    def _no_room(self, n_tokens: int, begun: _Begun) -> str:
+        n_ctx = self._engine.n_ctx
+        if begun.text:
+            return f"this answer fills the context of {n_ctx} tokens: --ctx sets a larger one"
+        return (
+            f"the prompt has {n_tokens} tokens, and a context of {n_ctx} has no room left for an "
+            "answer: shorten it, or start again with a larger --ctx"
+        )
+
+    def _prompt(self, asked: list[Message], n_left_out: int, begun: _Begun) -> _Prompt:
+        text = self._render(asked[n_left_out:])
+        if text == begun.prompt:
+            return _Prompt(text, [*begun.ids], n_left_out, begun.pending)
+        said = self._prompts.guard(begun.text + begun.cut_off)
+        return _Prompt(text, self._prompts.read(text + said), n_left_out)
+
+    def _hear(self, token: int) -> Heard:
+        if self._engine.is_eog(token):
+            return Heard(b"", is_end=True)
+        text = self._engine.piece(token)
+        spelling = b"" if text else self._engine.piece(token, special=True)
+        return Heard(text, spelling.decode(errors="replace"))
 
     def _render(self, messages: Sequence[Message]) -> str:
         if self._template is None:

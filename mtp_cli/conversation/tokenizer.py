@@ -95,8 +95,8 @@ class Speller:
     def _find_strips(self, token: int) -> tuple[bool, bool]:
         """Whether the token takes the white space before it along, and that after it."""
         bare, text = self.spelling(token), "x"
-        left = self._ids(f"{text} {bare}") == self._ids(f"{text}{bare}")
-        right = self._ids(f"{bare} {text}") == self._ids(f"{bare}{text}")
+        left = self._ids(f"{text}{_SPACE}{bare}") == self._ids(f"{text}{bare}")
+        right = self._ids(f"{bare}{_SPACE}{text}") == self._ids(f"{bare}{text}")
         return left, right
 
     def _ids(self, text: str) -> Sequence[int]:

@@ -71,6 +71,7 @@ class Engine:
     """A trunk, what drafts for it, and what they have read so far.
 
     n_ctx:    tokens that prompt and answer can have together
+    n_ctx_train: tokens of context that the trunk was trained with, 0 where its file does not say
     n_vocab:  the trunk's
     drafter:  what drafts, for people; None when nothing does
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
@@ -94,6 +95,7 @@ class Engine:
         self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
         self.drafter = None if setup.pairing is None else setup.pairing.describe()
         self.n_ctx = self._target.n_ctx
+        self.n_ctx_train = trunk.n_ctx_train
         self.n_vocab = trunk.n_vocab
 
     @classmethod

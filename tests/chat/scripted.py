@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from mtp_cli.conversation.answer import FinishReason
 from mtp_cli.conversation.session import Depth
-from mtp_cli.engine import Sampling, Stats
+from mtp_cli.engine import FinishReason, Sampling, Stats
 from mtp_cli.engine.types import TokenKind
 
 BOS, START, END = 256, 257, 258

@@ -11,12 +11,14 @@ import pytest
 
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.commands import COMMANDS, dispatch
+from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.saved import load
 from mtp_cli.conversation.session import Session, Settings
+from mtp_cli.conversation.speech import Ending
 from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
-from tests.chat.scripted import ScriptedEngine, said
+from tests.chat.scripted import CHATML, ScriptedEngine, said
 from tests.chat.window import window
 
 
@@ -195,6 +197,63 @@ def test_system_shows_sets_and_drops() -> None:
     assert "You are\na cat.\n" in shown(chat)
     dispatch(chat, "/system off")
     assert chat.session.system is None
+
+
+def test_system_tells_what_the_template_itself_puts_in_front() -> None:
+    own = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are Bob.<|im_end|>\n"
+    chat = chat_with(ScriptedEngine(template=own + "{% endif %}" + CHATML))
+    dispatch(chat, "/system")
+    assert shown(chat) == "the chat template's own: You are Bob.\n"
+    dispatch(chat, "/system off")
+    dispatch(chat, "/system")
+    assert shown(chat).endswith("no system prompt from now on\nno system prompt\n")
+
+
+def test_system_off_says_what_cannot_be_removed() -> None:
+    always = "You are Bob.\n{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}"
+    chat = chat_with(ScriptedEngine(template=always))
+    dispatch(chat, "/system off")
+    assert "whatever it is told: You are Bob." in shown(chat)
+
+
+def test_more_goes_on_with_an_answer_that_was_cut() -> None:
+    chat = chat_with(ScriptedEngine(said("one two"), said(" two")))
+    chat.is_conversation = True
+    chat.settings = dataclasses.replace(chat.settings, max_tokens=3)
+    ask(chat, "first")
+    assert "cut at 3 tokens (/more goes on, -n sets another limit)" in shown(chat)
+    chat.settings = dataclasses.replace(chat.settings, max_tokens=30)
+    dispatch(chat, "/more")
+    assert contents(chat) == ["first", "one two"]
+    assert len(chat.history) == 2
+    with pytest.raises(MtpError, match="came to its own end"):
+        dispatch(chat, "/more")
+
+
+def test_a_loop_is_told_with_what_to_do() -> None:
+    chat = chat_with(ScriptedEngine(said("no, " * 500), n_ctx=5000))
+    chat.settings = dataclasses.replace(chat.settings, ending=Ending(loop=STUCK))
+    ask(chat, "first")
+    told = "tokens: the same 4 tokens came again and again (--no-loop-guard does not stop it)"
+    assert told in shown(chat)
+
+
+def test_a_full_context_is_told_once() -> None:
+    chat = chat_with(ScriptedEngine(*[said("x" * 60)] * 3, n_ctx=250))
+    for question in ("first", "second", "third"):
+        ask(chat, question)
+    told = "the context is full: the oldest exchange is left out from now on\n"
+    assert shown(chat).count(told) == 1
+    assert len(contents(chat)) == 6
+
+
+def test_clear_ends_what_could_go_on() -> None:
+    chat = chat_with(ScriptedEngine(said("one two")))
+    chat.settings = dataclasses.replace(chat.settings, max_tokens=3)
+    ask(chat, "first")
+    dispatch(chat, "/clear")
+    with pytest.raises(MtpError, match="no answer to go on with"):
+        dispatch(chat, "/more")
 
 
 def test_a_raw_conversation_has_no_system_prompt() -> None:

@@ -159,6 +159,27 @@ def test_a_closed_stderr_leaves_stdout_to_the_answer(
     assert (done.returncode, done.stdout) == (0, plain.stdout)
 
 
+def test_a_stop_ends_the_answer_before_itself_at_any_depth() -> None:
+    asked = "Count: one, two, three, four."
+    whole = json.loads(run("--json", "-n", "24", asked).stdout)
+    stop = whole["text"][8:11]
+    stopped = [
+        json.loads(run("--json", "-n", "24", "--stop", stop, "--depth", depth, asked).stdout)
+        for depth in ("0", "4")
+    ]
+    for answer in stopped:
+        assert answer["text"] == whole["text"][: whole["text"].index(stop)]
+        assert answer["finish_reason"] == "stop"
+        assert answer["tokens"] == whole["tokens"][: len(answer["tokens"])]
+
+
+def test_a_context_beyond_training_is_told() -> None:
+    done = run("-n", "1", "--ctx", "9000", "Hi")
+    assert done.returncode == 0
+    assert b"was trained with a context of 8192 tokens" in done.stderr
+    assert b"--ctx 8192" in done.stderr
+
+
 def test_a_prompt_longer_than_the_context_names_both_numbers() -> None:
     done = run("--quiet", stdin="word " * 2000)
     assert done.returncode == 1

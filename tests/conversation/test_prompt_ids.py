@@ -198,3 +198,20 @@ def test_a_file_that_wants_no_bos_gets_none(name: str, tmp_path: Path) -> None:
 def test_a_template_that_gives_bos_behind_a_line_break_gets_no_second_one(tmp_path: Path) -> None:
     path = vocabularies.write(tmp_path / "m.gguf", VOCABULARIES["spm"](), "\n<s>" + MARKED)
     assert prompt_ids(Reader(path), "the").count(IDS[BOS]) == 1
+
+
+@pytest.mark.parametrize("asked", ["the", " \n the \n", "a<b>  d", "  <|end|> x\t"])
+def test_white_space_goes_with_tokens_that_strip_it(asked: str, tmp_path: Path) -> None:
+    """llama.cpp has them take what follows in models that are named Phi 3."""
+    vocabulary = {**vocabularies.spm(), "general.name": "Phi-3 tiny"}
+    vocabulary["tokenizer.ggml.tokens"][-1] = "<|endoftext|>"  # which it expects there
+    reader = Reader(vocabularies.write(tmp_path / "m.gguf", vocabulary, MARKED))
+    template = ChatTemplate(MARKED, bos=BOS, eos=END)
+    ids = prompt_ids(reader, asked)
+    harmless = template.render([user(asked.replace("<|end|>", "x"))])
+    whole = reader.tokenize(harmless, add_special=True, parse_special=True)
+    n = whole.index(IDS[MARK]) + 1
+    assert ids[:n] == whole[:n]
+    assert ids[ids.index(IDS[END], n) :] == whole[whole.index(IDS[END], n) :]
+    if asked.replace("<|end|>", "x") == asked:
+        assert ids == whole

@@ -14,7 +14,7 @@ from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.models import built_in_model
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
-from mtp_train.generate import Generator, Settings, draw, is_looping
+from mtp_train.generate import LOOP, Generator, Settings, draw
 from mtp_train.measure import PROMPTS, held_out_keys
 from mtp_train.trunk import Trunk
 from tests.engine import tiny
@@ -80,10 +80,10 @@ def test_drawing_follows_temperature_and_leaves_the_tail_out() -> None:
 
 
 def test_loops_are_seen_and_lists_are_not() -> None:
-    assert is_looping([1, 2, 3] * 20)
-    assert is_looping([5, 6, *range(30), *range(30), *range(30)])
-    assert not is_looping(list(range(200)))
-    assert not is_looping([n if n % 7 else 0 for n in range(100)])
+    assert LOOP.period([1, 2, 3] * 20)
+    assert LOOP.period([5, 6, *range(30), *range(30), *range(30)])
+    assert not LOOP.period(list(range(200)))
+    assert not LOOP.period([n if n % 7 else 0 for n in range(100)])
 
 
 def test_what_is_measured_on_is_known_by_its_request() -> None:

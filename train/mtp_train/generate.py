@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
@@ -28,6 +29,7 @@ N_CANDIDATES = 200
 TOP_P = 0.95
 SHARD_SAMPLES = 256
 MAX_TURNS = 4
+LOOP = Loop(max_period=40, min_times=3, min_tokens=40)  # a text that is stuck teaches nothing
 _MARK = "\x01"
 
 
@@ -134,15 +136,6 @@ class Conversation:
         }
 
 
-def is_looping(ids: Sequence[int]) -> bool:
-    """Whether the end repeats a stretch of at most 40 tokens, three times or for 40 tokens."""
-    for period in range(1, 41):
-        n = period * (max(3, -(-40 // period)) - 1)
-        if len(ids) >= n + period and ids[-n:] == ids[-n - period : -period]:
-            return True
-    return False
-
-
 class Generator:
     """Keeps every slot busy until enough tokens are on disk."""
 
@@ -226,7 +219,7 @@ class Generator:
             self._keep(slot)
             return False
         full = slot.n_chosen >= settings.max_answer or n >= settings.n_ctx - 2
-        if full or (slot.n_chosen % 8 == 0 and is_looping(slot.ids)):
+        if full or (slot.n_chosen % 8 == 0 and LOOP.period(slot.ids)):
             slot.n_turns += 1
             self._keep(slot)
             return False

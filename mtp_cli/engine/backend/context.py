@@ -88,7 +88,10 @@ class Context:
         with within_memory():
             self.handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise failure(f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens")
+            raise failure(
+                f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens (a smaller "
+                "--ctx takes less memory)"
+            )
         if hidden is HiddenSource.NEXTN:
             self._ask_for_nextn()
         if hidden is HiddenSource.LAYER:
