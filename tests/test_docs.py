@@ -28,7 +28,7 @@ NARROW = [page for page in PAGES if not page.startswith(("convert/", "train/"))]
 MOST_README, MOST_COLUMNS = 100, 100
 AWAITED = {  # being written
     *(f"docs/{page}.md" for page in ("convert", "add-a-family", "add-a-format", "kernels")),
-    *(f"docs/{page}.md" for page in ("conversations", "reasoning-and-templates", "measured")),
+    *(f"docs/{page}.md" for page in ("reasoning-and-templates", "measured")),
     *("docs/troubleshooting.md", "docs/speed.svg"),
 }
 
