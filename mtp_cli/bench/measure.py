@@ -130,13 +130,22 @@ class Result:
 
 
 class Bench:
-    """One run of a plan on one engine."""
+    """One run of a plan on one engine.
+
+    system: what goes in front of every prompt, as in `Session`
+    """
 
     def __init__(
-        self, engine: Engine, plan: Plan, clock: Callable[[], float] = time.perf_counter
+        self,
+        engine: Engine,
+        plan: Plan,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        system: str | None = None,
     ) -> None:
         self._engine = engine
         self._plan = plan
+        self._system = system
         self._clock = clock
         self._traces: dict[tuple[int, ...], Trace] = {}
         self.result = Result()
@@ -151,7 +160,7 @@ class Bench:
         with self._engine.twin() as plain:
             self._read_longest(plain)
             for repetition, cls, text in self._plan.prompts():
-                prompt = prompt_ids(self._engine, text)
+                prompt = prompt_ids(self._engine, text, system=self._system)
                 on_answer(cls)
                 self._prefill_and_trace(cls, repetition, prompt)
                 for temperature in self._plan.temperatures:
@@ -171,7 +180,8 @@ class Bench:
     def _read_longest(self, engine: Engine) -> None:
         """The longest prompt: memory counts once it is used. Both timelines read it first, and the
         same ones after it, since how a prompt was read with others decides how it is rounded."""
-        prompts = (prompt_ids(engine, text) for _, _, text in self._plan.prompts())
+        texts = (text for _, _, text in self._plan.prompts())
+        prompts = (prompt_ids(engine, text, system=self._system) for text in texts)
         for _ in self._answer(engine, max(prompts, key=len), 0.0, 0, 1):
             pass
 

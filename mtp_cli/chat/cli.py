@@ -73,7 +73,13 @@ _Heads = Annotated[
 ]
 _System = Annotated[
     str | None,
-    typer.Option("--system", "-s", metavar="TEXT", callback=_text, help="System prompt."),
+    typer.Option(
+        "--system",
+        "-s",
+        metavar="TEXT",
+        callback=_text,
+        help="System prompt. [default: the built-in model's own; else what the chat template adds]",
+    ),
 ]
 _MaxTokens = Annotated[
     int | None,
@@ -108,8 +114,8 @@ _Temperature = Annotated[
         metavar="X",
         min=0,
         callback=_finite,
-        help="0 always takes the likeliest token. [default of all sampling: what the GGUF "
-        "recommends, else 0.8, 40, 0.95, 0.05 and no penalties]",
+        help="0 always takes the likeliest token. [default of all sampling: what is best for the "
+        "built-in model; else what the GGUF recommends; else 0.8, 40, 0.95, 0.05, no penalties]",
     ),
 ]
 _TopK = Annotated[

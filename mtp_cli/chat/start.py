@@ -9,7 +9,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -17,11 +17,15 @@ from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
 from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
+from mtp_cli.conversation.session import Engine as SessionEngine
 from mtp_cli.conversation.speech import Ending
-from mtp_cli.models import ModelFiles
+from mtp_cli.models import Defaults, ModelFiles
 from mtp_cli.options import MAX_TOKENS
 from mtp_cli.screen import is_terminal
 from mtp_cli.waiting import loading
+
+if TYPE_CHECKING:
+    from mtp_cli.engine import Sampling
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,7 @@ def start(options: Options) -> int:
             on_progress=report,
         )
     with engine:
-        session = Session(engine, system=options.system, raw=options.raw)
-        sampling = dataclasses.replace(engine.sampling_defaults, **options.sampling)
-        settings = Settings(
-            sampling, _max_tokens(options), options.depth, options.exact, _ending(options)
-        )
+        session, settings = prepared(engine, engine.sampling_defaults, files.defaults, options)
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
         _warn_of_length(chat, options.n_ctx, engine.n_ctx_train)
         return _talk(chat, options, engine.drafter, request)
@@ -102,6 +102,21 @@ def _warn_of_length(chat: Chat, n_ctx: int | None, n_ctx_train: int) -> None:
             f"{chat.files.name} was trained with a context of {n_ctx_train} tokens and may write "
             f"nonsense beyond them: --ctx {n_ctx_train} stays within"
         )
+
+
+def prepared(
+    engine: SessionEngine, recommended: Sampling, defaults: Defaults, options: Options
+) -> tuple[Session, Settings]:
+    """The conversation and how it answers: by the options, by what the model is known to want
+    where they say nothing, and by what its GGUF recommends for the rest."""
+    system = options.system
+    if system is None and not options.raw:
+        system = defaults.system
+    sampling = dataclasses.replace(recommended, **{**defaults.sampling, **options.sampling})
+    settings = Settings(
+        sampling, _max_tokens(options), options.depth, options.exact, _ending(options)
+    )
+    return Session(engine, system=system, raw=options.raw), settings
 
 
 def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None) -> int:

@@ -152,11 +152,15 @@ def chat_format(template: ChatTemplate, source: str) -> str:
     return source
 
 
-def prompt_ids(engine: Tokenizer, text: str) -> list[int]:
-    """One user turn as the chat would put it, alone; as it is where there is no template."""
+def prompt_ids(engine: Tokenizer, text: str, *, system: str | None = None) -> list[int]:
+    """One user turn as the chat would put it, alone; as it is where there is no template.
+
+    system: as in `Session`
+    """
     source = engine.metadata.get("tokenizer.chat_template")
     if source is None:
         return PromptReader(engine, None).read(text)
     template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
     reader = PromptReader(engine, chat_format(template, source))
-    return reader.read(template.render([Message(role="user", content=reader.guard(text))]))
+    asked = [] if system is None else [Message(role="system", content=reader.guard(system))]
+    return reader.read(template.render([*asked, Message(role="user", content=reader.guard(text))]))

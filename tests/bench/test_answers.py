@@ -16,8 +16,9 @@ from benchmarks.answers.checks import Check, code_of, has_whole_code
 from benchmarks.answers.facts import FACTS
 from benchmarks.answers.items import ITEMS, KINDS
 from benchmarks.answers.programs import PROGRAMS
-from benchmarks.answers.settings import Setting, grid
+from benchmarks.answers.settings import SYSTEMS, Setting, grid
 from benchmarks.answers.summary import mean_and_margin, shares
+from mtp_cli import models
 from tests.chat.scripted import ScriptedEngine, said
 
 GREEDY = Setting("empty", 0.0, 0, 1.0, 0.0, 1.0)
@@ -89,6 +90,10 @@ def test_requests_are_many_and_do_not_tell_their_answer() -> None:
     assert len({item.request for item in ITEMS}) == len(ITEMS)
     assert not [q for q, accepted in FACTS if checks.says(*accepted.split("|"))(q)]
     assert not [r for r, assertion in PROGRAMS if checks.passes(assertion)(r)]
+
+
+def test_what_is_shipped_is_among_what_is_compared() -> None:
+    assert models.BUILT_IN.system in SYSTEMS.values()
 
 
 def test_an_answer_is_asked_with_the_setting_and_judged() -> None:

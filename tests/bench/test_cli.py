@@ -10,7 +10,11 @@ import pytest
 
 from benchmarks.document import speed
 from mtp_cli.bench import cli
+from mtp_cli.bench.measure import Bench, Plan
+from mtp_cli.bench.prompts import PROMPTS
+from mtp_cli.engine import Engine
 from mtp_cli.engine.tuning import TUNING
+from tests.chat.scripted import CHATML
 from tests.engine import tiny
 
 
@@ -61,6 +65,19 @@ def test_measures_everything_that_was_asked_for(
         assert set(found["over_plain"][temperature]) == {"0", "2", "auto"}
     assert "| chat |" in speed.greedy({"mtp-bench-q4_1": found})
     assert plot_file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_prompts_have_the_system_prompt_in_front(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys["tokenizer.chat_template"] = CHATML
+    with Engine.open(spec.write(tmp_path / "tiny.gguf"), n_ctx=512, n_threads=1) as engine:
+        bench = Bench(engine, Plan(("chat",), (0.0,), (0,), 1, 2), system="Be brief.")
+        trace = bench.run(lambda _cls: None).traces["chat", 0]
+        text = b"".join(engine.piece(token, special=True) for token in trace.prompt).decode()
+    assert text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        f"<|im_start|>user\n{PROMPTS['chat'][0]}<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,16 @@ def test_what_is_no_gguf_is_refused_before_anything_is_loaded(which: str, tmp_pa
         models.find(**{which: tmp_path})
 
 
+def test_the_built_in_model_is_asked_alike_whoever_names_its_file(tmp_path: Path) -> None:
+    link = tmp_path / "mine.gguf"
+    link.symlink_to(models.built_in_model())
+    assert models.find(link).defaults == models.find().defaults == models.BUILT_IN
+    other = tmp_path / "other.gguf"
+    other.write_bytes(b"GGUF")
+    for path in (other, tmp_path / "missing.gguf"):
+        assert models.defaults(path) == models.Defaults()
+
+
 @pytest.mark.parametrize(
     "files", [(Path("~no-such-user/x.gguf"), None), (None, Path("~no-such-user/x"))]
 )

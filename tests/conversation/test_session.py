@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.conversation.template import Message
 from mtp_cli.engine import Sampling
@@ -38,6 +39,13 @@ def test_a_question_is_rendered_and_answered() -> None:
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello."},
     ]
+
+
+@pytest.mark.parametrize("system", [None, "", "Be brief."])
+def test_what_is_measured_is_asked_as_the_chat_asks_it(system: str | None) -> None:
+    engine = ScriptedEngine(said("x"), template="{{ bos_token }}" + CHATML)
+    ask(Session(engine, system=system), "Hi")
+    assert engine.prompts == [prompt_ids(engine, "Hi", system=system)]
 
 
 def test_a_template_that_gives_bos_gets_no_second_one() -> None:

@@ -227,9 +227,11 @@ def measure(
     threads: Threads = None,
 ) -> None:
     """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
+    trunk = _trunk_path(model)
     found = measure_heads(
-        _trunk_path(model),
+        trunk,
         heads,
+        system=models.defaults(trunk).system,
         depth=depth,
         max_tokens=max_tokens,
         n_threads=threads,

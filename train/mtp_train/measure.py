@@ -151,17 +151,22 @@ def measure(
     *,
     depth: int,
     max_tokens: int,
+    system: str | None = None,
     n_threads: int | None = None,
     prompts: Mapping[str, Iterable[str]] = PROMPTS,
     on_answer: Callable[[str, Acceptance], None] = lambda _group, _found: None,
 ) -> dict[str, Acceptance]:
-    """Greedy answers at a fixed depth; acceptance by group of prompts, and "all"."""
+    """Greedy answers at a fixed depth; acceptance by group of prompts, and "all".
+
+    system: what goes in front of every prompt, as in `Session`
+    """
     found = {"all": Acceptance.none(depth)}
     with Engine.open(model, heads, n_ctx=2048, n_threads=n_threads) as engine:
         for group, texts in prompts.items():
             found[group] = Acceptance.none(depth)
             for text in texts:
-                one = _answer(engine, prompt_ids(engine, text), depth, max_tokens)
+                prompt = prompt_ids(engine, text, system=system)
+                one = _answer(engine, prompt, depth, max_tokens)
                 found[group].add(one)
                 found["all"].add(one)
                 on_answer(group, one)
