@@ -17,7 +17,7 @@ import mtp_cli
 PACKAGE = Path(mtp_cli.__file__).parent
 NEED_NOTHING = (
     *("types", "tuning", "stats", "generate", "native.compiled"),
-    *("depth.exactness", "depth.learning", "depth.remembered"),
+    *("depth.exactness", "depth.learning", "depth.remembered", "depth.worth"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
     *("drafters.base", "drafters.independent", "drafters.mtp", "drafters.ngram"),
     "drafters.shared_kv",

@@ -20,83 +20,15 @@ import math
 import random
 from collections import deque
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
 
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.depth.survival import HeadAcceptance, MatchAcceptance
+from mtp_cli.engine.depth.worth import Round
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.tuning import TUNING, Tuning
 from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH
-
-
-@dataclass
-class _Round:
-    """One round under way.
-
-    costs:     (n_rows,) price of verifying 1, 2, ... rows, in tokens, with a part of the switch to
-               them where the last round had another number
-    copy_survival: of each id of the match, given the ones before it
-    draft_survival: of each drafted id, likewise
-    agreement: of each drafted id with the match, see `HeadAcceptance`
-    margin:    by which verifying more must look better, for each plain round it takes longer
-    ids:       what is verified
-    """
-
-    n_past: int
-    n_waiting: int
-    match: Match
-    plain_s: float
-    price: float
-    margin: float
-    costs: list[float]
-    copy_survival: list[float]
-    draft: Draft = field(default_factory=Draft)
-    draft_survival: list[float] = field(default_factory=list)
-    agreement: list[int] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-
-    @property
-    def plain(self) -> float:
-        """What a plain round is worth."""
-        return 1.0 - self.costs[0]
-
-    def price_of(self, seconds: float) -> float:
-        return self.price * seconds / self.plain_s
-
-    def best_part(self, survival: Sequence[float]) -> tuple[float, int]:
-        """How much of a draft to verify: what the round is then worth, and how many ids."""
-        if not survival:
-            return self.plain, 0
-        worths = self.worths(survival)
-        best = max(worths)
-        return best, worths.index(best)
-
-    def worths(self, survival: Sequence[float]) -> list[float]:
-        """What the round is worth when 0, 1, 2, ... ids are verified."""
-        worths, reached, tokens = [self.plain], 1.0, 1.0
-        for probability, cost in zip(survival, self.costs[1:], strict=False):
-            reached *= probability
-            tokens += reached
-            worths.append(tokens - cost - self.margin * (cost - self.costs[0]))
-        return worths
-
-    def agreement_at(self, k: int) -> int:
-        ids, length = self.match.ids, self.match.length + k
-        if k >= len(ids) or (k > 0 and self.agreement[k - 1] <= 0):
-            return 0
-        return length if self.draft.ids[k] == ids[k] else -length
-
-    def copied_given_draft(self) -> list[float]:
-        """What the drafted ids say of the copied ones: the same one, or at most the rest."""
-        survival = list(self.copy_survival)
-        for k, agreement in enumerate(self.agreement[: len(survival)]):
-            if agreement > 0:
-                survival[k] = self.draft_survival[k]
-            elif agreement < 0:
-                survival[k] = min(survival[k], 1 - self.draft_survival[k])
-        return survival
 
 
 class ExpectedValue:
@@ -157,7 +89,7 @@ class ExpectedValue:
         price = max(1.0, self._tokens / self._time)
         switch_s = self._tuning.switch_share * self._cost.switch_s()
         counts = self._row_counts
-        self._round = _Round(
+        self._round = Round(
             n_past,
             n_waiting,
             match,
