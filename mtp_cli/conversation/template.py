@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import jinja2
@@ -23,12 +24,19 @@ from mtp_cli.errors import MtpError
 
 Role = Literal["system", "user", "assistant"]
 
+GIVEN = frozenset(("messages", "add_generation_prompt", "bos_token", "eos_token"))
+"""The variables that a conversation itself gives to a template."""
 
-class Message(TypedDict):
-    """One turn, in the shape that templates, saved files and Hugging Face share."""
 
+class _Turn(TypedDict):
     role: Role
     content: str
+
+
+class Message(_Turn, total=False):
+    """One turn. reasoning: what an assistant thought before it said its content."""
+
+    reasoning: str
 
 
 class _GenerationTag(jinja2.ext.Extension):
@@ -42,7 +50,11 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 class ChatTemplate:
-    """A compiled template; `render` gives the prompt text of a conversation."""
+    """A compiled template.
+
+    source: its text
+    names:  every variable that it reads, its own among them
+    """
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
         """Compile; MtpError when the template itself is malformed."""
@@ -56,27 +68,54 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
+            parsed = environment.parse(source)
         except (jinja2.TemplateError, RecursionError) as error:
             raise MtpError(
-                f"the model's chat template is malformed (--raw does without): {_one_line(error)}"
+                "the chat template is malformed (--chat-template gives another, --raw does "
+                f"without): {_one_line(error)}"
             ) from error
+        self.source = source
+        self.names = frozenset(
+            name.name for name in parsed.find_all(jinja2.nodes.Name) if name.ctx == "load"
+        )
+        self.constants = frozenset(
+            const.value
+            for const in parsed.find_all(jinja2.nodes.Const)
+            if isinstance(const.value, str)
+        )
         self._bos, self._eos = bos, eos
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text up to where the assistant speaks; MtpError when the template refuses."""
+        return self.apply([dict(message) for message in messages], tools=None, documents=None)
+
+    def apply(
+        self, messages: Sequence[Mapping[str, Any]], *, answering: bool = True, **variables: Any
+    ) -> str:
+        """`messages` as they are; MtpError when the template refuses.
+
+        answering: whether the prompt goes on to where the assistant speaks
+        """
+        given = {
+            "messages": messages,
+            "add_generation_prompt": answering,
+            "bos_token": self._bos,
+            "eos_token": self._eos,
+        }
         try:
-            return self._template.render(
-                messages=[dict(message) for message in messages],
-                tools=None,
-                documents=None,
-                add_generation_prompt=True,
-                bos_token=self._bos,
-                eos_token=self._eos,
-            )
+            return self._template.render({**variables, **given})
+        except jinja2.UndefinedError as error:
+            missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
+            if missing is None or missing[1] not in self.names:
+                raise MtpError(f"the chat template fails: {_one_line(error)}") from error
+            raise MtpError(
+                f"the chat template needs a variable {missing[1]}: give it as "
+                f"--template-var {missing[1]}=VALUE"
+            ) from error
         except jinja2.TemplateError as error:
-            raise MtpError(f"the model's chat template refuses: {_one_line(error)}") from error
+            raise MtpError(f"the chat template refuses: {_one_line(error)}") from error
         except Exception as error:  # what a template's own expressions raise, not a bug of ours
-            raise MtpError(f"the model's chat template fails: {_one_line(error)}") from error
+            raise MtpError(f"the chat template fails: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -47,7 +47,8 @@ def test_it_knows_today() -> None:
         ("{{ messages.__class__.__mro__ }}", "unsafe"),
         ("{{ messages.append(1) }}", "unsafe"),
         ("{{ 1 / 0 }}", "division by zero"),
-        ("{{ nothing.of.this }}", "undefined"),
+        ("{{ nothing.of.this }}", "needs a variable nothing: .*--template-var nothing=VALUE"),
+        ("{{ messages[0].of.this }}", "no attribute 'of'"),
         ("{% for i in range(1000000) %}{% endfor %}", "Range too big"),
     ],
 )
