@@ -1,0 +1,265 @@
+"""Splits what a model says into reasoning and content, by marks, while it is being said.
+
+Knows marks as strings and nothing of where they come from. A control token, which has no text of
+its own, comes in as its spelling between two lone surrogates, which no decoded text can hold: so
+`<|channel|>` the token and `<|channel|>` the twelve characters are never mistaken for each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Kind = Literal["content", "reasoning"]
+
+_CONTROL_OPEN, _CONTROL_CLOSE = "\ud800", "\udfff"
+_CONTROL = re.compile(f"{_CONTROL_OPEN}[^{_CONTROL_CLOSE}]*{_CONTROL_CLOSE}")
+_NOTHING = re.compile(f"(?:{_CONTROL.pattern}|\\s)*")
+_STRAY = {ord(_CONTROL_OPEN): None, ord(_CONTROL_CLOSE): None}
+_MAX_HEADER = 200  # characters: a header that is longer has lost its end, and hides no more text
+_BREAK = "\n\n"  # between two sections of one kind
+
+
+def as_control(spelling: str) -> str:
+    """A control token's spelling as the splitter wants it."""
+    return f"{_CONTROL_OPEN}{spelling}{_CONTROL_CLOSE}" if spelling else ""
+
+
+def is_control(mark: str) -> bool:
+    return mark.startswith(_CONTROL_OPEN)
+
+
+def without_control(text: str) -> str:
+    """Text as it is to be read: control tokens have none."""
+    return _CONTROL.sub("", text).translate(_STRAY)
+
+
+class Part(NamedTuple):
+    """A piece of an answer."""
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What tells the parts of an answer apart.
+
+    pairs:    (open, close) of reasoning; as text, it opens only where a section begins, as control
+              token anywhere. One without an open mark closes what a header or the prompt opened
+    contents: content begins, as reasoning does
+    ends:     content ends; as text only where one of `contents` came before
+    headers:  (begin, end) of a section's header; `channels` are the words in it that make it
+              reasoning, any other makes it content
+    """
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    contents: tuple[str, ...] = ()
+    ends: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    channels: tuple[str, ...] = ()
+
+    def mapped(self, spell: Callable[[str], str]) -> Marks:
+        """The same marks, each in another spelling."""
+        return Marks(
+            pairs=tuple((spell(open_), spell(close)) for open_, close in self.pairs),
+            contents=tuple(map(spell, self.contents)),
+            ends=tuple(map(spell, self.ends)),
+            headers=tuple((spell(begin), spell(end)) for begin, end in self.headers),
+            channels=self.channels,
+        )
+
+
+_Meaning = Literal["open", "close", "content", "end", "header"]
+
+
+class _Found(NamedTuple):
+    at: int
+    mark: str
+    meaning: _Meaning
+
+
+@dataclass
+class Splitter:
+    """Takes text as it comes and gives parts; what may still become a mark is held back.
+
+    closers: what ends the reasoning that the answer begins in, because its prompt opened it; none
+             where it begins with content
+    """
+
+    marks: Marks = field(default_factory=Marks)
+    closers: tuple[str, ...] = ()
+    _held: str = ""
+    _is_fresh: bool = True  # nothing but whitespace since the section began
+    _is_marked: bool = False  # a mark has come before this section, whose margin is then no text
+    _has_header: bool = False
+    _margin: str = ""  # whitespace at the end of reasoning, which is text only if more follows
+    _written: set[Kind] = field(default_factory=set)
+    _raw: list[tuple[bool, str]] = field(default_factory=list)  # (is a mark, as it was said)
+
+    def __post_init__(self) -> None:
+        self._is_marked = bool(self.closers)
+
+    def feed(self, text: str) -> list[Part]:
+        """What `text` makes certain."""
+        self._held += text
+        return _joined(self._drain(is_last=False))
+
+    def finish(self) -> list[Part]:
+        """What was held back; the answer has ended."""
+        return _joined(self._drain(is_last=True))
+
+    def as_said(self, guard: Callable[[str], str]) -> str:
+        """The whole answer with its marks, as a template would write it; texts are guarded."""
+        pieces: list[tuple[bool, str]] = []
+        for is_mark, text in self._raw:
+            if pieces and pieces[-1][0] == is_mark:
+                text = pieces.pop()[1] + text
+            pieces.append((is_mark, text))
+        return "".join(
+            text.translate(_STRAY) if is_mark else guard(without_control(text))
+            for is_mark, text in pieces
+        )
+
+    def _drain(self, *, is_last: bool) -> list[Part]:
+        parts: list[Part] = []
+        while self._held:
+            found = self._find()
+            n_certain = found.at if found else len(self._held)
+            if not is_last:
+                n_certain = min(n_certain, self._n_certain())
+            text, self._held = self._held[:n_certain], self._held[n_certain:]
+            if found is not None and n_certain == found.at and self._is_fresh and text.isspace():
+                self._raw.append((False, text))  # before a section's mark it is no text
+            else:
+                parts += self._text(text)
+            if found is None or n_certain < found.at:
+                break
+            if not is_last and self._may_grow(found.mark):
+                break
+            if not self._take(found, is_last=is_last):
+                break
+        if is_last:
+            parts += self._text(self._held)
+            self._held = ""
+        return parts
+
+    def _active(self) -> list[tuple[str, _Meaning, bool]]:
+        """The marks that count now: (mark, meaning, whether only where a section begins)."""
+        marks = self.marks
+        closers = self.closers or [close for _open, close in marks.pairs]
+        listed: list[tuple[str, _Meaning, bool]]
+        listed = [(mark, "close", not self.closers) for mark in closers]
+        listed += [(mark, "content", not is_control(mark)) for mark in marks.contents]
+        listed += [(mark, "open", not is_control(mark)) for mark, _close in marks.pairs]
+        listed += [(begin, "header", not is_control(begin)) for begin, _end in marks.headers]
+        if not self.closers:
+            listed += [
+                (mark, "end", False) for mark in marks.ends if self._has_header or is_control(mark)
+            ]
+        return [item for item in listed if item[0] and (self._is_fresh or not item[2])]
+
+    def _find(self) -> _Found | None:
+        """The first mark in what is held; of several there, the longest."""
+        margin = _margin(self._held)
+        best: _Found | None = None
+        for mark, meaning, is_first in self._active():
+            at = self._held.find(mark)
+            if at < 0 or (is_first and at != margin):
+                continue
+            if best is None or (at, -len(mark)) < (best.at, -len(best.mark)):
+                best = _Found(at, mark, meaning)
+        return best
+
+    def _n_certain(self) -> int:
+        """How many characters of what is held can no longer become part of a mark."""
+        certain, margin = len(self._held), _margin(self._held)
+        for mark, _meaning, is_first in self._active():
+            if is_first:
+                if mark.startswith(self._held[margin:]):
+                    return 0
+                continue
+            start = max(0, len(self._held) - len(mark) + 1)
+            for at in range(start, certain):
+                if mark.startswith(self._held[at:]):
+                    certain = at
+                    break
+        return certain
+
+    def _may_grow(self, mark: str) -> bool:
+        """Whether what is held, which begins with `mark`, may yet become a longer one."""
+        return any(
+            len(longer) > len(self._held) and longer.startswith(self._held) and longer != mark
+            for longer, _meaning, _is_first in self._active()
+        )
+
+    def _take(self, found: _Found, *, is_last: bool) -> bool:
+        """Act on the mark that what is held begins with; False where its end is still to come."""
+        size = len(found.mark)
+        opened = [found.mark] if found.meaning == "open" else []
+        if found.meaning == "header":
+            header = self._header(found.mark)
+            if header is None:
+                if not is_last and len(self._held) < _MAX_HEADER:
+                    return False
+                header = found.mark + _role_and_channel(self._held[size:], self.marks.channels)
+            opened = [""] if any(channel in header for channel in self.marks.channels) else []
+            size = len(header)
+        self._raw.append((True, self._held[:size]))
+        self._held = self._held[size:]
+        self._has_header |= found.meaning == "header" or found.mark in self.marks.contents
+        self.closers = tuple(close for open_, close in self.marks.pairs if open_ in opened)
+        self._is_fresh = self._is_marked = True
+        self._margin = ""
+        return True
+
+    def _header(self, begin: str) -> str | None:
+        """The whole header that what is held begins with."""
+        end = dict(self.marks.headers)[begin]
+        at = self._held.find(end, len(begin))
+        return None if at < 0 else self._held[: at + len(end)]
+
+    def _text(self, raw: str) -> list[Part]:
+        if raw:
+            self._raw.append((False, raw))
+        text = without_control(raw)
+        if self._is_fresh and self._is_marked:
+            text = text.lstrip()
+        if not text:
+            return []
+        kind: Kind = "reasoning" if self.closers else "content"
+        if self.closers:
+            text = self._margin + text
+            self._margin = text[len(text.rstrip()) :]
+            text = text.rstrip()
+        if self._is_fresh and text.strip():
+            if self._is_marked and kind in self._written:
+                text = _BREAK + text
+            self._is_fresh = False
+        if text:
+            self._written.add(kind)
+        return [Part(kind, text)] if text else []
+
+
+def _margin(text: str) -> int:
+    """How many characters at its beginning show nothing."""
+    found = _NOTHING.match(text)
+    return found.end() if found else 0
+
+
+def _role_and_channel(text: str, channels: Sequence[str]) -> str:
+    """What of a header without an end is header: a role, a channel's name."""
+    names = "|".join(map(re.escape, (*channels, "commentary", "final")))
+    found = re.match(rf"(?:assistant)?\s*(?:{names})?", text)
+    return found.group() if found else ""
+
+
+def _joined(parts: Sequence[Part]) -> list[Part]:
+    joined: list[Part] = []
+    for part in parts:
+        if joined and joined[-1].kind == part.kind:
+            part = Part(part.kind, joined.pop().text + part.text)
+        joined.append(part)
+    return joined
