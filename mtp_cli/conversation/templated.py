@@ -1,0 +1,116 @@
+"""A chat template in use: what it renders, how answers are split, how much the model thinks.
+
+Knows of the engine only its tokeniser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from mtp_cli.conversation import marks
+from mtp_cli.conversation.forms import FittedTemplate
+from mtp_cli.conversation.reasoning import Splitter, as_control
+from mtp_cli.conversation.template import GIVEN, ChatTemplate, Message
+from mtp_cli.conversation.thinking import Thinking, thinking
+from mtp_cli.errors import MtpError
+
+
+class Vocabulary(Protocol):
+    """What is asked of an engine's tokeniser here."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+    def piece(self, token: int, *, special: bool = False) -> bytes: ...
+
+
+class Templated:
+    """variables: the user's own, which go before all others.
+
+    level: how much the model is told to think, as `--think` takes it; None as the template likes
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, template: ChatTemplate, variables: Mapping[str, Any]
+    ) -> None:
+        _check(variables)
+        self._vocabulary = vocabulary
+        self._template = FittedTemplate(template)
+        self._variables = dict(variables)
+        self._thinking = Thinking()
+        self._controls: dict[int, str] = {}
+        self.level: str | None = None
+        self._notes: list[str] = []
+        self._told: set[str] = set()
+        unread = [name for name in variables if name not in template.names]
+        if unread:
+            self._notes.append(f"the chat template reads no variable {', '.join(unread)}")
+        self._learn()
+
+    def think(self, level: str | None) -> None:
+        """Tell the model how much to think; MtpError where the template refuses."""
+        found = Thinking()
+        if level is not None:
+            found = thinking(self._template, level, self._variables)
+        self._thinking, self.level = found, level
+        if found.note:
+            self._notes.append(found.note)
+        self._learn()
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """The prompt; MtpError where the template refuses or drops what it is given."""
+        rendered = self._template.render(messages, self._given)
+        self._notes += self._template.notes
+        return rendered
+
+    def new_notes(self) -> list[str]:
+        """What a user should know and was not told yet."""
+        new = [note for note in dict.fromkeys(self._notes) if note not in self._told]
+        self._told.update(new)
+        self._notes.clear()
+        return new
+
+    def splitter(self, messages: Sequence[Message]) -> Splitter:
+        """For the answer to `messages`, the last of which is a question."""
+        tail = self._template.tail(messages, self._given)
+        closers = map(self._spelled, self._reasoning.closers(tail))
+        return Splitter(self._reasoning.marks.mapped(self._spelled), tuple(closers))
+
+    def control(self, token: int) -> str:
+        """A control token as the splitter wants it; nothing for all others."""
+        if token not in self._controls:
+            spelling = b""
+            if not self._vocabulary.piece(token):
+                spelling = self._vocabulary.piece(token, special=True)
+            self._controls[token] = as_control(spelling.decode(errors="replace"))
+        return self._controls[token]
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {**self._thinking.variables, **self._variables}
+
+    def _learn(self) -> None:
+        self._reasoning = marks.find(self._template, self._given, self._is_token)
+        self._template.place = self._reasoning.place
+        self._template.wraps = self._reasoning.wraps
+
+    def _ids(self, text: str) -> list[int]:
+        return self._vocabulary.tokenize(text, add_special=False, parse_special=True)
+
+    def _is_token(self, text: str) -> bool:
+        return len(self._ids(text)) == 1
+
+    def _spelled(self, mark: str) -> str:
+        """A mark as it is heard: what of it is control tokens as those, the rest as text."""
+        controls = {c for token in self._ids(mark) if (c := self.control(token))}
+        spellings = {c[1:-1]: c for c in controls}
+        if not mark or not spellings:
+            return mark
+        longest_first = sorted(map(re.escape, spellings), key=len, reverse=True)
+        return re.sub("|".join(longest_first), lambda m: spellings[m.group()], mark)
+
+
+def _check(variables: Mapping[str, Any]) -> None:
+    own = sorted(GIVEN & variables.keys())
+    if own:
+        raise MtpError(f"the conversation itself gives the chat template {', '.join(own)}")
