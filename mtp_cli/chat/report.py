@@ -33,6 +33,7 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
     stats = answer.stats
     fields = {
         "text": answer.text,
+        "reasoning": answer.reasoning,
         "tokens": answer.tokens,
         "finish_reason": answer.finish_reason,
         "prompt_tokens": stats.prompt_tokens,

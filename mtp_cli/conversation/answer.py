@@ -5,9 +5,11 @@ Knows nothing of prompts.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
+from mtp_cli.conversation.reasoning import Part, Splitter
 from mtp_cli.conversation.speech import FinishReason, Speech
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
@@ -15,10 +17,12 @@ if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not
 
 
 class Answer:
-    """An answer as it comes: iterate over its text, in whole characters.
+    """An answer as it comes: iterate over its text, or over its parts, in whole characters.
 
-    However the iteration ends, `text` is what was said, and the session has taken it up.
+    However the iteration ends, `text` is what was said, `reasoning` what was thought, and the
+    session has taken both up.
 
+    splitter:   tells the two apart, and has heard the parts of this answer that came before
     opening:    what of an earlier part was not shown then and begins this one
     n_left_out: exchanges that its prompt does not have any more, for want of room, and the one
                 before it had
@@ -28,26 +32,43 @@ class Answer:
         self,
         speech: Speech,
         on_end: Callable[[Answer], None],
+        splitter: Splitter,
         *,
         opening: str = "",
         n_left_out: int = 0,
     ) -> None:
         self.speech = speech
+        self.splitter = splitter
         self.n_left_out = n_left_out
         self._opening = opening
         self._on_end = on_end
         self.text = ""
+        self.reasoning = ""
 
     def __iter__(self) -> Generator[str, None, None]:
+        with contextlib.closing(self.parts()) as parts:
+            for part in parts:
+                if part.kind == "content":
+                    yield part.text
+
+    def parts(self) -> Generator[Part, None, None]:
+        """Reasoning and content, as they come."""
         try:
-            if self._opening:
-                self.text += self._opening
-                yield self._opening
+            yield from self._taken(self.splitter.feed(self._opening))
             for chunk in self.speech:
-                self.text += chunk
-                yield chunk
+                yield from self._taken(self.splitter.feed(chunk))
+            yield from self._taken(self.splitter.finish())
         finally:
+            self._taken(self.splitter.finish())
             self._on_end(self)
+
+    def _taken(self, parts: list[Part]) -> list[Part]:
+        for kind, text in parts:
+            if kind == "reasoning":
+                self.reasoning += text
+            else:
+                self.text += text
+        return parts
 
     def stop(self) -> None:
         """Let the round under way be the last; safe to call from a signal handler."""

@@ -130,7 +130,7 @@ class FittedTemplate:
             rendered = self._apply(words, form, variables, place=self.place, wraps=self.wraps)
         except MtpError as error:
             return error
-        for message in words:
+        for message in filter(lambda message: message["content"], words):
             before, found, _after = rendered.partition(message["content"])
             if not found or _is_printed_list(before):
                 return message
@@ -153,7 +153,8 @@ class FittedTemplate:
 
 def _words(message: Message, i: int) -> Message:
     """A message of the same kind in words of our own."""
-    words = Message(role=message["role"], content=_WHOLE.format(i))
+    content = _WHOLE.format(i) if message["content"] else ""
+    words = Message(role=message["role"], content=content)
     if "reasoning" in message:
         words["reasoning"] = _REASONED.format(i)
     return words
@@ -168,7 +169,7 @@ def _placed(messages: Sequence[Message], form: Form) -> list[Message]:
     if form.system != "question" or len(messages) < 2 or messages[0]["role"] != "system":
         return list(messages)
     system, question, *rest = messages
-    content = f"{system['content']}\n\n{question['content']}"
+    content = f"{system['content']}\n\n{question['content']}".lstrip("\n")
     return [Message(role=question["role"], content=content), *rest]
 
 
@@ -203,7 +204,8 @@ def _refusal(problem: MtpError | Message, words: Sequence[Message]) -> MtpError:
 
 def _notes(messages: Sequence[Message], form: Form, rendered: str) -> list[str]:
     notes = []
-    if form.system == "question" and messages[0]["role"] == "system":
+    first = messages[0]
+    if form.system == "question" and first["role"] == "system" and first["content"]:
         notes.append(
             "the chat template has no place for a system prompt: it goes in front of the first "
             "question"

@@ -18,6 +18,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
+from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.plain import PlainText
 from mtp_cli.conversation.template import ChatTemplate, Message, Role
 from mtp_cli.conversation.tokenizer import Speller, Tokenizer
@@ -157,7 +158,7 @@ def prompt_ids(engine: Tokenizer, text: str, *, system: str | None = None) -> li
 
     system: as in `Session`
     """
-    source = engine.metadata.get("tokenizer.chat_template")
+    source = usual_template(engine.metadata)
     if source is None:
         return PromptReader(engine, None).read(text)
     template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))

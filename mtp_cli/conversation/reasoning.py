@@ -87,29 +87,39 @@ class Splitter:
 
     closers: what ends the reasoning that the answer begins in, because its prompt opened it; none
              where it begins with content
+    text:    what was given of the content; reasoning: of the reasoning
     """
 
     marks: Marks = field(default_factory=Marks)
     closers: tuple[str, ...] = ()
+    text: str = ""
+    reasoning: str = ""
     _held: str = ""
     _is_fresh: bool = True  # nothing but whitespace since the section began
     _is_marked: bool = False  # a mark has come before this section, whose margin is then no text
     _has_header: bool = False
     _margin: str = ""  # whitespace at the end of reasoning, which is text only if more follows
-    _written: set[Kind] = field(default_factory=set)
+    _begun_in: tuple[str, ...] = ()
     _raw: list[tuple[bool, str]] = field(default_factory=list)  # (is a mark, as it was said)
 
     def __post_init__(self) -> None:
         self._is_marked = bool(self.closers)
+        self._begun_in = self.closers
 
     def feed(self, text: str) -> list[Part]:
         """What `text` makes certain."""
         self._held += text
-        return _joined(self._drain(is_last=False))
+        return self._drain(is_last=False)
 
     def finish(self) -> list[Part]:
         """What was held back; the answer has ended."""
-        return _joined(self._drain(is_last=True))
+        return self._drain(is_last=True)
+
+    def again(self) -> Splitter:
+        """A splitter that has heard the same, and to which the answer goes on."""
+        other = Splitter(self.marks, self._begun_in)
+        other.feed("".join(text for _is_mark, text in self._raw))
+        return other
 
     def as_said(self, guard: Callable[[str], str]) -> str:
         """The whole answer with its marks, as a template would write it; texts are guarded."""
@@ -144,7 +154,7 @@ class Splitter:
         if is_last:
             parts += self._text(self._held)
             self._held = ""
-        return parts
+        return _joined(parts)
 
     def _active(self) -> list[tuple[str, _Meaning, bool]]:
         """The marks that count now: (mark, meaning, whether only where a section begins)."""
@@ -234,12 +244,14 @@ class Splitter:
             text = self._margin + text
             self._margin = text[len(text.rstrip()) :]
             text = text.rstrip()
+        already = self.reasoning if self.closers else self.text
         if self._is_fresh and text.strip():
-            if self._is_marked and kind in self._written:
-                text = _BREAK + text
+            text = _BREAK + text if self._is_marked and already else text
             self._is_fresh = False
-        if text:
-            self._written.add(kind)
+        if self.closers:
+            self.reasoning += text
+        else:
+            self.text += text
         return [Part(kind, text)] if text else []
 
 

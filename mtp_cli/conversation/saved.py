@@ -19,7 +19,8 @@ from mtp_cli.conversation.template import Message
 from mtp_cli.errors import MtpError, json_fault
 
 _FORMAT = "mtp-chat conversation"
-_VERSION = 1
+_VERSION = 2
+_READ_VERSIONS = (1, 2)  # 1 knows no reasoning
 _MAX_MB = 64  # far beyond any context
 _BAD_PATH = (OSError, ValueError, RuntimeError)  # no such place, a NUL in it, "~nobody"
 
@@ -69,7 +70,7 @@ def load(path: Path) -> Conversation:
         raise MtpError(f"{path}: not a saved conversation: {json_fault(error)}") from error
     if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
         raise MtpError(f"{path}: not a saved conversation: expected format {_FORMAT!r}")
-    if fields.get("version") != _VERSION:
+    if fields.get("version") not in _READ_VERSIONS:
         raise MtpError(f"{path}: expected version {_VERSION}, found {fields.get('version')!r}")
     system, messages = _validated(path, fields.get("messages"))
     sampling = fields.get("sampling")
@@ -103,7 +104,10 @@ def _validated(path: Path, found: Any) -> tuple[str | None, list[Message]]:
         content = item.get("content") if isinstance(item, dict) else None
         if not isinstance(content, str) or not _is_text(content):
             raise MtpError(f"{path}: message {i}: expected a role and a text as its content")
-        messages.append(Message(role=item.get("role"), content=content))
+        message = Message(role=item.get("role"), content=content)
+        if "reasoning" in item:
+            message["reasoning"] = _reasoning(path, i, item["reasoning"])
+        messages.append(message)
     system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
     for i, message in enumerate(messages):
         expected = ("user", "assistant")[i % 2]
@@ -114,6 +118,12 @@ def _validated(path: Path, found: Any) -> tuple[str | None, list[Message]]:
     if len(messages) % 2:
         raise MtpError(f"{path}: the last user message has no answer")
     return system, messages
+
+
+def _reasoning(path: Path, i: int, found: Any) -> str:
+    if not isinstance(found, str) or not _is_text(found):
+        raise MtpError(f"{path}: message {i}: expected a text as its reasoning")
+    return found
 
 
 def _is_text(content: str) -> bool:

@@ -7,15 +7,18 @@ engine only what the protocols here say.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format
+from mtp_cli.conversation.reasoning import Splitter, as_control, without_control
 from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech
 from mtp_cli.conversation.template import ChatTemplate, Message
+from mtp_cli.conversation.templated import Templated
 from mtp_cli.conversation.tokenizer import Tokenizer
 from mtp_cli.errors import MtpError
 
@@ -65,14 +68,14 @@ class Settings:
 class _Begun:
     """The beginning of an answer that is to go on.
 
-    text:    what was said of it
+    splitter: has heard what was said of it; None for nothing
     cut_off: what came besides and was not shown, as a text that it stopped at
     pending: bytes of a character that is not whole yet
     prompt:  as it was rendered; ids: its, and those of all that came since. Unknown for an answer
              from a file
     """
 
-    text: str = ""
+    splitter: Splitter | None = None
     cut_off: str = ""
     pending: bytes = b""
     prompt: str | None = None
@@ -99,21 +102,32 @@ class Session:
     messages: user and assistant turns, alternating; the system message is `system`.
     raw: no chat template, by choice or because the model has none; the texts follow one another
          as they are, and may spell control tokens.
+    template: the source of another chat template than the model's own
+    variables: the user's, for the template
     """
 
-    def __init__(self, engine: Engine, *, system: str | None = None, raw: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        template: str | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         self._engine = engine
-        source = engine.metadata.get("tokenizer.chat_template")
+        source = template or usual_template(engine.metadata)
         self.raw = raw or source is None
         self.system = system
         self.messages = []
         self._template = None
         self._prompts = PromptReader(engine, None)
         if source is not None and not raw:
-            self._template = ChatTemplate(
+            compiled = ChatTemplate(
                 source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
             )
-            self._prompts = PromptReader(engine, chat_format(self._template, source))
+            self._template = Templated(engine, compiled, variables or {})
+            self._prompts = PromptReader(engine, chat_format(compiled, self._template.format))
 
     @property
     def messages(self) -> list[Message]:
@@ -136,8 +150,29 @@ class Session:
     @system.setter
     def system(self, text: str | None) -> None:
         if self.raw and text is not None:
-            raise MtpError("a system prompt needs a chat template, and here is none")
+            raise MtpError(
+                "a system prompt needs a chat template, and here is none "
+                "(--chat-template gives one)"
+            )
         self._system = text
+
+    @property
+    def thinking(self) -> str | None:
+        """How much the model is told to think, as `think` took it; None: as the template has it."""
+        return self._template.level if self._template else None
+
+    def think(self, level: str | None) -> None:
+        """Tell the model how much to think from now on; MtpError where the template refuses."""
+        if self._template is None:
+            raise MtpError(
+                "how much to think is told through a chat template, and here is none "
+                "(--chat-template gives one)"
+            )
+        self._template.think(level)
+
+    def new_notes(self) -> list[str]:
+        """What a user should know of how the messages were put to the model; each is told once."""
+        return self._template.new_notes() if self._template else []
 
     def own_words(self) -> str:
         """What the template puts in front while no system prompt is set, "" for nothing."""
@@ -155,7 +190,7 @@ class Session:
         if self._template is None:
             return ""
         try:
-            return own_words(self._template.render, self._prompts.without_control, system)
+            return own_words(self._template.preview, self._prompts.without_control, system)
         except MtpError as error:
             return "" if system is None else str(error)
 
@@ -175,7 +210,7 @@ class Session:
         if not self._messages:
             raise MtpError("there is no answer to go on with")
         message = self._messages[-1]
-        begun = _Begun(message["content"])
+        begun = _Begun(self._heard(self._messages[:-1], message))
         if self._newest is not None and self._newest[0] is message:
             begun = self._newest[1]
         if begun.is_whole:
@@ -193,6 +228,7 @@ class Session:
 
     def _answer(self, asked: list[Message], begun: _Begun, settings: Settings) -> Answer:
         prompt = self._fit(asked, begun, settings.max_tokens)
+        splitter = self._splitter(asked[prompt.n_left_out :], begun)
         room = self._engine.n_ctx - len(prompt.ids)
         generation = self._engine.generate(
             prompt.ids,
@@ -205,12 +241,13 @@ class Session:
         self._n_left_out = prompt.n_left_out
 
         def take_up(answer: Answer) -> None:
-            if answer.text or answer.finish_reason != "interrupted":
+            if answer.text or answer.reasoning or answer.finish_reason != "interrupted":
                 self._take_up(asked, prompt, begun, answer)
 
         return Answer(
             Speech(generation, self._hear, settings.ending, prompt.pending),
             take_up,
+            splitter,
             opening=begun.cut_off,
             n_left_out=(prompt.n_left_out - n_before) // 2,
         )
@@ -218,15 +255,18 @@ class Session:
     def _take_up(
         self, asked: list[Message], prompt: _Prompt, begun: _Begun, answer: Answer
     ) -> None:
-        message = Message(role="assistant", content=begun.text + answer.text)
+        message = Message(role="assistant", content=answer.splitter.text)
+        if answer.splitter.reasoning:
+            message["reasoning"] = answer.splitter.reasoning
         self._messages = [*asked, message]
         kept, rest = answer.speech.kept()
         if kept:
-            known = prompt.text + self._prompts.guard(message["content"])
-            self._prompts.extend(known, [*prompt.ids, *kept, *self._prompts.continued(rest)])
+            known = prompt.text + answer.splitter.as_said(self._prompts.guard)
+            rest_ids = self._prompts.continued(without_control(rest))
+            self._prompts.extend(known, [*prompt.ids, *kept, *rest_ids])
         said = [token for token in answer.tokens if not self._engine.is_eog(token)]
         begun = _Begun(
-            message["content"],
+            answer.splitter,
             answer.speech.cut_off(),
             answer.speech.pending,
             prompt.text,
@@ -256,7 +296,7 @@ class Session:
 
     def _no_room(self, n_tokens: int, begun: _Begun) -> str:
         n_ctx = self._engine.n_ctx
-        if begun.text:
+        if begun.splitter is not None:
             return f"this answer fills the context of {n_ctx} tokens: --ctx sets a larger one"
         return (
             f"the prompt has {n_tokens} tokens, and a context of {n_ctx} has no room left for an "
@@ -267,21 +307,46 @@ class Session:
         text = self._render(asked[n_left_out:])
         if text == begun.prompt:
             return _Prompt(text, [*begun.ids], n_left_out, begun.pending)
-        said = self._prompts.guard(begun.text + begun.cut_off)
+        said = ""
+        if begun.splitter is not None:
+            said = begun.splitter.as_said(self._prompts.guard)
+            said += self._prompts.guard(without_control(begun.cut_off))
         return _Prompt(text, self._prompts.read(text + said), n_left_out)
+
+    def _splitter(self, asked: Sequence[Message], begun: _Begun) -> Splitter:
+        """What tells the answer's parts apart, and has heard what was said of it before."""
+        if begun.splitter is not None:
+            return begun.splitter.again()
+        return Splitter() if self._template is None else self._template.splitter(self._put(asked))
+
+    def _heard(self, asked: Sequence[Message], answer: Message) -> Splitter:
+        if self._template is not None:
+            return self._template.heard(self._put(asked), answer)
+        splitter = Splitter()
+        splitter.feed(answer["content"])
+        return splitter
 
     def _hear(self, token: int) -> Heard:
         if self._engine.is_eog(token):
             return Heard(b"", is_end=True)
         text = self._engine.piece(token)
-        spelling = b"" if text else self._engine.piece(token, special=True)
-        return Heard(text, spelling.decode(errors="replace"))
+        spelled = b"" if text else self._engine.piece(token, special=True)
+        spelling = spelled.decode(errors="replace")
+        return Heard(text, spelling, as_control(spelling) if self._template else "")
 
     def _render(self, messages: Sequence[Message]) -> str:
         if self._template is None:
             return "".join(self._prompts.guard(message["content"]) for message in messages)
+        return self._template.render(self._put(messages))
+
+    def _put(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as they go to the template: with the system prompt, and guarded."""
         if self.system is not None:
             messages = [Message(role="system", content=self.system), *messages]
-        return self._template.render(
-            [Message(role=m["role"], content=self._prompts.guard(m["content"])) for m in messages]
-        )
+        return [self._guarded(message) for message in messages]
+
+    def _guarded(self, message: Message) -> Message:
+        guarded = Message(role=message["role"], content=self._prompts.guard(message["content"]))
+        if "reasoning" in message:
+            guarded["reasoning"] = self._prompts.guard(message["reasoning"])
+        return guarded

@@ -63,6 +63,10 @@ class Templated:
         self._notes += self._template.notes
         return rendered
 
+    def preview(self, messages: Sequence[Message]) -> str:
+        """The same for messages that no one said: nothing is noted."""
+        return self._template.render(messages, self._given)
+
     def new_notes(self) -> list[str]:
         """What a user should know and was not told yet."""
         new = [note for note in dict.fromkeys(self._notes) if note not in self._told]
@@ -84,6 +88,30 @@ class Templated:
                 spelling = self._vocabulary.piece(token, special=True)
             self._controls[token] = as_control(spelling.decode(errors="replace"))
         return self._controls[token]
+
+    def heard(self, messages: Sequence[Message], answer: Message) -> Splitter:
+        """A splitter that has heard an answer to `messages`, as its model would have said it."""
+        splitter = self.splitter(messages)
+        thought, said = answer.get("reasoning", ""), answer["content"]
+        if thought:
+            open_, close = self._reasoning.marks.pairs[0]
+            header = max(self._reasoning.marks.contents, key=len, default="")
+            opened = "" if splitter.closers else f"{self._spelled(open_)}\n"
+            closed = f"\n{self._spelled(close)}{self._spelled(header)}\n\n" if said else ""
+            said = f"{opened}{thought}{closed}{said}"
+        splitter.feed(said)
+        return splitter
+
+    @property
+    def format(self) -> str:
+        """All that this template and its model's answers write around texts."""
+        found = self._reasoning.marks
+        headers = (mark for pair in (*found.pairs, *found.headers) for mark in pair)
+        return "\n".join((self.source, *headers, *found.contents, *found.ends))
+
+    @property
+    def source(self) -> str:
+        return self._template.template.source
 
     @property
     def _given(self) -> dict[str, Any]:

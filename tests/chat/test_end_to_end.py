@@ -24,6 +24,7 @@ COMMAND = [sys.executable, "-m", "mtp_cli.chat"]
 GREEDY = ["-t", "0", "--ctx", "512"]
 KEYS = {
     "text",
+    "reasoning",
     "tokens",
     "finish_reason",
     "prompt_tokens",

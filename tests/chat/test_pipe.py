@@ -58,6 +58,7 @@ def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
     assert err.getvalue() == ""
     assert json.loads(out.getvalue()) == {
         "text": "\u202e\x1b[2J\n",
+        "reasoning": "",
         "tokens": [*b"\xe2\x80\xae\x1b[2J\n", END],
         "finish_reason": "stop",
         "prompt_tokens": len(engine.prompts[0]),

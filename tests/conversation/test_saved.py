@@ -79,7 +79,7 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path: Path, name: 
         (b"\xff\xfe", "not UTF-8"),
         (b"[" * 100_000, "not a saved conversation"),
         (b"[1, 2]", "expected format"),
-        (b'{"format": "mtp-chat conversation", "version": 9}', "expected version 1, found 9"),
+        (b'{"format": "mtp-chat conversation", "version": 9}', "expected version 2, found 9"),
     ],
 )
 def test_junk_is_one_clear_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -145,3 +145,27 @@ def test_any_json_loads_or_is_refused(
     except MtpError:
         return
     assert all(set(message) == {"role", "content"} for message in conversation.messages)
+
+
+def test_reasoning_is_saved_with_its_answer(tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    answer = Message(role="assistant", content="Yes.", reasoning="Hm.")
+    talk = Conversation(None, [TALK.messages[0], answer], "some-model", {})
+    save(path, talk)
+    assert load(path) == talk
+
+
+def test_conversations_of_before_there_was_reasoning_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "talk.json"
+    assert GOOD["version"] == 1
+    path.write_text(json.dumps(GOOD))
+    assert load(path).messages[1] == {"role": "assistant", "content": "b"}
+
+
+@pytest.mark.parametrize("reasoning", [None, 1, "\ud800"])
+def test_reasoning_that_is_no_text_is_a_clear_line(tmp_path: Path, reasoning: object) -> None:
+    path = tmp_path / "talk.json"
+    user, answer = GOOD["messages"]
+    path.write_text(json.dumps({**GOOD, "messages": [user, {**answer, "reasoning": reasoning}]}))
+    with pytest.raises(MtpError, match="message 1: expected a text as its reasoning"):
+        load(path)
