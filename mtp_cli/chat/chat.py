@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
-from mtp_cli.chat.terminal import AnswerStream, interruptible, silent_keys
+from mtp_cli.chat.spoken import SpokenStream
+from mtp_cli.chat.terminal import interruptible, silent_keys
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.reasoning import Part
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
-from mtp_cli.screen import dim, fold, is_file, say
+from mtp_cli.screen import dim, fold, is_file, is_terminal, say
 from mtp_cli.waiting import Wait
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Chat:
 
     history: the statistics of every answer shown, newest last.
     is_conversation: there is a prompt to type commands at
+    shows_reasoning: None for the usual, which is in a terminal alone
     """
 
     session: Session
@@ -39,6 +42,11 @@ class Chat:
     quiet: bool = False
     history: list[Stats] = field(default_factory=list)
     is_conversation: bool = False
+    shows_reasoning: bool | None = None
+
+    @property
+    def is_reasoning_shown(self) -> bool:
+        return is_terminal(self.out) if self.shows_reasoning is None else self.shows_reasoning
 
     def note(self, text: str) -> None:
         """One dim line beside the conversation, unless all should be quiet."""
@@ -59,14 +67,15 @@ class Chat:
 
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
+        self.pass_on_notes()
         self._note_left_out(answer)
-        stream = AnswerStream(self.out)
+        stream = SpokenStream(self.out, is_shown=self.is_reasoning_shown)
         wait = self.awaiting(answer)
 
-        def hear(chunk: str) -> None:
-            if not is_file(self.out):  # which nobody sees filling
+        def hear(part: Part) -> None:
+            if stream.shows(part) and not is_file(self.out):  # which nobody sees filling
                 wait.end()
-            stream.write(chunk)
+            stream.write(part)
 
         try:
             listen(answer, hear)
@@ -89,25 +98,37 @@ class Chat:
             n = "exchange is" if answer.n_left_out == 1 else f"{answer.n_left_out} exchanges are"
             self.note(f"the context is full: the oldest {n} left out from now on")
 
+    def pass_on_notes(self) -> None:
+        """What the conversation has to say of how it puts messages to the model."""
+        for note in self.session.new_notes():
+            self.note(note)
+
     def _note_ending(self, answer: Answer) -> None:
         """Say why an answer ended where its text does not show it, and what can be done."""
         n_tokens, ways = len(answer.tokens), ["/more goes on"] if self.is_conversation else []
+        is_thought = answer.is_thought
+        inside = ", inside its reasoning" if is_thought else ""
         if answer.finish_reason == "interrupted":
-            self.note("stopped" if answer.text else "stopped before the first word")
+            has_begun = answer.text or answer.reasoning
+            self.note(f"stopped{inside}" if has_begun else "stopped before the first word")
             return
+        if is_thought and not self.is_reasoning_shown:
+            ways.append("--think show shows it")
         if answer.finish_reason == "repetition":
             n = "token" if answer.speech.period == 1 else f"{answer.speech.period} tokens"
-            said = f"stopped at {n_tokens} tokens: the same {n} came again and again"
+            said = f"stopped at {n_tokens} tokens{inside}: the same {n} came again and again"
             ways.append("--no-loop-guard does not stop it")
         elif answer.finish_reason == "length" and self.settings.max_tokens == n_tokens:
-            said = f"cut at {n_tokens} tokens"
+            said = f"cut at {n_tokens} tokens{inside}"
             ways.append("-n sets another limit")
         elif answer.finish_reason == "length":
-            said = "the context is full"
+            said = f"the context is full{inside}"
             ways.append("--ctx sets a larger one")
+        elif is_thought:
+            said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
         else:
             return
-        self.note(f"{said} ({', '.join(ways)})")
+        self.note(f"{said} ({', '.join(ways)})" if ways else said)
 
 
 def _listed(numbers: list[int]) -> str:
@@ -118,11 +139,12 @@ def _progress(answer: Answer) -> str:
     """How far an answer has come; asked from another thread."""
     n, n_read, n_said = answer.stats.prompt_tokens, answer.n_read, len(answer.tokens)
     if n_said:
-        return f"answering: {n_said:,} tokens"
+        doing = "thinking" if answer.is_thought else "answering"
+        return f"{doing}: {n_said:,} tokens"
     return f"reading the prompt: {100 * n_read // max(n, 1)}% of {n:,} tokens"
 
 
-def listen(answer: Answer, hear: Callable[[str], None]) -> None:
+def listen(answer: Answer, hear: Callable[[Part], None]) -> None:
     """Pass an answer on as it comes. Ctrl-C ends it; a second one is a KeyboardInterrupt.
 
     Where `hear` fails the answer ends too, and the session takes up what came until then.
@@ -130,7 +152,7 @@ def listen(answer: Answer, hear: Callable[[str], None]) -> None:
     with (
         silent_keys(),
         interruptible(answer.stop),
-        contextlib.closing(iter(answer)) as chunks,
+        contextlib.closing(answer.parts()) as parts,
     ):
-        for chunk in chunks:
-            hear(chunk)
+        for part in parts:
+            hear(part)

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, MAX_TOKENS, Version, file_name
 
@@ -43,6 +44,23 @@ def _stops(texts: list[str] | None) -> list[str] | None:
     if texts is not None and "" in texts:
         raise typer.BadParameter("an empty text is everywhere; give one to stop at.")
     for text in texts or ():
+        _text(text)
+    return texts
+
+
+def _levels(texts: list[str] | None) -> list[str] | None:
+    for text in texts or ():
+        if not is_level(text) and text not in ("show", "hide"):
+            ways = ", ".join((*LEVELS, "a number of tokens", "show"))
+            raise typer.BadParameter(f"{text!r} is none of {ways} and hide.")
+    return texts
+
+
+def _pairs(texts: list[str] | None) -> list[str] | None:
+    for text in texts or ():
+        name, equals, _value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{text!r} is no NAME=VALUE.")
         _text(text)
     return texts
 
@@ -242,6 +260,39 @@ _Raw = Annotated[
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")]
 
+_TEMPLATE_PANEL = "Chat template and thinking"
+
+_Think = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LEVEL|show|hide",
+        callback=_levels,
+        rich_help_panel=_TEMPLATE_PANEL,
+        help="How much to think, where the chat template knows of it: off, on, minimal, low, "
+        "medium, high, max or a number of tokens; show or hide what is thought. May be given "
+        "twice. [default: as the template has it; shown in a terminal, left out of a pipe]",
+    ),
+]
+_ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        callback=_text,
+        rich_help_panel=_TEMPLATE_PANEL,
+        help="Jinja file of another chat template, or a named one inside the GGUF. "
+        "[default: the GGUF's]",
+    ),
+]
+_TemplateVar = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        callback=_pairs,
+        rich_help_panel=_TEMPLATE_PANEL,
+        help="Variable for the chat template, JSON where VALUE is; may be given more than once.",
+    ),
+]
+
 _EPILOG = """\b
 Examples:
   mtp-chat                                      a conversation
@@ -280,6 +331,9 @@ def chat(
     exact: _Exact = False,
     as_json: _Json = False,
     raw: _Raw = False,
+    think: _Think = None,
+    chat_template: _ChatTemplate = None,
+    template_var: _TemplateVar = None,
     quiet: _Quiet = False,
     version: Version = False,
 ) -> None:
@@ -320,6 +374,9 @@ def chat(
         exact=exact,
         json=as_json,
         raw=raw,
+        think=tuple(think or ()),
+        chat_template=chat_template,
+        template_vars=tuple(template_var or ()),
         quiet=quiet,
     )
     raise typer.Exit(start(options))

@@ -15,6 +15,7 @@ from pathlib import Path
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat
 from mtp_cli.conversation import saved
+from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.screen import dim, visible, width
 
@@ -160,6 +161,19 @@ def _drop_system(chat: Chat) -> None:
         chat.note("no system prompt from now on")
 
 
+def _think(chat: Chat, argument: str) -> None:
+    if argument in ("show", "hide"):
+        chat.shows_reasoning = argument == "show"
+    elif argument:
+        if not is_level(argument):
+            ways = ", ".join((*LEVELS, "a number of tokens", "show"))
+            raise MtpError(f"/think takes {ways} or hide, not {argument}")
+        chat.session.think(argument)
+        chat.pass_on_notes()
+    level = chat.session.thinking or "as the chat template has it"
+    chat.note(f"thinking: {level}; {'shown' if chat.is_reasoning_shown else 'hidden'}")
+
+
 def _save(chat: Chat, argument: str) -> None:
     path = _path(argument, "/save")
     saved.save(
@@ -222,6 +236,7 @@ COMMANDS = (
     Command("/regen", "[T]", "answer again, at temperature T", _regen),
     Command("/more", "", "go on with an answer that was cut or stopped", _more),
     Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
+    Command("/think", "[LEVEL]", "how much to think: off, on, low, high; show or hide it", _think),
     Command("/save", "FILE", "write the conversation to FILE as JSON", _save),
     Command("/load", "FILE", "go on from a saved conversation", _load),
     Command("/stats", "", "what the answers so far cost", _stats),

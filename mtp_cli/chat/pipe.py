@@ -60,8 +60,9 @@ def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -
         with chat.preparing():
             answer = chat.session.ask(request, chat.settings)
         if as_json:
+            chat.pass_on_notes()
             with chat.awaiting(answer):
-                listen(answer, lambda _chunk: None)
+                listen(answer, lambda _part: None)
             chat.out.write(report.as_json(answer, chat.files, heads) + "\n")
             chat.out.flush()
         else:

@@ -6,8 +6,9 @@ Knows which way of answering fits where stdin, stdout and stderr lead.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +16,8 @@ import typer
 
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
+from mtp_cli.conversation.choice import named_template, template_file
+from mtp_cli.conversation.levels import is_level
 from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
 from mtp_cli.conversation.session import Engine as SessionEngine
@@ -33,6 +36,7 @@ class Options:
     """The command line. sampling holds only what the user set; None is the default everywhere.
 
     max_tokens: 0 and less for no limit
+    think: levels, "show" and "hide", of each kind the last counts; template_vars: "name=value"
     """
 
     request: str | None
@@ -49,6 +53,9 @@ class Options:
     exact: bool
     json: bool
     raw: bool
+    think: Sequence[str]
+    chat_template: str | None
+    template_vars: Sequence[str]
     quiet: bool
 
 
@@ -56,6 +63,12 @@ def start(options: Options) -> int:
     """Answer once, or converse; returns the exit status. Bad input shows before a model loads."""
     if options.raw and options.system is not None:
         raise typer.BadParameter("--system needs the chat template, and --raw does without.")
+    levels = [wish for wish in options.think if is_level(wish)]
+    if options.raw and (options.chat_template or options.template_vars or levels):
+        raise typer.BadParameter("--raw does without the chat template that other options set.")
+    template = None
+    if options.chat_template is not None:
+        template = template_file(options.chat_template)
     request = None
     if options.request is not None or not is_terminal(sys.stdin):
         request = pipe.read_request(
@@ -80,8 +93,14 @@ def start(options: Options) -> int:
             on_progress=report,
         )
     with engine:
-        session, settings = prepared(engine, engine.sampling_defaults, files.defaults, options)
+        if options.chat_template is not None and template is None:
+            template = named_template(engine.metadata, options.chat_template)
+        recommended = engine.sampling_defaults
+        session, settings = prepared(engine, recommended, files.defaults, options, template)
+        if levels:
+            session.think(levels[-1])
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
+        chat.shows_reasoning = _is_shown(options.think)
         _warn_of_length(chat, options.n_ctx, engine.n_ctx_train)
         return _talk(chat, options, engine.drafter, request)
 
@@ -105,10 +124,17 @@ def _warn_of_length(chat: Chat, n_ctx: int | None, n_ctx_train: int) -> None:
 
 
 def prepared(
-    engine: SessionEngine, recommended: Sampling, defaults: Defaults, options: Options
+    engine: SessionEngine,
+    recommended: Sampling,
+    defaults: Defaults,
+    options: Options,
+    template: str | None = None,
 ) -> tuple[Session, Settings]:
     """The conversation and how it answers: by the options, by what the model is known to want
-    where they say nothing, and by what its GGUF recommends for the rest."""
+    where they say nothing, and by what its GGUF recommends for the rest.
+
+    template: a chat template instead of the model's own
+    """
     system = options.system
     if system is None and not options.raw:
         system = defaults.system
@@ -116,7 +142,31 @@ def prepared(
     settings = Settings(
         sampling, _max_tokens(options), options.depth, options.exact, _ending(options)
     )
-    return Session(engine, system=system, raw=options.raw), settings
+    session = Session(
+        engine,
+        system=system,
+        raw=options.raw,
+        template=template,
+        variables=_variables(options.template_vars),
+    )
+    return session, settings
+
+
+def _variables(texts: Sequence[str]) -> dict[str, Any]:
+    """Values as JSON where they are JSON, as text elsewhere."""
+    variables: dict[str, Any] = {}
+    for text in texts:
+        name, _equals, value = text.partition("=")
+        try:
+            variables[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            variables[name] = value
+    return variables
+
+
+def _is_shown(wishes: Sequence[str]) -> bool | None:
+    shown = [wish == "show" for wish in wishes if wish in ("show", "hide")]
+    return shown[-1] if shown else None
 
 
 def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None) -> int:
@@ -127,7 +177,10 @@ def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None
             "(mtp-convert and mtp-train add heads)"
         )
     if chat.session.raw and not options.raw:
-        chat.note(f"{name} has no chat template: it continues your text, as with --raw")
+        chat.note(
+            f"{name} has no chat template: it continues your text, as with --raw "
+            "(--chat-template gives one)"
+        )
     if request is not None:
         heads = None if drafter is None else str(chat.files.heads or chat.files.model)
         return pipe.answer_once(chat, request, as_json=options.json, heads=heads)

@@ -366,3 +366,48 @@ def test_an_answer_cut_short_says_why(max_tokens: int | None, said_: str) -> Non
     chat.settings = Settings(Sampling(temperature=0.0), max_tokens=max_tokens)
     ask(chat, "first")
     assert said_ in shown(chat)
+
+
+SWITCHES = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "<|im_start|>assistant\n{{ '<think></think>' if enable_thinking is false }}"
+)
+
+
+def test_think_tells_sets_and_hides() -> None:
+    chat = chat_with(ScriptedEngine(said("<think>Hm.</think>Yes."), template=SWITCHES))
+    dispatch(chat, "/think")
+    assert "thinking: as the chat template has it; hidden" in shown(chat)
+    dispatch(chat, "/think show")
+    dispatch(chat, "/think off")
+    assert "thinking: off; shown" in shown(chat)
+    ask(chat, "So?")
+    assert isinstance(chat.out, io.StringIO)
+    assert chat.out.getvalue() == "<think>\nHm.\n</think>\n\nYes.\n"
+    with pytest.raises(MtpError, match=r"/think takes off, on, .* or hide, not loudly"):
+        dispatch(chat, "/think loudly")
+
+
+def test_think_says_what_the_template_does_not_know() -> None:
+    chat = chat_with(ScriptedEngine())
+    dispatch(chat, "/think off")
+    assert "the chat template has no such switch for thinking" in shown(chat)
+
+
+def test_a_system_prompt_without_a_place_is_noted_once() -> None:
+    template = "{% for m in messages if m.role != 'system' %}{{ m.content }}\n{% endfor %}"
+    chat = chat_with(ScriptedEngine(said("a"), said("b"), template=template))
+    chat.session.system = "Be terse."
+    ask(chat, "one")
+    ask(chat, "two")
+    assert shown(chat).count("it goes in front of the first question") == 1
+
+
+def test_reasoning_is_saved_and_loaded(tmp_path: Path) -> None:
+    chat = chat_with(ScriptedEngine(said("<think>Hm.</think>Yes.")))
+    ask(chat, "So?")
+    dispatch(chat, f"/save {tmp_path / 'talk.json'}")
+    other = chat_with(ScriptedEngine())
+    dispatch(other, f"/load {tmp_path / 'talk.json'}")
+    assert other.session.messages == chat.session.messages
+    assert other.session.messages[1]["reasoning"] == "Hm."

@@ -27,6 +27,9 @@ NOTHING = Options(
     exact=False,
     json=False,
     raw=False,
+    think=(),
+    chat_template=None,
+    template_vars=(),
     quiet=False,
 )
 LIKE_SMOLLM = (  # adds a system turn of its own where there is none, as the built-in model's does
