@@ -202,7 +202,7 @@ def start(*args: str) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
 
 
 def test_ctrl_c_keeps_what_was_said() -> None:
-    process, stdout = start("List one hundred animals, one a line.")
+    process, stdout = start("List fifty animals, one a line.")
     first = stdout.read(1)
     process.send_signal(signal.SIGINT)
     rest, stderr = process.communicate(timeout=60)
@@ -239,7 +239,7 @@ def test_a_conversation(terminal: pexpect.spawn, tmp_path: Path) -> None:
     terminal.expect("SmolLM2-135M-Instruct")
     terminal.expect("Ask anything")
 
-    terminal.send("List one hundred animals, one a line.\r")
+    terminal.send("List fifty animals, one a line.\r")
     terminal.expect_exact("one a line.")
     terminal.expect("\r\n[^\x1b\r\n]*[a-z][^\x1b\r\n]*\r\n")  # a whole line of the answer
     terminal.sendintr()
@@ -276,5 +276,5 @@ def test_a_conversation(terminal: pexpect.spawn, tmp_path: Path) -> None:
     terminal.wait()
     assert terminal.exitstatus == 0
     roles = [message["role"] for message in json.loads(saved.read_text())["messages"]]
-    assert roles == ["user", "assistant", "user", "assistant"]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
     assert "And what is your name?" in (tmp_path / "mtp-chat" / "history").read_text()
