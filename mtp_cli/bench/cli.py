@@ -15,7 +15,8 @@ import typer
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
-from mtp_cli.screen import say_error
+from mtp_cli.screen import fold, is_terminal, say, say_error
+from mtp_cli.waiting import Wait, loading
 
 if TYPE_CHECKING:
     from mtp_cli.bench.measure import Plan, Result
@@ -158,10 +159,18 @@ def bench(
     if plot_file is not None and not (0.0 in plan.temperatures and "auto" in plan.depths):
         raise typer.BadParameter("--plot shows greedy answers: it needs temperature 0 and auto.")
     _check_writable(json_file, plot_file)
-    with Engine.open(
-        files.model, files.heads, n_ctx=ctx, n_threads=threads, n_gpu_layers=gpu_layers
-    ) as engine:
-        speed = warm_up(engine)
+    with loading(files.name, sys.stderr, quiet=False) as progress:
+        opened = Engine.open(
+            files.model,
+            files.heads,
+            n_ctx=ctx,
+            n_threads=threads,
+            n_gpu_layers=gpu_layers,
+            on_progress=progress,
+        )
+    with opened as engine:
+        with Wait(lambda: "warming up", sys.stderr, quiet=False):
+            speed = warm_up(engine)
         plan = shortened(plan, speed, _QUICK_S) if quick else plan
         result = _run(engine, files, plan, plot_file)
         if json_file is not None:
@@ -186,7 +195,9 @@ def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) 
     from mtp_cli.bench.measure import Bench
 
     if engine.drafter is None:
-        print(f"{files.name} has no MTP heads: only copying can draft", file=sys.stderr)
+        say(fold(f"{files.name} has no MTP heads: only copying can draft", sys.stderr), sys.stderr)
+    with Wait(lambda: "measuring what rounds cost", sys.stderr, quiet=False):
+        engine.costs()
     bench = Bench(engine, plan, system=files.defaults.system)
     result = _with_progress(len(plan), bench.run)
     report.show(Console(), plan, result, engine.costs())
@@ -208,6 +219,9 @@ def _write(
 
 
 def _with_progress(n_answers: int, run: Callable[[Callable[[str], None]], Result]) -> Result:
+    if not is_terminal(sys.stderr):
+        return _with_lines(n_answers, run)
+
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -223,15 +237,24 @@ def _with_progress(n_answers: int, run: Callable[[Callable[[str], None]], Result
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=n_answers)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading", total=n_answers)
 
         def on_answer(cls: str) -> None:
             bar.update(task, description=cls, advance=1)
 
+        return run(on_answer)
+
+
+def _with_lines(n_answers: int, run: Callable[[Callable[[str], None]], Result]) -> Result:
+    """The same in a log."""
+    n_begun = 0
+
+    def on_answer(_cls: str) -> None:
+        nonlocal n_begun
+        n_begun += 1
+
+    with Wait(lambda: f"measuring: {n_begun} of {n_answers}", sys.stderr, quiet=False):
         return run(on_answer)
 
 

@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mtp_cli.bench.measure import Plan, Result
-from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, over_plain, summary
+from mtp_cli.bench.summary import (
+    MOST_DEVIATION,
+    Comparison,
+    bounds_over_plain,
+    forks,
+    over_plain,
+    steadiness,
+    summary,
+)
 from mtp_cli.engine import Depth
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.depth.cost import CostModel
@@ -35,6 +43,7 @@ def as_json(plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
         "constants": dataclasses.asdict(TUNING),
         "costs": vars(cost.table),
         "prefill_tokens_per_s": sum(p.tokens for p in result.prefills) / prefill_s,
+        "plain_beside_plain": _steadiness_json(result),
         "peak_memory_bytes": result.peak_memory_bytes,
         "forks": {
             depth: {"forks": n_forks, "answers": n_answers}
@@ -44,6 +53,16 @@ def as_json(plan: Plan, result: Result, cost: CostModel) -> dict[str, Any]:
         "over_plain": over_plain(result.records),
         "records": [record.to_json() for record in result.records],
         "prefills": [prefill.to_json() for prefill in result.prefills],
+    }
+
+
+def _steadiness_json(result: Result) -> dict[str, Any]:
+    found = steadiness(result.records)
+    return {
+        "pairs": found.n_pairs,
+        "deviation": found.deviation,
+        "most": MOST_DEVIATION,
+        "too_busy": found.is_too_busy,
     }
 
 
@@ -103,6 +122,20 @@ def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
     console.print(f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {mebibytes:.0f} MiB")
     kernels = our_kernels.install() or "llama.cpp's"
     console.print(f"CPU kernels for few rows: {kernels}")
+    console.print(_steadiness_line(result))
+
+
+def _steadiness_line(result: Result) -> str:
+    found = steadiness(result.records)
+    if found.deviation is None:
+        return "plain beside plain: too few pairs to tell how busy this machine is"
+    line = f"plain beside plain: deviation {found.deviation:.3f}, steady up to {MOST_DEVIATION}"
+    if not found.is_too_busy:
+        return line
+    return (
+        f"[bold]{line}: this machine is too busy to conclude anything from the ratios above; "
+        "end what else runs, and measure again[/bold]"
+    )
 
 
 def _heading(depth: Depth | str) -> str:

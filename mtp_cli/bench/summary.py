@@ -6,6 +6,7 @@ answers unless a temperature is asked for.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mtp_cli.engine import Depth
 from mtp_cli.engine.depth.cost import CostModel
 
 Ratios = dict[str, float]
+_TO_DEVIATION = 1.4826  # of a normal distribution, over the median distance from its median
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,40 @@ class Comparison:
             self._over_plain(record) / bounds[cls, record.repetition]
             for record in self._records[cls, "auto"]
         )
+
+
+# Plain beside plain deviates by 0.014 on an idle machine (LOG.md, 2026-11-22, "Round by round") and
+# by 0.56 with six times as many busy threads as cores. Above this, a few percent are noise.
+MOST_DEVIATION = 0.05
+_FEWEST_PAIRS = 4  # fewer say nothing about how far they spread
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """How far plain answers differ from the plain answers beside them, which should be as fast.
+
+    deviation: robust standard deviation of the logarithms of n_pairs ratios, about the median of
+               their temperature; None where there are too few
+    """
+
+    n_pairs: int
+    deviation: float | None
+
+    @property
+    def is_too_busy(self) -> bool:
+        return self.deviation is not None and self.deviation > MOST_DEVIATION
+
+
+def steadiness(records: Iterable[Record]) -> Steadiness:
+    """Of the machine, while it was measured."""
+    logarithms: dict[float, list[float]] = {}
+    for record in records:
+        if record.depth == 0:
+            logarithms.setdefault(record.temperature, []).append(math.log(record.over_beside))
+    off = [abs(x - statistics.median(xs)) for xs in logarithms.values() for x in xs]
+    if len(off) < _FEWEST_PAIRS:
+        return Steadiness(len(off), None)
+    return Steadiness(len(off), _TO_DEVIATION * statistics.median(off))
 
 
 def bounds_over_plain(result: Result, cost: CostModel) -> dict[tuple[str, int], float]:

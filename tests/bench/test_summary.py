@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import math
 import random
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
-from mtp_cli.bench.measure import Plan, Record, Result, shortened, take_turns
+from mtp_cli.bench import report
+from mtp_cli.bench.measure import Plan, Prefill, Record, Result, shortened, take_turns
 from mtp_cli.bench.prompts import CHAT_CLASSES, PROMPTS
-from mtp_cli.bench.summary import Comparison, bounds_over_plain, forks, summary
+from mtp_cli.bench.summary import (
+    MOST_DEVIATION,
+    Comparison,
+    bounds_over_plain,
+    forks,
+    steadiness,
+    summary,
+)
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine import Depth
 from mtp_cli.engine.depth.cost import CostModel, CostTable
@@ -147,3 +158,53 @@ def test_there_are_the_eleven_classes() -> None:
     assert len(PROMPTS) == 11
     assert all(len(set(texts)) == 3 for texts in PROMPTS.values())
     assert set(CHAT_CLASSES) < set(PROMPTS)
+
+
+def beside(deviation: float, *, temperature: float = 0.0, bias: float = 1.0) -> list[Record]:
+    """Plain answers beside plain ones; the logarithms of their ratios are normally distributed."""
+    rng = random.Random(5)
+    return [
+        record("prose", 0, i, 20, bias * math.exp(rng.gauss(0, deviation)), temperature)
+        for i in range(200)
+    ]
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.04, 0.07, 0.5])
+def test_a_busy_machine_shows_in_plain_beside_plain(deviation: float) -> None:
+    found = steadiness(beside(deviation))
+    assert found.deviation == pytest.approx(deviation, rel=0.2)
+    assert found.is_too_busy == (deviation > MOST_DEVIATION)
+
+
+def test_timelines_that_are_not_equally_fast_are_no_noise() -> None:
+    records = beside(0.01, bias=1.3) + beside(0.01, temperature=0.7, bias=0.8)
+    assert not steadiness(records).is_too_busy
+    assert steadiness(records).n_pairs == 400
+
+
+def test_one_answer_that_was_disturbed_is_not_a_busy_machine() -> None:
+    assert not steadiness([*beside(0.01)[:9], record("prose", 0, 9, 20, 3.0)]).is_too_busy
+
+
+def test_too_few_pairs_tell_nothing() -> None:
+    found = steadiness(beside(0.5)[:3])
+    assert (found.n_pairs, found.deviation, found.is_too_busy) == (3, None, False)
+
+
+def test_drafted_answers_say_nothing_of_the_machine() -> None:
+    drafted = [record("prose", "auto", i, 20, 2.0**i) for i in range(9)]
+    assert steadiness(drafted).n_pairs == 0
+
+
+@pytest.mark.parametrize(("deviation", "said"), [(0.01, "steady up to"), (0.5, "too busy to")])
+def test_the_report_says_so(deviation: float, said: str) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    measured = Result(
+        beside(deviation), [Prefill("prose", 0, 10, 1.0)], {}, peak_memory_bytes=1 << 20
+    )
+    report.show(console, Plan(("prose",), (0.0,), (0,), 200), measured, COST)
+    assert isinstance(console.file, io.StringIO)
+    assert said in console.file.getvalue()
+    written = report.as_json(Plan(), measured, COST)["plain_beside_plain"]
+    assert written["too_busy"] == (deviation > written["most"])
+    assert written["pairs"] == 200
