@@ -16,7 +16,8 @@ import typer
 
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, Version
-from mtp_cli.screen import say_error
+from mtp_cli.screen import say_error, visible
+from mtp_cli.waiting import Wait
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.commands.detach import plan_extract, plan_strip
@@ -102,7 +103,9 @@ def convert(
         raise typer.BadParameter("--heads-only and --no-heads exclude each other")
     part: Part = "heads" if heads_only else "trunk" if no_heads else "all"
     options = Options(part, outtype, head_outtype, pre, name)
-    _execute(plan_checkpoint(open_checkpoint(checkpoint), options), output, dry_run)
+    with _reading(checkpoint):
+        plan = plan_checkpoint(open_checkpoint(checkpoint), options)
+    _execute(plan, output, dry_run)
 
 
 @app.command()
@@ -115,7 +118,9 @@ def graft(
     dry_run: DryRun = False,
 ) -> None:
     """Join a checkpoint's heads to an existing GGUF of the same model."""
-    _execute(plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype)), output, dry_run)
+    with _reading(trunk):
+        plan = plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype))
+    _execute(plan, output, dry_run)
 
 
 @app.command()
@@ -128,7 +133,9 @@ def pack(
     dry_run: DryRun = False,
 ) -> None:
     """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
-    _execute(plan_pack(trunk, heads, Wanted(outtype, head_outtype)), output, dry_run)
+    with _reading(trunk):
+        plan = plan_pack(trunk, heads, Wanted(outtype, head_outtype))
+    _execute(plan, output, dry_run)
 
 
 @app.command()
@@ -140,7 +147,9 @@ def extract(
     dry_run: DryRun = False,
 ) -> None:
     """Take the heads out of a GGUF into a head file."""
-    _execute(plan_extract(model, Wanted(outtype, head_outtype)), output, dry_run)
+    with _reading(model):
+        plan = plan_extract(model, Wanted(outtype, head_outtype))
+    _execute(plan, output, dry_run)
 
 
 @app.command()
@@ -157,7 +166,9 @@ def strip(
     dry_run: DryRun = False,
 ) -> None:
     """Write a GGUF without its heads."""
-    _execute(plan_strip(model, Wanted(outtype, head_outtype)), output, dry_run)
+    with _reading(model):
+        plan = plan_strip(model, Wanted(outtype, head_outtype))
+    _execute(plan, output, dry_run)
 
 
 @app.command()
@@ -194,7 +205,8 @@ def trim(
     _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
     if not dry_run:
         for name, path in (("before", heads), ("after", output)):
-            shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)
+            with _trying(path):
+                shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)
             _say(f"acceptance by position {name}: {shares}")
 
 
@@ -209,8 +221,10 @@ def check(
     owner = open_model(heads or model)
     if not owner.n_heads and not owner.is_assistant:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
-    for line in try_heads(model, heads).lines(coarse_tensors(owner)):
-        typer.echo(line)
+    with _trying(heads or model):
+        tried = try_heads(model, heads)
+    for line in tried.lines(coarse_tensors(owner)):
+        typer.echo(visible(line))
 
 
 @app.command("inspect")
@@ -218,8 +232,10 @@ def inspect_command(
     path: Annotated[Path, typer.Argument(help="A checkpoint folder or a GGUF.")],
 ) -> None:
     """Say what a checkpoint or a GGUF holds, and what can run it."""
-    for line in inspect_lines(path):
-        typer.echo(line)
+    with _reading(path):
+        lines = [*inspect_lines(path)]
+    for line in lines:
+        typer.echo(visible(line))
 
 
 def _read(path: Path) -> str:
@@ -231,15 +247,23 @@ def _read(path: Path) -> str:
         raise MtpError(f"{path}: not UTF-8 text") from error
 
 
+def _reading(path: Path) -> Wait:
+    return Wait(lambda: f"reading {path.name}", sys.stderr, quiet=False)
+
+
+def _trying(path: Path) -> Wait:
+    return Wait(lambda: f"trying the heads of {path.name}", sys.stderr, quiet=False)
+
+
 def _say(line: str) -> None:
-    notices.print(line, markup=False, soft_wrap=True)
+    notices.print(visible(line), markup=False, soft_wrap=True)
 
 
 def _execute(plan: Plan, output: Path, dry_run: bool) -> None:
     """Show the plan, or run that very plan."""
     if dry_run:
         for line in plan_lines(plan, output):
-            typer.echo(line)
+            typer.echo(visible(line))
         return
     with progress_bar(output.name) as progress:
         write(plan, output, progress)

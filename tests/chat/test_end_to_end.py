@@ -212,6 +212,19 @@ def test_ctrl_c_keeps_what_was_said() -> None:
     assert b"Traceback" not in stderr
 
 
+def test_a_long_prompt_shows_how_far_it_is_read_and_ctrl_c_ends_that(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("The quick brown fox jumps over the lazy dog. " * 700)
+    command = f"{' '.join(COMMAND)} -t 0 Summarize. < {tmp_path}/long.txt; echo status $?"
+    shell = pexpect.spawn(
+        "bash", ["-c", command], cwd=str(ROOT), encoding="utf-8", timeout=60, dimensions=(24, 80)
+    )
+    shell.expect("reading the prompt: [0-9]+% of 7,[0-9]{3} tokens … [0-9]+ s")
+    shell.sendintr()
+    shell.expect_exact("stopped before the first word")
+    shell.expect("status 130")
+    shell.close()
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[pexpect.spawn]:
     environment = {

@@ -6,13 +6,15 @@ import io
 import json
 import os
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
 from mtp_cli.chat.chat import Chat
-from mtp_cli.chat.pipe import answer_once
+from mtp_cli.chat.pipe import answer_once, read_request
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.engine import Sampling
 from mtp_cli.errors import MtpError
@@ -100,6 +102,28 @@ def test_a_reader_that_leaves_is_no_error(as_json: bool) -> None:
     with os.fdopen(writer, "w", encoding="utf-8") as out:
         assert answer(ScriptedEngine(said("Hello")), out=out, err=err, as_json=as_json) == 0
     assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "what"), [(None, "the request"), ("Explain", "what follows the request")]
+)
+def test_a_stdin_that_does_not_end_is_said(argument: str | None, what: str) -> None:
+    reader, writer = os.pipe()
+    err = io.StringIO()
+
+    def end_once_it_is_said() -> None:
+        while not err.getvalue():
+            time.sleep(0.01)
+        os.write(writer, b"this")
+        os.close(writer)
+
+    ending = threading.Thread(target=end_once_it_is_said, daemon=True)
+    ending.start()
+    with os.fdopen(reader, encoding="utf-8") as stdin:
+        request = read_request(argument, stdin, err, raw=False)
+    ending.join()
+    assert request.endswith("this")
+    assert err.getvalue().startswith(f"reading {what} from stdin until it ends; ")
 
 
 def test_an_engine_that_fails_leaves_stdout_empty() -> None:

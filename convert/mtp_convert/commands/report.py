@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )  # fmt: skip
 
+from mtp_cli.screen import visible
+from mtp_cli.waiting import Wait
 from mtp_convert.gguf.plan import Plan
 
 notices = Console(stderr=True, highlight=False)
@@ -55,7 +58,7 @@ def summary_lines(plan: Plan, out: Path) -> Iterator[str]:
 
 @contextmanager
 def progress_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with bytes, speed and time left on stderr; nothing where that is no terminal."""
+    """A bar with bytes, speed and time left on stderr; in a log, a line at times."""
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
         TimeRemainingColumn(),
@@ -76,6 +79,23 @@ def counting_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _bar(name: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
-    with Progress(*columns, console=notices, disable=not notices.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
+    if not notices.is_terminal:
+        with _lines(name) as update:
+            yield update
+        return
+    with Progress(*columns, console=notices) as bar:
+        task = bar.add_task(visible(name), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _lines(name: str) -> Iterator[Callable[[int, int], None]]:
+    """The same in a log."""
+    share = 0.0
+
+    def update(done: int, total: int) -> None:
+        nonlocal share
+        share = done / max(total, 1)
+
+    with Wait(lambda: f"{name}: {share:.0%}", sys.stderr, quiet=False):
+        yield update
