@@ -21,3 +21,8 @@ def json_fault(error: ValueError | RecursionError) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON at line {error.lineno}, column {error.colno}"
     return "not valid JSON"
+
+
+def missing_key(error: Exception) -> str:
+    """The key that a failed look-up names, to go on a line; nothing for other failures."""
+    return f": {error.args[0]}" if isinstance(error, KeyError) and error.args else ""

@@ -183,7 +183,7 @@ def test_shapes_that_contradict_the_config(folder: Path) -> None:
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0"),
         ({"architectures": ["FooForCausalLM"]}, "FooForCausalLM: no family of mtp-convert"),
         ({"architectures": None}, "none named"),
-        ({"rope_theta": "x"}, "unexpected kind: could not convert string to float"),
+        ({"rope_theta": "x"}, "unexpected kind"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": []}}, "unexpected kind"),
         ({"max_position_embeddings": 1 << 40}, "unexpected kind"),
         ({"norm_topk_prob": {}}, "unexpected kind"),

@@ -89,7 +89,7 @@ def read_head(path: Path, trunk: Trunk) -> tuple[npt.NDArray[np.int32], dict[str
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise MtpError(f"{path}: not a readable GGUF ({error})") from error
+        raise MtpError(f"{path}: not a readable GGUF; get it again") from error
     info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
     if info.fingerprint != trunk.fingerprint or info.vocabulary is None:
         raise MtpError(f"{path}: these heads were not made by mtp-train for {trunk.path}")

@@ -43,7 +43,7 @@ class Trunk:
         try:
             readers = [GGUFReader(header.path) for header in read_shards(path)]
         except (OSError, ValueError, KeyError, IndexError) as error:
-            raise MtpError(f"{path}: not a readable GGUF ({error})") from error
+            raise MtpError(f"{path}: not a readable GGUF; get it again") from error
         self.path = path
         self._fields = readers[0].fields
         self._tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, missing_key
 from mtp_convert.tensors.sources import Source
 
 Dims = Mapping[str, int]
@@ -135,7 +135,9 @@ def reading(config: Config) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, AttributeError, LookupError, struct.error) as error:
-        raise MtpError(f"{config.where}: holds a value of an unexpected kind: {error}") from error
+        raise MtpError(
+            f"{config.where}: holds a value of an unexpected kind{missing_key(error)}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import TokenType
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, missing_key
 from mtp_convert.checkpoint.folder import read_json
 from mtp_convert.families.rules import Family
 from mtp_convert.tokenizer import characters, tekken
@@ -46,7 +46,8 @@ def tokenizer_metadata(
         return {**found, **ends_metadata(folder, found, notes), **suppressed}
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise MtpError(
-            f"{folder}: the tokenizer's files hold a value of an unexpected kind: {error}"
+            f"{folder}: the tokenizer's files hold a value of an unexpected kind"
+            f"{missing_key(error)}"
         ) from error
 
 
