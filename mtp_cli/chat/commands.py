@@ -53,10 +53,10 @@ def dispatch(chat: Chat, line: str) -> bool:
     A slash inside the first word makes it a path, and so a message.
     """
     if line.rstrip().lower() in _MEANT:
-        command = _named(_MEANT[line.rstrip().lower()])
+        word = line.rstrip()
         chat.ask_back(
-            f"not sent: {command.name} is the command ({command.summary}); "
-            f"with a space before it, {line.rstrip()} goes to the model"
+            f"not sent: you may mean {_MEANT[word.lower()]}; "
+            f"with a space before it, {word} goes to the model"
         )
         return True
     if not line.startswith("/"):

@@ -257,7 +257,8 @@ class Engine:
 
     def _single_row_s(self, n_past: int) -> float | None:
         """Seconds of a plain round after n_past tokens, as far as they are known."""
-        return None if self._costs is None else self._costs.verify_s(1, n_past)
+        costs = self._costs or self._exact_costs
+        return None if costs is None else costs.verify_s(1, n_past)
 
     def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
         if depth != "auto" and not isinstance(depth, int):

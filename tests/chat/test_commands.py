@@ -58,8 +58,10 @@ def test_what_other_programs_call_a_command_is_asked_about(line: str, command: s
     chat.quiet = True
     assert dispatch(chat, line) is True
     assert contents(chat) == []
-    assert shown(chat).startswith(f"not sent: {command} is the command (")
-    assert shown(chat).endswith(f"with a space before it, {line.rstrip()} goes to the model\n")
+    assert shown(chat) == (
+        f"not sent: you may mean {command}; "
+        f"with a space before it, {line.rstrip()} goes to the model\n"
+    )
 
 
 @pytest.mark.parametrize("line", [" exit", "  ?", "exit the loop", "help me", "quit?", ":quirk"])
