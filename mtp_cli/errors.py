@@ -7,11 +7,22 @@ The command-line modules catch it in one place, print its single line on stderr 
 Anything else that escapes is a bug and keeps its traceback.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 
 
 class MtpError(Exception):
     """An expected error; its text is one line that names the thing and what was expected."""
+
+
+@contextlib.contextmanager
+def advised(advice: str) -> Iterator[None]:
+    """Within it errors that say what is wrong also say what to do next."""
+    try:
+        yield
+    except MtpError as error:
+        raise MtpError(f"{error}; {advice}") from error
 
 
 def json_fault(error: ValueError | RecursionError) -> str:

@@ -35,7 +35,10 @@ def read_request(
     material = material.removesuffix("\n") if raw else material.strip()
     parts = [part for part in (argument, material) if part and not part.isspace()]
     if not parts:
-        raise MtpError("nothing to answer: no REQUEST was given and stdin is empty")
+        raise MtpError(
+            "nothing to answer: no REQUEST was given and stdin is empty; "
+            "mtp-chat --help shows both ways to ask"
+        )
     return "\n\n".join(parts)
 
 
@@ -45,7 +48,8 @@ def _read(stdin: TextIO) -> str:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise MtpError(
-            f"stdin is not UTF-8 text: byte 0x{byte:02x} at offset {error.start}"
+            f"stdin is not UTF-8 text: byte 0x{byte:02x} at offset {error.start}; "
+            "iconv -f LATIN1 turns older text into it"
         ) from error
     except OSError as error:
         raise MtpError(f"cannot read stdin: {error.strerror}") from error

@@ -81,7 +81,7 @@ def test_an_assistant_with_another_vocabulary(converted: Convert, tmp_path: Path
     folder = write_checkpoint(tmp_path / "x", tiny, tokenizer=False)
     heads = changed(folder, tmp_path / "heads.gguf")
     line = "this assistant was made for a vocabulary of 300, gemma4-all-f32.gguf has 320"
-    assert refusal(converted("gemma4"), heads) == line
+    assert refusal(converted("gemma4"), heads).startswith(line)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_trunk_that_ends_otherwise(
 
 def test_a_trunk_of_another_architecture(converted: Convert) -> None:
     line = refusal(converted("qwen3"), converted("gemma4_assistant"))
-    assert line == "an assistant of a gemma4 model; qwen3-all-f32.gguf is qwen3"
+    assert line.startswith("an assistant of a gemma4 model; qwen3-all-f32.gguf is qwen3; give ")
 
 
 def test_an_assistant_of_a_sister(converted: Convert) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from mtp_cli.engine.files import assistant, gguf_header, independent_heads
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats, HiddenSource
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, advised
 from mtp_cli.head_file import DraftVocabulary, HeadInfo
 
 # Where llama.cpp computes either the rows after the final norm or the logits, not both.
@@ -59,7 +59,9 @@ class Pairing:
 def pair(trunk: list[Header], heads: Path | None) -> Pairing | None:
     """The heads for this trunk, None when there are none; MtpError when `heads` is not for it."""
     if heads is not None:
-        return _beside(trunk, gguf_header.read_header(heads))
+        header = gguf_header.read_header(heads)
+        with advised("give heads made for this model, or none"):
+            return _beside(trunk, header)
     if gguf_header.has_heads(trunk):
         n_heads = trunk[0].number("nextn_predict_layers")
         return Pairing(None, HiddenSource.NEXTN, None, None, n_heads)

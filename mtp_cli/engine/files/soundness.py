@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 
 from mtp_cli.engine.files.gguf_header import Header
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, advised
 
+_AGAIN = "get the file again, or another conversion of the model"
 _EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 _MOST_WINDOW = 2**24  # llama.cpp allocates for every position of it
 
 
+@advised(_AGAIN)
 def check_numbers(header: Header, *, uses_rope: bool) -> None:
     """Epsilons that are none, windows without end, rotations wider than what they rotate."""
     for name in _EPSILONS:
@@ -43,12 +45,14 @@ def check_numbers(header: Header, *, uses_rope: bool) -> None:
         )
 
 
+@advised(_AGAIN)
 def check_trunk(header: Header) -> None:
     """That there is one beside the heads."""
     if header.n_trunk_layers < 1:
         raise MtpError(f"{header.path}: all of its blocks are heads; there is no trunk")
 
 
+@advised(_AGAIN)
 def check_heads(shards: list[Header]) -> None:
     """Every chained head has the layers of the first, the only one llama.cpp builds at once."""
     n_trunk, n_nextn = shards[0].n_trunk_layers, shards[0].number("nextn_predict_layers")
