@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mtp_cli.conversation.choice import usual_template
+from mtp_cli.conversation.forms import FittedTemplate
 from mtp_cli.conversation.plain import PlainText
 from mtp_cli.conversation.template import ChatTemplate, Message, Role
 from mtp_cli.conversation.tokenizer import Speller, Tokenizer
@@ -144,12 +145,12 @@ class PromptReader:
         return self._tokenizer.tokenize(text, add_special=False, parse_special=True)
 
 
-def chat_format(template: ChatTemplate, source: str) -> str:
+def chat_format(render: Callable[[Sequence[Message]], str], source: str) -> str:
     """What the format of a chat consists of: the template's text, and what it says around texts."""
     roles: list[list[Role]] = [["system", "user", "assistant", "user"], ["user"]]
     for tried in roles:
         with contextlib.suppress(MtpError):
-            return source + template.render([Message(role=role, content="x") for role in tried])
+            return source + render([Message(role=role, content="x") for role in tried])
     return source
 
 
@@ -161,7 +162,13 @@ def prompt_ids(engine: Tokenizer, text: str, *, system: str | None = None) -> li
     source = usual_template(engine.metadata)
     if source is None:
         return PromptReader(engine, None).read(text)
-    template = ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
-    reader = PromptReader(engine, chat_format(template, source))
+    template = FittedTemplate(
+        ChatTemplate(source, bos=engine.special_text("bos"), eos=engine.special_text("eos"))
+    )
+
+    def render(messages: Sequence[Message]) -> str:
+        return template.render(messages, {})
+
+    reader = PromptReader(engine, chat_format(render, source))
     asked = [] if system is None else [Message(role="system", content=reader.guard(system))]
-    return reader.read(template.render([*asked, Message(role="user", content=reader.guard(text))]))
+    return reader.read(render([*asked, Message(role="user", content=reader.guard(text))]))

@@ -16,7 +16,7 @@ Kind = Literal["content", "reasoning"]
 
 _CONTROL_OPEN, _CONTROL_CLOSE = "\ud800", "\udfff"
 _CONTROL = re.compile(f"{_CONTROL_OPEN}[^{_CONTROL_CLOSE}]*{_CONTROL_CLOSE}")
-_NOTHING = re.compile(f"(?:{_CONTROL.pattern}|\\s)*")
+_NOTHING = re.compile(f"(?:{_CONTROL.pattern}|[\\s{_CONTROL_OPEN}{_CONTROL_CLOSE}])*")
 _STRAY = {ord(_CONTROL_OPEN): None, ord(_CONTROL_CLOSE): None}
 _MAX_HEADER = 200  # characters: a header that is longer has lost its end, and hides no more text
 _BREAK = "\n\n"  # between two sections of one kind

@@ -127,7 +127,9 @@ class Session:
                 source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
             )
             self._template = Templated(engine, compiled, variables or {})
-            self._prompts = PromptReader(engine, chat_format(compiled, self._template.format))
+            self._prompts = PromptReader(
+                engine, chat_format(self._template.preview, self._template.format)
+            )
 
     @property
     def messages(self) -> list[Message]:

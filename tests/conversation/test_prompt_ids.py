@@ -79,7 +79,7 @@ class Case:
         return ids
 
     def prompts(self) -> PromptReader:
-        return PromptReader(self.reader, chat_format(self.template, self.source))
+        return PromptReader(self.reader, chat_format(self.template.render, self.source))
 
     def render(self, prompts: PromptReader, messages: Sequence[Message]) -> str:
         guarded = [Message(role=m["role"], content=prompts.guard(m["content"])) for m in messages]

@@ -175,6 +175,12 @@ def test_nothing_is_lost_and_nothing_depends_on_the_pieces(
     assert len(letters) <= "".join(pieces).count("a")
 
 
+def test_a_control_token_that_a_mark_of_text_is_found_in_leaves_no_trace() -> None:
+    said = f"<|channel|>analysis<|message|>Hm.{C('<|end|>')}<|channel|>final<|message|>Hi."
+    splitter = Splitter(CHANNELS)
+    assert heard(splitter.feed(said) + splitter.finish()) == ("Hm.", "Hi.")
+
+
 def test_text_shows_as_soon_as_it_can_be_no_mark() -> None:
     splitter = Splitter(THINK)
     assert splitter.feed("<") == []

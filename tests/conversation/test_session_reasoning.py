@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.conversation.template import Message
 from mtp_cli.engine import Sampling
@@ -232,3 +233,15 @@ def test_an_answer_cut_anywhere_goes_on_as_if_it_had_not_been(n: int) -> None:
         "content": "Yes, it is.",
         "reasoning": "Hm ab.",
     }
+
+
+def test_a_turn_of_the_benchmarks_is_put_as_the_chat_puts_it() -> None:
+    """In parts where the template wants those."""
+    parts = "{% for m in messages %}<|im_start|>{{ m.content[0].text }}<|im_end|>{% endfor %}"
+    engine = ScriptedEngine(said("x"), template=parts)
+    session = Session(engine, system="Be brief.")
+    hear(session.ask("So?", SETTINGS))
+    assert prompt_ids(engine, "So?", system="Be brief.") == engine.prompts[0]
+    assert spelled(engine, engine.prompts[0]) == (
+        "<s><|im_start|>Be brief.<|im_end|><|im_start|>So?<|im_end|>"
+    )
