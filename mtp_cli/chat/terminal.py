@@ -26,7 +26,7 @@ class AnswerStream:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._wrap = WordWrap(lambda: width(out)) if is_terminal(out) else None
-        self._n_held = 0  # newlines that a terminal gets only once something follows them
+        self._held = ""  # newlines and spaces that a terminal gets once something follows them
         self._is_mid_line = False
 
     def write(self, chunk: str) -> None:
@@ -38,18 +38,16 @@ class AnswerStream:
 
     def end(self) -> None:
         rest = self._wrap.flush() if self._wrap else ""
-        if rest or self._is_mid_line or self._n_held:
+        if rest or self._is_mid_line or self._held.strip(" "):
             self._out.write(rest + "\n")
             self._out.flush()
 
     def _tidied(self, text: str) -> str:
         assert self._wrap is not None
-        body = text.rstrip("\n")
-        n_held, self._n_held = self._n_held, len(text) - len(body)
-        if not body:
-            self._n_held += n_held
-            return ""
-        return self._wrap.feed("\n" * n_held + body)
+        text = self._held + text
+        body = text.rstrip("\n ")
+        self._held = text[len(body) :]
+        return self._wrap.feed(body) if body else ""
 
 
 @contextlib.contextmanager
