@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
-from mtp_convert.checkpoint.folder import INDEX, open_checkpoint
+from mtp_convert.checkpoint.folder import INDEX, SINGLE, open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
 from tests.convert.checkpoints import write_checkpoint, write_shard
 from tests.convert.checkpoints_mtp import deepseek3, glm4moe, qwen35
@@ -57,13 +57,17 @@ def test_a_missing_shard(folder: Path) -> None:
 
 def test_an_extra_shard(folder: Path) -> None:
     shutil.copy(folder / SHARD, folder / "model-00003-of-00002.safetensors")
-    with pytest.raises(MtpError, match=f"a shard that {INDEX} does not name"):
+    convert(folder)  # the same bytes once more
+    raw = bytearray((folder / SHARD).read_bytes())
+    raw[-1] ^= 1
+    (folder / "model-00003-of-00002.safetensors").write_bytes(raw)
+    with pytest.raises(MtpError, match=rf"00003-of-00002\S+: \S+: another tensor than in {SHARD}"):
         convert(folder)
 
 
 def test_an_index_that_names_a_tensor_no_shard_holds(folder: Path) -> None:
     edit_index(folder, lambda names: names.update({"model.ghost.weight": SHARD}))
-    with pytest.raises(MtpError, match=r"model\.ghost\.weight: named by .*, not in the shard"):
+    with pytest.raises(MtpError, match=r"model\.ghost\.weight: named by .*, in none of the"):
         convert(folder)
 
 
@@ -72,9 +76,9 @@ def test_an_index_that_puts_a_tensor_elsewhere(folder: Path) -> None:
         other = {*names.values()} - {names["model.norm.weight"]}
         names["model.norm.weight"] = other.pop()
 
+    wanted = open_checkpoint(folder).tensors
     edit_index(folder, move)
-    with pytest.raises(MtpError, match=r"model\.norm\.weight"):
-        convert(folder)
+    assert open_checkpoint(folder).tensors == wanted
 
 
 def test_an_index_that_reaches_outside_the_folder(folder: Path) -> None:
@@ -282,3 +286,50 @@ def test_no_folder_and_no_shards(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(MtpError, match="holds neither"):
         convert(tmp_path)
+
+
+def test_shards_without_an_index(folder: Path) -> None:
+    wanted = open_checkpoint(folder).tensors
+    (folder / INDEX).unlink()
+    assert open_checkpoint(folder).tensors == wanted
+    (folder / SHARD).unlink()
+    with pytest.raises(MtpError, match=f"1 shard.s. missing, the first is {SHARD}"):
+        open_checkpoint(folder)
+
+
+def test_two_series_of_shards_without_an_index(folder: Path) -> None:
+    (folder / INDEX).unlink()
+    shutil.copy(folder / SHARD, folder / "model-00001-of-00001.safetensors")
+    with pytest.raises(MtpError, match="several series of shards"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00001.safetensors", "weights.safetensors"])
+def test_one_file_of_another_name(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "x", qwen35(), n_shards=1)
+    wanted = {n: entry.shape for n, entry in open_checkpoint(folder).tensors.items()}
+    (folder / INDEX).unlink()
+    (folder / "model-00001-of-00001.safetensors").rename(folder / name)
+    (folder / "adapter_model.safetensors").write_bytes(b"of no use here")
+    assert {n: e.shape for n, e in open_checkpoint(folder).tensors.items()} == wanted
+
+
+def test_an_index_left_behind(folder: Path) -> None:
+    """By a merge into one file, or into shards of other names; transformers loads both."""
+    names = open_checkpoint(folder).tensors.keys()
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink()
+    tiny = glm4moe()
+    write_shard(folder / SINGLE, tiny.tensors, tiny.formats)
+    assert open_checkpoint(folder).tensors.keys() == names
+    (folder / SINGLE).rename(folder / "model-00001-of-00001.safetensors")
+    assert open_checkpoint(folder).tensors.keys() == names
+    (folder / "model-00001-of-00001.safetensors").unlink()
+    with pytest.raises(MtpError, match=f"2 shard.s. missing, the first is {SHARD}"):
+        open_checkpoint(folder)
+
+
+def test_a_pointer_of_git_lfs(folder: Path) -> None:
+    (folder / SHARD).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(MtpError, match=f"{SHARD}: a Git LFS pointer.* run git lfs pull"):
+        open_checkpoint(folder)

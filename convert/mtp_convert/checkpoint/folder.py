@@ -6,6 +6,7 @@ Owns the folder's layout and its validation. Knows nothing of model families or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from mtp_convert.checkpoint.shard import TensorEntry, read_header
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 MAX_JSON_BYTES = 200_000_000
+_COMPARED_BYTES = 1 << 24
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,18 @@ def open_checkpoint(
     if meta.is_meta_folder(folder):
         return _meta_checkpoint(folder)
     config = read_json(folder / "config.json")
-    if (folder / INDEX).exists():
-        tensors = _sharded(folder, wanted, in_files)
-    elif (folder / SINGLE).exists():
-        tensors = read_header(folder / SINGLE)
-    else:
-        raise MtpError(f"{folder}: holds neither {INDEX} nor {SINGLE}")
-    for file in sorted(_unlisted_heads(folder, tensors)):
-        tensors |= read_header(file)
+    files, weight_map = _shards(folder, wanted)
+    if in_files is not None:
+        files = [file for file in files if file.name in in_files]
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0].name}")
+    tensors = _joined([*files, *_unlisted_heads(folder, files, weight_map)])
+    is_whole = wanted is None and in_files is None
+    absent = [name for name in weight_map if is_whole and name not in tensors]
+    if absent:
+        file = folder / weight_map[absent[0]]
+        raise MtpError(f"{file}: {absent[0]}: named by {INDEX}, in none of the shards")
     if wanted is not None:
         tensors = {name: entry for name, entry in tensors.items() if wanted(name)}
     return Checkpoint(folder, config, tensors)
@@ -99,47 +106,75 @@ def _meta_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors, meta.PARAMS)
 
 
-def _unlisted_heads(folder: Path, tensors: Mapping[str, TensorEntry]) -> set[Path]:
+def _unlisted_heads(
+    folder: Path, files: Collection[Path], weight_map: Mapping[str, str]
+) -> list[Path]:
     """Files of heads that the index does not name: MiMo-V2-Flash ships such a one."""
-    listed = {entry.file for entry in tensors.values()}
-    if (folder / INDEX).exists():
-        listed |= {folder / file for file in _weight_map(folder).values()}
-    return {*folder.glob("*mtp*.safetensors")} - listed
+    listed = {*files, *(folder / file for file in weight_map.values())}
+    return sorted({*folder.glob("*mtp*.safetensors")} - listed)
 
 
-def _sharded(
-    folder: Path, wanted: Callable[[str], bool] | None, in_files: Collection[str] | None
-) -> dict[str, TensorEntry]:
-    weight_map = _weight_map(folder)
-    chosen = (name for name in weight_map if wanted is None or wanted(name))
-    files = sorted({weight_map[name] for name in chosen})
-    if in_files is not None:
-        files = [file for file in files if file in in_files]
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0]}")
-    if wanted is None and in_files is None:
-        extra = {path.name for path in folder.glob("model-*.safetensors")} - {*files}
-        if extra:
-            raise MtpError(f"{folder / min(extra)}: a shard that {INDEX} does not name")
+def _shards(
+    folder: Path, wanted: Callable[[str], bool] | None
+) -> tuple[list[Path], dict[str, str]]:
+    """The files of weights, and the index where it is of use: which file holds which tensor.
+
+    As transformers looks: one whole file first. An index of which no file is there was left behind
+    by another form of the checkpoint, and shards that are complete by their numbers need none.
+    """
+    present = {file.name: file for file in folder.glob("*.safetensors")}
+    if SINGLE in present:
+        return [present[SINGLE]], {}
+    weight_map = _weight_map(folder) if (folder / INDEX).exists() else {}
+    named = {*weight_map.values()}
+    numbered = {name for name in present if _NUMBERED.fullmatch(name)}
+    if named & present.keys() or (named and not numbered):
+        if wanted is not None:
+            named = {file for name, file in weight_map.items() if wanted(name)}
+            numbered = set()
+        return [folder / name for name in sorted(named | numbered)], weight_map
+    return _without_index(folder, present, numbered), {}
+
+
+def _without_index(folder: Path, present: Mapping[str, Path], numbered: set[str]) -> list[Path]:
+    """Shards by their numbers, or the only file there is."""
+    series: dict[tuple[str, int], set[int]] = {}
+    for name in numbered:
+        match = _NUMBERED.fullmatch(name)
+        assert match is not None
+        series.setdefault((match["stem"], int(match["count"])), set()).add(int(match["number"]))
+    if len(series) > 1:
+        shown = ", ".join(f"{stem}-...-of-{count:05}" for stem, count in sorted(series))
+        raise MtpError(f"{folder}: several series of shards, and no {INDEX} to choose: {shown}")
+    for (stem, count), numbers in series.items():
+        missing = sorted({*range(1, count + 1)} - numbers)
+        if missing:
+            first = f"{stem}-{missing[0]:05}-of-{count:05}.safetensors"
+            raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {first}")
+        return [present[name] for name in sorted(numbered)]
+    others = [name for name in present if not name.startswith("adapter_")]
+    if len(others) == 1:
+        return [present[others[0]]]
+    raise MtpError(f"{folder}: holds neither {INDEX} nor {SINGLE}, nor numbered shards")
+
+
+def _joined(files: Collection[Path]) -> dict[str, TensorEntry]:
+    """The tensors of all files; one that is in two must be the same in both."""
     tensors: dict[str, TensorEntry] = {}
     for file in files:
-        tensors.update(_one_shard(folder, file, weight_map))
-    absent = [n for n, file in weight_map.items() if file in files and n not in tensors]
-    if absent:
-        raise MtpError(
-            f"{folder / weight_map[absent[0]]}: {absent[0]}: named by {INDEX}, not in the shard"
-        )
+        for name, entry in read_header(file).items():
+            other = tensors.setdefault(name, entry)
+            if other is not entry and not _is_same(other, entry):
+                raise MtpError(f"{file}: {name}: another tensor than in {other.file.name}")
     return tensors
 
 
-def _one_shard(folder: Path, file: str, weight_map: Mapping[str, str]) -> dict[str, TensorEntry]:
-    entries = read_header(folder / file)
-    for name in entries:
-        if weight_map.get(name) != file:
-            place = weight_map.get(name, "nowhere")
-            raise MtpError(f"{folder / file}: {name}: {INDEX} puts it in {place}")
-    return entries
+def _is_same(a: TensorEntry, b: TensorEntry) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    steps = range(0, a.n_bytes, _COMPARED_BYTES)
+    sizes = ((begin, min(_COMPARED_BYTES, a.n_bytes - begin)) for begin in steps)
+    return all(a.read(begin, n) == b.read(begin, n) for begin, n in sizes)
 
 
 def _weight_map(folder: Path) -> dict[str, str]:

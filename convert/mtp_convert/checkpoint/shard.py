@@ -68,6 +68,8 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
             head = stream.read(8)
             if len(head) < 8:
                 raise MtpError(f"{file}: expected a safetensors file, found {size} bytes")
+            if head == b"version ":
+                raise MtpError(f"{file}: a Git LFS pointer, not the file itself; run git lfs pull")
             n_header = int.from_bytes(head, "little")
             if n_header > MAX_HEADER_BYTES or 8 + n_header > size:
                 raise MtpError(
