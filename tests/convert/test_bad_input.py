@@ -88,9 +88,10 @@ def absurd(folder: Path) -> None:
 
 CHECKPOINTS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "a missing shard": (lambda folder: (folder / SHARD).unlink(), ["missing", SHARD]),
-    "an extra shard": (
-        lambda folder: shutil.copy(folder / SHARD, folder / "model-00009-of-00002.safetensors"),
-        ["model-00009-of-00002.safetensors", INDEX]),
+    "an extra shard with other bytes": (
+        lambda folder: (folder / "model-00009-of-00002.safetensors").write_bytes(
+            (folder / SHARD).read_bytes()[:-1] + b"\x55"),
+        ["model-00009-of-00002.safetensors", "another tensor than in", SHARD]),
     "a tensor no shard holds": (
         lambda folder: edit_index(folder, lambda names: names.update({"model.ghost": SHARD})),
         [SHARD, "model.ghost", INDEX]),

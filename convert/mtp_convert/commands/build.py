@@ -22,6 +22,7 @@ from mtp_convert.checkpoint.folder import Checkpoint
 from mtp_convert.checkpoint.quantization import check_transforms
 from mtp_convert.commands.resolver import Named, Resolver
 from mtp_convert.families import family_of
+from mtp_convert.families.rope import check_rope
 from mtp_convert.families.rules import Config, Family, reading
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import Pair
@@ -58,6 +59,9 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
         options = _of_heads_alone(family, config, options)
     resolver = Resolver(checkpoint, family, config)
     check_transforms(resolver.quantization, checkpoint.where)
+    if family.ropes is not None:
+        with reading(config):
+            check_rope(config, family.ropes, family.sliding_ropes)
     found = resolver.n_heads()
     n_heads, notes = usable_heads(family, config, found, options.part)
     if n_heads and family.heads and family.heads.kind == "independent":

@@ -5,15 +5,12 @@ Knows nothing of any one family; a family takes the groups it has and adds its o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from mtp_convert.families.rope import rope_metadata
 from mtp_convert.families.rules import Config, Dims, Rule, Transform, copy
 from mtp_convert.families.transforms import expert_half, stacked
-from mtp_convert.tensors.sources import Constant, Source
 
 
 def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
@@ -180,32 +177,6 @@ def _optional_float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-_YARN = {
-    "extrapolation_factor": "yarn_ext_factor", "attention_factor": "yarn_attn_factor",
-    "attn_factor": "yarn_attn_factor", "beta_fast": "yarn_beta_fast",
-    "beta_slow": "yarn_beta_slow",
-}  # fmt: skip
-
-
-def rope_metadata(config: Config) -> dict[str, Any]:
-    """Scaled rotary embeddings: linear and yarn; llama3's factors are a tensor of their own."""
-    scope = config.rope.get("full_attention", config.rope)
-    kind = scope.get("rope_type", scope.get("type"))
-    if kind not in ("linear", "yarn") or scope.get("factor") is None:
-        return {}
-    found: dict[str, Any] = {
-        "{arch}.rope.scaling.type": kind,
-        "{arch}.rope.scaling.factor": float(scope["factor"]),
-    }
-    if kind == "yarn":
-        original = scope.get("original_max_position_embeddings")
-        found["{arch}.rope.scaling.original_context_length"] = original
-        for key, name in _YARN.items():
-            if scope.get(key) is not None:
-                found[f"{{arch}}.rope.scaling.{name}"] = float(scope[key])
-    return found
-
-
 def moe_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     """The keys that DeepSeek-style experts add."""
     return {
@@ -215,28 +186,6 @@ def moe_metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.expert_weights_scale": _optional_float(config.find("routed_scaling_factor")),
         "{arch}.expert_weights_norm": config.find("norm_topk_prob"),
     }
-
-
-def llama3_rope(config: Config) -> dict[str, Source]:
-    """rope_freqs.weight for Llama 3's scaled rotary embedding (Meta's formula), or nothing."""
-    scope = config.rope.get("full_attention", config.rope)
-    if str(scope.get("rope_type", scope.get("type", ""))).lower() != "llama3":
-        return {}
-    return {"rope_freqs.weight": Constant(rope_factors(scope, config, head_dim(config)))}
-
-
-def rope_factors(scope: dict[str, Any], config: Config, n_rotary: int) -> Any:
-    """What each rotary frequency is divided by: 1 below, `factor` above, smooth between."""
-    base = config.rope_value("rope_theta", default=10000.0) or 10000.0
-    factor = float(scope.get("factor", 8.0))
-    low, high = float(scope.get("low_freq_factor", 1.0)), float(scope.get("high_freq_factor", 4.0))
-    original = float(scope.get("original_max_position_embeddings", 8192))
-    exponents = np.arange(0, n_rotary, 2, dtype=np.float32) / np.float32(n_rotary)
-    wavelength = 2 * math.pi * np.float32(base) ** exponents
-    smooth = (original / wavelength - low) / (high - low)
-    between = 1 / ((1 - smooth) / factor + smooth)
-    found = np.where(wavelength < original / high, 1.0, between)
-    return np.where(wavelength > original / low, factor, found).astype(np.float32)
 
 
 def union(*parts: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -13,6 +13,7 @@ several such keys torch and ggml keep different ones. With the published 64 head
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from mtp_convert.families.common import (
     union,
 )  # fmt: skip
 from mtp_convert.families.glm4_moe import SIGMOID, SPECIAL_TOKENS
+from mtp_convert.families.rope import DEFAULT, YARN, full_scope, kind_of
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import mla_key, mla_value
 
@@ -68,7 +70,7 @@ _ATTENTION = (
 
 def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
     kv_rank, rope = config.count("kv_lora_rank"), config.count("qk_rope_head_dim")
-    mscale = config.rope.get("mscale_all_dim")
+    mscale = full_scope(config).get("mscale_all_dim")
     return {
         **common_metadata(config, n_heads),
         **moe_metadata(config, n_heads),
@@ -85,9 +87,30 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.expert_shared_count": config.count("n_shared_experts", default=0),
         "{arch}.expert_weights_norm": config.find("norm_topk_prob") or None,
         "{arch}.rope.dimension_count": rope,
+        "{arch}.rope.scaling.attn_factor": None,  # the graph has the next instead
         # llama.cpp multiplies by ten again on loading.
         "{arch}.rope.scaling.yarn_log_multiplier": None if mscale is None else 0.1 * mscale,
     }
+
+
+def _mscales(allowed: Callable[[float], bool], shown: str) -> Callable[[Config], str | None]:
+    """Refuses yarn whose attention the graph would scale otherwise.
+
+    It scales all of a query by what transformers has for its rotary part and its softmax together;
+    these agree where `mscale` is `mscale_all_dim`, and (V3.2's graph) where it is one.
+    """
+
+    def accepts(config: Config) -> str | None:
+        scope = full_scope(config)
+        if kind_of(scope) != YARN:
+            return None
+        above, below = scope.get("mscale"), scope.get("mscale_all_dim")
+        is_equal = above == below and isinstance(above, int | float) and allowed(above)
+        if is_equal and scope.get("attention_factor") is None:
+            return None
+        return f"rope scaling: yarn without {shown}: llama.cpp's graph has no other"
+
+    return accepts
 
 
 def _glm_metadata(config: Config, n_heads: int) -> dict[str, Any]:
@@ -149,6 +172,8 @@ DEEPSEEK_V3 = Family(
     rules=trunk(),
     layer_rules=_LAYER,
     metadata=_metadata,
+    ropes=frozenset({DEFAULT, YARN}),
+    accepts=_mscales(lambda mscale: mscale > 0, "mscale and mscale_all_dim that are equal"),
     dims=_dims,
     kinds=_kinds,
     heads=Heads(
@@ -167,6 +192,7 @@ DEEPSEEK_V32 = replace(
     arch="deepseek32",
     layer_rules=union(_LAYER, _INDEXER),
     metadata=_sparse_metadata,
+    accepts=_mscales(lambda mscale: mscale == 1, "mscale and mscale_all_dim of one"),
     dims=_sparse_dims,
     notes="",
 )

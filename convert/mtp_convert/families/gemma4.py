@@ -22,6 +22,7 @@ from mtp_convert.families.common import (
     qk_norms,
     union,
 )
+from mtp_convert.families.rope import DEFAULT, PROPORTIONAL
 from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Rule
 from mtp_convert.tensors.sources import Constant, Source
 
@@ -213,6 +214,8 @@ GEMMA4 = Family(
     dims=_dims,
     kinds=_kinds,
     extra=_rope,
+    ropes=frozenset({DEFAULT, PROPORTIONAL}),
+    sliding_ropes=frozenset({DEFAULT}),
     visible_tokens=_VISIBLE,
     character_tokenizer="gemma4",
     notes="its heads are a checkpoint of their own, Gemma4AssistantForCausalLM",
@@ -256,6 +259,8 @@ ASSISTANT = Family(
     kinds=_kinds,
     ignored=(*OTHER_TOWERS, "masked_embedding", "lm_head."),
     extra=_rope,
+    ropes=frozenset({DEFAULT, PROPORTIONAL}),
+    sliding_ropes=frozenset({DEFAULT}),
     visible_tokens=_VISIBLE,
     character_tokenizer="gemma4",
     notes="heads that share their target's KV: a file to lay beside a Gemma 4",

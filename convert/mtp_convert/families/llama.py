@@ -15,14 +15,15 @@ from mtp_convert.families.common import (
     common_metadata,
     dense_ffn,
     head_dim,
-    llama3_rope,
     norms,
     qk_norms,
     trunk,
     union,
 )  # fmt: skip
+from mtp_convert.families.rope import LLAMA3, LONGROPE, SCALED, llama3_rope, longrope_factors
 from mtp_convert.families.rules import Config, Family
 from mtp_convert.families.transforms import interleaved
+from mtp_convert.tensors.sources import Source
 
 
 def _llama_metadata(config: Config, n_heads: int) -> dict[str, Any]:
@@ -41,6 +42,11 @@ def _no_experts(config: Config) -> str | None:
     return None
 
 
+def _rope(config: Config) -> dict[str, Source]:
+    width = head_dim(config)
+    return {**llama3_rope(config, width), **longrope_factors(config, width)}
+
+
 LLAMA = Family(
     name="Llama",
     classes=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
@@ -49,7 +55,8 @@ LLAMA = Family(
     layer_rules=union(norms(), attention(interleaved("n_head"), interleaved("n_kv")), dense_ffn()),
     metadata=_llama_metadata,
     dims=common_dims,
-    extra=llama3_rope,
+    extra=_rope,
+    ropes=SCALED | {LLAMA3, LONGROPE},
     accepts=_no_experts,
     notes="no heads of its own; mtp-train makes one, pack joins it",
 )

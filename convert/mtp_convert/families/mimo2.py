@@ -25,6 +25,7 @@ from mtp_convert.families.common import (
     trunk_with_output,
     union,
 )  # fmt: skip
+from mtp_convert.families.rope import DEFAULT
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import fused_rows, picked
 from mtp_convert.tensors.fp8 import Fp8
@@ -168,6 +169,8 @@ MIMO2 = Family(
         single=False,
     ),
     accepts=_accepts,
+    ropes=frozenset({DEFAULT}),
+    sliding_ropes=frozenset({DEFAULT}),
 )
 
 FAMILIES = (MIMO2,)

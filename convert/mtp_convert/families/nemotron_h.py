@@ -174,6 +174,7 @@ NEMOTRON_H = Family(
         _experts(_M, "moe"),
     ),
     metadata=_metadata,
+    ropes=None,  # attention without positions
     dims=_dims,
     kinds=_kinds,
     heads=Heads(

@@ -28,6 +28,7 @@ from mtp_convert.families.common import (
     union,
     with_kind,
 )  # fmt: skip
+from mtp_convert.families.rope import MROPE, SCALED
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import (
     minus_exp,
@@ -201,6 +202,7 @@ QWEN35 = Family(
     heads=_HEADS,
     renames=_RENAMES,
     accepts=_accepts,
+    ropes=SCALED | {MROPE},
 )
 
 QWEN35_MOE = replace(
@@ -219,6 +221,7 @@ QWEN3_NEXT = replace(
     arch="qwen3next",
     layer_rules=union(_COMMON, _LINEAR_NEXT, _EXPERTS),
     metadata=_metadata,
+    ropes=SCALED,
 )
 
 FAMILIES = (QWEN35, QWEN35_MOE, QWEN3_NEXT)

@@ -84,8 +84,11 @@ class Config:
         text = raw.get("text_config")
         self.values: dict[str, Any] = {**raw, **(text if isinstance(text, dict) else {})}
         self.where = where
-        rope = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {}
-        self.rope: dict[str, Any] = dict(rope) if isinstance(rope, dict) else {}
+        # The first is transformers 5's name; where both are there, the second has the last word.
+        ropes = [self.values.get(key) for key in ("rope_parameters", "rope_scaling")]
+        self.rope: dict[str, Any] = {}
+        for rope in ropes:
+            self.rope |= rope if isinstance(rope, dict) else {}
 
     def find(self, *keys: str, default: Any = None) -> Any:
         for key in keys:
@@ -164,6 +167,10 @@ class Family:
     ignored: tuple[str, ...] = OTHER_TOWERS
     extra: Callable[[Config], Mapping[str, Source]] = lambda config: {}
     accepts: Callable[[Config], str | None] = lambda config: None
+    # Kinds of scaled rotary embeddings that its graph computes (`rope.py`), and those in sliding
+    # layers where these have their own; None for a family without positions.
+    ropes: frozenset[str] | None = frozenset({"default", "linear", "yarn"})
+    sliding_ropes: frozenset[str] | None = None
     # What llama.cpp calls the pre-tokenizer, where two share their rules; and special tokens that
     # config files leave out: (what GGUF calls it, its text).
     pre_tokenizer: str = ""

@@ -12,10 +12,10 @@ from mtp_convert.families.common import (
     dense_ffn,
     norms,
     qk_norms,
-    rope_factors,
     trunk_with_output,
     union,
 )  # fmt: skip
+from mtp_convert.families.rope import DEFAULT, LLAMA3, full_scope, kind_of, rope_factors
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import matrix, plus_one
 from mtp_convert.tensors.sources import Constant, Source
@@ -104,8 +104,8 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 def _rope(config: Config) -> dict[str, Source]:
     """Llama 3's factors for the rotary half of full attention, ones for the rest."""
-    scope = config.rope.get("full_attention", config.rope)
-    if str(scope.get("rope_type", scope.get("type", ""))).lower() != "llama3":
+    scope = full_scope(config)
+    if kind_of(scope) != LLAMA3:
         return {}
     theta = config.find("rope_theta", default=10000.0)
     base = theta[0] if isinstance(theta, list) else theta
@@ -167,6 +167,8 @@ STEP35 = Family(
         single=False,
     ),
     extra=_rope,
+    ropes=frozenset({DEFAULT, LLAMA3}),
+    sliding_ropes=frozenset({DEFAULT}),
 )
 
 FAMILIES = (STEP35,)
