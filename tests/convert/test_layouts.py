@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from gguf import GGUFReader, TokenType
 
-from mtp_cli.engine import Engine
+from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import INDEX, open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
@@ -23,6 +23,8 @@ from tests.convert.checkpoints import (
     WIDTH,
     Tiny,
     llama,
+    mistral,
+    qwen3,
     smollm,
     write_checkpoint,
     write_shard,
@@ -249,3 +251,46 @@ def test_a_tokenizer_with_values_of_other_kinds(change: dict[str, object], tmp_p
     (folder / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(MtpError, match="tokenizer"):
         open_and_plan(folder)
+
+
+def with_biases() -> Tiny:
+    """A Llama with attention_bias and mlp_bias."""
+    tiny = mistral()
+    tiny.config |= {"architectures": ["LlamaForCausalLM"], "model_type": "llama",
+                    "attention_bias": True, "mlp_bias": True}  # fmt: skip
+    for name in [name for name in tiny.tensors if name.endswith("_proj.weight")]:
+        tiny.vector(name.replace(".weight", ".bias"), tiny.tensors[name].shape[0])
+    return tiny
+
+
+def test_biases_of_every_matrix(tmp_path: Path) -> None:
+    tiny = with_biases()
+    found = converted(write_checkpoint(tmp_path / "x", tiny), tmp_path / "x.gguf")
+    layer = "model.layers.1."
+    for name, to in (("mlp.gate", "ffn_gate"), ("mlp.up", "ffn_up"), ("mlp.down", "ffn_down"),
+                     ("self_attn.v", "attn_v"), ("self_attn.o", "attn_output")):  # fmt: skip
+        wanted = tiny.tensors[f"{layer}{name}_proj.bias"]
+        np.testing.assert_array_equal(found[f"blk.1.{to}.bias"], wanted)
+    halves = tiny.tensors[layer + "self_attn.q_proj.bias"].reshape(N_HEAD, 2, WIDTH // 2)
+    np.testing.assert_array_equal(
+        found["blk.1.attn_q.bias"], halves.transpose(0, 2, 1).ravel()
+    )  # as the rows of its matrix
+    with Engine.open(tmp_path / "x.gguf", n_ctx=64, n_gpu_layers=0) as engine:
+        run = engine.generate([1, 2, 3], Sampling(temperature=0.0), max_tokens=4, depth=0)
+        assert len(list(run)) == 4
+
+
+def test_a_bias_that_no_graph_adds_is_refused(tmp_path: Path) -> None:
+    """Qwen3's attention_bias: llama.cpp's graph has q's, k's and v's, but not the output's."""
+    tiny = qwen3()
+    tiny.vector("model.layers.0.self_attn.o_proj.bias", EMBD)
+    with pytest.raises(MtpError, match=r"o_proj\.bias: no tensor that Qwen3 is known to have"):
+        open_and_plan(write_checkpoint(tmp_path / "x", tiny))
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("default")
+def test_biases_as_transformers_adds_them(tmp_path: Path) -> None:
+    from tests.convert.test_oracle import compare_logits, without_fp8
+
+    compare_logits(without_fp8(with_biases()), tmp_path, nextn=False)

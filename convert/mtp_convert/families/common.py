@@ -37,10 +37,15 @@ def norms(post: str = "ffn_norm", norm: Transform = copy) -> tuple[Rule, ...]:
 
 
 def attention(
-    q_how: Transform = copy, k_how: Transform = copy, when: str = "", q_shape: str = "q"
+    q_how: Transform = copy,
+    k_how: Transform = copy,
+    when: str = "",
+    q_shape: str = "q",
+    output_bias: bool = False,
 ) -> tuple[Rule, ...]:
-    """Separate q, k, v, o with optional biases."""
+    """Separate q, k, v, o with optional biases; of the output's few graphs know."""
     a = "{L}.self_attn."
+    output = Rule("blk.{i}.attn_output.bias", a + "o_proj.bias", "embd", when=when, maybe=True)
     return (
         Rule("blk.{i}.attn_q.weight", a + "q_proj.weight", f"{q_shape},embd", q_how, when),
         Rule("blk.{i}.attn_k.weight", a + "k_proj.weight", "k,embd", k_how, when),
@@ -49,8 +54,8 @@ def attention(
         Rule("blk.{i}.attn_q.bias", a + "q_proj.bias", q_shape, q_how, when, maybe=True),
         Rule("blk.{i}.attn_k.bias", a + "k_proj.bias", "k", k_how, when, maybe=True),
         Rule("blk.{i}.attn_v.bias", a + "v_proj.bias", "v", when=when, maybe=True),
-        Rule("blk.{i}.attn_output.bias", a + "o_proj.bias", "embd", when=when, maybe=True),
-    )
+        *((output,) if output_bias else ()),
+    )  # fmt: skip
 
 
 def qk_norms(norm: Transform = copy, when: str = "", maybe: bool = False) -> tuple[Rule, ...]:
@@ -68,6 +73,14 @@ def dense_ffn(when: str = "", gguf: str = "", hf: str = "mlp", ff: str = "ff") -
              when=when)
         for part, shape in (("gate", f"{ff},embd"), ("up", f"{ff},embd"), ("down", f"embd,{ff}"))
     )  # fmt: skip
+
+
+def ffn_biases() -> tuple[Rule, ...]:
+    """Of a dense network, where a checkpoint has them."""
+    return tuple(
+        Rule(f"blk.{{i}}.ffn_{part}.bias", f"{{L}}.mlp.{part}_proj.bias", shape, maybe=True)
+        for part, shape in (("gate", "ff"), ("up", "ff"), ("down", "embd"))
+    )
 
 
 def experts(when: str = "moe", hf: str = "mlp.experts") -> tuple[Rule, ...]:
