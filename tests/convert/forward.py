@@ -230,7 +230,8 @@ def mimo2_head(tiny: Tiny, tokens: list[int], hidden: Floats, number: int) -> tu
     n_rotary = int(config["head_dim"] * config["partial_rotary_factor"])
     q, k = (rope_halves(t, config["swa_rope_theta"], n_rotary) for t in (q, k))
     sink = head.w(a + "attention_sink_bias")
-    out = attend(q, k, v, config["head_dim"] ** -0.5, config["sliding_window"], sink)
+    window = config["sliding_window_size"] + 1  # so many rows before it, and the row itself
+    out = attend(q, k, v, config["head_dim"] ** -0.5, window, sink)
     x = x + out @ head.w(a + "o_proj.weight").T
     x = x + mlp(head, "mlp", head.norm(x, head.w("pre_mlp_layernorm.weight")))
     logits = head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mtp_cli.errors import MtpError
 from mtp_convert.families.rope import rope_metadata
 from mtp_convert.families.rules import Config, Dims, Rule, Transform, copy
 from mtp_convert.families.transforms import expert_half, stacked
@@ -195,7 +196,7 @@ def moe_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     return {
         "{arch}.expert_feed_forward_length": config.count("moe_intermediate_size"),
         "{arch}.expert_shared_count": config.find("n_shared_experts"),
-        "{arch}.leading_dense_block_count": config.find("first_k_dense_replace"),
+        "{arch}.leading_dense_block_count": leading_dense(config),
         "{arch}.expert_weights_scale": _optional_float(config.find("routed_scaling_factor")),
         "{arch}.expert_weights_norm": config.find("norm_topk_prob"),
     }
@@ -207,8 +208,34 @@ def union(*parts: Sequence[Rule]) -> tuple[Rule, ...]:
 
 def dense_until_first_k(config: Config, i: int) -> frozenset[str]:
     """DeepSeek's layout: the first layers are dense, the rest have experts."""
-    first = config.count("first_k_dense_replace", default=0)
-    return frozenset({"dense" if i < first else "moe"})
+    return frozenset({"dense" if i < (leading_dense(config) or 0) else "moe"})
+
+
+def leading_dense(config: Config) -> int | None:
+    """How many layers come before the first with experts; None where the config does not say."""
+    if config.find("first_k_dense_replace") is not None:
+        return config.count("first_k_dense_replace")
+    kinds = mlp_kinds(config)
+    if kinds is None:
+        return None
+    first = kinds.index(True) if True in kinds else len(kinds)
+    if not all(kinds[first:]):
+        raise MtpError(
+            f"{config.where}: mlp_layer_types: dense layers behind one with experts; llama.cpp "
+            "takes them in front only"
+        )
+    return first
+
+
+def mlp_kinds(config: Config) -> list[bool] | None:
+    """transformers 5's list of layers: which of them have experts; None where there is none."""
+    if config.find("mlp_layer_types") is None:
+        return None
+    kinds = config.per_layer("mlp_layer_types", config.count("num_hidden_layers"))
+    unknown = [kind for kind in kinds if kind not in ("dense", "sparse")]
+    if unknown:
+        raise MtpError(f"{config.where}: mlp_layer_types: {str(unknown[0])[:40]}")
+    return [kind == "sparse" for kind in kinds]
 
 
 def with_kind(dims: Dims, **more: int) -> dict[str, int]:

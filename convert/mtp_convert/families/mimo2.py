@@ -20,6 +20,7 @@ from mtp_convert.families.common import (
     common_metadata,
     dense_ffn,
     experts,
+    mlp_kinds,
     moe_dims,
     router,
     trunk_with_output,
@@ -32,10 +33,28 @@ from mtp_convert.tensors.fp8 import Fp8
 from mtp_convert.tensors.sources import Source
 
 _A = "{L}.self_attn."
+_SIGMOID = 2
 
 
 def _pattern(config: Config) -> list[int]:
-    return config.per_layer("hybrid_layer_pattern", config.count("num_hidden_layers"))
+    """1 for each sliding layer of the trunk; transformers saves words in place of numbers."""
+    n_layers = config.count("num_hidden_layers")
+    if config.find("hybrid_layer_pattern") is not None:
+        return config.per_layer("hybrid_layer_pattern", n_layers)
+    return [int(t == "sliding_attention") for t in config.per_layer("layer_types", n_layers)]
+
+
+def _window(config: Config) -> int:
+    """Keys that a sliding layer sees, the newest row's own with them.
+
+    The makers' own code (SGLang's `mimo_v2_flash.py`) and transformers show a row as many rows
+    before it as `sliding_window_size` says; llama.cpp and `sliding_window`, as transformers saves
+    it, count the row too. The published `sliding_window` is one short of that.
+    """
+    size = config.find("sliding_window_size")
+    return (
+        config.count("sliding_window") if size is None else 1 + config.count("sliding_window_size")
+    )
 
 
 def _is_sliding(config: Config, i: int) -> bool:
@@ -44,8 +63,10 @@ def _is_sliding(config: Config, i: int) -> bool:
 
 
 def _n_kv(config: Config, i: int) -> int:
-    key = "swa_num_key_value_heads" if _is_sliding(config, i) else "num_key_value_heads"
-    return config.count(key)
+    n_kv = config.count("num_key_value_heads")
+    if not _is_sliding(config, i):
+        return n_kv
+    return config.count("swa_num_key_value_heads", default=2 * n_kv)  # as transformers has it
 
 
 def _dims(config: Config, i: int) -> Dims:
@@ -62,7 +83,8 @@ def _kinds(config: Config, i: int) -> frozenset[str]:
     n_layer = config.count("num_hidden_layers")
     if i >= n_layer:
         return frozenset({"dense", "head", "fused"})
-    is_moe = bool(config.per_layer("moe_layer_freq", n_layer)[i])
+    listed = mlp_kinds(config) if config.find("moe_layer_freq") is None else None
+    is_moe = bool((listed or config.per_layer("moe_layer_freq", n_layer))[i])
     return frozenset({"moe" if is_moe else "dense", "trunk"})
 
 
@@ -74,13 +96,16 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
     return {
         **common_metadata(config, n_heads),
         "{arch}.attention.head_count_kv": [_n_kv(config, i) for i in range(n_layer)],
-        "{arch}.attention.sliding_window": config.count("sliding_window"),
+        "{arch}.attention.sliding_window": _window(config),
         "{arch}.attention.sliding_window_pattern": pattern,
         "{arch}.attention.value_length": config.count("v_head_dim"),
         "{arch}.expert_count": config.count("n_routed_experts"),
+        "{arch}.expert_gating_func": _SIGMOID,  # which transformers does not save
         "{arch}.expert_feed_forward_length": config.count("moe_intermediate_size"),
         "{arch}.rope.dimension_count": int(config.count("head_dim") * partial),
-        "{arch}.attention.layer_norm_rms_epsilon": config.number("layernorm_epsilon", default=1e-5),
+        "{arch}.attention.layer_norm_rms_epsilon": config.number(
+            "layernorm_epsilon", "rms_norm_eps", default=1e-5
+        ),
         "{arch}.attention.value_scale": None if value_scale is None else float(value_scale),
     }
 
@@ -137,6 +162,7 @@ _QKV = (
          fused_rows, "head"),
     Rule("blk.{i}.attn_output.weight", _A + "o_proj.weight", "embd,o"),
     Rule("blk.{i}.attn_sinks.weight", _A + "attention_sink_bias", "n_head", maybe=True),
+    Rule("blk.{i}.attn_sinks.weight", _A + "sinks", "n_head", maybe=True),
 )  # fmt: skip
 
 # In the trunk q, k and v may stay apart: its graph takes both.

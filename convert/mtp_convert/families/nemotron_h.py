@@ -23,7 +23,7 @@ _WORDS = {"linear_attention": "mamba", "full_attention": "attention"}
 
 def _pattern(config: Config) -> list[str]:
     """The kind of each layer of the trunk."""
-    found = config.find("hybrid_override_pattern", "layers_block_type")
+    found = config.find("hybrid_override_pattern", "layers_block_type", "layer_types")
     if isinstance(found, str):
         return [_LETTERS[letter] for letter in found]
     return [_WORDS.get(word, word) for word in found or []]

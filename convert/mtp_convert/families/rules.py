@@ -84,11 +84,19 @@ class Config:
         text = raw.get("text_config")
         self.values: dict[str, Any] = {**raw, **(text if isinstance(text, dict) else {})}
         self.where = where
+        self._count_layers()
         # The first is transformers 5's name; where both are there, the second has the last word.
         ropes = [self.values.get(key) for key in ("rope_parameters", "rope_scaling")]
         self.rope: dict[str, Any] = {}
         for rope in ropes:
             self.rope |= rope if isinstance(rope, dict) else {}
+
+    def _count_layers(self) -> None:
+        """Folders that transformers 5 saves may hold a list of layers and not their number."""
+        for key in ("layers_block_type", "layer_types", "hybrid_override_pattern"):
+            kinds = self.values.get(key)
+            if self.values.get("num_hidden_layers") is None and isinstance(kinds, list | str):
+                self.values["num_hidden_layers"] = len(kinds)
 
     def find(self, *keys: str, default: Any = None) -> Any:
         for key in keys:
