@@ -54,11 +54,11 @@ class _Setup:
     n_gpu_layers: int
     cost_facts: tuple[object, ...]
 
-    def open(self, trunk: Model) -> tuple[Target, Drafter]:
-        n_ctx = self.n_ctx or min(N_CTX, trunk.n_ctx_train or N_CTX)
+    def open(self, model: Model) -> tuple[Target, Drafter]:
+        n_ctx = self.n_ctx or min(N_CTX, model.n_ctx_train or N_CTX)
         hidden = HiddenSource.NONE if self.pairing is None else self.pairing.hidden
         with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
-            target = Target(trunk, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden)
+            target = Target(model, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden)
             opened.callback(target.close)
             drafter: Drafter = NoDrafter()
             if self.pairing is not None:
@@ -77,16 +77,16 @@ class Engine:
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
     """
 
-    def __init__(self, trunk: Model, setup: _Setup, *, owns_trunk: bool) -> None:
-        self.metadata: Mapping[str, str] = trunk.metadata()
+    def __init__(self, model: Model, setup: _Setup, *, owns_model: bool) -> None:
+        self.metadata: Mapping[str, str] = model.metadata()
         try:
             self.sampling_defaults = Sampling.from_metadata(self.metadata)
         except MtpError as error:
-            raise MtpError(f"{trunk.path}: {error}") from None
-        self._trunk = trunk
+            raise MtpError(f"{model.path}: {error}") from None
+        self._model = model
         self._setup = setup
-        self._owns_trunk = owns_trunk
-        self._target, self._drafter = setup.open(trunk)
+        self._owns_model = owns_model
+        self._target, self._drafter = setup.open(model)
         self._ngram = NgramDrafter()
         self._costs: CostModel | None = None
         self._exact_costs: CostModel | None = None  # where some row counts may not be tried
@@ -95,8 +95,8 @@ class Engine:
         self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
         self.drafter = None if setup.pairing is None else setup.pairing.describe()
         self.n_ctx = self._target.n_ctx
-        self.n_ctx_train = trunk.n_ctx_train
-        self.n_vocab = trunk.n_vocab
+        self.n_ctx_train = model.n_ctx_train
+        self.n_vocab = model.n_vocab
 
     @classmethod
     def open(
@@ -128,14 +128,14 @@ class Engine:
         n_threads = n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
-            trunk = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
+            loaded = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
             try:
                 files = (identity(model), identity(heads) if heads else None)
                 cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)
                 setup = _Setup(pairing, n_ctx, n_threads, n_layers, cost_facts)
-                return cls(trunk, setup, owns_trunk=True)
+                return cls(loaded, setup, owns_model=True)
             except BaseException:
-                trunk.close()
+                loaded.close()
                 raise
 
         return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
@@ -145,34 +145,34 @@ class Engine:
 
         For what is to be compared side by side. Close it before this one.
         """
-        return Engine(self._trunk, self._setup, owns_trunk=False)
+        return Engine(self._model, self._setup, owns_model=False)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        return self._trunk.tokenize(text, add_special=add_special, parse_special=parse_special)
+        return self._model.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """A token's bytes; they may end inside a UTF-8 character."""
-        return self._trunk.piece(token, special=special)
+        return self._model.piece(token, special=special)
 
     def is_eog(self, token: int) -> bool:
         """Whether the token ends a generation: EOS, EOT and their like."""
-        return self._trunk.is_eog(token)
+        return self._model.is_eog(token)
 
     def kind(self, token: int) -> TokenKind:
         """What the file itself says a token is; unknown tokens count as control."""
-        return self._trunk.types.kind(token)
+        return self._model.types.kind(token)
 
     def is_matched(self, token: int) -> bool:
         """Whether `tokenize` looks for the token's spelling: always, or where `parse_special`."""
-        return self._trunk.types.is_matched(token)
+        return self._model.types.is_matched(token)
 
     @property
     def first_token(self) -> int | None:
         """The token that every text begins with (BOS), None where the file wants none."""
-        return self._trunk.first_token
+        return self._model.first_token
 
     def special_text(self, name: Literal["bos", "eos"]) -> str:
-        return self._trunk.special_text(name)
+        return self._model.special_text(name)
 
     @property
     def cached(self) -> Sequence[int]:
@@ -325,8 +325,8 @@ class Engine:
             remembered(n_max).put(self._setup.cost_facts, self._known_exact)
         self._drafter.close()
         self._target.close()
-        if self._owns_trunk:
-            self._trunk.close()
+        if self._owns_model:
+            self._model.close()
 
     def __enter__(self) -> Engine:
         return self

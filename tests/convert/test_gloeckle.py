@@ -79,9 +79,9 @@ def test_rotary_pairs_are_neighbours(gloeckle_files: MakeFiles) -> None:
 
 def test_handing_out_rows_changes_no_bit_of_the_logits(gloeckle_files: MakeFiles) -> None:
     for outtype in ("f32", "bf16", "q8_0"):
-        trunk, _ = gloeckle_files(outtype)
-        with_rows, _ = target(trunk, HiddenSource.LAYER)
-        np.testing.assert_array_equal(with_rows, target(trunk, HiddenSource.NONE)[0])
+        path, _ = gloeckle_files(outtype)
+        with_rows, _ = target(path, HiddenSource.LAYER)
+        np.testing.assert_array_equal(with_rows, target(path, HiddenSource.NONE)[0])
 
 
 @pytest.mark.parametrize("n_at_once", [1, 5, len(PROMPT)])

@@ -235,13 +235,13 @@ def kv_sharing_modes(config: Any) -> list[str | None]:
 
 
 def transformers_draft(
-    trunk: Path, assistant: Path, prompt: list[int], n: int
+    model: Path, assistant: Path, prompt: list[int], n: int
 ) -> tuple[int, Floats]:
     """The token after the prompt, and the logits (n, n_vocab) of n drafts after it."""
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     generation: Any = importlib.import_module("transformers.generation.candidate_generator")
-    target = transformers.AutoModelForCausalLM.from_pretrained(trunk, dtype=torch.float32)
+    target = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     small = transformers.AutoModelForCausalLM.from_pretrained(assistant, dtype=torch.float32)
     small.generation_config.num_assistant_tokens = n
     # Written for distances up to the window itself, counted from the row before the newest: two
@@ -268,9 +268,9 @@ def transformers_draft(
     return newest, drafts
 
 
-def llama_cpp_draft(trunk: Path, assistant: Path, prompt: list[int], newest: int, n: int) -> Floats:
+def llama_cpp_draft(model: Path, assistant: Path, prompt: list[int], newest: int, n: int) -> Floats:
     """The logits (n, n_vocab) of n drafts after `newest`."""
-    models = Model(trunk, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
+    models = Model(model, n_gpu_layers=0), Model(assistant, n_gpu_layers=0)
     sizes: dict[str, Any] = {"n_ctx": 64, "n_threads": 1, "hidden": HiddenSource.NEXTN}
     target = Context(models[0], n_batch=64, n_outputs=1, **sizes)
     sharing: dict[str, Any] = {"mtp": True, "shares": target, "owns_model": True}

@@ -18,16 +18,16 @@ TRUNK = "gemma4"
 _LAYERS = {True: ("_swa", 2), False: ("", 1)}
 
 
-def check(trunk: list[Header], heads: Header) -> None:
+def check(shards: list[Header], heads: Header) -> None:
     """Raise MtpError, naming the assistant, when it is not for this trunk."""
-    target, name = trunk[0], trunk[0].path.name
+    target, name = shards[0], shards[0].path.name
     if target.architecture != TRUNK:
         raise MtpError(
             f"{heads.path}: an assistant of a {TRUNK} model; {name} is {target.architecture}"
         )
     facts = [
         ("rows of width", heads.number("embedding_length_out"), target.number("embedding_length")),
-        ("a vocabulary of", n_vocab([heads]), n_vocab(trunk)),
+        ("a vocabulary of", n_vocab([heads]), n_vocab(shards)),
     ]
     for layer, slides in enumerate(_slides(heads)):
         facts += _layer_facts(target, heads, layer, slides)

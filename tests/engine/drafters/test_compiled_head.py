@@ -262,8 +262,8 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n_ctx", [1, 2, 64])
 def test_a_trunks_heads_run_in_it(tiny_file: Files, new_target: Targets, n_ctx: int) -> None:
     target = new_target("llama", n_ctx=n_ctx)
-    trunk = [gguf_header.read_header(tiny_file("llama"))]
-    pairing = pair(trunk, tiny_file("heads-q8_0"))
+    shards = [gguf_header.read_header(tiny_file("llama"))]
+    pairing = pair(shards, tiny_file("heads-q8_0"))
     assert pairing is not None
     drafter = open_drafter(target, pairing, n_threads=1, n_gpu_layers=0)
     try:
