@@ -326,9 +326,9 @@ class LearningTuning:
     """`depth.learning`: how costs are learned while answering."""
 
     first_s: float = constant(
-        0.2, "seconds", "that measuring may take beyond plain rounds from the start"
+        0.1, "seconds", "that measuring may lose against plain rounds at first"
     )
-    share: float = constant(0.2, "of the time", "that it may take beyond them after these")
+    share: float = constant(0.1, "of the time", "that it may lose after these")
     deep: int = constant(4, "ids", "drafted to learn what a further one costs")
     n_resting: int = constant(8, "plain rounds", "before a draft, to learn what waiting rows cost")
 

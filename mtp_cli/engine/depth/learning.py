@@ -11,8 +11,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mtp_cli.engine.depth.cost import CostTable, interpolated
 from mtp_cli.engine.depth.exactness import Exactness
@@ -82,20 +84,24 @@ class Learning:
         self._next: _Shape | None = next(self._shapes)
 
     def _order(self, counts: Sequence[int]) -> Iterator[_Shape]:
-        """The rounds to try: each count twice in a row, then single ones, which it is held to.
+        """The rounds to try, each followed by single ones, which it is held to.
 
-        The second of two is like most rounds, and what the first takes longer is the switch's.
+        Small counts decide most: they come twice in a row, for the second is like most rounds, and
+        what the first takes longer is the switch's. Of larger ones, which are dear, one is enough:
+        what a switch takes is known by then.
         """
-        deep = min(self._tuning.deep, self._n_drafted)
         often = [n for n in counts if n <= self._n_often]
-        for n_drafted, some in ((deep, counts), (min(1, self._n_drafted), often)):
-            for n_rows in some:
+        for n_drafted in (min(self._tuning.deep, self._n_drafted), min(1, self._n_drafted)):
+            for n_rows in often:
                 yield from (_Shape(n_rows, min(n_drafted, n_rows - 1)),) * 2
                 yield from (_Shape(1),) * 2
-        if self._n_drafted > 0:
+        if self._n_drafted > 0 and often:
             for _ in range(2):
                 yield from (_Shape(1),) * self._tuning.n_resting
                 yield _Shape(2, 1)
+        for n_rows in (n for n in counts if n > self._n_often):
+            yield _Shape(n_rows, min(self._tuning.deep, self._n_drafted))
+            yield from (_Shape(1),) * 2
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
         if self._successor is not None:
@@ -145,6 +151,7 @@ class Learning:
         if self._draft.ids:
             n_read = self._n_read + self._draft.n_behind
             self._seen.drafts.append((n_read, len(self._draft.ids), seconds.draft))
+        self._account(n_rows, seconds, len(chosen))
         self._note(n_rows, seconds.verify)
         if self._next is not None and n_rows == self._next.n_rows:
             self._next = next(self._shapes, None)
@@ -168,13 +175,19 @@ class Learning:
         """Whether a count may still be tried: one pair was parted by an answer's end, say."""
         return n_rows not in self._seen.ratios and not self._is_refused(n_rows)
 
+    def _account(self, n_rows: int, seconds: Seconds, n_tokens: int) -> None:
+        """What plain rounds would have taken for the same tokens is not measuring's to pay."""
+        spent_s = seconds.draft + seconds.verify
+        self._total_s += spent_s
+        if n_rows > 1:
+            self._extra_s += spent_s - n_tokens * statistics.median_low(self._seen.singles)
+
     def _note(self, n_rows: int, seconds: float) -> None:
-        seen, switched = self._seen, n_rows != self._last_rows
-        plain_s = statistics.median_low(seen.singles) if seen.singles else seconds
-        self._total_s += seconds
-        self._extra_s += max(0.0, seconds - plain_s) if n_rows > 1 else 0.0
-        if switched:
+        seen = self._seen
+        if n_rows != self._last_rows:
             self._switched_s = seconds
+            if n_rows > self._n_often:
+                self._waiting_ratio = n_rows, seconds - self._switch_s(), seen.singles[-1]
             return
         if n_rows > 1:
             self._waiting_ratio = n_rows, seconds, seen.singles[-1]
@@ -187,6 +200,9 @@ class Learning:
             self._waiting_ratio = None
         seen.singles.append(seconds)
 
+    def _switch_s(self) -> float:
+        return max(0.0, statistics.median(self._seen.excess)) if self._seen.excess else 0.0
+
     def _table(self) -> tuple[CostTable, bool]:
         """What was seen as a table, and whether counts that were refused are missing in it."""
         one_s = statistics.median_low(self._seen.singles)
@@ -194,10 +210,9 @@ class Learning:
         counts = [n for n in self._counts if n in ratios]
         seconds = [one_s, *(one_s * statistics.median_low(ratios[n]) for n in counts)]
         target_s = interpolated([1, *counts], seconds, self._n_max)
-        switch_s = max(0.0, statistics.median(self._seen.excess)) if self._seen.excess else 0.0
         growth_s = (0.0,) * self._n_max
         return CostTable(
-            target_s, growth_s, *self._heads(), switch_s=switch_s
+            target_s, growth_s, *self._heads(), switch_s=self._switch_s()
         ), counts != self._counts
 
     def _heads(self) -> tuple[float, float, float]:
@@ -205,20 +220,20 @@ class Learning:
         if not self._seen.drafts:
             return CostTable.first_s, CostTable.row_s, CostTable.step_s
         read, drafted, seconds = map(np.array, zip(*self._seen.drafts, strict=True))
-        few = statistics.median_low(seconds[drafted == 1].tolist() or seconds.tolist())
-        deep = seconds[drafted > 1]
-        step_s = (
-            (statistics.median_low(deep.tolist()) - few) / max(1, int(drafted.max()) - 1)
-            if len(deep)
-            else few
-        )
         rested = read >= self._tuning.n_resting
-        alone = (drafted == 1) & ~rested
+        one, deep = drafted == 1, drafted > 1
         row_s = 0.0
-        if rested.any() and alone.any():
-            longer = statistics.median_low(seconds[rested].tolist())
-            shorter = statistics.median_low(seconds[alone].tolist())
-            n_more = float(np.median(read[rested]) - np.median(read[alone]))
+        if (one & rested).any() and (one & ~rested).any():
+            longer, shorter = _median(seconds[one & rested]), _median(seconds[one & ~rested])
+            n_more = _median(read[one & rested]) - _median(read[one & ~rested])
             row_s = max(0.0, (longer - shorter) / max(1.0, n_more))
-        n_read = float(np.median(read[alone])) if alone.any() else 0.0
-        return max(few - n_read * row_s, 1e-6), row_s, max(step_s, 1e-6)
+        seconds = seconds - row_s * read
+        first_s = max(_median(seconds[one] if one.any() else seconds), 1e-6)
+        if not deep.any():
+            return first_s, row_s, first_s
+        steps_s = _median(seconds[deep]) - first_s
+        return first_s, row_s, max(steps_s / (_median(drafted[deep]) - 1), 1e-6)
+
+
+def _median(values: npt.NDArray[Any]) -> float:
+    return float(np.median(values))
