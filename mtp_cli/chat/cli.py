@@ -133,7 +133,8 @@ _Temperature = Annotated[
         min=0,
         callback=_finite,
         help="0 always takes the likeliest token. [default of all sampling: what is best for the "
-        "built-in model; else what the GGUF recommends; else 0.8, 40, 0.95, 0.05, no penalties]",
+        "built-in model; else what the GGUF recommends, all but mirostat, XTC and another order of "
+        "samplers, which a line then says; else 0.8, 40, 0.95, 0.05, no penalties]",
     ),
 ]
 _TopK = Annotated[

@@ -29,6 +29,7 @@ from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Sampling
+    from mtp_cli.engine.sampling.recommended import Recommended
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,16 @@ def start(options: Options) -> int:
     with engine:
         if options.chat_template is not None and template is None:
             template = named_template(engine.metadata, options.chat_template)
-        recommended = engine.sampling_defaults
-        session, settings = prepared(engine, recommended, files.defaults, options, template)
+        recommended = engine.recommended
+        session, settings = prepared(
+            engine, recommended.sampling, files.defaults, options, template
+        )
         if levels:
             session.think(levels[-1])
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
         chat.shows_reasoning = _is_shown(options.think)
         _warn_of_length(chat, options.n_ctx, engine.n_ctx_train)
+        warn_of_sampling(chat, recommended)
         return _talk(chat, options, engine.drafter, request)
 
 
@@ -121,6 +125,15 @@ def _warn_of_length(chat: Chat, n_ctx: int | None, n_ctx_train: int) -> None:
             f"{chat.files.name} was trained with a context of {n_ctx_train} tokens and may write "
             f"nonsense beyond them: --ctx {n_ctx_train} stays within"
         )
+
+
+def warn_of_sampling(chat: Chat, recommended: Recommended) -> None:
+    """What the file recommends for sampling and does not get."""
+    for line in recommended.left_out:
+        chat.note(line)
+    unfollowed = recommended.unfollowed(chat.settings.sampling)
+    if unfollowed:
+        chat.note(f"{chat.files.name} recommends what is not followed here: {unfollowed}")
 
 
 def prepared(

@@ -33,6 +33,7 @@ from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource, TargetLike, TokenKind
@@ -75,14 +76,12 @@ class Engine:
     n_vocab:  the trunk's
     drafter:  what drafts, for people; None when nothing does
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
+    recommended: what it recommends for sampling
     """
 
     def __init__(self, model: Model, setup: _Setup, *, owns_model: bool) -> None:
         self.metadata: Mapping[str, str] = model.metadata()
-        try:
-            self.sampling_defaults = Sampling.from_metadata(self.metadata)
-        except MtpError as error:
-            raise MtpError(f"{model.path}: {error}") from None
+        self.recommended = Recommended.from_metadata(self.metadata)
         self._model = model
         self._setup = setup
         self._owns_model = owns_model

@@ -89,7 +89,6 @@ class ScriptedEngine:
         self.metadata: Mapping[str, str] = {}
         if template is not None:
             self.metadata = {"tokenizer.chat_template": template}
-        self.sampling_defaults = Sampling(temperature=0.0)
         self.prompts: list[list[int]] = []
         self.cached: list[int] = []
         self.asked: list[tuple[Sampling, int, Depth]] = []

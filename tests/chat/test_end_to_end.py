@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from mtp_cli import models
+from tests.engine import tiny
 
 # pexpect forks, which Python 3.12 and later warn of wherever a library has started threads.
 pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
@@ -291,3 +292,21 @@ def test_a_conversation(terminal: pexpect.spawn, tmp_path: Path) -> None:
     roles = [message["role"] for message in json.loads(saved.read_text())["messages"]]
     assert roles == ["system", "user", "assistant", "user", "assistant"]
     assert "And what is your name?" in (tmp_path / "mtp-chat" / "history").read_text()
+
+
+def test_what_a_file_recommends_and_does_not_get_is_said(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys |= {
+        "general.sampling.temp": "warm",
+        "general.sampling.mirostat": 2,
+        "general.sampling.mirostat_tau": 4.5,
+    }
+    model = str(spec.write(tmp_path / "model.gguf"))
+    command = [*COMMAND, "-m", model, "--raw", "-n", "2", "th"]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=120, text=True)
+    assert done.returncode == 0
+    assert "general.sampling.temp: expected a number, found 'warm'; it is left out" in done.stderr
+    said = "recommends what is not followed here: mirostat 2, mirostat_tau 4.5, mirostat_eta 0.1"
+    assert f"model {said}" in done.stderr
+    greedy = subprocess.run([*command, "-t", "0"], capture_output=True, cwd=ROOT, timeout=120)
+    assert b"mirostat" not in greedy.stderr

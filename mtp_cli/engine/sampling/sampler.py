@@ -13,13 +13,11 @@ import numpy as np
 
 from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
-from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.engine.sampling.settings import COLDEST, Sampling
 from mtp_cli.engine.sampling.truncation import Truncation
 from mtp_cli.engine.sampling.verify import up_to_end, verify_block
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, Ids
-
-_COLDEST = 1e-6  # at less, logits over the temperature leave what a float can tell apart
 
 
 class Sampler:
@@ -33,7 +31,7 @@ class Sampler:
     """
 
     def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
-        self.is_greedy = sampling.temperature < _COLDEST
+        self.is_greedy = sampling.temperature < COLDEST
         self.draws_drafts = draws_drafts and not self.is_greedy
         self._target, self._drafts = (
             Truncation(

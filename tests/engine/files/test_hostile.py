@@ -194,21 +194,6 @@ CRASHERS: dict[str, tuple[Callable[[], tiny.Spec], Change, str]] = {
         ),
         "this model has no vocabulary to read text with",
     ),
-    "a temperature that is text": (
-        tiny.llama,
-        _set("general.sampling.temp", "warm"),
-        "general.sampling.temp: expected a number, found 'warm'",
-    ),
-    "a temperature that is no number": (
-        tiny.llama,
-        _set("general.sampling.temp", float("nan")),
-        "general.sampling.temp: expected a number, found",
-    ),
-    "a penalty that divides by nothing": (
-        tiny.llama,
-        _set("general.sampling.penalty_repeat", 0.0),
-        "general.sampling.penalty_repeat: expected a number from 0.001 to 1000, found",
-    ),
     "an unknown architecture": (
         tiny.llama,
         lambda spec: setattr(spec, "architecture", "nothing"),

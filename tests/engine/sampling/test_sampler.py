@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import re
 from typing import TypeVar
 
 import numpy as np
@@ -139,44 +138,3 @@ Key = TypeVar("Key")
 
 def _chi_squared(counts: dict[Key, int], expected: dict[Key, float], n: int) -> float:
     return float(sum((counts[key] - n * p) ** 2 / (n * p) for key, p in expected.items()))
-
-
-def test_defaults_come_from_the_models_metadata() -> None:
-    metadata = {
-        "general.sampling.temp": "0.6",
-        "general.sampling.top_k": "20",
-        "general.sampling.penalty_last_n": "-1",
-        "general.sampling.penalty_repeat": "1.050000",
-        "other": "1",
-    }
-    assert Sampling.from_metadata({}) == Sampling()
-    assert Sampling.from_metadata(metadata) == Sampling(
-        temperature=0.6, top_k=20, penalty_last_n=-1, penalty_repeat=1.05
-    )
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("temp", "warm", "a number"),
-        ("temp", "nan", "a number"),
-        ("top_p", "inf", "a number"),
-        ("top_k", "2.5", "a number"),
-        ("penalty_last_n", "", "a number"),
-        ("penalty_last_n", "a few", "a number"),
-        ("penalty_repeat", "often", "a number from 0.001 to 1000"),
-        ("penalty_repeat", "nan", "a number from 0.001 to 1000"),
-        ("penalty_repeat", "0.000000", "a number from 0.001 to 1000"),
-        ("penalty_repeat", "-1.1", "a number from 0.001 to 1000"),
-        ("penalty_repeat", "1e30", "a number from 0.001 to 1000"),
-    ],
-)
-def test_metadata_that_cannot_be_meant_is_named(key: str, value: str, expected: str) -> None:
-    line = f"general.sampling.{key}: expected {expected}, found {value!r}"
-    with pytest.raises(MtpError, match=f"^{re.escape(line)}$"):
-        Sampling.from_metadata({f"general.sampling.{key}": value})
-
-
-def test_an_absurdly_long_number_is_a_number() -> None:
-    sampling = Sampling.from_metadata({"general.sampling.penalty_last_n": "9" * 400})
-    assert Sampler(sampling).n_before == 0
