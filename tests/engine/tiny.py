@@ -143,6 +143,14 @@ class Weights:
         self.matrix(f"{block}.ffn_up_shexp", N_FF, N_EMBD)
         self.matrix(f"{block}.ffn_down_shexp", N_EMBD, N_FF)
 
+    def routed(self, block: str, n_expert: int) -> None:
+        """Experts without a shared one."""
+        self.norm(f"{block}.ffn_norm")
+        self.matrix(f"{block}.ffn_gate_inp", n_expert, N_EMBD)
+        self.experts(f"{block}.ffn_gate_exps", n_expert, N_FF, N_EMBD)
+        self.experts(f"{block}.ffn_up_exps", n_expert, N_FF, N_EMBD)
+        self.experts(f"{block}.ffn_down_exps", n_expert, N_EMBD, N_FF)
+
     def mamba(self, block: str) -> None:
         inner, state, rank = 2 * N_EMBD, 8, 4
         self.norm(f"{block}.attn_norm")
@@ -334,6 +342,20 @@ def qwen3next(seed: int = 8) -> Spec:
         expert_feed_forward_length=N_FF, expert_shared_feed_forward_length=N_FF,
     )  # fmt: skip
     return Spec("qwen3next", {**keys, **VOCABULARY}, weights.tensors)
+
+
+def qwen3moe(seed: int = 10, n_blocks: int = 3) -> Spec:
+    """Mixture of experts over plain KV: of eight, three are chosen."""
+    weights = Weights(seed)
+    weights.vocabulary()
+    for index in range(n_blocks):
+        weights.attention(f"blk.{index}")
+        weights.qk_norms(f"blk.{index}")
+        weights.routed(f"blk.{index}", 8)
+    keys = _keys(
+        "qwen3moe", n_blocks, expert_count=8, expert_used_count=3, expert_feed_forward_length=N_FF
+    )
+    return Spec("qwen3moe", {**keys, **VOCABULARY}, weights.tensors)
 
 
 def heads_for(

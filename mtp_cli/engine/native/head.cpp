@@ -145,7 +145,7 @@ private:
         }
         // Every thread rounds the rows for itself: that takes less than to wait for others.
         void pack(const float * rows, int n_in, int n) {
-            pack_rows<Kernel>(head.round, rows, n_in, n, own.units.get(), units_of<Kernel>(n), 0,
+            pack_rows<Kernel>(head.round, rows, n_in, n, n_blocks(n_in), own.units.get(), 0,
                               n_blocks(n_in));
         }
         // The rows packed last, of n_in, times these columns of a matrix

@@ -31,7 +31,7 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     Unit * units = (Unit *)(unaligned - unaligned % alignof(Unit));
 
     pack_rows<Kernel>(ggml.type_traits(Kernel::ROW)->from_float, (const float *)rows->data,
-                      rows->nb[1] / sizeof(float), n_rows, units, n, n_blocks * ith / nth,
+                      rows->nb[1] / sizeof(float), n_rows, n_blocks, units, n_blocks * ith / nth,
                       n_blocks * (ith + 1) / nth);
     if (ith == 0) ggml.chunk_set(params->threadpool, nth);
     ggml.barrier(params->threadpool);

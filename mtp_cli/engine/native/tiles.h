@@ -8,8 +8,8 @@
 //     P   Units whose sums have room in registers, at most Kernel::AT_ONCE
 //
 // A tile is what a kernel computes at a time: a group times P Units, through all of K. A weight is
-// read and unpacked once for the P * R rows of a tile. Rows lie as Units[B][M / R], so that a tile
-// reads weights and rows from front to back.
+// read and unpacked once for the P * R rows of a tile. Units lie in panels of up to PANEL, block by
+// block within each, so that a tile reads weights and rows from front to back.
 //
 // Each kernel has
 //   BLOCK    how many weights of a row it takes at a time
@@ -36,7 +36,7 @@ namespace {
 // every page and row.
 constexpr int64_t AHEAD = 8192;
 
-constexpr int PANEL = 8;                        // Units that stay in the nearest cache
+constexpr int PANEL = 8;                        // Units whose blocks lie together
 constexpr int64_t WEIGHTS_AT_A_TIME = 1 << 18;  // bytes that stay in the next one, for other Units
 
 inline void prefetch(const void * from, size_t n_bytes) {
@@ -52,13 +52,12 @@ struct Ahead {
     int64_t of(int block) const { return block < first_beyond ? within : beyond; }
 };
 
-// Some Units of rows times one group of weight rows
+// A panel of rows times one group of weight rows
 template <class Kernel>
 void multiply_group(const char * weights, int n_blocks, const typename Kernel::Unit * units,
-                    int n_units, int first, int last, const Ahead & ahead, float * out,
-                    size_t stride, int n_rows) {
-    for (; first < last; first += Kernel::AT_ONCE) {
-        const int row = first * Kernel::ROWS, n = std::min(last - first, Kernel::AT_ONCE);
+                    int n_units, const Ahead & ahead, float * out, size_t stride, int n_rows) {
+    for (int first = 0; first < n_units; first += Kernel::AT_ONCE) {
+        const int row = first * Kernel::ROWS, n = std::min(n_units - first, Kernel::AT_ONCE);
         const auto run = [&](auto tile) {
             tile(weights, n_blocks, units + first, n_units, ahead, out + row * stride, stride,
                  n_rows - row);
@@ -77,6 +76,16 @@ void multiply_group(const char * weights, int n_blocks, const typename Kernel::U
 template <class Kernel>
 int units_of(int64_t n_rows) {
     return (int)((n_rows + Kernel::ROWS - 1) / Kernel::ROWS);
+}
+
+// Where a Unit's first block lies, and how far its blocks are apart: as many Units as its panel has
+struct Place {
+    size_t first;
+    int step;
+};
+inline Place place_of(int unit, int n_blocks, int n_units) {
+    const int panel = unit / PANEL * PANEL;
+    return {(size_t)panel * n_blocks + unit % PANEL, std::min(PANEL, n_units - panel)};
 }
 
 // COLUMNS weight rows of so many Blocks
@@ -98,10 +107,12 @@ Ahead ahead_in(int64_t n_blocks) {
 // Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units
 template <class Kernel>
 void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
-               int n_rows, typename Kernel::Unit * units, int n_units, int from, int to) {
+               int n_rows, int n_blocks, typename Kernel::Unit * units, int from, int to) {
     constexpr int AT_ONCE = 8;
     typename Kernel::Row blocks[AT_ONCE] = {};
+    const int n_units = units_of<Kernel>(n_rows);
     for (int row = 0; row < n_units * Kernel::ROWS; ++row) {
+        const Place place = place_of(row / Kernel::ROWS, n_blocks, n_units);
         const bool is_there = row < n_rows;
         if (!is_there) memset(blocks, 0, sizeof(blocks));
         for (int first = from; first < to; first += AT_ONCE) {
@@ -109,8 +120,7 @@ void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, 
             if (is_there)
                 round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
             for (int i = 0; i < n; ++i) {
-                typename Kernel::Unit & unit =
-                    units[(size_t)(first + i) * n_units + row / Kernel::ROWS];
+                typename Kernel::Unit & unit = units[place.first + (first + i) * place.step];
                 Kernel::pack(unit, row % Kernel::ROWS, blocks[i]);
             }
         }
@@ -128,10 +138,12 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
         n_units <= PANEL ? to - from : std::max<int64_t>(1, WEIGHTS_AT_A_TIME / bytes);
     for (; from < to; from += most) {
         for (int first = 0; first < n_units; first += PANEL) {
+            const Place place = place_of(first, n_blocks, n_units);
+            const int row = first * Kernel::ROWS;
             for (int64_t g = from; g < std::min(from + most, to); ++g) {
-                multiply_group<Kernel>(weights + g * bytes, n_blocks, units, n_units, first,
-                                       std::min(first + PANEL, n_units), ahead,
-                                       out + g * Kernel::COLUMNS, stride, n_rows);
+                multiply_group<Kernel>(weights + g * bytes, n_blocks, units + place.first,
+                                       place.step, ahead, out + row * stride + g * Kernel::COLUMNS,
+                                       stride, n_rows - row);
             }
         }
     }

@@ -1,7 +1,8 @@
-"""A product of half-precision numbers in the order in which ggml adds up, by its definition.
+"""A product of floating-point numbers in the order in which ggml adds up, by its definition.
 
-For processors that the tests do not run on: what ggml itself was built for here, ggml shows. In
-single precision a product of two halves is exact, so that numpy's own additions have ggml's bits.
+For processors that the tests do not run on: what ggml itself was built for here, ggml shows. A
+product and its addition are rounded once. (Of two halves the product alone is exact in single
+precision, so that it does not matter there.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mtp_cli.engine.types import Floats
 
 @dataclass(frozen=True)
 class Order:
-    """ggml_vec_dot_f16 or ggml_vec_dot_bf16 (vec.cpp): n_sums vectors of so many lanes by turns.
+    """ggml_vec_dot_f16, _bf16 or _f32 (vec.cpp): n_sums vectors of so many lanes by turns.
 
     total: (..., n_sums, lanes) to (...)
     """
@@ -28,17 +29,32 @@ class Order:
 
 
 def product(name: str, order: Order, weights: Floats, rows: Floats) -> Floats:
-    """(n_rows, n_out) of weights (n_out, n_in) and rows (n_rows, n_in), both rounded to halves."""
+    """(n_rows, n_out) of weights (n_out, n_in) and rows (n_rows, n_in), rounded to the format."""
     kind = gguf.GGMLQuantizationType[name.upper()]
     w, x = (
         gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind)
         for values in (weights, rows)
     )
-    steps = (x[:, None, :] * w).reshape(len(x), len(w), -1, order.n_sums, order.lanes)
-    sums = np.zeros_like(steps[:, :, 0])
-    for step in range(steps.shape[2]):
-        sums += steps[:, :, step]
+    x, w = (values.reshape(len(values), -1, order.n_sums, order.lanes) for values in (x, w))
+    sums = np.zeros((len(x), len(w), order.n_sums, order.lanes), np.float32)
+    for step in range(x.shape[1]):
+        sums = _multiply_add(x[:, None, step], w[:, step], sums)
     return order.total(sums)
+
+
+def _multiply_add(a: Floats, b: Floats, c: Floats) -> Floats:
+    """a * b + c, rounded once.
+
+    A product of two floats is exact in double precision. The sum is rounded to odd there, which
+    leaves the rounding to single precision as it is (Boldo and Melquiond 2008).
+    """
+    products = a.astype(np.float64) * b
+    sums = products + c
+    back = sums - products
+    error = (products - (sums - back)) + (c - back)  # exact (Knuth's two-sum)
+    is_even = sums.view(np.int64) & 1 == 0
+    odd = np.nextafter(sums, np.where(error > 0, np.inf, -np.inf))
+    return np.where((error != 0) & is_even, odd, sums).astype(np.float32)
 
 
 def _folded(x: Floats) -> Floats:
@@ -64,14 +80,14 @@ def _of_two(x: Floats) -> Floats:
     return (both[..., 0] + both[..., 1]).astype(np.float32)
 
 
-_AVX512 = {
-    "f16": Order(16, 4, lambda x: _folded(_of_four(x))),
-    "bf16": Order(16, 2, _of_two),
-}
+_AVX512_FOUR = Order(16, 4, lambda x: _folded(_of_four(x)))
+_AVX2_FOUR = Order(8, 4, lambda x: _in_pairs(_of_four(x)))
+_AVX512 = {"f16": _AVX512_FOUR, "f32": _AVX512_FOUR, "bf16": Order(16, 2, _of_two)}
 # By the processors that GCC compiles for
 ORDERS: dict[str, dict[str, Order]] = {
     "haswell": {
-        "f16": Order(8, 4, lambda x: _in_pairs(_of_four(x))),
+        "f16": _AVX2_FOUR,
+        "f32": _AVX2_FOUR,
         "bf16": Order(8, 4, lambda x: _folded(_of_four(x))),
     },
     "skylake-avx512": _AVX512,

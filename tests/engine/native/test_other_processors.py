@@ -25,7 +25,7 @@ WIDTH = (  # what else depends on the width of vectors
 # more than these has what it can in the package's own build.
 PROCESSORS = {
     "haswell": ("AVX2", (PRODUCTS, *WIDTH)),
-    "skylake-avx512": ("AVX2", (PRODUCTS,)),  # AVX-512 for halves: it has no VNNI
+    "skylake-avx512": ("AVX2", (PRODUCTS,)),  # AVX-512 for floats: it has no VNNI
     "cascadelake": ("AVX-512", (PRODUCTS,)),
 }
 # The loop and whole models show the same once more, and take long.

@@ -1,7 +1,7 @@
 """Our products, one operator at a time: the bits of ggml's own for one row, in every format.
 
 The formats are those of the kernels' table, in every layout in which ggml holds them. Where our
-code was compiled for another processor than ggml (`compiled_for.py`), half-precision numbers are
+code was compiled for another processor than ggml (`compiled_for.py`), floating-point numbers are
 added up as ggml would there, by definition; in all other formats ggml's bits are the same
 everywhere.
 """
@@ -138,7 +138,15 @@ def test_a_width_of_no_whole_blocks_is_left_to_ggml(name: str) -> None:
         assert np.array_equal(ours, product(weights, rows))
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_a_single_weight_row_keeps_its_bits_in_f32(alone: Alone) -> None:
+    """As a shared expert's gate is, whoever takes it: ggml does row by row."""
+    values, rows = normal(1, 128), normal(FEW, 128)
+    with held("f32", values) as weights:
+        assert weights is not None
+        assert np.array_equal(product(weights, rows), alone("f32", weights, values, rows))
+
+
+@pytest.mark.parametrize("name", ["f16", "f32", "bf16"])
 def test_the_definition_is_ggmls(name: str) -> None:
     """Where ggml was compiled for a processor that it stands for."""
     has = {what: ggml(f"ggml_cpu_has_{what}", int)() for what in ("avx2", "avx512", "avx512_bf16")}

@@ -6,6 +6,7 @@
 
 #include "bf16.h"
 #include "f16.h"
+#include "f32.h"
 #include "q4_0.h"
 #include "q4_0x8.h"
 #include "q4_1.h"
@@ -31,8 +32,9 @@ constexpr Format FORMATS[] = {
     {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<Q4_0x8>::take},
     {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
     {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
-    {abi::BF16, Layout::PLAIN, "bf16", Operator<Halves<BF16>>::take},
-    {abi::F16, Layout::PLAIN, "f16", Operator<Halves<F16>>::take},
+    {abi::BF16, Layout::PLAIN, "bf16", Operator<FloatDots<BF16>>::take},
+    {abi::F16, Layout::PLAIN, "f16", Operator<FloatDots<F16>>::take},
+    {abi::F32, Layout::PLAIN, "f32", Operator<FloatDots<F32>>::take},
 };
 
 }  // namespace

@@ -1,15 +1,20 @@
-// The kernel of half-precision formats, whose rows ggml rounds to the weights' own format.
+// The kernel of floating-point formats, whose rows ggml rounds to the weights' own format.
 #pragma once
 
 #include "../tiles.h"
 
 #ifdef __AVX512F__
-#include "../halves_avx512.h"
+#include "../float_sums_avx512.h"
 #else
-#include "../halves_avx2.h"
+#include "../float_sums_avx2.h"
 #endif
 
+#include <climits>
+
 namespace {
+
+// Of a prompt's rows in half precision ggml's kernels are faster, and round otherwise.
+constexpr int MOST_ROWS_BESIDE_SGEMM = 16;
 
 // out (P, C) = rows (P, K) times weights (C, K): for every STEP weights from i on, weight row c and
 // row p
@@ -19,24 +24,26 @@ namespace {
 // These are the sums of ggml's kernel in its order: it goes through K with N_SUMS vectors of sums
 // by turns, and adds them up at the end, for each format otherwise (Format::sum).
 //
-// Rows are half-precision numbers in their Units, too, and widened for every tile: as single-
-// precision ones, some rows would fill the nearest cache.
+// Half-precision rows are so in their Units, too, and widened for every tile: as single-precision
+// ones, some rows would fill the nearest cache.
 //
 // A format has
+//   Number          as it lies in memory
 //   Wide, widen     STEP numbers as they are multiplied
 //   add_products    of STEP weights and STEP numbers of a row, to one vector of sums
 //   sum             of N_SUMS vectors
-//   ROW, COLUMNS    as kernels have
+//   ROW, COLUMNS, AT_ONCE, MOST_ROWS    as kernels have
 template <class Format>
-struct Halves {
-    using Floats = HalfSums::Floats;
+struct FloatDots {
+    using Number = typename Format::Number;
+    using Floats = FloatSums::Floats;
     static constexpr int STEP = Format::STEP, N_SUMS = Format::N_SUMS;
     static constexpr int BLOCK = 64, COLUMNS = Format::COLUMNS, SIDE_BY_SIDE = 1;
-    static constexpr int ROWS = 1, AT_ONCE = HalfSums::AT_ONCE, MOST_ROWS = 16;
+    static constexpr int ROWS = 1, AT_ONCE = Format::AT_ONCE, MOST_ROWS = Format::MOST_ROWS;
     static constexpr abi::Type ROW = Format::ROW;
 
     struct Block {
-        uint16_t x[BLOCK];
+        Number x[BLOCK];
     };
     using Row = Block;
     using Unit = Block;
@@ -47,10 +54,10 @@ struct Halves {
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
         const size_t length = (size_t)n_blocks * BLOCK;
-        const uint16_t * w = (const uint16_t *)weights;
+        const Number * w = (const Number *)weights;
         Floats sums[P][COLUMNS][N_SUMS];
         for (auto & row : sums) {
-            for (auto & column : row) std::fill_n(column, N_SUMS, HalfSums::zeros());
+            for (auto & column : row) std::fill_n(column, N_SUMS, FloatSums::zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
             for (int c = 0; c < COLUMNS; ++c)
@@ -77,17 +84,20 @@ struct Halves {
     }
 };
 
-// A format that is multiplied in single precision, a vector at a time. A product of two of its
-// numbers is exact there, so that ggml has the same bits whether it adds in the same instruction.
-template <abi::Type TYPE, int N, int C, HalfSums::Floats (*WIDEN)(const uint16_t *),
-          float (*SUM)(const HalfSums::Floats *)>
+// A format that is multiplied in single precision, a vector at a time. A product of two halves is
+// exact there, so that ggml has the same bits whether it adds in the same instruction; of two
+// single-precision numbers it is not, and ggml does.
+template <abi::Type TYPE, class NUMBER, int N, int C, int P,
+          FloatSums::Floats (*WIDEN)(const NUMBER *), float (*SUM)(const FloatSums::Floats *)>
 struct InFloat32 {
-    using Wide = HalfSums::Floats;
+    using Number = NUMBER;
+    using Wide = FloatSums::Floats;
     static constexpr abi::Type ROW = TYPE;
-    static constexpr int STEP = HalfSums::LANES, N_SUMS = N, COLUMNS = C;
-    static Wide widen(const uint16_t * x) { return WIDEN(x); }
+    static constexpr int STEP = FloatSums::LANES, N_SUMS = N, COLUMNS = C, AT_ONCE = P;
+    static constexpr int MOST_ROWS = TYPE == abi::F32 ? INT_MAX : MOST_ROWS_BESIDE_SGEMM;
+    static Wide widen(const Number * x) { return WIDEN(x); }
     static Wide add_products(Wide a, Wide b, Wide sum) {
-        return HalfSums::multiply_add(a, b, sum);
+        return FloatSums::multiply_add(a, b, sum);
     }
     static float sum(const Wide * x) { return SUM(x); }
 };
