@@ -3,7 +3,7 @@
 The reader is the C library's memchr for a byte that is not there. It reads every byte once, in
 order, with the widest vectors the library knows, keeps nothing, and takes one comparison for 64
 bytes, so that memory is what it waits for. As many threads read as many bytes as the decode it is
-compared with: what of a small model's weights stays in a cache stays there for both.
+compared with, so that a cache keeps as much of a small model for both.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Answer:
     session has taken both up.
 
     splitter:   tells the two apart, and has heard the parts of this answer that came before
-    opening:    what of an earlier part was not shown then and begins this one
+    opening:    text of an earlier part that was not shown then and begins this one
     n_left_out: exchanges that its prompt does not have any more, for want of room, and the one
                 before it had
     """

@@ -157,7 +157,7 @@ class Speech:
         return list(self._generation.tokens[: self._n_taken])
 
     def kept(self) -> tuple[list[int], str]:
-        """The tokens that say `said`, and what of it is less than a token, at its end."""
+        """The tokens that say `said`, and the rest at its end that is less than a token."""
         n_shown = self._n_scanned - self._scanner.n_held
         borders = [border for border in self._borders if border.n_scanned <= n_shown]
         if not borders:

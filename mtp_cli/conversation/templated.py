@@ -129,7 +129,7 @@ class Templated:
         return len(self._ids(text)) == 1
 
     def _spelled(self, mark: str) -> str:
-        """A mark as it is heard: what of it is control tokens as those, the rest as text."""
+        """A mark as it is heard: control tokens as those, the rest as text."""
         controls = {c for token in self._ids(mark) if (c := self.control(token))}
         spellings = {c[1:-1]: c for c in controls}
         if not mark or not spellings:

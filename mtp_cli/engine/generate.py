@@ -119,7 +119,7 @@ class Generation:
         self._compare()
 
     def _prefill(self) -> int | None:
-        """Decode what of the prompt is not in the timeline yet; the first token, unless stopped."""
+        """Decode the part of the prompt that is not cached; the first token, unless stopped."""
         started = self._clock()
         if not self._prompt:
             raise MtpError("the prompt is empty")

@@ -7,7 +7,7 @@
 
 namespace {
 
-abi::Ggml ggml;  // what of ggml is called; `mtp_install` fills it in
+abi::Ggml ggml;  // the functions of ggml that are called; `mtp_install` fills it in
 
 template <class Kernel>
 size_t row_bytes(const abi::Tensor * weights) {
