@@ -74,7 +74,7 @@ class PromptReader:
         self._known.extend(text, ids)
 
     def guard(self, text: str) -> str:
-        """Mark the parts that llama.cpp would take for control, for `read` to take them literally."""
+        """Mark parts that llama.cpp would take for control, for `read` to take literally."""
         if text not in self._guarded:  # a message comes by again with every turn
             unmarked = text.translate(_REPLACE_MARKS)
             self._guarded[text] = self._mark_control(unmarked) if self._is_guarded else unmarked

@@ -1,7 +1,7 @@
 """A conversation: messages in, prompt ids to the engine, ids back to text.
 
-Owns the messages, and how many of them the context has room for. Knows nothing of terminals, and of
-the engine only what the protocols here say.
+Owns the messages, and how many of them the context has room for. Knows nothing of terminals, and
+of the engine only what the protocols here say.
 """
 
 from __future__ import annotations
