@@ -106,9 +106,8 @@ def _mean_first_ms(many: Sequence[Stats]) -> float:
 
 def _times(many: Sequence[Stats]) -> str:
     """Over the answers of which both times are known."""
-    known = [(s.plain_s, s.decode_s) for s in many if s.plain_s is not None and s.decode_s > 0]
-    plain_s, decode_s = (sum(column) for column in zip(*known, strict=True)) if known else (0, 0)
-    return f"{plain_s / decode_s:.2f}" if decode_s else "unknown"
+    compared_s = sum(s.compared_s for s in many)
+    return f"{sum(s.plain_s for s in many) / compared_s:.2f}" if compared_s else "unknown"
 
 
 def _mean_per_round(many: Sequence[Stats]) -> float:

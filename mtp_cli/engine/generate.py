@@ -114,9 +114,10 @@ class Generation:
         while not self._is_over():
             started = self._clock()
             chosen = self._round()
-            self.stats.decode_s += self._clock() - started
+            round_s = self._clock() - started
+            self.stats.decode_s += round_s
+            self._compare(len(chosen), round_s)
             yield self._emit(chosen)
-        self._compare()
 
     def _prefill(self) -> int | None:
         """Decode the part of the prompt that is not cached; the first token, unless stopped."""
@@ -217,11 +218,12 @@ class Generation:
         self.stats.completion_tokens = len(self.tokens)
         return tuple(chosen)
 
-    def _compare(self) -> None:
-        """What plain decoding would have taken: the cost of a row grows evenly with the context."""
-        n_rounds = len(self.tokens) - 1
-        row_s = self._single_row_s(len(self._prompt) + n_rounds // 2)
-        self.stats.plain_s = None if row_s is None else n_rounds * row_s
+    def _compare(self, n_tokens: int, round_s: float) -> None:
+        """Set against a round the plain ones that would have given as much, as costs are now."""
+        row_s = self._single_row_s(len(self._target.ids))
+        if row_s is not None:
+            self.stats.plain_s += n_tokens * row_s
+            self.stats.compared_s += round_s
 
     def _is_over(self) -> bool:
         if self._is_stopped:

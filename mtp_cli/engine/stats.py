@@ -14,8 +14,8 @@ class Stats:
     checking_s:        what comparing them with single rows took, no part of decode_s
     inexact:           row counts that had been believed to change none, each time one did: from the
                        first on the answer goes on as plain decoding's, what came before may differ
-    plain_s:           what plain decoding would have taken instead of decode_s, by the measured
-                       cost of single rows; None where that is not known
+    plain_s:           what plain decoding would have taken, by the cost of single rows, instead of
+                       compared_s: as much of decode_s as that cost was known in
     """
 
     prompt_tokens: int = 0
@@ -29,7 +29,8 @@ class Stats:
     exact: bool = False
     checking_s: float = 0.0
     inexact: list[int] = field(default_factory=list)
-    plain_s: float | None = None
+    plain_s: float = 0.0
+    compared_s: float = 0.0
 
     @property
     def time_to_first_token_s(self) -> float:
@@ -49,9 +50,9 @@ class Stats:
     @property
     def times_plain(self) -> float | None:
         """How many times as fast as plain decoding; None where nothing was drafted, or unknown."""
-        if self.plain_s is None or not any(self.verified) or self.decode_s <= 0:
+        if not any(self.verified) or self.compared_s <= 0:
             return None
-        return self.plain_s / self.decode_s
+        return self.plain_s / self.compared_s
 
     def count_round(self, n_verified: int, n_accepted: int) -> None:
         self.rounds += 1

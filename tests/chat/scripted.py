@@ -92,7 +92,7 @@ class ScriptedEngine:
         self.prompts: list[list[int]] = []
         self.cached: list[int] = []
         self.asked: list[tuple[Sampling, int, Depth]] = []
-        self.plain_s: float | None = None
+        self.plain_s = self.compared_s = 0.0  # nothing is known of plain decoding
         self.inexact: list[int] = []
         self.after_round: Callable[[], None] = lambda: None
         self.generation: ScriptedGeneration | None = None
@@ -163,7 +163,8 @@ class ScriptedEngine:
         self.asked.append((sampling, max_tokens, depth))
         self._timeline = [*prompt, *(token for ids in rounds for token in ids)]
         stats = Stats(prompt_tokens=len(prompt), cached_tokens=n_cached)
-        stats.exact, stats.plain_s = exact, self.plain_s
+        stats.exact = exact
+        stats.plain_s, stats.compared_s = self.plain_s, self.compared_s
         stats.inexact = self.inexact
         stats.prefill_s, stats.decode_s = 0.25, 0.5
         self.generation = ScriptedGeneration(rounds, stats, max_tokens, self.after_round)

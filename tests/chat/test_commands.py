@@ -316,7 +316,7 @@ def test_stats_compare_with_plain_decoding_where_that_is_known() -> None:
     engine = ScriptedEngine(said("one"), said("two"))
     chat = chat_with(engine)
     ask(chat, "first")
-    engine.plain_s = 1.0
+    engine.plain_s, engine.compared_s = 1.0, 0.5
     ask(chat, "second")
     dispatch(chat, "/stats")
     assert re.search(r"times plain +2\.00 +2\.00", shown(chat))
@@ -333,7 +333,7 @@ def test_an_answer_goes_to_out_and_what_it_cost_to_err() -> None:
 @pytest.mark.parametrize("columns", [200, 80, 27, 20, 12, 9])
 def test_the_line_under_an_answer_never_breaks_inside_a_number(columns: int) -> None:
     engine = ScriptedEngine(said("One day."))
-    engine.plain_s = 0.85
+    engine.plain_s, engine.compared_s = 0.85, 0.5
     chat = chat_with(engine)
     with window(columns) as narrow:
         chat.err = narrow.screen

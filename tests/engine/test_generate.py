@@ -307,7 +307,9 @@ def test_an_answer_is_compared_with_plain_rounds_at_its_own_context() -> None:
         return generation.stats
 
     stats = answer(3, 0.5)
-    assert stats.plain_s == 10 * (0.5 + 3 + 5)  # 10 rounds of one row, 8 tokens before the middle
+    after = [3 + 4, 3 + 8, 3 + 10]  # tokens in context after rounds of 4, 4 and 2
+    assert stats.plain_s == sum(n * (0.5 + m) for n, m in zip((4, 4, 2), after, strict=True))
+    assert stats.compared_s == pytest.approx(stats.decode_s)
     assert stats.times_plain == pytest.approx(stats.plain_s / stats.decode_s)
     assert answer(3, None).times_plain is None
     assert answer(0, 0.5).times_plain is None  # it is plain

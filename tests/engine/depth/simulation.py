@@ -158,8 +158,13 @@ class RecordedHeads:
         pass
 
 
-def replay(trace: Trace, machine: Machine, policy: DepthPolicy) -> Generation:
-    """Run the loop over a trace; its statistics are in simulated seconds."""
+def replay(
+    trace: Trace, machine: Machine, policy: DepthPolicy, cost: CostModel | None = None
+) -> Generation:
+    """Run the loop over a trace; its statistics are in simulated seconds.
+
+    cost: what the answer is compared with plain decoding by
+    """
     generation = Generation(
         RecordedTarget(machine, trace.prompt + trace.tokens),
         RecordedHeads(machine, trace),
@@ -168,6 +173,7 @@ def replay(trace: Trace, machine: Machine, policy: DepthPolicy) -> Generation:
         trace.prompt,
         max_tokens=len(trace.tokens),
         is_end=lambda token: False,
+        single_row_s=lambda n_past: None if cost is None else cost.verify_s(1, n_past),
         clock=machine.clock,
     )
     for _ in generation:

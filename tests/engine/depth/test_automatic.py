@@ -47,6 +47,17 @@ def geomean(ratios: Sequence[float]) -> float:
 
 
 @every_machine
+@pytest.mark.parametrize("right", [0.5, 1.0])
+def test_an_answer_says_how_many_times_plain_it_was(table: CostTable, right: float) -> None:
+    trace, cost = made_up(300, right=right), CostModel(table)
+    stats = replay(trace, Machine(table), ExpectedValue(cost), cost).stats
+    if any(stats.verified):
+        assert stats.times_plain == pytest.approx(plain_s(trace, table) / stats.decode_s, rel=0.03)
+    else:
+        assert stats.times_plain is None
+
+
+@every_machine
 def test_perfect_heads_come_close_to_the_bound(table: CostTable) -> None:
     assert over_bound(made_up(300, right=1.0), table) > 0.93
 
