@@ -54,7 +54,7 @@ def test_version_tells_what_runs(command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "typed", "completed"),
     [
-        ("mtp-chat", "--temp", "--temperature"),
+        ("mtp-chat", "--tempe", "--temperature"),
         ("mtp-bench", "--repe", "--repetitions"),
         ("mtp-convert", "insp", "inspect"),
         ("mtp-train", "meas", "measure"),
