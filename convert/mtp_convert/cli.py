@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -23,6 +25,7 @@ from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.commands.detach import plan_extract, plan_strip
 from mtp_convert.commands.graft import plan_graft
 from mtp_convert.commands.inspect import inspect_lines
+from mtp_convert.commands.output import check_output, marked
 from mtp_convert.commands.pack import plan_pack
 from mtp_convert.commands.report import (
     counting_bar,
@@ -46,6 +49,9 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to write.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Write over a file that is none of mtp-convert's.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
 
 
@@ -96,6 +102,7 @@ def convert(
         str | None, typer.Option("--pre", help="llama.cpp's name for the pre-tokenizer.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Convert a checkpoint, trunk and heads, into one GGUF."""
@@ -105,7 +112,7 @@ def convert(
     options = Options(part, outtype, head_outtype, pre, name)
     with _reading(checkpoint):
         plan = plan_checkpoint(open_checkpoint(checkpoint), options)
-    _execute(plan, output, dry_run)
+    _execute(plan, Destination(output, [checkpoint], force, dry_run))
 
 
 @app.command()
@@ -115,12 +122,13 @@ def graft(
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Join a checkpoint's heads to an existing GGUF of the same model."""
     with _reading(trunk):
         plan = plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype))
-    _execute(plan, output, dry_run)
+    _execute(plan, Destination(output, [trunk, checkpoint], force, dry_run))
 
 
 @app.command()
@@ -130,12 +138,13 @@ def pack(
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
     with _reading(trunk):
         plan = plan_pack(trunk, heads, Wanted(outtype, head_outtype))
-    _execute(plan, output, dry_run)
+    _execute(plan, Destination(output, [trunk, heads], force, dry_run))
 
 
 @app.command()
@@ -144,12 +153,13 @@ def extract(
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Take the heads out of a GGUF into a head file."""
     with _reading(model):
         plan = plan_extract(model, Wanted(outtype, head_outtype))
-    _execute(plan, output, dry_run)
+    _execute(plan, Destination(output, [model], force, dry_run))
 
 
 @app.command()
@@ -163,12 +173,13 @@ def strip(
             "--head-outtype", callback=_format, help="Of no effect: no heads are written."
         ),
     ] = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a GGUF without its heads."""
     with _reading(model):
         plan = plan_strip(model, Wanted(outtype, head_outtype))
-    _execute(plan, output, dry_run)
+    _execute(plan, Destination(output, [model], force, dry_run))
 
 
 @app.command()
@@ -185,13 +196,16 @@ def trim(
     ] = 20_000,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
+    force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a head with a smaller draft vocabulary, chosen from text."""
     # Here, so that the commands that need no model also need no llama.cpp.
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
 
+    target = Destination(output, [heads, trunk, *(text or [])], force, dry_run)
     n_vocab = len(old_ids(open_model(heads), open_model(trunk), ids))
+    destination.check()  # before an hour of writing text
     given = [_read(path) for path in text or []]
     with counting_bar("writing text") as progress:
         texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens, progress)
@@ -199,7 +213,7 @@ def trim(
     counts = count_ids(chosen, open_model(trunk).n_vocab)
     wanted = Wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
-    _execute(trimmed.plan, output, dry_run)
+    _execute(trimmed.plan, target)
     share = trimmed.coverage(count_ids(held_out or chosen, open_model(trunk).n_vocab))
     where = "text held out" if held_out else "the text"
     _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
@@ -259,15 +273,30 @@ def _say(line: str) -> None:
     notices.print(visible(line), markup=False, soft_wrap=True)
 
 
-def _execute(plan: Plan, output: Path, dry_run: bool) -> None:
+@dataclass(frozen=True)
+class Destination:
+    """Where a command writes, what it reads meanwhile, and what was asked for."""
+
+    output: Path
+    inputs: Sequence[Path]
+    force: bool
+    dry_run: bool
+
+    def check(self) -> None:
+        check_output(self.output, self.inputs, self.force)
+
+
+def _execute(plan: Plan, destination: Destination) -> None:
     """Show the plan, or run that very plan."""
-    if dry_run:
-        for line in plan_lines(plan, output):
+    destination.check()
+    plan = marked(plan)
+    if destination.dry_run:
+        for line in plan_lines(plan, destination.output):
             typer.echo(visible(line))
         return
-    with progress_bar(output.name) as progress:
-        write(plan, output, progress)
-    for line in summary_lines(plan, output):
+    with progress_bar(destination.output.name) as progress:
+        write(plan, destination.output, progress)
+    for line in summary_lines(plan, destination.output):
         _say(line)
 
 

@@ -277,7 +277,7 @@ def test_a_disk_that_fills_up(
 ) -> None:
     folder = checkpoint("glm4moe")
     with no_file_above(n_bytes):
-        line = refused("convert", folder)
+        line = refused("convert", folder, "--force")
     assert f"{tmp_path}/out/x.gguf: cannot be written: File too large" in line
 
 

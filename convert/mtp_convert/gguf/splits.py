@@ -38,6 +38,15 @@ def read_whole(path: Path) -> GgufFile:
     return whole
 
 
+def parts_of(path: Path) -> list[Path]:
+    """All files of the model that a file is of; the file alone where it is no readable part."""
+    try:
+        n_parts = read_gguf(path).count(COUNT)
+        return _names(path, n_parts) if n_parts > 1 else [path]
+    except MtpError:
+        return [path]
+
+
 def _names(path: Path, n_parts: int) -> list[Path]:
     match = _PART.fullmatch(path.name)
     if match is None or int(match["count"]) != n_parts or n_parts > MAX_PARTS:
