@@ -123,7 +123,7 @@ class Chat:
             ways.append("-n sets another limit")
         elif answer.finish_reason == "length":
             said = f"the context is full{inside}"
-            ways.append("--ctx sets a larger one")
+            ways = [*(ways if self.session.has_older else ()), "--ctx sets a larger one"]
         elif is_thought:
             said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
         else:

@@ -219,6 +219,11 @@ class Session:
             raise MtpError("the last answer came to its own end: ask for what is missing")
         return self._answer(self._messages[:-1], begun, settings)
 
+    @property
+    def has_older(self) -> bool:
+        """Whether an exchange before the newest is in the prompt: without it there is more room."""
+        return self._n_left_out < len(self._messages) - 2
+
     def undo(self) -> str | None:
         """Take back the last exchange; its user message, or None when there is none."""
         if not self._messages:

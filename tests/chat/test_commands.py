@@ -249,6 +249,19 @@ def test_a_full_context_is_told_once() -> None:
     assert len(contents(chat)) == 6
 
 
+def test_a_full_context_offers_more_only_where_something_can_be_left_out() -> None:
+    chat = chat_with(ScriptedEngine(said("y"), said("x" * 300), said("z" * 300), n_ctx=250))
+    chat.is_conversation = True
+    ask(chat, "first")
+    ask(chat, "second")
+    assert "the context is full (/more goes on, --ctx sets a larger one)" in shown(chat)
+    dispatch(chat, "/more")
+    assert shown(chat).count("/more goes on") == 1
+    assert "the context is full (--ctx sets a larger one)" in shown(chat)
+    with pytest.raises(MtpError, match="this answer fills the context of 250 tokens"):
+        dispatch(chat, "/more")
+
+
 def test_clear_ends_what_could_go_on() -> None:
     chat = chat_with(ScriptedEngine(said("one two")))
     chat.settings = dataclasses.replace(chat.settings, max_tokens=3)
