@@ -203,7 +203,7 @@ def trim(
     # Here, so that the commands that need no model also need no llama.cpp.
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
 
-    target = Destination(output, [heads, trunk, *(text or [])], force, dry_run)
+    destination = Destination(output, [heads, trunk, *(text or [])], force, dry_run)
     n_vocab = len(old_ids(open_model(heads), open_model(trunk), ids))
     destination.check()  # before an hour of writing text
     given = [_read(path) for path in text or []]
@@ -213,7 +213,7 @@ def trim(
     counts = count_ids(chosen, open_model(trunk).n_vocab)
     wanted = Wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
-    _execute(trimmed.plan, target)
+    _execute(trimmed.plan, destination)
     share = trimmed.coverage(count_ids(held_out or chosen, open_model(trunk).n_vocab))
     where = "text held out" if held_out else "the text"
     _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")

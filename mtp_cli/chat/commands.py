@@ -14,10 +14,11 @@ from pathlib import Path
 
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat
+from mtp_cli.chat.terminal import AnswerStream
 from mtp_cli.conversation import saved
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
-from mtp_cli.screen import dim, visible, width
+from mtp_cli.screen import dim, width
 
 _KEYS = (
     ("Enter", "send"),
@@ -145,12 +146,13 @@ def _system(chat: Chat, argument: str) -> None:
 
 def _show_system(chat: Chat) -> None:
     words = chat.session.own_words()
-    if chat.session.system:
-        print(visible(chat.session.system), file=chat.err)
-    elif words:
-        print(dim("the chat template's own:", chat.err), visible(words), file=chat.err)
-    else:
+    if words:
+        print(dim("the chat template's own:", chat.err), file=chat.err)
+    elif not chat.session.system:
         print(dim("no system prompt", chat.err), file=chat.err)
+    stream = AnswerStream(chat.err)
+    stream.write(chat.session.system or words)
+    stream.end()
 
 
 def _drop_system(chat: Chat) -> None:

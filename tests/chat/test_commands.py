@@ -205,10 +205,18 @@ def test_system_tells_what_the_template_itself_puts_in_front() -> None:
     own = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are Bob.<|im_end|>\n"
     chat = chat_with(ScriptedEngine(template=own + "{% endif %}" + CHATML))
     dispatch(chat, "/system")
-    assert shown(chat) == "the chat template's own: You are Bob.\n"
+    assert shown(chat) == "the chat template's own:\nYou are Bob.\n"
     dispatch(chat, "/system off")
     dispatch(chat, "/system")
     assert shown(chat).endswith("no system prompt from now on\nno system prompt\n")
+
+
+def test_a_long_system_prompt_breaks_between_words() -> None:
+    with window(20) as narrow:
+        chat = dataclasses.replace(chat_with(ScriptedEngine()), err=narrow.screen)
+        chat.session.system = "You answer questions correctly.\x1b[2J"
+        dispatch(chat, "/system")
+        assert narrow.shown() == "You answer questions\ncorrectly.␛[2J\n"
 
 
 def test_system_off_says_what_cannot_be_removed() -> None:
