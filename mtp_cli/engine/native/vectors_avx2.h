@@ -36,10 +36,17 @@ inline Floats widen_f16(const uint16_t * x) {
 inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
 constexpr int HIGH_NIBBLE = 1;  // sums of sixteen bits have no room for more
-inline Ints nibbles(const uint8_t * x) {
-    const __m128i packed = _mm_loadu_si128((const __m128i *)x);
-    const Ints both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
-    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+inline Ints nibbles(const uint8_t * x) { return nibbles_apart(x); }
+// Nibbles of which each gets one of 32 bits above it
+inline Ints with_fifth_bits(const uint8_t * low, const uint8_t * high) {
+    int bits;
+    __builtin_memcpy(&bits, high, 4);
+    const Ints byte_of_each = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202,
+                                                0x0101010101010101, 0);
+    const Ints bit_of_each = _mm256_set1_epi64x((int64_t)0x8040201008040201);
+    const Ints eight = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of_each);
+    const Ints is_set = _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit_of_each), bit_of_each);
+    return _mm256_or_si256(nibbles_apart(low), _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
 }
 inline Ints dot(Ints weights, const int8_t * rows) {
     const Ints pairs = _mm256_maddubs_epi16(weights, bytes(rows));

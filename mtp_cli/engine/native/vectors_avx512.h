@@ -50,6 +50,13 @@ inline Ints nibbles(const uint8_t * x) {
     const __m256i mask = _mm256_set_m128i(_mm_set1_epi8((char)0xf0), _mm_set1_epi8(0x0f));
     return _mm512_and_si512(packed, _mm512_broadcast_i64x4(mask));
 }
+// Nibbles of which each gets one of 32 bits above it
+inline Ints with_fifth_bits(const uint8_t * low, const uint8_t * high) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, high, 4);
+    const Ints four = _mm512_broadcast_i64x4(nibbles_apart(low));
+    return _mm512_mask_add_epi8(four, bits | (uint64_t)bits << 32, four, _mm512_set1_epi8(16));
+}
 // start + products of unsigned weights and signed rows, four to a lane
 inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
     return _mm512_dpbusd_epi32(start, weights, _mm512_loadu_si512(rows));

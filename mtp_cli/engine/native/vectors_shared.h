@@ -15,6 +15,12 @@ inline __m256 first_pairs(const void * a, const void * b, const void * c, const 
 inline __m256 seconds(__m256 pairs) {
     return _mm256_permutevar8x32_ps(pairs, _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1));
 }
+// 16 low nibbles, then the 16 high ones
+inline __m256i nibbles_apart(const uint8_t * x) {
+    const __m128i packed = _mm_loadu_si128((const __m128i *)x);
+    const __m256i both = _mm256_set_m128i(_mm_srli_epi16(packed, 4), packed);
+    return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
 // Eight sums of four bytes each, times a factor
 inline __m256i sums_of_four(const int8_t * x, int factor) {
     const __m256i row = _mm256_loadu_si256((const __m256i *)x);

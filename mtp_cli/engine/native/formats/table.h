@@ -10,6 +10,8 @@
 #include "q4_0.h"
 #include "q4_0x8.h"
 #include "q4_1.h"
+#include "q5_0.h"
+#include "q5_1.h"
 #include "q8_0.h"
 
 namespace {
@@ -31,6 +33,8 @@ constexpr Format FORMATS[] = {
     {abi::Q4_0, Layout::PLAIN, "q4_0", Operator<Dots<Q4_0>>::take},
     {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<Q4_0x8>::take},
     {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
+    {abi::Q5_0, Layout::PLAIN, "q5_0", Operator<Dots<Q5_0>>::take},
+    {abi::Q5_1, Layout::PLAIN, "q5_1", Operator<Dots<Q5_1>>::take},
     {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
     {abi::BF16, Layout::PLAIN, "bf16", Operator<FloatDots<BF16>>::take},
     {abi::F16, Layout::PLAIN, "f16", Operator<FloatDots<F16>>::take},
