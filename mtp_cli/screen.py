@@ -6,9 +6,16 @@ Knows streams. Knows nothing of models or conversations; all commands use it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+import sys
+from collections.abc import Iterator
 from typing import TextIO
+
+from mtp_cli.errors import MtpError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a user can mend
 
 # What a terminal obeys. Controls become their visible pictures; what has none becomes U+FFFD, and
 # so do the two overrides, which let characters appear in another order than they were said in.
@@ -72,6 +79,34 @@ def forget_unwritten(stream: TextIO) -> None:
     finally:
         os.dup2(kept, fd)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+    """Within it a full disk under stdout is an MtpError.
+
+    What was printed is written by its end: at the interpreter's own it would be too late to tell.
+    """
+    try:
+        try:
+            yield
+        finally:
+            _write_out()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        forget_unwritten(sys.stdout)
+        raise MtpError(f"cannot write the output: {error.strerror}") from error
+
+
+def _write_out() -> None:
+    """Write what stdout still holds; a reader that has left needs none of it."""
+    if sys.stdout is None:  # closed by the caller
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_unwritten(sys.stdout)
 
 
 def is_terminal(stream: TextIO | None) -> bool:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import IO
 
 import pytest
 
@@ -21,11 +22,18 @@ every_command = pytest.mark.parametrize("command", COMMANDS)
 
 
 def run(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run_into(subprocess.PIPE, command, *arguments, **environment)
+
+
+def run_into(
+    stdout: IO[str] | int, command: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"from {COMMANDS[command]} import main; main()", *arguments],
         env={**os.environ, "NO_COLOR": "1", **environment},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
@@ -67,3 +75,24 @@ def test_a_shell_completes_options_and_commands(command: str, typed: str, comple
     assert done.stdout.split() == [completed]
     shown = run(command, **{variable: "source_bash"})
     assert f"complete -o default -F _{command.replace('-', '_')}_completion" in shown.stdout
+
+
+printing_commands = pytest.mark.parametrize("command", ["mtp-chat", "mtp-bench", "mtp-train"])
+
+
+@printing_commands
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_clear_line(command: str, unbuffered: str) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = run_into(full, command, "--help", PYTHONUNBUFFERED=unbuffered)
+    told = "error: cannot write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@printing_commands
+def test_a_reader_that_left_is_no_error(command: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "w", encoding="utf-8") as broken:
+        done = run_into(broken, command, "--version", PYTHONUNBUFFERED="")
+    assert (done.returncode, done.stderr) == (0, "")

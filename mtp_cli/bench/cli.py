@@ -15,7 +15,7 @@ import typer
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
-from mtp_cli.screen import fold, is_terminal, say, say_error
+from mtp_cli.screen import fold, is_terminal, printing, say, say_error
 from mtp_cli.waiting import Wait, loading
 
 if TYPE_CHECKING:
@@ -260,7 +260,8 @@ def _with_lines(n_answers: int, run: Callable[[Callable[[str], None]], Result]) 
 
 def main() -> None:
     try:
-        app(prog_name="mtp-bench")
+        with printing():
+            app(prog_name="mtp-bench")
     except MtpError as error:
         say_error(error, sys.stderr)
         sys.exit(1)

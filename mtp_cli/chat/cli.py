@@ -16,6 +16,7 @@ import typer
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, MAX_TOKENS, Version, file_name
+from mtp_cli.screen import printing, say_error
 
 _MAX_DEPTH = 8
 
@@ -388,9 +389,8 @@ def main() -> None:
     if sys.stderr is None:  # closed by the caller; print() would turn to stdout instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
-        app(prog_name="mtp-chat")
+        with printing():
+            app(prog_name="mtp-chat")
     except MtpError as error:
-        from mtp_cli.screen import say_error
-
         say_error(error, sys.stderr)
         sys.exit(1)

@@ -19,7 +19,7 @@ from mtp_cli import models
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_THREADS, Version
-from mtp_cli.screen import say_error
+from mtp_cli.screen import printing, say_error
 from mtp_train import generate as generating
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
@@ -266,7 +266,8 @@ def run(
 
 def main() -> None:
     try:
-        app(prog_name="mtp-train")
+        with printing():
+            app(prog_name="mtp-train")
     except MtpError as error:
         say_error(error, sys.stderr)
         sys.exit(1)
