@@ -124,8 +124,12 @@ class Chat:
         elif answer.finish_reason == "length":
             said = f"the context is full{inside}"
             ways = [*(ways if self.session.has_older else ()), "--ctx sets a larger one"]
+        elif answer.speech.is_stopped and (is_thought or not answer.text):
+            said = f"stopped at a text of --stop{inside}"
         elif is_thought:
             said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
+        elif not answer.splitter.text:
+            said, ways = "the answer is empty", []
         else:
             return
         self.note(f"{said} ({', '.join(ways)})" if ways else said)

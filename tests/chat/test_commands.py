@@ -248,6 +248,21 @@ def test_a_loop_is_told_with_what_to_do() -> None:
     assert told in shown(chat)
 
 
+def test_an_answer_without_a_word_says_why() -> None:
+    chat = chat_with(ScriptedEngine(said(""), said("END of it"), said("<think>Hm, END of it")))
+    chat.is_conversation = True
+    ask(chat, "first")
+    assert shown(chat).startswith("the answer is empty\n")
+    chat.settings = dataclasses.replace(chat.settings, ending=Ending(("END",)))
+    ask(chat, "second")
+    assert "stopped at a text of --stop (/more goes on)\n" in shown(chat)
+    ask(chat, "third")
+    told = (
+        "stopped at a text of --stop, inside its reasoning (/more goes on, --think show shows it)"
+    )
+    assert told in shown(chat)
+
+
 def test_a_full_context_is_told_once() -> None:
     chat = chat_with(ScriptedEngine(*[said("x" * 60)] * 3, n_ctx=250))
     for question in ("first", "second", "third"):
