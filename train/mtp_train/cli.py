@@ -25,10 +25,8 @@ from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
 from mtp_train.measure import Acceptance, held_out_keys
 from mtp_train.measure import measure as measure_heads
+from mtp_train.preflight import INSTALL_TORCH, NO_TORCH, check_output, check_torch, check_writing
 from mtp_train.trunk import Trunk
-
-# The package is on no index: this is for a clone.
-_INSTALL = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
 
 app = typer.Typer(
     context_settings=HELP,
@@ -36,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Makes multi-token-prediction heads for a model that has none. The model writes its own "
-    f"training text. Needs PyTorch; in a clone of mtp-cli: {_INSTALL}",
+    f"training text. Needs PyTorch; in a clone of mtp-cli: {INSTALL_TORCH}",
 )
 
 Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint and log.")]
@@ -120,10 +118,10 @@ def generate(
     threads: Threads = None,
 ) -> None:
     """Have the trunk write its training text, with its hidden rows, until there is enough."""
-    corpus = folder / "corpus"
+    corpus, path = folder / "corpus", _trunk_path(model)
+    have = _written(corpus, path)
+    check_writing(path, folder, n_tokens=max(0, tokens - have), bf16=bf16)
     corpus.mkdir(parents=True, exist_ok=True)
-    path = _trunk_path(model)
-    have = n_tokens_in(corpus, trunk_fingerprint(read_shards(path)))
     if have >= tokens:
         print(f"{corpus}: {have:,} tokens", file=sys.stderr)
         return
@@ -135,6 +133,11 @@ def generate(
         task = progress.add_task("writing", total=tokens, completed=have, note="")
         generator.run(lambda n: progress.update(task, completed=have + n))
     generator.close()
+
+
+def _written(corpus: Path, trunk: Path) -> int:
+    """Tokens that are there already."""
+    return n_tokens_in(corpus, trunk_fingerprint(read_shards(trunk))) if corpus.is_dir() else 0
 
 
 def _threads() -> int:
@@ -258,6 +261,11 @@ def run(
     threads: Threads = None,
 ) -> None:
     """Everything: write the text, train, export, measure. Run again to continue."""
+    path = _trunk_path(model)
+    check_torch(device)
+    check_output(output, path)
+    to_write = max(0, tokens - _written(folder / "corpus", path))
+    check_writing(path, folder, n_tokens=to_write, bf16=bf16, trains=True)
     generate(folder, model, tokens, bf16=bf16, threads=threads)
     fit(folder, model, steps, device=device, threads=threads)
     export(folder, model, output)
@@ -274,7 +282,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        say_error(MtpError(f"PyTorch is needed; in a clone of mtp-cli: {_INSTALL}"), sys.stderr)
+        say_error(MtpError(NO_TORCH), sys.stderr)
         sys.exit(1)
 
 

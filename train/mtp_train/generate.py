@@ -21,6 +21,7 @@ from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
 from mtp_cli.engine.sampling.truncation import shortlist
+from mtp_cli.errors import MtpError
 from mtp_train import prompts
 from mtp_train.batching import ManySequences
 from mtp_train.corpus import Role, Sample, write_shard
@@ -50,13 +51,18 @@ class Settings:
 
 
 class Wording:
-    """The ids the chat template puts around the turns."""
+    """The ids the chat template puts around the turns; MtpError where it cannot."""
 
     def __init__(self, model: Model):
         self._model = model
-        pairs = model.metadata()
+        template = model.metadata().get("tokenizer.chat_template", "")
+        if not template.strip():
+            raise MtpError(
+                f"{model.path}: holds no chat template, by which it would write its training text; "
+                "convert its chat model, or one whose tokenizer files have a template"
+            )
         self._template = ChatTemplate(
-            pairs["tokenizer.chat_template"],
+            template,
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
         )
@@ -67,6 +73,14 @@ class Wording:
             {"role": "user", "content": _MARK},
         ]
         self.next_turn = self._ids(self._render(talk)[1])
+        self.takes_system = self._takes_system()
+
+    def _takes_system(self) -> bool:
+        """Whether the template has a place for a system message; some refuse one."""
+        try:
+            return self.opening(prompts.SYSTEMS[0]) != self.opening(None)
+        except MtpError:
+            return False
 
     def opening(self, system: str | None) -> list[int]:
         """Everything before a first request; None is the template's own default."""
@@ -86,7 +100,13 @@ class Wording:
         return self._model.tokenize(text, add_special=False, parse_special=True)
 
     def _render(self, messages: list[Message]) -> list[str]:
-        return self._template.render(messages).split(_MARK)
+        found = self._template.render(messages).split(_MARK)
+        if len(found) != 1 + sum(message["content"] == _MARK for message in messages):
+            raise MtpError(
+                f"{self._model.path}: its chat template leaves a message out or repeats it; text "
+                "that it frames cannot be told from the frame"
+            )
+        return found
 
 
 class Conversation:
@@ -188,7 +208,7 @@ class Generator:
     def _begin(self) -> Conversation:
         settings, rng, wording = self._settings, self._rng, self._wording
         new = Conversation(rng, settings, self._model.n_embd)
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 and wording.takes_system:
             new.system = rng.choice(prompts.SYSTEMS)
         opening = wording.opening(new.system)
         if rng.random() >= settings.template_share:

@@ -81,8 +81,32 @@ class Trunk:
     def tensor(self, name: str) -> F32:
         if name not in self._tensors:
             raise MtpError(f"{self.path}: tensor {name} is missing")
-        found = self._tensors[name]
-        return np.asarray(dequantize(found.data, found.tensor_type), np.float32)
+        return self._decoded(name, self._tensors[name].data)
+
+    def _decoded(self, name: str, data: Any) -> F32:
+        kind = self._tensors[name].tensor_type
+        try:
+            return np.asarray(dequantize(data, kind), np.float32)
+        except NotImplementedError as error:
+            raise MtpError(f"{self.path}: {name}: {kind.name} cannot be read here") from error
+
+    def check_tables(self) -> None:
+        """MtpError unless the tables that a head shares are there, of the announced sizes, and
+        can be read."""
+        s = self.sizes
+        output = "output.weight" if "output.weight" in self._tensors else "token_embd.weight"
+        tables = {"token_embd.weight": (s.n_vocab, s.n_embd), output: (s.n_vocab, s.n_embd)}
+        for name, wanted in {**tables, "output_norm.weight": (s.n_embd,)}.items():
+            if name not in self._tensors:
+                raise MtpError(f"{self.path}: tensor {name} is missing")
+            found = tuple(reversed(self._tensors[name].shape.tolist()))
+            if found != wanted:
+                raise MtpError(f"{self.path}: {name}: expected {wanted}, found {found}")
+            self._decoded(name, self._tensors[name].data[:1])
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(int(tensor.n_elements) for tensor in self._tensors.values())
 
     @cached_property
     def token_embd(self) -> F32:

@@ -1,0 +1,108 @@
+"""What a run needs, checked before it writes its first word: an hour later is too late.
+
+Owns the checks and their one-line errors. Every function raises `MtpError` that names what to do.
+Knows nothing of how text is written or heads are trained.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mtp_cli import head_file
+from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.files.gguf_header import read_header
+from mtp_cli.engine.files.preflight import preflight
+from mtp_cli.errors import MtpError
+from mtp_train.generate import Wording
+from mtp_train.trunk import Trunk
+
+# The package is on no index: this is for a clone.
+INSTALL_TORCH = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
+NO_TORCH = f"PyTorch is needed; in a clone of mtp-cli: {INSTALL_TORCH}"
+_ID_AND_ROLE_BYTES = 5
+_N_DRAFT = 8192  # ids of a draft vocabulary, unless more are asked for
+_COPIES = 4  # a checkpoint holds weights and two moments, the file being written beside it counts
+_ROOM = 1.1  # of what is reckoned, so that headers and the export fit too
+
+
+def check_writing(
+    model: Path, folder: Path, *, n_tokens: int, bf16: bool, trains: bool = False
+) -> None:
+    """That the trunk can write a corpus of n_tokens, and the folder hold it.
+
+    trains: the folder is to hold a checkpoint too
+    """
+    preflight(model)
+    trunk = Trunk(model)
+    trunk.check_tables()
+    found = Model(model, n_gpu_layers=0, no_alloc=True)
+    try:
+        Wording(found)
+    finally:
+        found.close()
+    s = trunk.sizes
+    needed = n_tokens * (2 * s.n_embd + _ID_AND_ROLE_BYTES)
+    needed += 2 * trunk.n_parameters if bf16 else 0
+    if trains:
+        block = 2 * s.n_embd**2 + 3 * s.n_embd * s.n_ff
+        block += (2 * s.n_head + 2 * s.n_head_kv) * s.head_dim * s.n_embd
+        needed += 4 * _COPIES * (block + min(_N_DRAFT, s.n_vocab) * s.n_embd)
+    check_folder(folder, int(_ROOM * needed))
+
+
+def check_folder(folder: Path, n_bytes: int) -> None:
+    """That a folder is there or can be made, and has room."""
+    place = folder
+    while not os.path.lexists(place) and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise MtpError(f"{place}: not a folder; name another with --folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise MtpError(f"{place}: may not be written to; name another folder with --folder")
+    free = shutil.disk_usage(place).free
+    if n_bytes > free:
+        raise MtpError(
+            f"{folder}: needs about {n_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} free; "
+            "name a folder on another with --folder, or fewer --tokens"
+        )
+
+
+def check_output(output: Path, model: Path) -> None:
+    """That the head file can be written, over nothing but a head file."""
+    parent = output.parent
+    if output.is_dir() or not parent.is_dir():
+        what = output if output.is_dir() else parent
+        why = "is a folder" if output.is_dir() else "no such folder"
+        raise MtpError(f"{what}: {why}; name a file with --output")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise MtpError(f"{parent}: may not be written to; name another file with --output")
+    if output.exists() and (os.path.samefile(output, model) or not _is_head_file(output)):
+        raise MtpError(f"{output}: exists, and is no head file; name another with --output")
+
+
+def _is_head_file(path: Path) -> bool:
+    try:
+        return read_header(path).pairs.get(head_file.KEY_TYPE) == head_file.TYPE
+    except MtpError:
+        return False
+
+
+def check_torch(device: str) -> None:
+    """That PyTorch loads, and has the device."""
+    try:
+        torch: Any = importlib.import_module("torch")
+    except ModuleNotFoundError as error:
+        raise MtpError(NO_TORCH) from error
+    except (ImportError, OSError) as error:
+        raise MtpError(f"PyTorch does not load: {str(error).splitlines()[0]}") from error
+    if device == "auto":
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0][:100]
+        raise MtpError(f"--device {device}: PyTorch cannot use it: {reason}") from error
