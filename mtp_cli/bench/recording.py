@@ -11,7 +11,6 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from mtp_cli.bench.weights import Weights
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
+from mtp_cli.whole_file import write_whole
 
 SCHEMA = 2
 """Raised when a key changes its meaning or goes; 1 had a host's name."""
@@ -127,10 +127,8 @@ def _without_folder(argument: str) -> str:
 def write(path: Path, content: dict[str, Any]) -> None:
     """By rename, so that an older file is whole until this one is."""
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(laid_out(_rounded(content)) + "\n")
-        os.chmod(file.name, 0o644)  # a temporary file is its owner's alone
-        os.replace(file.name, path)
+        write_whole(path, laid_out(_rounded(content)) + "\n", is_durable=False)
+        path.chmod(0o644)  # a temporary file is its owner's alone
     except OSError as error:
         raise MtpError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -5,11 +5,8 @@ Knows the file's shape. Knows nothing of engines.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 
 from mtp_cli.conversation.template import Message
 from mtp_cli.errors import MtpError, json_fault
+from mtp_cli.whole_file import write_whole
 
 _FORMAT = "mtp-chat conversation"
 _VERSION = 2
@@ -51,7 +49,8 @@ def save(path: Path, conversation: Conversation) -> None:
         target = path.expanduser().resolve()
         if target.exists():
             _refuse_to_overwrite(target)
-        _write_whole(target, json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+        write_whole(target, text, is_durable=True)
     except _BAD_PATH as error:
         raise MtpError(f"cannot save to {path}: {_why(error)}") from error
 
@@ -145,17 +144,3 @@ def _refuse_to_overwrite(path: Path) -> None:
         raise MtpError(
             f"{path} exists and is not a saved conversation; choose another name"
         ) from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -20,6 +19,7 @@ import platformdirs
 
 from mtp_cli.engine import tuning
 from mtp_cli.engine.native import compiled
+from mtp_cli.whole_file import write_whole
 
 Value = TypeVar("Value")
 
@@ -56,9 +56,7 @@ class Remembered(Generic[Value]):
         path = self._path()
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-                json.dump(kept, file)
-            os.replace(file.name, path)
+            write_whole(path, json.dumps(kept), is_durable=False)
 
     def _read(self) -> dict[str, Value]:
         try:

@@ -15,13 +15,13 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
 
 from mtp_cli.errors import MtpError
+from mtp_cli.whole_file import write_whole
 
 if TYPE_CHECKING:
     from mtp_cli.engine.files.gguf_header import Header
@@ -204,9 +204,7 @@ def _remember(key: str) -> None:
     keys = [*_remembered(), key][-_N_REMEMBERED:]
     with contextlib.suppress(OSError):
         _memory().parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=_memory().parent, delete=False) as file:
-            json.dump(keys, file)
-        os.replace(file.name, _memory())
+        write_whole(_memory(), json.dumps(keys), is_durable=False)
 
 
 def main() -> None:
