@@ -110,8 +110,8 @@ class HeadInfo:
                 raise MtpError(f"{key}: expected an integer, found {pairs[key]!r}")
         if pairs[KEY_VERSION] != VERSION:
             raise MtpError(f"{KEY_VERSION}: expected {VERSION}, found {pairs[KEY_VERSION]}")
-        hidden = pairs[KEY_HIDDEN]
-        if hidden not in get_args(HiddenRow):
+        hidden: Any = pairs[KEY_HIDDEN]
+        if not any(isinstance(hidden, str) and hidden == row for row in get_args(HiddenRow)):
             expected = ", ".join(get_args(HiddenRow))
             raise MtpError(f"{KEY_HIDDEN}: expected one of {expected}, found {hidden!r}")
         if (KEY_DRAFT_IDS in pairs) != (KEY_SURROGATES in pairs):

@@ -7,6 +7,7 @@ say. Knows nothing of what the keys mean. Every function raises `MtpError` namin
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import struct
@@ -61,13 +62,24 @@ class Header:
         return str(self.pairs.get("general.architecture", ""))
 
     def number(self, key: str) -> int:
-        """An architecture's own integer key (`{architecture}.{key}`), 0 when it is absent."""
-        value = self.pairs.get(f"{self.architecture}.{key}", 0)
-        return int(value) if isinstance(value, (int, float)) else 0
+        """An architecture's own integer key (`{architecture}.{key}`); 0 when it is absent, or of
+        another kind.
+        """
+        return _integer(self.pairs.get(f"{self.architecture}.{key}"))
+
+    def says(self, key: str, text: str) -> bool:
+        """Whether a key holds that text; an array would compare element by element."""
+        value = self.pairs.get(key)
+        return isinstance(value, str) and value == text
 
     @property
     def n_trunk_layers(self) -> int:
         return self.number("block_count") - self.number("nextn_predict_layers")
+
+
+def _integer(value: object) -> int:
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return int(value) if is_number else 0  # type: ignore[call-overload]
 
 
 def read_header(path: Path) -> Header:
@@ -158,7 +170,7 @@ def _shape(ne: Any) -> tuple[int, ...]:
 def read_shards(path: Path) -> list[Header]:
     """The headers of every file of a model: one, or the shards llama.cpp's gguf-split wrote."""
     first = read_header(path)
-    n_shards = int(first.pairs.get("split.count", 1))
+    n_shards = _integer(first.pairs.get("split.count"))
     if n_shards <= 1:
         return [first]
     match = _SHARD.match(path.name)
@@ -206,7 +218,7 @@ def n_vocab(shards: list[Header]) -> int:
 
 def is_head_file(header: Header) -> bool:
     """Whether this is a head-only file (`mtp_cli.head_file`)."""
-    return header.pairs.get(head_file.KEY_TYPE) == head_file.TYPE
+    return header.says(head_file.KEY_TYPE, head_file.TYPE)
 
 
 def is_assistant(header: Header) -> bool:

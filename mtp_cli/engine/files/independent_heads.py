@@ -19,7 +19,7 @@ ARCHITECTURE = "llama"  # of the heads, and of trunks that llama.cpp takes their
 
 def is_independent(header: Header) -> bool:
     """Whether this is a file of independent heads."""
-    return is_head_file(header) and header.pairs.get(head_file.KEY_HIDDEN) == "last_layer"
+    return is_head_file(header) and header.says(head_file.KEY_HIDDEN, "last_layer")
 
 
 @dataclass(frozen=True)

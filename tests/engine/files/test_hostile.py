@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtp_cli.engine.files import gguf_header, preflight
+from mtp_cli import head_file
+from mtp_cli.engine.files import gguf_header, independent_heads, preflight
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
 from tests.engine.conftest import Files
@@ -232,6 +233,28 @@ def test_a_folder_with_modules_of_its_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert runs(tiny_file("llama"))
+
+
+# Headers whose values are of another kind
+
+
+def test_counts_that_are_none_count_nothing(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys["llama.nextn_predict_layers"] = float("inf")
+    spec.keys["split.count"] = "three"
+    (header,) = gguf_header.read_shards(spec.write(tmp_path / "model.gguf"))
+    assert (header.number("nextn_predict_layers"), header.n_trunk_layers) == (0, 2)
+
+
+def test_arrays_where_texts_belong(tmp_path: Path) -> None:
+    spec = tiny.heads_for(tiny.llama(), hidden="pre_norm")
+    spec.keys["mtp.hidden"] = [1, 2]
+    path = spec.write(tmp_path / "heads.gguf")
+    assert not independent_heads.is_independent(gguf_header.read_header(path))
+    with pytest.raises(MtpError, match=r"mtp\.hidden: expected one of pre_norm"):
+        head_file.HeadInfo.from_metadata(gguf_header.read_header(path).pairs)
+    spec.keys["general.type"] = [1, 2]
+    assert not gguf_header.is_head_file(gguf_header.read_header(spec.write(path)))
 
 
 # What is remembered of files
