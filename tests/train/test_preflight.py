@@ -13,7 +13,7 @@ import pytest
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
-from mtp_train.preflight import check_folder, check_output, check_writing
+from mtp_train.preflight import NO_TORCH, check_folder, check_output, check_writing
 from tests.engine import tiny
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -60,7 +60,8 @@ def run(tmp_path: Path, torch: str, model: Path, *arguments: object) -> str:
 
 def test_pytorch_is_missing(tmp_path: Path) -> None:
     line = run(tmp_path, MISSING, trunk(tmp_path))
-    assert line == "error: PyTorch is needed: pip install 'mtp-cli[train]'\n"
+    assert line == f"error: {NO_TORCH}\n"
+    assert "-e '.[train]'" in line
 
 
 def test_pytorch_does_not_load(tmp_path: Path) -> None:
