@@ -113,6 +113,13 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
+def are_one(first: TextIO, second: TextIO) -> bool:
+    """Whether both lead to the same place, as after `>log 2>&1`."""
+    with contextlib.suppress(OSError, ValueError):
+        return os.path.samestat(os.fstat(first.fileno()), os.fstat(second.fileno()))
+    return False
+
+
 def is_file(stream: TextIO) -> bool:
     with contextlib.suppress(OSError, ValueError):  # it has no descriptor, or none any more
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)

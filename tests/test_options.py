@@ -77,7 +77,9 @@ def test_a_shell_completes_options_and_commands(command: str, typed: str, comple
     assert f"complete -o default -F _{command.replace('-', '_')}_completion" in shown.stdout
 
 
-printing_commands = pytest.mark.parametrize("command", ["mtp-chat", "mtp-bench", "mtp-train"])
+printing_commands = pytest.mark.parametrize(
+    "command", ["mtp-chat", "mtp-bench", "mtp-convert", "mtp-train"]
+)
 
 
 @printing_commands

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mtp_cli.errors import MtpError
-from mtp_cli.screen import cells, fold, forget_unwritten, one_line, say, say_error, visible
+from mtp_cli.screen import are_one, cells, fold, forget_unwritten, one_line, say, say_error, visible
 from tests.chat.window import window
 
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
@@ -112,3 +114,11 @@ def test_what_stays_unwritten_is_forgotten_and_the_stream_goes_on() -> None:
 def test_a_line_that_cannot_be_said_is_left_unsaid() -> None:
     with open("/dev/full", "w", encoding="utf-8") as err:
         say("12 tok/s", err)
+
+
+def test_streams_to_one_file_are_one(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log, (tmp_path / "other").open("w") as other:
+        with os.fdopen(os.dup(log.fileno()), "w") as again:
+            assert are_one(log, again)
+        assert not are_one(log, other)
+        assert not are_one(log, io.StringIO())

@@ -18,7 +18,7 @@ import typer
 
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, Version
-from mtp_cli.screen import say_error, visible
+from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
@@ -311,7 +311,8 @@ def main() -> None:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, _terminated)
     try:
-        app(prog_name="mtp-convert")
+        with printing():
+            app(prog_name="mtp-convert")
     except MtpError as error:
         say_error(error, sys.stderr)
         sys.exit(1)

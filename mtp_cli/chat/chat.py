@@ -17,7 +17,7 @@ from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.reasoning import Part
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
-from mtp_cli.screen import dim, fold, is_file, is_terminal, say
+from mtp_cli.screen import are_one, dim, fold, is_file, is_terminal, say
 from mtp_cli.waiting import Wait
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ class Chat:
         self._note_left_out(answer)
         stream = SpokenStream(self.out, is_shown=self.is_reasoning_shown)
         wait = self.awaiting(answer)
+        is_seen = not is_file(self.out) or are_one(self.out, self.err)  # nobody sees a file filling
 
         def hear(part: Part) -> None:
-            if stream.shows(part) and not is_file(self.out):  # which nobody sees filling
+            if is_seen and stream.shows(part):
                 wait.end()
             stream.write(part)
 
@@ -144,7 +145,7 @@ def _progress(answer: Answer) -> str:
     n, n_read, n_said = answer.stats.prompt_tokens, answer.n_read, len(answer.tokens)
     if n_said:
         doing = "thinking" if answer.is_thought else "answering"
-        return f"{doing}: {n_said:,} tokens"
+        return f"{doing}: {n_said:,} {'token' if n_said == 1 else 'tokens'}"
     return f"reading the prompt: {100 * n_read // max(n, 1)}% of {n:,} tokens"
 
 
