@@ -193,6 +193,8 @@ def _run(options: argparse.Namespace) -> int:
                 if fault != "TOO LATE":
                     print(f"FAULT {name}, place {index}: {fault}")
             counts[name, "as it should be"] += not faults
+            if index % 10 == 9:
+                print(f"{index + 1} of {options.count} places", file=sys.stderr)
         subprocess.run(["umount", mounted], check=True)
     for (name, what), n in sorted(counts.items()):
         print(f"{name:10} {what:20} {n:5}")
