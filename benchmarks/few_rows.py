@@ -3,7 +3,7 @@
 Both run in one process on the same context, in turns, so that a busy machine slows both. Prompts
 are decoded too: how many tokens a second are read.
 
-    python -m benchmarks.few_rows                         # the built-in model in five formats
+    python -m benchmarks.few_rows                         # the built-in model in many formats
     python -m benchmarks.few_rows --model m.gguf          # any other, as it is
     python -m benchmarks.few_rows --context 1000          # where attention takes most
     python -m benchmarks.few_rows --json rows.json

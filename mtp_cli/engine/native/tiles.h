@@ -70,6 +70,10 @@ void multiply_group(const char * weights, int n_blocks, const typename Kernel::U
             if (n == 5) run(Kernel::template tile<5>);
             if (n == 6) run(Kernel::template tile<6>);
         }
+        if constexpr (Kernel::AT_ONCE > 6) {
+            if (n == 7) run(Kernel::template tile<7>);
+            if (n == 8) run(Kernel::template tile<8>);
+        }
     }
 }
 

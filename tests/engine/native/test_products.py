@@ -91,7 +91,7 @@ def test_a_row_has_the_bits_that_ggml_gives_it_alone(
     with held(name, values, repacked=repacked) as weights:
         assert weights is not None
         expected = alone(name, weights, values, rows)
-        assert np.abs(expected - rows @ values.T).max() < 0.2 * np.abs(expected).max()
+        assert np.abs(expected - rows @ values.T).max() < 0.5 * np.abs(expected).max()
         for n_rows in COUNTS:
             is_ours = are_taken(weights, n_rows)
             assert is_ours or n_rows > FEW, f"{n_rows} rows"

@@ -1,5 +1,5 @@
-// Q5_0: 32 weights of a block are d * (q - 16), q of five bits: four as in Q4_0, and of weight i the
-// fifth is bit i of qh.
+// Q5_0: 32 weights of a block are d * (q - 16), q of five bits: four as in Q4_0, and of weight i
+// the fifth is bit i of qh.
 #pragma once
 
 #include "../kernels/dots.h"

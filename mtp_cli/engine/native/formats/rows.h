@@ -15,4 +15,10 @@ struct RowQ8_1 {
     int8_t qs[32];
 };
 
+struct RowQ8_K {
+    float d;
+    int8_t qs[256];
+    int16_t sums[16];  // of sixteen qs each
+};
+
 }  // namespace

@@ -7,11 +7,19 @@
 #include "bf16.h"
 #include "f16.h"
 #include "f32.h"
+#include "iq4_xs.h"
+#include "q2_k.h"
+#include "q2_kx8.h"
+#include "q3_k.h"
 #include "q4_0.h"
 #include "q4_0x8.h"
 #include "q4_1.h"
+#include "q4_k.h"
+#include "q4_kx8.h"
 #include "q5_0.h"
 #include "q5_1.h"
+#include "q5_k.h"
+#include "q6_k.h"
 #include "q8_0.h"
 
 namespace {
@@ -30,12 +38,20 @@ struct Format {
 // together.
 template <template <class Kernel> class Operator>
 constexpr Format FORMATS[] = {
+    {abi::Q2_K, Layout::PLAIN, "q2_k", Operator<SuperDots<Q2_K>>::take},
+    {abi::Q2_K, Layout::REPACKED, "q2_k", Operator<SideBySideDots<Q2_Kx8>>::take},
+    {abi::Q3_K, Layout::PLAIN, "q3_k", Operator<SuperDots<Q3_K>>::take},
     {abi::Q4_0, Layout::PLAIN, "q4_0", Operator<Dots<Q4_0>>::take},
     {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<Q4_0x8>::take},
     {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
+    {abi::Q4_K, Layout::PLAIN, "q4_k", Operator<SuperDots<Q4_K>>::take},
+    {abi::Q4_K, Layout::REPACKED, "q4_k", Operator<SideBySideDots<Q4_Kx8>>::take},
     {abi::Q5_0, Layout::PLAIN, "q5_0", Operator<Dots<Q5_0>>::take},
     {abi::Q5_1, Layout::PLAIN, "q5_1", Operator<Dots<Q5_1>>::take},
+    {abi::Q5_K, Layout::PLAIN, "q5_k", Operator<SuperDots<Q5_K>>::take},
+    {abi::Q6_K, Layout::PLAIN, "q6_k", Operator<SuperDots<Q6_K>>::take},
     {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
+    {abi::IQ4_XS, Layout::PLAIN, "iq4_xs", Operator<SuperDots<IQ4_XS>>::take},
     {abi::BF16, Layout::PLAIN, "bf16", Operator<FloatDots<BF16>>::take},
     {abi::F16, Layout::PLAIN, "f16", Operator<FloatDots<F16>>::take},
     {abi::F32, Layout::PLAIN, "f32", Operator<FloatDots<F32>>::take},
