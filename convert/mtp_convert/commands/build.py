@@ -80,7 +80,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
             checkpoint.tokenizer, config.count("vocab_size"), family, options.pre, notes
         ),
     }
-    if metadata["tokenizer.ggml.model"] == "no_vocab":
+    if metadata["tokenizer.ggml.model"].value == "no_vocab":
         metadata[f"{family.arch}.vocab_size"] = config.count("vocab_size")
         notes.append("no tokenizer in the folder: the file will know ids only")
     if options.part == "heads":

@@ -11,7 +11,7 @@ import pkgutil
 from functools import cache
 
 from mtp_cli.errors import MtpError
-from mtp_convert.families.rules import Config, Family
+from mtp_convert.families.rules import Config, Family, reading
 
 
 @cache
@@ -26,10 +26,12 @@ def all_families() -> tuple[Family, ...]:
 
 def family_of(config: Config) -> Family:
     """The family whose class config.json names; MtpError when there is none."""
-    classes = config.values.get("architectures") or []
+    found = config.values.get("architectures")
+    classes = found if isinstance(found, list) else [found] if isinstance(found, str) else []
     for family in all_families():
         if any(name in family.classes for name in classes if isinstance(name, str)):
-            refusal = family.accepts(config)
+            with reading(config):
+                refusal = family.accepts(config)
             if refusal:
                 raise MtpError(f"{config.where}: {refusal}")
             return family

@@ -84,10 +84,23 @@ def _check_scope(config: Config, name: str, scope: Scope, carried: frozenset[str
     for key in needed.get(kind, ()):
         if scope.get(key) is None:
             raise MtpError(f"{where}: {kind}: {key} is missing")
+    if kind == LLAMA3:
+        _check_llama3(where, scope)
     if kind == YARN and scope.get("truncate") is False:
         raise MtpError(f"{where}: yarn: truncate: false: llama.cpp always truncates")
     if kind == PROPORTIONAL and float(scope.get("factor") or 1.0) != 1.0:
         raise MtpError(f"{where}: proportional: a factor, which llama.cpp has not")
+
+
+_LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 8192.0}  # fmt: skip
+
+
+def _check_llama3(where: str, scope: Scope) -> None:
+    found = {key: float(scope.get(key, default)) for key, default in _LLAMA3.items()}
+    wrong = [key for key, value in found.items() if not 0 < value < math.inf]
+    if wrong or found["low_freq_factor"] == found["high_freq_factor"]:
+        raise MtpError(f"{where}: llama3: {(wrong or ['low_freq_factor'])[0]}: no usable number")
 
 
 def rope_metadata(config: Config) -> dict[str, Any]:
@@ -180,9 +193,7 @@ def llama3_rope(config: Config, n_rotary: int) -> dict[str, Source]:
 def rope_factors(scope: Scope, config: Config, n_rotary: int) -> Any:
     """What each rotary frequency is divided by: 1 below, `factor` above, smooth between."""
     base = config.rope_value("rope_theta", default=10000.0) or 10000.0
-    factor = float(scope.get("factor", 8.0))
-    low, high = float(scope.get("low_freq_factor", 1.0)), float(scope.get("high_freq_factor", 4.0))
-    original = float(scope.get("original_max_position_embeddings", 8192))
+    factor, low, high, original = (float(scope.get(k, default)) for k, default in _LLAMA3.items())
     exponents = np.arange(0, n_rotary, 2, dtype=np.float32) / np.float32(n_rotary)
     wavelength = 2 * math.pi * np.float32(base) ** exponents
     smooth = (original / wavelength - low) / (high - low)

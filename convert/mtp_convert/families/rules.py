@@ -145,7 +145,8 @@ def reading(config: Config) -> Iterator[None]:
     """Around a family's reading of a config: values of unexpected types are the file's fault."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, LookupError, struct.error) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
+            struct.error) as error:  # fmt: skip
         raise MtpError(
             f"{config.where}: holds a value of an unexpected kind{missing_key(error)}"
         ) from error

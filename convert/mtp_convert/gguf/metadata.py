@@ -66,6 +66,8 @@ def _utf8(text: str) -> bytes:
 
 def _array(values: Any) -> bytes:
     if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise ValueError(f"expected a list of values, found one of shape {values.shape}")
         head = struct.pack("<IQ", _ARRAYS[values.dtype.name], len(values))
         return head + np.ascontiguousarray(values).tobytes()
     if isinstance(values[0], str | bytes):

@@ -20,6 +20,8 @@ from gguf import TokenType
 from mtp_cli.errors import MtpError, missing_key
 from mtp_convert.checkpoint.folder import read_json
 from mtp_convert.families.rules import Family
+from mtp_convert.gguf.header import Pair
+from mtp_convert.gguf.metadata import pairs
 from mtp_convert.tokenizer import characters, tekken
 from mtp_convert.tokenizer.pretokenizers import named, pre_tokenizer, steps
 from mtp_convert.tokenizer.protobuf import Piece, read_pieces
@@ -33,7 +35,7 @@ NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
 
 def tokenizer_metadata(
     folder: Path, n_vocab: int, family: Family, pre: str | None, notes: list[str]
-) -> dict[str, Any]:
+) -> dict[str, Pair]:
     """The tokenizer.* pairs of a checkpoint; a folder without tokenizer gives "no_vocab".
 
     notes: gets what was left out
@@ -41,9 +43,9 @@ def tokenizer_metadata(
     try:
         found = _metadata(folder, _Empty(n_vocab, notes), family, pre)
         if found == NO_VOCABULARY:
-            return found
+            return pairs(found)
         suppressed = _suppressed(folder, n_vocab) if family.suppresses else {}
-        return {**found, **ends_metadata(folder, found, notes), **suppressed}
+        return pairs({**found, **ends_metadata(folder, found, notes), **suppressed})
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise MtpError(
             f"{folder}: the tokenizer's files hold a value of an unexpected kind"
