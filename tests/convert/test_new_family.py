@@ -21,7 +21,7 @@ from tests.convert.checkpoints_mtp import glm4moe
 from tests.convert.conftest import Convert
 from tests.convert.test_families import generate
 
-DOCS = Path(families.__file__).parents[2] / "README.md"
+DOCS = Path(families.__file__).parents[3] / "docs" / "add-a-family.md"
 OWN = Path(families.__file__).parent / "glm4_moe.py"
 
 

@@ -1,4 +1,4 @@
-"""Against llama.cpp's own converter and transformers' own forward; opt-in (see convert/README.md).
+"""Against llama.cpp's own converter and transformers' forward; opt-in (docs/add-a-family.md).
 
 Needs PyTorch, transformers 5.23 and the source tree of llama.cpp that the llama-cpp-python sdist
 carries, named by MTP_LLAMA_CPP. None of them is a dependency of the project.

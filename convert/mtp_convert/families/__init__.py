@@ -38,5 +38,5 @@ def family_of(config: Config) -> Family:
     shown = ", ".join(str(name)[:60] for name in classes[:3]) or "none named"
     raise MtpError(
         f"{config.where}: architectures: {shown}: no family of mtp-convert; expected one of "
-        "those in convert/README.md"
+        "those in docs/convert.md"
     )
