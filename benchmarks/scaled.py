@@ -1,6 +1,6 @@
 """The benchmark on models that cost what larger ones do, and say what the built-in one says.
 
-The built-in trunk and its head are zero-padded (widen.py): the hidden width alone to 4,032, which
+The built-in target and its head are zero-padded (widen.py): the hidden width alone to 4,032, which
 gives the matrix rows of a 4B model, or all widths by 3, which gives 1.1B parameters. So real text
 and real acceptance meet the memory traffic of a larger model. Nothing here is the speed of any
 real model; wherever a number appears it is labelled "scaled".
@@ -29,7 +29,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.widen import Scale, plan_heads, plan_trunk
+from benchmarks.widen import Scale, plan_heads, plan_target
 from mtp_cli import models
 from mtp_cli.bench import recording, report
 from mtp_cli.bench.measure import Bench, Plan, Result, shortened, warm_up
@@ -98,14 +98,14 @@ def widened(files: ModelFiles, scale: Scale, folder: Path) -> Iterator[ModelFile
     """The files in BF16 and wider, for as long as they are needed."""
     if files.heads is None:
         raise MtpError(f"{files.name} has no heads of its own; name them with --heads")
-    narrow, trunk, heads = (folder / f"{n}.gguf" for n in ("narrow", "trunk", "heads"))
+    narrow, target, heads = (folder / f"{n}.gguf" for n in ("narrow", "target", "heads"))
     try:
         quantize(files.model, narrow, "bf16")
-        write(plan_trunk(open_model(narrow), scale, "bf16"), trunk)
-        write(plan_heads(open_model(files.heads), open_model(trunk), scale), heads)
-        yield ModelFiles(trunk, heads)
+        write(plan_target(open_model(narrow), scale, "bf16"), target)
+        write(plan_heads(open_model(files.heads), open_model(target), scale), heads)
+        yield ModelFiles(target, heads)
     finally:
-        for path in (narrow, trunk, heads):
+        for path in (narrow, target, heads):
             path.unlink(missing_ok=True)
 
 

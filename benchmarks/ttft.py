@@ -2,7 +2,7 @@
 
 Two engines on the same file, one with the heads and one without, take turns on the same prompts,
 each from an empty context; what is told is the median of the ratios within a turn. Heads in the
-model's own file cannot be left out: name the same trunk without them as --plain.
+model's own file cannot be left out: name the same target without them as --plain.
 
     python -m benchmarks.ttft                         # the built-in model, a few minutes
     python -m benchmarks.ttft --model m.gguf --heads h.gguf --clock cpu   # on a busy machine
@@ -109,7 +109,7 @@ def as_json(
 def main(
     model: Annotated[Path | None, typer.Option(help="Default: built in.")] = None,
     heads: Annotated[Path | None, typer.Option(help="Head-only GGUF.")] = None,
-    plain: Annotated[Path | None, typer.Option(help="The trunk alone. Default: --model.")] = None,
+    plain: Annotated[Path | None, typer.Option(help="The target alone. Default: --model.")] = None,
     lengths: Annotated[str, typer.Option(help="Tokens, with commas between.")] = "100,1000,4000",
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
     clock: Annotated[str, typer.Option(help="wall, or cpu for a busy machine.")] = "wall",

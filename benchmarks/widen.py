@@ -1,4 +1,4 @@
-"""Zero-pads a trunk and its heads into a wider model that computes the same function.
+"""Zero-pads a target and its heads into a wider model that computes the same function.
 
 Owns the plans of the widened files. Knows nothing of measuring.
 
@@ -169,21 +169,21 @@ def _metadata(model: GgufModel, scale: Scale) -> dict[str, Pair]:
     return {**model.file.pairs, "general.name": pair(name), **own}
 
 
-def plan_trunk(trunk: GgufModel, scale: Scale, outtype: str) -> Plan:
-    """A dense Llama-type trunk, wider; outtype: the format of its matrices, unquantized."""
-    if trunk.arch != "llama":
-        raise MtpError(f"{trunk.path}: architecture {trunk.arch}; only llama can be widened")
+def plan_target(target: GgufModel, scale: Scale, outtype: str) -> Plan:
+    """A dense Llama-type target, wider; outtype: the format of its matrices, unquantized."""
+    if target.arch != "llama":
+        raise MtpError(f"{target.path}: architecture {target.arch}; only llama can be widened")
     tensors = []
-    for name in trunk.file.tensors:
-        source = _padded(trunk, name, scale)
+    for name in target.file.tensors:
+        source = _padded(target, name, scale)
         kind = formats.outtype(outtype) if len(source.shape) > 1 else Kind.F32
         tensors.append(encoded(name, source, kind))
     file_type = {key: pair(value) for key, value in formats.file_metadata(outtype).items()}
-    return Plan(_metadata(trunk, scale) | file_type, tuple(tensors))
+    return Plan(_metadata(target, scale) | file_type, tuple(tensors))
 
 
 def plan_heads(heads: GgufModel, widened: GgufModel, scale: Scale) -> Plan:
-    """A head file for the trunk in `widened`, in the formats it had."""
+    """A head file for the target in `widened`, in the formats it had."""
     info = dataclasses.replace(
         heads.info(), fingerprint=widened.fingerprint(), n_embd=widened.n_embd
     )

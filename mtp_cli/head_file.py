@@ -1,7 +1,7 @@
-"""The head file's own metadata: key names, vocabulary maps and the trunk's fingerprint.
+"""The head file's own metadata: key names, vocabulary maps and the target's fingerprint.
 
-A head file is a GGUF that holds one multi-token-prediction block and nothing of its trunk. What
-llama.cpp needs to load it stands under llama.cpp's own keys; what ties it to a trunk stands under
+A head file is a GGUF that holds one multi-token-prediction block and nothing of its target. What
+llama.cpp needs to load it stands under llama.cpp's own keys; what ties it to a target stands under
 the keys here. This module is the file format: the writers (`convert`, `train`) and the reader
 (`mtp_cli.engine`) share it, and it knows nothing of llama.cpp, of PyTorch or of either side.
 """
@@ -24,7 +24,7 @@ TYPE = "mtp-head"
 
 KEY_TYPE = "general.type"
 KEY_VERSION = "mtp.version"
-KEY_TRUNK_NAME = "mtp.trunk.name"
+KEY_TARGET_NAME = "mtp.trunk.name"
 KEY_FINGERPRINT = "mtp.trunk.fingerprint"
 KEY_N_EMBD = "mtp.trunk.embedding_length"
 KEY_N_VOCAB = "mtp.trunk.vocab_size"
@@ -32,11 +32,11 @@ KEY_HIDDEN = "mtp.hidden"
 KEY_DRAFT_IDS = "mtp.draft_ids"
 KEY_SURROGATES = "mtp.surrogates"
 
-# Which row of the trunk a head reads:
-#   pre_norm   the residual stream before the trunk's output_norm, up to a positive scale per row
+# Which row of the target a head reads:
+#   pre_norm   the residual stream before the target's output_norm, up to a positive scale per row
 #   post_norm  the row after output_norm, which llama.cpp calls the embedding
 #   nextn      whatever an MTP-aware architecture of llama.cpp hands its own heads
-#   last_layer the row the trunk's last layer reads: heads that stand beside that layer
+#   last_layer the row the target's last layer reads: heads that stand beside that layer
 HiddenRow = Literal["pre_norm", "post_norm", "nextn", "last_layer"]
 Ids = npt.NDArray[np.int32]
 
@@ -46,15 +46,15 @@ Ids = npt.NDArray[np.int32]
 EMBEDDED_START = "head.{}."
 EMBEDDED_HEADER = EMBEDDED_START + "gguf"
 
-_TRUNK_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
+_TARGET_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
 
 
 @dataclass(frozen=True)
 class DraftVocabulary:
-    """The ids a head drafts in, and how they map to the trunk's.
+    """The ids a head drafts in, and how they map to the target's.
 
-    draft_ids:  (n_draft,) int32, draft id -> trunk id, strictly increasing
-    surrogates: (n_vocab,) int32, trunk id -> draft id; for an id outside the draft vocabulary,
+    draft_ids:  (n_draft,) int32, draft id -> target id, strictly increasing
+    surrogates: (n_vocab,) int32, target id -> draft id; for an id outside the draft vocabulary,
                 the draft id that stands in for it on the way into the head
     """
 
@@ -66,7 +66,7 @@ class DraftVocabulary:
         if n_draft == 0 or np.any(np.diff(self.draft_ids) <= 0):
             raise MtpError(f"{KEY_DRAFT_IDS}: expected strictly increasing ids, at least one")
         if self.draft_ids[0] < 0 or self.draft_ids[-1] >= n_vocab:
-            raise MtpError(f"{KEY_DRAFT_IDS}: ids outside the trunk's vocabulary of {n_vocab}")
+            raise MtpError(f"{KEY_DRAFT_IDS}: ids outside the target's vocabulary of {n_vocab}")
         if np.any(self.surrogates < 0) or np.any(self.surrogates >= n_draft):
             raise MtpError(f"{KEY_SURROGATES}: ids outside the draft vocabulary of {n_draft}")
         if np.any(self.surrogates[self.draft_ids] != np.arange(n_draft)):
@@ -75,9 +75,9 @@ class DraftVocabulary:
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What a head file says of the trunk it was made for."""
+    """What a head file says of the target it was made for."""
 
-    trunk_name: str
+    target_name: str
     fingerprint: str
     n_embd: int
     n_vocab: int
@@ -88,7 +88,7 @@ class HeadInfo:
         """The key-value pairs to write, in file order; arrays as int32."""
         pairs: dict[str, Any] = {
             KEY_VERSION: VERSION,
-            KEY_TRUNK_NAME: self.trunk_name,
+            KEY_TARGET_NAME: self.target_name,
             KEY_FINGERPRINT: self.fingerprint,
             KEY_N_EMBD: self.n_embd,
             KEY_N_VOCAB: self.n_vocab,
@@ -125,7 +125,7 @@ class HeadInfo:
                     f"found {len(vocabulary.surrogates)}"
                 )
         return cls(
-            trunk_name=str(pairs.get(KEY_TRUNK_NAME, "")),
+            target_name=str(pairs.get(KEY_TARGET_NAME, "")),
             fingerprint=str(pairs[KEY_FINGERPRINT]),
             n_embd=int(pairs[KEY_N_EMBD]),
             n_vocab=int(pairs[KEY_N_VOCAB]),
@@ -141,14 +141,14 @@ def _ids(pairs: Mapping[str, Any], key: str) -> Ids:
     return ids.astype(np.int32)
 
 
-def is_fingerprinted(name: str, n_trunk_layers: int) -> bool:
-    """Whether the tensor called `name` takes part in the trunk's fingerprint."""
-    match = _TRUNK_NORM.match(name)
-    return match is not None and (match[2] is None or int(match[2]) < n_trunk_layers)
+def is_fingerprinted(name: str, n_target_layers: int) -> bool:
+    """Whether the tensor called `name` takes part in the target's fingerprint."""
+    match = _TARGET_NORM.match(name)
+    return match is not None and (match[2] is None or int(match[2]) < n_target_layers)
 
 
 def fingerprint(norms: Iterable[tuple[str, npt.NDArray[np.float32]]]) -> str:
-    """sha256 (hex) over a trunk's norm tensors, sorted by name, as little-endian float32.
+    """sha256 (hex) over a target's norm tensors, sorted by name, as little-endian float32.
 
     Every quantization of one model keeps its norms in float32, so all of them share a
     fingerprint, while a fine-tune has its own. Pass the tensors `is_fingerprinted` chooses.

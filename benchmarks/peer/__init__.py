@@ -6,9 +6,9 @@
     python -m benchmarks.peer run --outtype bf16 --json peer-bf16.json
     python -m benchmarks.peer run --scaled width --repetitions 3 --json peer-scaled.json
 
-Both run one file: the trunk packed with its head by `mtp-convert pack`, as architecture mimo2, for
+Both run one file: the target packed with its head by `mtp-convert pack`, as architecture mimo2, for
 which llama.cpp has a drafting graph. There the head drafts over the whole vocabulary. Ours runs
-that trunk with its trimmed head file beside it too, as mtp-chat does, which llama.cpp cannot. A
+that target with its trimmed head file beside it too, as mtp-chat does, which llama.cpp cannot. A
 prompt goes, as the same token ids, to every setting of both tools directly one after another, in
 an order that changes; ratios are taken within one prompt, then the median over repetitions, then
 the geometric mean over classes. Both decode greedily with the same threads and context size, and

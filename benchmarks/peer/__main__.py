@@ -56,7 +56,7 @@ def build_(
 
 
 def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Path) -> ModelFiles:
-    """Trunk and head in one file of an architecture that llama.cpp can draft with, its head over
+    """Target and head in one file of an architecture that llama.cpp can draft with, its head over
     the whole vocabulary; and beside it the head file that it was made of.
 
     size: of SIZES, to widen both before
@@ -66,14 +66,14 @@ def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Pat
             return packed(wide, outtype, None, folder)
     if files.heads is None:
         raise MtpError(f"{files.name} has no heads of its own; name them with --heads")
-    trunk = files.model
+    target = files.model
     if outtype is not None:
-        trunk = folder / f"trunk-{outtype}.gguf"
-        quantize(files.model, trunk, outtype)
+        target = folder / f"target-{outtype}.gguf"
+        quantize(files.model, target, outtype)
     out = folder / "packed.gguf"
-    write(plan_pack(trunk, files.heads), out)
-    if trunk != files.model:
-        trunk.unlink()
+    write(plan_pack(target, files.heads), out)
+    if target != files.model:
+        target.unlink()
     return ModelFiles(out, Path(shutil.copy(files.heads, folder / "beside.gguf")))
 
 
@@ -112,10 +112,12 @@ def affordable(plan: Plan, n_contenders: int, tokens_per_s: float, seconds: floa
 @app.command("run")
 def run(
     server: Annotated[Path, typer.Option(help="The llama-server to compare with.")] = BINARY,
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="A Llama-type trunk.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="A Llama-type target.")
+    ] = None,
     heads: Annotated[Path | None, typer.Option(help="Its head file.")] = None,
     outtype: Annotated[
-        str | None, typer.Option(help=f"Requantize the trunk: {', '.join(OUTTYPES)}.")
+        str | None, typer.Option(help=f"Requantize the target: {', '.join(OUTTYPES)}.")
     ] = None,
     scaled: Annotated[
         str | None, typer.Option(help=f"Widen it, as benchmarks.scaled: {', '.join(SIZES)}.")

@@ -54,7 +54,7 @@ class Record:
 
 def ours(engine: Engine, tool: str = OURS) -> list[Contender]:
     """Our settings: the fixed depths that llama-server is run at, automatic, and plain decoding,
-    which a head beside the trunk does not change."""
+    which a head beside the target does not change."""
 
     def at(depth: Depth) -> Answering:
         def answer(prompt: Sequence[int], max_tokens: int) -> Answer:

@@ -95,7 +95,7 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A folder with config.json and safetensors.")],
     output: Out,
     heads_only: Annotated[bool, typer.Option("--heads-only", help="A file of heads only.")] = False,
-    no_heads: Annotated[bool, typer.Option("--no-heads", help="The trunk only.")] = False,
+    no_heads: Annotated[bool, typer.Option("--no-heads", help="The target only.")] = False,
     outtype: Outtype = "bf16",
     head_outtype: HeadOuttype = None,
     pre: Annotated[
@@ -105,10 +105,10 @@ def convert(
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Convert a checkpoint, trunk and heads, into one GGUF."""
+    """Convert a checkpoint, target and heads, into one GGUF."""
     if heads_only and no_heads:
         raise typer.BadParameter("--heads-only and --no-heads exclude each other")
-    part: Part = "heads" if heads_only else "trunk" if no_heads else "all"
+    part: Part = "heads" if heads_only else "target" if no_heads else "all"
     options = Options(part, outtype, head_outtype, pre, name)
     with _reading(checkpoint):
         plan = plan_checkpoint(open_checkpoint(checkpoint), options)
@@ -117,7 +117,7 @@ def convert(
 
 @app.command()
 def graft(
-    trunk: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
+    target: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
     checkpoint: Annotated[Path, typer.Argument(help="The folder of the same model's checkpoint.")],
     output: Out,
     outtype: AnyOuttype = None,
@@ -126,14 +126,14 @@ def graft(
     dry_run: DryRun = False,
 ) -> None:
     """Join a checkpoint's heads to an existing GGUF of the same model."""
-    with _reading(trunk):
-        plan = plan_graft(trunk, checkpoint, Wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [trunk, checkpoint], force, dry_run))
+    with _reading(target):
+        plan = plan_graft(target, checkpoint, Wanted(outtype, head_outtype))
+    _execute(plan, Destination(output, [target, checkpoint], force, dry_run))
 
 
 @app.command()
 def pack(
-    trunk: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
+    target: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
     heads: Annotated[Path, typer.Argument(help="A head file made by mtp-train.")],
     output: Out,
     outtype: AnyOuttype = None,
@@ -141,10 +141,10 @@ def pack(
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Join a trunk and its head file into one GGUF that llama.cpp's own tools draft with."""
-    with _reading(trunk):
-        plan = plan_pack(trunk, heads, Wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [trunk, heads], force, dry_run))
+    """Join a target and its head file into one GGUF that llama.cpp's own tools draft with."""
+    with _reading(target):
+        plan = plan_pack(target, heads, Wanted(outtype, head_outtype))
+    _execute(plan, Destination(output, [target, heads], force, dry_run))
 
 
 @app.command()
@@ -185,7 +185,7 @@ def strip(
 @app.command()
 def trim(
     heads: Annotated[Path, typer.Argument(help="A head file.")],
-    trunk: Annotated[Path, typer.Argument(help="Its trunk.")],
+    target: Annotated[Path, typer.Argument(help="Its target.")],
     output: Out,
     ids: Annotated[int, typer.Option("--ids", min=1, help="How many ids to keep.")] = 8192,
     text: Annotated[
@@ -203,24 +203,24 @@ def trim(
     # Here, so that the commands that need no model also need no llama.cpp.
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
 
-    destination = Destination(output, [heads, trunk, *(text or [])], force, dry_run)
-    n_vocab = len(old_ids(open_model(heads), open_model(trunk), ids))
+    destination = Destination(output, [heads, target, *(text or [])], force, dry_run)
+    n_vocab = len(old_ids(open_model(heads), open_model(target), ids))
     destination.check()  # before an hour of writing text
     given = [_read(path) for path in text or []]
     with counting_bar("writing text") as progress:
-        texts = ids_of_text(trunk, given) if given else written_by(trunk, tokens, progress)
+        texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
         chosen, held_out = parted(texts)
-    counts = count_ids(chosen, open_model(trunk).n_vocab)
+    counts = count_ids(chosen, open_model(target).n_vocab)
     wanted = Wanted(outtype, head_outtype)
-    trimmed = plan_trim(heads, trunk, counts, ids, ends_of_text(trunk), wanted)
+    trimmed = plan_trim(heads, target, counts, ids, ends_of_text(target), wanted)
     _execute(trimmed.plan, destination)
-    share = trimmed.coverage(count_ids(held_out or chosen, open_model(trunk).n_vocab))
+    share = trimmed.coverage(count_ids(held_out or chosen, open_model(target).n_vocab))
     where = "text held out" if held_out else "the text"
     _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
     if not dry_run:
         for name, path in (("before", heads), ("after", output)):
             with _trying(path):
-                shares = ", ".join(f"{share:.3f}" for share in try_heads(trunk, path).acceptance)
+                shares = ", ".join(f"{share:.3f}" for share in try_heads(target, path).acceptance)
             _say(f"acceptance by position {name}: {shares}")
 
 

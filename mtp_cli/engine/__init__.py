@@ -7,7 +7,7 @@ stats.py       what an answer cost
 depth/         how far to draft
 drafters/      what is proposed
 sampling/      what the target chooses, and so what stands of a draft
-files/         may it be loaded, and which heads belong to which trunk
+files/         may it be loaded, and which heads belong to which target
 backend/       llama.cpp behind Python, and which of the CPU's kernels run
 native/        our compiled code
 

@@ -1,6 +1,6 @@
 """One loaded model with its drafter, and the one timeline they share.
 
-Owns how trunk, heads and contexts are put together, and closes them. Token ids in, token ids out:
+Owns how target, heads and contexts are put together, and closes them. Token ids in, token ids out:
 knows nothing of conversations or terminals.
 """
 
@@ -44,7 +44,7 @@ N_CTX = 8192  # unless the model was trained with less, or the user says otherwi
 
 @dataclass(frozen=True)
 class _Setup:
-    """How a timeline over a loaded trunk is opened.
+    """How a timeline over a loaded target is opened.
 
     cost_facts: what rounds' costs depend on, see `cost_table`
     """
@@ -69,11 +69,11 @@ class _Setup:
 
 
 class Engine:
-    """A trunk, what drafts for it, and what they have read so far.
+    """A target, what drafts for it, and what they have read so far.
 
     n_ctx:    tokens that prompt and answer can have together
-    n_ctx_train: tokens of context that the trunk was trained with, 0 where its file does not say
-    n_vocab:  the trunk's
+    n_ctx_train: tokens of context that the target was trained with, 0 where its file does not say
+    n_vocab:  the target's
     drafter:  what drafts, for people; None when nothing does
     metadata: the GGUF's scalar keys, as llama.cpp prints their values
     recommended: what it recommends for sampling
@@ -113,16 +113,16 @@ class Engine:
         n_ctx:        tokens; default 8192, or less if the model was trained with less
         n_threads:    default: the physical cores this process may use
         n_gpu_layers: default: all, or as many as the device's memory takes
-        on_progress:  called with the fraction of the trunk that is loaded
+        on_progress:  called with the fraction of the target that is loaded
 
         Raises MtpError for everything that can be wrong with the files, or too large.
         """
         preflight(model)
         shards = gguf_header.read_shards(model)
         if gguf_header.is_head_file(shards[0]):
-            raise MtpError(f"{model}: these are heads without a trunk; pass them with --heads")
+            raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
         if heads is not None:
-            preflight(heads, trunk=model)
+            preflight(heads, target=model)
         pairing = pair(shards, heads)
         n_threads = n_threads or physical_cores()
 

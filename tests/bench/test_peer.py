@@ -160,11 +160,11 @@ def test_from_packing_to_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    trunk = tiny.llama()
-    heads = tiny.heads_for(trunk, hidden="pre_norm", n_draft=100).write(tmp_path / "heads.gguf")
+    target = tiny.llama()
+    heads = tiny.heads_for(target, hidden="pre_norm", n_draft=100).write(tmp_path / "heads.gguf")
     command.run(
         server=binary,
-        model=trunk.write(tmp_path / "trunk.gguf"),
+        model=target.write(tmp_path / "target.gguf"),
         heads=heads,
         outtype=outtype,
         scaled=size,

@@ -15,25 +15,25 @@ from tests.engine import tiny
 
 
 @pytest.fixture
-def trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tiny.llama().write(tmp_path / "trunk.gguf")
+    return tiny.llama().write(tmp_path / "target.gguf")
 
 
-def run(trunk: Path, heads: Path | None, **options: object) -> None:
+def run(target: Path, heads: Path | None, **options: object) -> None:
     given = {
         "sizes": "width,all", "formats": "bf16,q8_0", "classes": "chat", "depths": "1,auto",
         "repetitions": 1, "max_tokens": 12, "minutes": 1.0, "quick": False, "threads": 1,
-        "workdir": trunk.parent, "json_file": None, **options,
+        "workdir": target.parent, "json_file": None, **options,
     }  # fmt: skip
-    scaled.main(model=trunk, heads=heads, **given)  # type: ignore[arg-type]
+    scaled.main(model=target, heads=heads, **given)  # type: ignore[arg-type]
 
 
-def test_every_number_is_labelled(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    heads = tiny.heads_for(tiny.llama(), hidden="pre_norm").write(trunk.with_name("heads.gguf"))
-    before = sorted(trunk.parent.glob("*"))
-    found_file = trunk.with_name("found.json")
-    run(trunk, heads, json_file=found_file)
+def test_every_number_is_labelled(target: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = tiny.heads_for(tiny.llama(), hidden="pre_norm").write(target.with_name("heads.gguf"))
+    before = sorted(target.parent.glob("*"))
+    found_file = target.with_name("found.json")
+    run(target, heads, json_file=found_file)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) > 20
     assert all(line.startswith("scaled ") for line in lines)
@@ -49,13 +49,13 @@ def test_every_number_is_labelled(trunk: Path, capsys: pytest.CaptureFixture[str
         assert one["agreement"]["n_same"] > one["agreement"]["n_tokens"] / 2
     assert found["is_scaled"]
     assert all(f"| {label} | 12 |" in page({"scaled": found}) for label in labels)
-    left = set(trunk.parent.glob("*")) - set(before)
-    assert left <= {found_file, trunk.parent / "cache"}, "the files of gigabytes are gone"
+    left = set(target.parent.glob("*")) - set(before)
+    assert left <= {found_file, target.parent / "cache"}, "the files of gigabytes are gone"
 
 
-def test_a_model_without_heads_is_refused(trunk: Path) -> None:
+def test_a_model_without_heads_is_refused(target: Path) -> None:
     with pytest.raises(MtpError, match="has no heads of its own"):
-        run(trunk, None)
+        run(target, None)
 
 
 def test_all_is_every_class_but_one_size() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.widen import Scale, plan_heads, plan_trunk
+from benchmarks.widen import Scale, plan_heads, plan_target
 from mtp_cli.bench.trace import Recorder, Trace
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.context import Context
@@ -28,18 +28,18 @@ Widen = Callable[[Pair, Scale], Pair]
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Pair:
-    trunk = tiny.llama()
-    heads = tiny.heads_for(trunk, hidden="pre_norm", n_draft=100)
-    return trunk.write(tmp_path / "trunk.gguf"), heads.write(tmp_path / "heads.gguf")
+    target = tiny.llama()
+    heads = tiny.heads_for(target, hidden="pre_norm", n_draft=100)
+    return target.write(tmp_path / "target.gguf"), heads.write(tmp_path / "heads.gguf")
 
 
 @pytest.fixture
 def widen(tmp_path: Path) -> Widen:
     def widened(pair: Pair, scale: Scale) -> Pair:
-        trunk, heads = tmp_path / "wide-trunk.gguf", tmp_path / "wide-heads.gguf"
-        write(plan_trunk(open_model(pair[0]), scale, "f32"), trunk)
-        write(plan_heads(open_model(pair[1]), open_model(trunk), scale), heads)
-        return trunk, heads
+        target, heads = tmp_path / "wide-target.gguf", tmp_path / "wide-heads.gguf"
+        write(plan_target(open_model(pair[0]), scale, "f32"), target)
+        write(plan_heads(open_model(pair[1]), open_model(target), scale), heads)
+        return target, heads
 
     return widened
 
@@ -86,15 +86,15 @@ def test_answers_and_drafts_are_the_narrow_ones(narrow: Pair, widen: Widen, scal
 
 
 def test_it_is_as_wide_as_asked(narrow: Pair, widen: Widen) -> None:
-    trunk, heads = (open_model(path) for path in widen(narrow, Scale(3, 2)))
-    assert trunk.n_embd == heads.n_embd == 3 * tiny.N_EMBD
-    assert trunk.shape("blk.0.ffn_down.weight") == (3 * tiny.N_EMBD, 2 * tiny.N_FF)
-    assert trunk.shape("blk.0.attn_k.weight") == (2 * 2 * tiny.D_HEAD, 3 * tiny.N_EMBD)
+    target, heads = (open_model(path) for path in widen(narrow, Scale(3, 2)))
+    assert target.n_embd == heads.n_embd == 3 * tiny.N_EMBD
+    assert target.shape("blk.0.ffn_down.weight") == (3 * tiny.N_EMBD, 2 * tiny.N_FF)
+    assert target.shape("blk.0.attn_k.weight") == (2 * 2 * tiny.D_HEAD, 3 * tiny.N_EMBD)
     assert heads.shape("blk.0.attn_qkv.weight") == (2 * 8 * tiny.D_HEAD, 3 * tiny.N_EMBD)
     assert heads.shape("blk.0.nextn.eh_proj.weight") == (3 * tiny.N_EMBD, 6 * tiny.N_EMBD)
-    assert trunk.file.get("llama.attention.head_count") == 2 * tiny.N_HEAD
-    assert trunk.file.get("llama.rope.dimension_count") == tiny.D_HEAD
-    assert "scaled" in trunk.file.get("general.name")
+    assert target.file.get("llama.attention.head_count") == 2 * tiny.N_HEAD
+    assert target.file.get("llama.rope.dimension_count") == tiny.D_HEAD
+    assert "scaled" in target.file.get("general.name")
 
 
 @pytest.mark.parametrize("outtype", ["q8_0", "q4_0"])
@@ -113,4 +113,4 @@ def test_quantized_values_do_not_change(
 def test_other_models_are_refused(tmp_path: Path) -> None:
     path = tiny.mimo2().write(tmp_path / "mimo2.gguf")
     with pytest.raises(MtpError, match="architecture mimo2; only llama"):
-        plan_trunk(open_model(path), Scale(2), "f32")
+        plan_target(open_model(path), Scale(2), "f32")

@@ -204,7 +204,7 @@ def base(architecture: str, model_type: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trunk(tiny: Tiny, around: float = 1.0, tied: bool = False, prefix: str = "model.") -> None:
+def target(tiny: Tiny, around: float = 1.0, tied: bool = False, prefix: str = "model.") -> None:
     tiny.matrix(prefix + "embed_tokens.weight", N_VOCAB, EMBD, scale=3.0)
     tiny.norm(prefix + "norm.weight", EMBD, around)
     if not tied:
@@ -246,7 +246,7 @@ def llama() -> Tiny:
         "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 128,
     }  # fmt: skip
-    trunk(tiny)
+    target(tiny)
     for i in range(N_LAYER):
         norms(tiny, f"model.layers.{i}")
         attention(tiny, f"model.layers.{i}")
@@ -271,7 +271,7 @@ def smollm() -> Tiny:
 
 def qwen2() -> Tiny:
     tiny = Tiny(base("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True))
-    trunk(tiny, tied=True)
+    target(tiny, tied=True)
     for i in range(N_LAYER):
         norms(tiny, f"model.layers.{i}")
         attention(tiny, f"model.layers.{i}", bias=True)
@@ -281,7 +281,7 @@ def qwen2() -> Tiny:
 
 def qwen3() -> Tiny:
     tiny = Tiny(base("Qwen3ForCausalLM", "qwen3", head_dim=WIDTH))
-    trunk(tiny)
+    target(tiny)
     for i in range(N_LAYER):
         norms(tiny, f"model.layers.{i}")
         attention(tiny, f"model.layers.{i}", qk_norm=1.0)

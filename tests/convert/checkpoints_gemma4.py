@@ -94,32 +94,32 @@ def _layers(tiny: Tiny, config: dict[str, Any], has_keys: bool = True) -> None:
         tiny.norm("model.per_layer_projection_norm.weight", per_layer)
 
 
-def _trunk(layers: Sequence[str], **more: Any) -> Tiny:
+def _target(layers: Sequence[str], **more: Any) -> Tiny:
     tiny = Tiny(_config(layers, **more), byte_fallback=True)
     _layers(tiny, tiny.config)
     return tiny
 
 
 def gemma4() -> Tiny:
-    return _trunk([S, F, S, F], hidden_size_per_layer_input=PER_LAYER)
+    return _target([S, F, S, F], hidden_size_per_layer_input=PER_LAYER)
 
 
 def gemma4_e2b() -> Tiny:
-    return _trunk(
+    return _target(
         [S, S, F, S, S, F], hidden_size_per_layer_input=PER_LAYER, attention_k_eq_v=False,
         num_global_key_value_heads=None, num_kv_shared_layers=3, use_double_wide_mlp=True,
     )  # fmt: skip
 
 
 def gemma4_moe() -> Tiny:
-    return _trunk(
+    return _target(
         [S, F, S, F], enable_moe_block=True, num_experts=N_EXPERT, top_k_experts=2,
         moe_intermediate_size=FF_EXP,
     )  # fmt: skip
 
 
 def gemma4_unified() -> Tiny:
-    plain = _trunk([S, F, S, F])
+    plain = _target([S, F, S, F])
     text = {**plain.config, "model_type": "gemma4_unified_text"}
     for key in ("architectures", "vocab_size_per_layer_input", "hidden_size_per_layer_input",
                 "enable_moe_block"):  # fmt: skip
@@ -168,12 +168,12 @@ def gemma4_e2b_assistant() -> Tiny:
 
 
 def agreeing() -> tuple[Tiny, Tiny]:
-    """A trunk and an assistant that often agrees with it.
+    """A target and an assistant that often agrees with it.
 
     Both take the next token mostly from the newest one: the layers add little, and the assistant's
-    table and projections compute what the trunk's embedding and final norm do.
+    table and projections compute what the target's embedding and final norm do.
     """
-    trunk, assistant = gemma4_moe(), gemma4_assistant()
+    target, assistant = gemma4_moe(), gemma4_assistant()
     random = np.random.default_rng(3)
     basis = np.linalg.qr(random.standard_normal((EMBD, 32)))[0]
     codes = random.standard_normal((N_VOCAB, 32)) / 4
@@ -181,18 +181,18 @@ def agreeing() -> tuple[Tiny, Tiny]:
     signs = random.choice([-1.0, 1.0], EMBD)
     halves = np.concatenate([basis.T, np.zeros((32, EMBD))], axis=1)
     for tiny, name, values in (
-        (trunk, "model.embed_tokens.weight", codes @ basis.T),
-        (trunk, "model.norm.weight", signs),
+        (target, "model.embed_tokens.weight", codes @ basis.T),
+        (target, "model.norm.weight", signs),
         (assistant, "model.embed_tokens.weight", codes @ basis.T @ np.diag(signs) @ basis),
         (assistant, "model.norm.weight", np.ones(32)),
         (assistant, "pre_projection.weight", halves),
     ):
         tiny.put(name, values.astype(np.float32))
-    for tiny in (trunk, assistant):
+    for tiny in (target, assistant):
         for name in tiny.tensors:
             if "post_attention_layernorm" in name or "post_feedforward_layernorm.w" in name:
                 tiny.tensors[name] *= AGREEING
-    return trunk, assistant
+    return target, assistant
 
 
 AGREEING = 0.25  # what the layers' contributions are scaled with

@@ -15,7 +15,7 @@ from tests.convert.checkpoints import (
     base,
     mlp,
     norms,
-    trunk,
+    target,
 )
 from tests.convert.checkpoints_mtp import FF_EXP, N_EXPERT, to_fp8
 
@@ -49,7 +49,7 @@ def mimo2() -> Tiny:
                              "weight_block_size": [block, block]},
     ))  # fmt: skip
     del tiny.config["rms_norm_eps"]
-    trunk(tiny)
+    target(tiny)
     for i, layer in enumerate(f"model.layers.{i}" for i in range(N_LAYER)):
         norms(tiny, layer)
         _mimo_attention(tiny, layer, 4 if i else 2, block, sink=i > 0)
@@ -86,7 +86,7 @@ def step35() -> Tiny:
         moe_router_scaling_factor=1.5, norm_expert_weight=True, num_nextn_predict_layers=3,
         use_head_wise_attn_gate=True, swiglu_limits=[0.0] * 6,
     ))  # fmt: skip
-    trunk(tiny, 0.0)
+    target(tiny, 0.0)
     for i in range(N_LAYER + 3):
         layer = f"model.layers.{i}"
         n_head = 6 if i in (1, 3, 4, 5) else 4
@@ -146,7 +146,7 @@ def nemotron_h() -> Tiny:
     ))  # fmt: skip
     for key in ("rms_norm_eps", "rope_theta", "hidden_act"):
         del tiny.config[key]
-    trunk(tiny, prefix="backbone.")
+    target(tiny, prefix="backbone.")
     tiny.tensors["backbone.embeddings.weight"] = tiny.tensors.pop("backbone.embed_tokens.weight")
     tiny.tensors["backbone.norm_f.weight"] = tiny.tensors.pop("backbone.norm.weight")
     for name in ("embeddings", "norm_f"):

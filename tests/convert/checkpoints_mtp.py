@@ -14,7 +14,7 @@ from tests.convert.checkpoints import (
     base,
     mlp,
     norms,
-    trunk,
+    target,
 )  # fmt: skip
 
 N_EXPERT, FF_EXP = 4, 32
@@ -96,7 +96,7 @@ _MOE = {
 def qwen35() -> Tiny:
     tiny = Tiny(base("Qwen3_5ForCausalLM", "qwen3_5_text", **_HYBRID, **_MROPE,
                       mtp_num_hidden_layers=1, tie_word_embeddings=True))  # fmt: skip
-    trunk(tiny, 0.0, tied=True)
+    target(tiny, 0.0, tied=True)
     _qwen_hybrid(tiny, False, "")
     return tiny
 
@@ -117,7 +117,7 @@ def qwen35_vision() -> Tiny:
 def qwen35moe() -> Tiny:
     tiny = Tiny(base("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", **_HYBRID, **_MROPE, **_MOE,
                       mtp_num_hidden_layers=1))  # fmt: skip
-    trunk(tiny, 0.0)
+    target(tiny, 0.0)
     _qwen_hybrid(tiny, False, "fused")
     return tiny
 
@@ -136,7 +136,7 @@ def qwen3next() -> Tiny:
         )
     )
     tiny.config["partial_rotary_factor"] = 0.5
-    trunk(tiny, 0.0)
+    target(tiny, 0.0)
     _qwen_hybrid(tiny, True, "single")
     return tiny
 
@@ -154,7 +154,7 @@ def _deepseek_head(tiny: Tiny, layer: str, shared: bool = True) -> None:
     tiny.matrix(layer + ".eh_proj.weight", EMBD, 2 * EMBD)
     for name in ("enorm", "hnorm", "shared_head.norm"):
         tiny.norm(f"{layer}.{name}.weight", EMBD)
-    if shared:  # published checkpoints repeat the trunk's matrices here
+    if shared:  # published checkpoints repeat the target's matrices here
         tiny.put(layer + ".embed_tokens.weight", tiny.tensors["model.embed_tokens.weight"])
         tiny.put(layer + ".shared_head.head.weight", tiny.tensors["lm_head.weight"])
 
@@ -178,7 +178,7 @@ def glm4moe() -> Tiny:
             use_qk_norm=True,
         )
     )
-    trunk(tiny)
+    target(tiny)
     for i in range(N_LAYER + 1):
         layer = f"model.layers.{i}"
         norms(tiny, layer)
@@ -233,7 +233,7 @@ def _deepseek(architecture: str, model_type: str, block: int | None) -> Tiny:
         )
     )
     tiny.config["num_key_value_heads"] = N_HEAD
-    trunk(tiny)
+    target(tiny)
     for i in range(N_LAYER + 1):
         layer = f"model.layers.{i}"
         norms(tiny, layer)

@@ -97,15 +97,15 @@ def convert(folder: Path, out: Path, part: Part, outtype: str = "f32") -> Path:
 
 @pytest.fixture(scope="session")
 def gloeckle_files(tmp_path_factory: pytest.TempPathFactory) -> MakeFiles:
-    """Trunk and independent heads in a number format; converted once."""
+    """Target and independent heads in a number format; converted once."""
     root = tmp_path_factory.mktemp("gloeckle")
     folder = checkpoints_meta.write_meta_checkpoint(root / "7B_200B_4", checkpoints_meta.gloeckle())
 
     def make(outtype: str) -> tuple[Path, Path]:
-        trunk, heads = root / f"trunk-{outtype}.gguf", root / f"heads-{outtype}.gguf"
+        target, heads = root / f"target-{outtype}.gguf", root / f"heads-{outtype}.gguf"
         if not heads.exists():
-            convert(folder, trunk, "trunk", outtype)
+            convert(folder, target, "target", outtype)
             convert(folder, heads, "heads", outtype)
-        return trunk, heads
+        return target, heads
 
     return make

@@ -89,7 +89,7 @@ _NEMOTRON_HEAD = {
 
 
 def canonical(name: str, n_layer: int, arch: str) -> str:
-    """Heads as layers behind the trunk's, the way gguf-py's table names them."""
+    """Heads as layers behind the target's, the way gguf-py's table names them."""
     if arch == "nemotron_h_moe":
         for old, new in _NEMOTRON_HEAD.items():
             own = new in ("norm", "mixer")

@@ -1,7 +1,7 @@
 """A plain numpy forward of Meta's multi-token prediction model, from its own tensors.
 
 Written after Gloeckle et al. 2024 (arXiv:2404.19737, section 2) and the published llama/model.py:
-the shared trunk is every layer but the last; the last layer and the extra heads each read its rows,
+the shared target is every layer but the last; that one and the extra heads each read its rows,
 and all share norm and output. Whole matrices, float32, no cache. Knows nothing of GGUF or of the
 converter.
 """
@@ -42,7 +42,7 @@ def layer(tiny: Tiny, name: str, x: Floats, rotate: Rotate = rope_pairs) -> Floa
     return x + project(gate * sigmoid(gate) * project(y, "feed_forward.w3"), "feed_forward.w2")
 
 
-def trunk_rows(tiny: Tiny, tokens: list[int], rotate: Rotate = rope_pairs) -> Floats:
+def target_rows(tiny: Tiny, tokens: list[int], rotate: Rotate = rope_pairs) -> Floats:
     """(n, dim): what the last layer and the extra heads read."""
     n_layers = tiny.config["n_layers"] - tiny.config["n_future_tokens"] + 1
     x: Floats = tiny.tensors["tok_embeddings.weight"][tokens]

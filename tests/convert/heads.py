@@ -1,4 +1,4 @@
-"""A tiny head file for a tiny Llama trunk, written with gguf-py, as mtp-train writes them.
+"""A tiny head file for a tiny Llama target, written with gguf-py, as mtp-train writes them.
 
 Owns the head's random tensors. Knows nothing of the converter.
 """
@@ -46,16 +46,16 @@ def head_tensors(n_vocab: int, seed: int = 7) -> dict[str, Floats]:
     }
 
 
-def trunk_values(trunk: Path, name: str) -> Floats:
-    tensor = next(t for t in GGUFReader(trunk).tensors if t.name == name)
+def target_values(target: Path, name: str) -> Floats:
+    tensor = next(t for t in GGUFReader(target).tensors if t.name == name)
     found: Floats = np.asarray(quants.dequantize(tensor.data, tensor.tensor_type))
     shape = tuple(int(n) for n in reversed(tensor.shape))
     values: Floats = found.reshape(shape)
     return values
 
 
-def trunk_info(trunk: Path, vocabulary: DraftVocabulary | None, hidden: Any) -> HeadInfo:
-    reader = GGUFReader(trunk)
+def target_info(target: Path, vocabulary: DraftVocabulary | None, hidden: Any) -> HeadInfo:
+    reader = GGUFReader(target)
     norms = [(t.name, t.data) for t in reader.tensors if head_file.is_fingerprinted(t.name, 99)]
     n_vocab = next(t for t in reader.tensors if t.name == "token_embd.weight").shape[1]
     print_ = head_file.fingerprint(norms)
@@ -64,18 +64,18 @@ def trunk_info(trunk: Path, vocabulary: DraftVocabulary | None, hidden: Any) -> 
 
 def write_head_file(
     path: Path,
-    trunk: Path,
+    target: Path,
     draft_ids: npt.NDArray[np.int32] | None = None,
     hidden: str = "pre_norm",
     kind: GGMLQuantizationType = GGMLQuantizationType.F32,
 ) -> Path:
-    """A head file for `trunk`, over all its ids or over `draft_ids` (then id 0 stands in)."""
+    """A head file for `target`, over all its ids or over `draft_ids` (then id 0 stands in)."""
     output = "output.weight"
-    if output not in [t.name for t in GGUFReader(trunk).tensors]:
+    if output not in [t.name for t in GGUFReader(target).tensors]:
         output = "token_embd.weight"
     matrices = {
-        "token_embd.weight": trunk_values(trunk, "token_embd.weight"),
-        "output.weight": trunk_values(trunk, output) + np.float32(0.01),
+        "token_embd.weight": target_values(target, "token_embd.weight"),
+        "output.weight": target_values(target, output) + np.float32(0.01),
     }
     vocabulary = None
     if draft_ids is not None:
@@ -86,7 +86,7 @@ def write_head_file(
     n_ids = len(matrices["output.weight"])
     writer = GGUFWriter(path, "mimo2")
     writer.add_type(head_file.TYPE)
-    for key, value in trunk_info(trunk, vocabulary, hidden).metadata().items():
+    for key, value in target_info(target, vocabulary, hidden).metadata().items():
         if isinstance(value, np.ndarray):
             writer.add_array(key, value.tolist())
         elif isinstance(value, int):

@@ -14,7 +14,7 @@ from mtp_cli.engine.types import HiddenSource
 Floats = npt.NDArray[np.float32]
 
 
-def trunk_rows(path: Path, tokens: list[int], nextn: bool = True) -> tuple[Floats, Floats]:
+def target_rows(path: Path, tokens: list[int], nextn: bool = True) -> tuple[Floats, Floats]:
     """Logits (n, n_vocab) and the rows handed to heads (n, n_embd) of every token."""
     hidden = HiddenSource.NEXTN if nextn else HiddenSource.EMBD
     return _run(path, tokens, hidden, None, 0)

@@ -32,10 +32,10 @@ Pair = tuple[Path, Path]
 
 @pytest.fixture(scope="module")
 def pair_that_agrees(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    """A trunk whose assistant is often right, as a trained one is."""
+    """A target whose assistant is often right, as a trained one is."""
     folder = tmp_path_factory.mktemp("agreeing")
     files = []
-    for name, tiny in zip(("trunk", "assistant"), agreeing(), strict=True):
+    for name, tiny in zip(("target", "assistant"), agreeing(), strict=True):
         files.append(folder / f"{name}.gguf")
         checkpoint = open_checkpoint(write_checkpoint(folder / name, tiny))
         write(plan_checkpoint(checkpoint, EXACT), files[-1])
@@ -65,10 +65,10 @@ def answer(engine: Engine, prompt: list[int], n: int, depth: int | FixedDepth) -
     return run.tokens
 
 
-@pytest.mark.parametrize("trunk", ASSISTANTS)
-def test_drafted_greedy_output_is_plain_output(trunk: str, converted: Convert) -> None:
+@pytest.mark.parametrize("target", ASSISTANTS)
+def test_drafted_greedy_output_is_plain_output(target: str, converted: Convert) -> None:
     """At every depth, far past the sliding window, with drafts that are nearly all rejected."""
-    with opened((converted(trunk, EXACT), converted(ASSISTANTS[trunk], EXACT))) as engine:
+    with opened((converted(target, EXACT), converted(ASSISTANTS[target], EXACT))) as engine:
         plain = answer(engine, PROMPT, 6 * WINDOW, 0)
         for depth in range(1, 9):
             run = engine.generate(PROMPT, GREEDY, max_tokens=6 * WINDOW, depth=depth)

@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_an_assistant_of_another_trunk(
+def test_an_assistant_of_another_target(
     name: str,
     checkpoint: Checkpoint,
     converted: Convert,
@@ -87,11 +87,11 @@ def test_an_assistant_with_another_vocabulary(converted: Convert, tmp_path: Path
 @pytest.mark.parametrize(
     ("pattern", "line"),
     [
-        ([False, True, False, False], "reads sliding attention in its trunk's last layer but one"),
-        ([True, False, True, True], "reads full attention in its trunk's last layer"),
+        ([False, True, False, False], "reads sliding attention in its target's last layer but one"),
+        ([True, False, True, True], "reads full attention in its target's last layer"),
     ],
 )
-def test_a_trunk_that_ends_otherwise(
+def test_a_target_that_ends_otherwise(
     pattern: list[bool],
     line: str,
     checkpoint: Checkpoint,
@@ -101,13 +101,13 @@ def test_a_trunk_that_ends_otherwise(
 ) -> None:
     """llama.cpp would hand it the keys of some other layer."""
     monkeypatch.setattr(preflight, "_examine_in_child", lambda *files: None)
-    trunk = changed(
-        checkpoint("gemma4"), tmp_path / "trunk.gguf", attention__sliding_window_pattern=pattern
+    target = changed(
+        checkpoint("gemma4"), tmp_path / "target.gguf", attention__sliding_window_pattern=pattern
     )
-    assert line in refusal(trunk, converted("gemma4_assistant"))
+    assert line in refusal(target, converted("gemma4_assistant"))
 
 
-def test_a_trunk_of_another_architecture(converted: Convert) -> None:
+def test_a_target_of_another_architecture(converted: Convert) -> None:
     line = refusal(converted("qwen3"), converted("gemma4_assistant"))
     assert line.startswith("an assistant of a gemma4 model; qwen3-all-f32.gguf is qwen3; give ")
 
@@ -146,33 +146,35 @@ def test_there_is_nothing_to_take_apart(command: str, converted: Convert, tmp_pa
 
 @pytest.mark.parametrize("command", ["pack", "trim"])
 def test_it_runs_from_a_file_of_its_own(command: str, converted: Convert, tmp_path: Path) -> None:
-    heads, trunk = converted("gemma4_assistant"), converted("gemma4")
-    files = (heads, trunk) if command == "trim" else (trunk, heads)
+    heads, target = converted("gemma4_assistant"), converted("gemma4")
+    files = (heads, target) if command == "trim" else (target, heads)
     line = said(command, *files, "-o", tmp_path / "x.gguf")
     assert line.startswith(f"{heads}: an assistant, which runs whole and from its own file")
 
 
 def test_it_cannot_be_grafted(checkpoint: Checkpoint, converted: Convert, tmp_path: Path) -> None:
-    trunk, out = converted("gemma4"), tmp_path / "x.gguf"
+    target, out = converted("gemma4"), tmp_path / "x.gguf"
     folder = checkpoint("gemma4_assistant")
-    assert "runs from a file of its own" in said("graft", trunk, folder, "-o", out)
-    line = said("graft", trunk, checkpoint("gemma4"), "-o", out)
+    assert "runs from a file of its own" in said("graft", target, folder, "-o", out)
+    line = said("graft", target, checkpoint("gemma4"), "-o", out)
     assert "its heads are a checkpoint of their own, Gemma4AssistantForCausalLM" in line
 
 
 def test_its_whole_file_is_heads(checkpoint: Checkpoint, tmp_path: Path) -> None:
     folder, out = checkpoint("gemma4_assistant"), tmp_path / "x.gguf"
-    assert "heads without a trunk" in said("convert", folder, "-o", out, "--no-heads")
+    assert "heads without a target" in said("convert", folder, "-o", out, "--no-heads")
     result = CliRunner().invoke(app, ["convert", str(folder), "-o", str(out), "--heads-only"])
     assert result.exit_code == 0
     assert len(GGUFReader(out).tensors) == 3 * 11 + 5
 
 
-@pytest.mark.parametrize("trunk", ASSISTANTS)
-def test_check_drafts_and_verifies(trunk: str, converted: Convert) -> None:
+@pytest.mark.parametrize("target", ASSISTANTS)
+def test_check_drafts_and_verifies(target: str, converted: Convert) -> None:
     eight = Options(outtype="q8_0")
-    heads = converted(ASSISTANTS[trunk], eight)
-    result = CliRunner().invoke(app, ["check", str(converted(trunk, eight)), "--heads", str(heads)])
+    heads = converted(ASSISTANTS[target], eight)
+    result = CliRunner().invoke(
+        app, ["check", str(converted(target, eight)), "--heads", str(heads)]
+    )
     assert result.exit_code == 0, result.output
     assert f"drafter: {heads.name}, assistant that shares the model's KV" in result.output
     assert "drafted greedy output equals plain output: 5 of 5 texts" in result.output

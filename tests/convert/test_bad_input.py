@@ -35,7 +35,7 @@ OLD = b"what was there before"
 SHARD = "model-00001-of-00002.safetensors"
 NORM = "model.norm.weight"
 LAYER_NORM = "model.layers.1.input_layernorm.weight"
-TRUNK = Options("trunk", outtype="q8_0")
+TARGET = Options("target", outtype="q8_0")
 Run = Callable[..., str]
 
 
@@ -138,10 +138,10 @@ def test_heads_for_another_model(
     case: str, refused: Run, converted: Convert, tmp_path: Path
 ) -> None:
     changes, words = OTHER_MODELS[case]
-    folder, trunk = write_checkpoint(tmp_path / "tiny", glm4moe()), converted("glm4moe", TRUNK)
+    folder, target = write_checkpoint(tmp_path / "tiny", glm4moe()), converted("glm4moe", TARGET)
     edit_config(folder, **changes)
-    line = refused("graft", trunk, folder)
-    assert all(word in line for word in (str(folder), words, str(trunk))), line
+    line = refused("graft", target, folder)
+    assert all(word in line for word in (str(folder), words, str(target))), line
 
 
 def described_at(path: Path, name: str) -> int:
@@ -217,19 +217,19 @@ def test_a_bad_gguf(
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("mimo2.embedding_length", 32, "embedding_length 32, the trunk's is 64"),
-        ("mimo2.feed_forward_length", 64, "feed_forward_length 64, the trunk's is 96"),
-        ("mimo2.attention.key_length", 8, "attention heads of another width than the trunk's"),
-        ("mtp.trunk.vocab_size", 300, "for 300 ids, the trunk has 320"),
+        ("mimo2.embedding_length", 32, "embedding_length 32, the target's is 64"),
+        ("mimo2.feed_forward_length", 64, "feed_forward_length 64, the target's is 96"),
+        ("mimo2.attention.key_length", 8, "attention heads of another width than the target's"),
+        ("mtp.trunk.vocab_size", 300, "for 300 ids, the target has 320"),
     ],
 )
 def test_a_head_file_of_other_sizes(
     key: str, value: int, words: str, refused: Run, converted: Convert, tmp_path: Path
 ) -> None:
-    trunk = converted("smollm", Options(outtype="q8_0"))
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    target = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", target)
     patch_key(heads, key, struct.pack("<I", value))
-    assert refused("pack", trunk, heads) == f"error: {heads}: {words}\n"
+    assert refused("pack", target, heads) == f"error: {heads}: {words}\n"
 
 
 @pytest.mark.parametrize("command", ["pack", "trim"])
@@ -241,11 +241,11 @@ def test_a_head_file_of_a_model_of_more_layers(
         tiny.put(name.replace("layers.0.", "layers.3."), tiny.tensors[name])
     tiny.config["num_hidden_layers"] += 1
     folder = write_checkpoint(tmp_path / "deeper", tiny)
-    deeper, trunk = tmp_path / "deeper.gguf", converted("smollm", Options(outtype="q8_0"))
+    deeper, target = tmp_path / "deeper.gguf", converted("smollm", Options(outtype="q8_0"))
     write(plan_checkpoint(open_checkpoint(folder), Options(outtype="q8_0")), deeper)
     heads = write_head_file(tmp_path / "heads.gguf", deeper)
-    arguments = (trunk, heads) if command == "pack" else (heads, trunk)
-    assert refused(command, *arguments) == f"error: {heads}: made for tiny, not for {trunk}\n"
+    arguments = (target, heads) if command == "pack" else (heads, target)
+    assert refused(command, *arguments) == f"error: {heads}: made for tiny, not for {target}\n"
 
 
 def test_a_model_that_ends_while_it_is_read(converted: Convert, tmp_path: Path) -> None:

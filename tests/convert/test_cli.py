@@ -92,14 +92,14 @@ def test_every_command_has_help(command: str) -> None:
 
 def test_heads_go_out_and_in_again(converted: Convert, checkpoint: Folder, tmp_path: Path) -> None:
     whole = converted("glm4moe", Options(outtype="q8_0"))
-    heads, trunk, again = (tmp_path / name for name in ("h.gguf", "t.gguf", "again.gguf"))
+    heads, target, again = (tmp_path / name for name in ("h.gguf", "t.gguf", "again.gguf"))
     assert run("extract", whole, "-o", heads).returncode == 0
-    assert run("strip", whole, "-o", trunk).returncode == 0
-    done = run("graft", trunk, checkpoint("glm4moe"), "-o", again)
+    assert run("strip", whole, "-o", target).returncode == 0
+    done = run("graft", target, checkpoint("glm4moe"), "-o", again)
     assert (done.returncode, done.stdout) == (0, "")
     wanted = {t.name: t.data.tobytes() for t in GGUFReader(whole).tensors}
     assert {t.name: t.data.tobytes() for t in GGUFReader(again).tensors} == wanted
-    done = run("check", trunk, "--heads", heads)
+    done = run("check", target, "--heads", heads)
     assert done.returncode == 0
     assert "position 1:" in done.stdout
     assert "look mis-loaded" in done.stdout  # random heads know nothing
@@ -108,18 +108,18 @@ def test_heads_go_out_and_in_again(converted: Convert, checkpoint: Folder, tmp_p
 
 
 def test_pack_and_trim_by_command(converted: Convert, tmp_path: Path) -> None:
-    trunk = converted("smollm", Options(outtype="q8_0"))
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
-    assert run("pack", trunk, heads, "-o", tmp_path / "packed.gguf").returncode == 0
+    target = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    assert run("pack", target, heads, "-o", tmp_path / "packed.gguf").returncode == 0
     assert "heads: 1 (reused)" in run("inspect", tmp_path / "packed.gguf").stdout
     text = tmp_path / "text.txt"
     text.write_text("the water in the thin thing " * 20)
     out = tmp_path / "trimmed.gguf"
-    done = run("trim", heads, trunk, "-o", out, "--ids", "40", "--text", text)
+    done = run("trim", heads, target, "-o", out, "--ids", "40", "--text", text)
     assert done.returncode == 0, done.stderr
     assert "40 of 320 ids cover 100.00% of text held out" in done.stderr
     assert "acceptance by position after:" in done.stderr
-    done = run("trim", heads, trunk, "-o", out, "--ids", "40", "--tokens", "600", "--dry-run")
+    done = run("trim", heads, target, "-o", out, "--ids", "40", "--tokens", "600", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "output.weight" in done.stdout
 

@@ -53,7 +53,7 @@ def test_drafted_greedy_output_is_plain_output(
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in WITH_HEADS])
-def test_a_trunk_without_heads_generates(family: str, converted: Convert) -> None:
+def test_a_target_without_heads_generates(family: str, converted: Convert) -> None:
     tokens, n_drafted = generate(converted(family), 3)
     assert (len(tokens), n_drafted) == (40, 0)
 

@@ -20,12 +20,12 @@ from mtp_convert.commands.trim import choose_ids, parted, plan_trim
 from mtp_convert.gguf.reuse import Wanted
 from mtp_convert.gguf.write import write
 from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
-from tests.convert.heads import trunk_values, write_head_file
-from tests.convert.native import head_rows, trunk_rows
+from tests.convert.heads import target_values, write_head_file
+from tests.convert.native import head_rows, target_rows
 from tests.convert.test_families import PROMPT, generate, values
 
 Folder = Callable[[str], Path]
-TRUNK = Options("trunk", outtype="q8_0")
+TARGET = Options("target", outtype="q8_0")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -42,7 +42,7 @@ def test_grafting_gives_the_file_that_converting_gives(
     family: str, checkpoint: Folder, converted: Convert, tmp_path: Path
 ) -> None:
     out = tmp_path / "grafted.gguf"
-    write(plan_graft(converted(family, TRUNK), checkpoint(family)), out)
+    write(plan_graft(converted(family, TARGET), checkpoint(family)), out)
     whole = converted(family, Options(outtype="q8_0"))
     assert contents(out) == contents(whole)
     found, wanted = pairs(out), pairs(whole)
@@ -62,7 +62,7 @@ def test_grafting_opens_only_the_shards_that_hold_heads(
     move_to_own_shard(folder, heads, "model.mtp.")
     for file in folder.glob("model-*.safetensors"):
         file.unlink()
-    plan = plan_graft(converted("mimo2", TRUNK), folder)
+    plan = plan_graft(converted("mimo2", TARGET), folder)
     write(plan, tmp_path / "grafted.gguf")
     assert contents(tmp_path / "grafted.gguf") == contents(
         converted("mimo2", Options(outtype="q8_0"))
@@ -90,24 +90,26 @@ def move_to_own_shard(folder: Path, file: Path, start: str) -> None:
 def test_grafting_refuses_heads_of_another_kind_of_model(
     family: str, message: str, checkpoint: Folder, converted: Convert
 ) -> None:
-    trunk = converted("qwen35" if family != "llama" else "llama", TRUNK)
+    target = converted("qwen35" if family != "llama" else "llama", TARGET)
     with pytest.raises(MtpError, match=message):
-        plan_graft(trunk, checkpoint(family))
+        plan_graft(target, checkpoint(family))
 
 
-def test_grafting_refuses_a_trunk_of_other_norms(
+def test_grafting_refuses_a_target_of_other_norms(
     checkpoint: Folder, converted: Convert, tmp_path: Path
 ) -> None:
-    trunk = tmp_path / "other.gguf"
-    raw = bytearray(converted("glm4moe", TRUNK).read_bytes())
+    target = tmp_path / "other.gguf"
+    raw = bytearray(converted("glm4moe", TARGET).read_bytes())
     tensor = next(
-        t for t in GGUFReader(converted("glm4moe", TRUNK)).tensors if t.name == "output_norm.weight"
+        t
+        for t in GGUFReader(converted("glm4moe", TARGET)).tensors
+        if t.name == "output_norm.weight"
     )
     offset = int(tensor.data_offset)
     raw[offset : offset + 4] = np.float32(3.5).tobytes()
-    trunk.write_bytes(raw)
+    target.write_bytes(raw)
     with pytest.raises(MtpError, match=r"output_norm\.weight differs"):
-        plan_graft(trunk, checkpoint("glm4moe"))
+        plan_graft(target, checkpoint("glm4moe"))
 
 
 @pytest.mark.parametrize("family", WITH_HEADS)
@@ -116,7 +118,7 @@ def test_stripping_gives_the_file_converted_without_heads(
 ) -> None:
     out = tmp_path / "stripped.gguf"
     write(plan_strip(converted(family, Options(outtype="q8_0"))), out)
-    wanted = converted(family, TRUNK)
+    wanted = converted(family, TARGET)
     assert contents(out) == contents(wanted)
     found = pairs(out)
     for key, value in pairs(wanted).items():
@@ -124,16 +126,16 @@ def test_stripping_gives_the_file_converted_without_heads(
 
 
 @pytest.mark.parametrize("family", WITH_HEADS)
-def test_extracted_heads_draft_beside_the_stripped_trunk(
+def test_extracted_heads_draft_beside_the_stripped_target(
     family: str, converted: Convert, tmp_path: Path
 ) -> None:
     whole = converted(family, Options(outtype="q8_0"))
-    heads, trunk = tmp_path / "heads.gguf", converted(family, TRUNK)
+    heads, target = tmp_path / "heads.gguf", converted(family, TARGET)
     write(plan_extract(whole), heads)
     assert contents(heads).items() <= contents(whole).items()
     own = converted(family, Options("heads", outtype="q8_0"))
     assert contents(heads) == contents(own)
-    assert drafts(trunk, heads) == drafts(whole, None) == drafts(trunk, own)
+    assert drafts(target, heads) == drafts(whole, None) == drafts(target, own)
 
 
 def drafts(model: Path, heads: Path | None) -> tuple[list[int], list[int], list[int]]:
@@ -161,26 +163,26 @@ def test_a_file_without_heads_says_what_adds_them(
 
 
 @pytest.fixture
-def trunk(converted: Convert) -> Path:
+def target(converted: Convert) -> Path:
     return converted("smollm", Options(outtype="q8_0"))
 
 
-def test_a_packed_trunk_computes_the_same_function(trunk: Path, tmp_path: Path) -> None:
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+def test_a_packed_target_computes_the_same_function(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target)
     packed = tmp_path / "packed.gguf"
-    write(plan_pack(trunk, heads), packed)
-    assert generate(packed, 0)[0] == generate(trunk, 0)[0]
-    _, hidden = trunk_rows(packed, PROMPT)
+    write(plan_pack(target, heads), packed)
+    assert generate(packed, 0)[0] == generate(target, 0)[0]
+    _, hidden = target_rows(packed, PROMPT)
     beside, _ = head_rows(heads, PROMPT, hidden)
     within, _ = head_rows(packed, PROMPT, hidden)
     np.testing.assert_allclose(within, beside, rtol=1e-4, atol=1e-4)
-    # The trunk's row before its norm, whichever architecture gives it.
-    _, normed = trunk_rows(trunk, PROMPT, nextn=False)
-    before = normed / trunk_values(trunk, "output_norm.weight")
+    # The target's row before its norm, whichever architecture gives it.
+    _, normed = target_rows(target, PROMPT, nextn=False)
+    before = normed / target_values(target, "output_norm.weight")
     scale = np.linalg.norm(hidden, axis=1) / np.linalg.norm(before, axis=1)
     np.testing.assert_allclose(before * scale[:, None], hidden, rtol=1e-3, atol=1e-4)
     assert sum(drafts(packed, None)[1]) > 20
-    raw, old = contents(packed), contents(trunk)
+    raw, old = contents(packed), contents(target)
     moved = {n for n in old if n.endswith(("attn_q.weight", "attn_k.weight"))}
     assert all(raw[n] == old[n] for n in old.keys() - moved)
     assert all(sorted(rows(raw[n])) == sorted(rows(old[n])) for n in moved)
@@ -190,16 +192,16 @@ def rows(raw: bytes, n_row: int = 64 // 32 * 34) -> list[bytes]:
     return [raw[i : i + n_row] for i in range(0, len(raw), n_row)]
 
 
-def test_packing_a_trimmed_head_gives_its_rows_among_the_trunks(
-    trunk: Path, tmp_path: Path
+def test_packing_a_trimmed_head_gives_its_rows_among_the_targets(
+    target: Path, tmp_path: Path
 ) -> None:
     ids = np.arange(10, 300, 2, dtype=np.int32)
-    heads = write_head_file(tmp_path / "heads.gguf", trunk, ids)
-    write(plan_pack(trunk, heads, Wanted(explicit_head="f32")), tmp_path / "packed.gguf")
+    heads = write_head_file(tmp_path / "heads.gguf", target, ids)
+    write(plan_pack(target, heads, Wanted(explicit_head="f32")), tmp_path / "packed.gguf")
     found = {t.name: t for t in GGUFReader(tmp_path / "packed.gguf").tensors}
     output = values(found["blk.3.nextn.shared_head_head.weight"])
-    wanted = trunk_values(trunk, "token_embd.weight").copy()
-    wanted[ids] = trunk_values(heads, "output.weight")
+    wanted = target_values(target, "token_embd.weight").copy()
+    wanted[ids] = target_values(heads, "output.weight")
     np.testing.assert_array_equal(output, wanted)
     assert sum(drafts(tmp_path / "packed.gguf", None)[1]) > 20
 
@@ -217,42 +219,42 @@ def test_packing_refuses_what_mimo2_cannot_compute(
         plan_pack(other, heads)
 
 
-def test_packing_refuses_heads_of_another_trunk(
-    trunk: Path, converted: Convert, tmp_path: Path
+def test_packing_refuses_heads_of_another_target(
+    target: Path, converted: Convert, tmp_path: Path
 ) -> None:
     heads = write_head_file(tmp_path / "heads.gguf", converted("qwen2"))
     with pytest.raises(MtpError, match="made for tiny, not for"):
-        plan_pack(trunk, heads)
+        plan_pack(target, heads)
 
 
-def test_packing_refuses_heads_on_other_rows(trunk: Path, tmp_path: Path) -> None:
-    heads = write_head_file(tmp_path / "heads.gguf", trunk, hidden="post_norm")
+def test_packing_refuses_heads_on_other_rows(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target, hidden="post_norm")
     with pytest.raises(MtpError, match="expected mimo2 heads on pre_norm rows"):
-        plan_pack(trunk, heads)
+        plan_pack(target, heads)
 
 
-def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(trunk: Path, tmp_path: Path) -> None:
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+def test_trimming_keeps_rows_maps_ids_and_says_what_it_covers(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target)
     counts = np.zeros(320, np.int64)
     counts[40:140] = np.arange(100, 0, -1)
-    trimmed = plan_trim(heads, trunk, counts, 64, [259])
+    trimmed = plan_trim(heads, target, counts, 64, [259])
     out = tmp_path / "trimmed.gguf"
     write(trimmed.plan, out)
     ids = np.array([*range(40, 103), 259])
     assert trimmed.coverage(counts) == pytest.approx(counts[40:103].sum() / counts.sum())
     np.testing.assert_array_equal(pairs(out)["mtp.draft_ids"], ids)
     np.testing.assert_array_equal(
-        trunk_values(out, "output.weight"), trunk_values(heads, "output.weight")[ids]
+        target_values(out, "output.weight"), target_values(heads, "output.weight")[ids]
     )
-    embeddings = trunk_values(trunk, "token_embd.weight")
+    embeddings = target_values(target, "token_embd.weight")
     cosines = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     nearest = (cosines @ cosines[ids].T).argmax(axis=1)
     nearest[ids] = np.arange(64)
     np.testing.assert_array_equal(pairs(out)["mtp.surrogates"], nearest)
-    tokens, drafted, _ = drafts(trunk, out)
-    assert tokens == generate(trunk, 0)[0][:30]
+    tokens, drafted, _ = drafts(target, out)
+    assert tokens == generate(target, 0)[0][:30]
     assert sum(drafted) > 20
-    again = plan_trim(out, trunk, counts, 32, [259])  # a trimmed head can be trimmed further
+    again = plan_trim(out, target, counts, 32, [259])  # a trimmed head can be trimmed further
     np.testing.assert_array_equal(again.plan.metadata["mtp.draft_ids"].value, [*range(40, 71), 259])
 
 
@@ -269,10 +271,10 @@ def test_equally_frequent_ids_are_taken_from_the_front() -> None:
     assert chosen.tolist() == [0, 1, 2, 9]
 
 
-def test_trimming_refuses_a_size_that_is_no_smaller(trunk: Path, tmp_path: Path) -> None:
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+def test_trimming_refuses_a_size_that_is_no_smaller(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target)
     with pytest.raises(MtpError, match="320 is no smaller number"):
-        plan_trim(heads, trunk, np.ones(320, np.int64), 320, [])
+        plan_trim(heads, target, np.ones(320, np.int64), 320, [])
 
 
 @pytest.mark.parametrize(
@@ -296,8 +298,8 @@ def test_check_warns_of_heads_that_accept_too_little(
     assert all(words in line for words, line in zip(warnings, found, strict=True))
 
 
-def test_check_sees_equal_output_and_heads_that_know_nothing(trunk: Path, tmp_path: Path) -> None:
-    trial = try_heads(trunk, write_head_file(tmp_path / "heads.gguf", trunk), n_tokens=30)
+def test_check_sees_equal_output_and_heads_that_know_nothing(target: Path, tmp_path: Path) -> None:
+    trial = try_heads(target, write_head_file(tmp_path / "heads.gguf", target), n_tokens=30)
     assert trial.n_differing == 0
     assert trial.verified[0] > 100
     lines = "\n".join(trial.lines([]))

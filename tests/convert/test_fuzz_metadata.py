@@ -92,7 +92,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def read_all(folder: Path) -> None:
     """All that inspect and convert make of a folder before they write."""
-    for part in ("all", "trunk", "heads"):
+    for part in ("all", "target", "heads"):
         with contextlib.suppress(MtpError):
             plan = plan_checkpoint(open_checkpoint(folder), Options(part))
             assert plan.header()

@@ -23,7 +23,7 @@ from tests.convert.checkpoints_gemma4 import (
     gemma4_moe,
     gemma4_unified,
 )
-from tests.convert.native import trunk_rows
+from tests.convert.native import target_rows
 from tests.convert.test_families import PROMPT, generate
 
 
@@ -95,5 +95,5 @@ def test_keys_of_layers_that_read_anothers(tmp_path: Path) -> None:
     files = converted(lean, tmp_path / "lean"), converted(full, tmp_path / "full")
     n_tensors = [len(GGUFReader(file).tensors) for file in files]
     assert n_tensors[1] == n_tensors[0] + 9
-    rows = [trunk_rows(file, PROMPT, nextn=False)[0] for file in files]
+    rows = [target_rows(file, PROMPT, nextn=False)[0] for file in files]
     np.testing.assert_array_equal(rows[0], rows[1])

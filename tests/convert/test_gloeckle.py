@@ -25,7 +25,7 @@ from mtp_convert.commands.build import Part
 from tests.convert.checkpoints_meta import N_FUTURE, N_LAYERS, gloeckle, write_meta_checkpoint
 from tests.convert.conftest import MakeFiles, convert
 from tests.convert.forward import Floats, rope_halves
-from tests.convert.forward_meta import head_logits, trunk_rows
+from tests.convert.forward_meta import head_logits, target_rows
 from tests.convert.test_families import PROMPT
 from tests.convert.test_heads_forward import close
 
@@ -35,7 +35,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def target(path: Path, hidden: HiddenSource) -> tuple[Floats, Floats | None]:
-    """The trunk's logits, and the rows its heads read, of every token of PROMPT."""
+    """The target's logits, and the rows its heads read, of every token of PROMPT."""
     model = Model(path, n_gpu_layers=0)
     context = Context(model, n_ctx=64, n_batch=32, n_outputs=32, n_threads=1, hidden=hidden)
     context.decode(PROMPT, 0)
@@ -55,10 +55,10 @@ def drafter(gloeckle_files: MakeFiles) -> Iterator[IndependentDrafter]:
     opened.close()
 
 
-def test_the_trunk_and_its_rows(gloeckle_files: MakeFiles) -> None:
+def test_the_target_and_its_rows(gloeckle_files: MakeFiles) -> None:
     tiny = gloeckle()
     logits, rows = target(gloeckle_files("f32")[0], HiddenSource.LAYER)
-    wanted = trunk_rows(tiny, PROMPT)
+    wanted = target_rows(tiny, PROMPT)
     assert rows is not None
     close(rows, wanted)
     close(logits, head_logits(tiny, LAST_LAYER, wanted))
@@ -72,7 +72,7 @@ def test_rotary_pairs_are_neighbours(gloeckle_files: MakeFiles) -> None:
         return rope_halves(x, tiny.config["rope_theta"], x.shape[-1])
 
     logits, _ = target(gloeckle_files("f32")[0], HiddenSource.LAYER)
-    wrong = head_logits(tiny, LAST_LAYER, trunk_rows(tiny, PROMPT, halves), halves)
+    wrong = head_logits(tiny, LAST_LAYER, target_rows(tiny, PROMPT, halves), halves)
     with pytest.raises(AssertionError):
         close(logits, wrong)
 
@@ -90,7 +90,7 @@ def test_every_head_predicts_what_the_paper_says(
 ) -> None:
     """The logits of the newest row, however the rows before it came in."""
     tiny = gloeckle()
-    rows = trunk_rows(tiny, PROMPT)
+    rows = target_rows(tiny, PROMPT)
     seen: list[Floats] = []
     for start in range(0, len(PROMPT), n_at_once):
         some = PROMPT[start : start + n_at_once]
@@ -113,7 +113,7 @@ def recording(seen: list[Floats]) -> Propose:
 
 def test_a_head_that_rested_catches_up(drafter: IndependentDrafter) -> None:
     tiny = gloeckle()
-    rows = trunk_rows(tiny, PROMPT)
+    rows = target_rows(tiny, PROMPT)
     wanted = [int(head_logits(tiny, name, rows)[-1].argmax()) for name in HEADS]
     for position in range(len(PROMPT)):
         drafter.observe(PROMPT[position:][:1], position, rows[position:][:1])
@@ -131,7 +131,7 @@ def test_a_head_that_rested_too_long_starts_anew(drafter: IndependentDrafter) ->
     """As after a long prompt: what it predicts rests on the rows that are still kept."""
     tiny = gloeckle()
     tokens = [*PROMPT * 6]
-    rows = trunk_rows(tiny, tokens)
+    rows = target_rows(tiny, tokens)
     drafter.observe(tokens[:4], 0, rows[:4])
     assert len(drafter.draft(0, 8).ids) == len(HEADS)
     drafter.observe(tokens[4:], 4, rows[4:])
@@ -143,7 +143,7 @@ def test_a_head_that_rested_too_long_starts_anew(drafter: IndependentDrafter) ->
 def test_after_a_truncation_the_heads_read_what_came_instead(drafter: IndependentDrafter) -> None:
     tiny = gloeckle()
     other = [*PROMPT[:10], *reversed(PROMPT[10:])]
-    rows, other_rows = trunk_rows(tiny, PROMPT), trunk_rows(tiny, other)
+    rows, other_rows = target_rows(tiny, PROMPT), target_rows(tiny, other)
     drafter.observe(PROMPT, 0, rows)
     drafter.draft(0, 8)
     drafter.truncate(10)
@@ -153,17 +153,17 @@ def test_after_a_truncation_the_heads_read_what_came_instead(drafter: Independen
 
 
 def test_drafting_stops_when_told(drafter: IndependentDrafter) -> None:
-    drafter.observe(PROMPT, 0, trunk_rows(gloeckle(), PROMPT))
+    drafter.observe(PROMPT, 0, target_rows(gloeckle(), PROMPT))
     assert len(drafter.draft(0, 8, lambda draft: len(draft.ids) < 2).ids) == 2
 
 
 @pytest.mark.parametrize("outtype", ["f32", "q8_0", "q4_0"])
 def test_drafted_greedy_output_is_plain_output(outtype: str, gloeckle_files: MakeFiles) -> None:
-    trunk, heads = gloeckle_files(outtype)
-    with Engine.open(trunk, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
+    target, heads = gloeckle_files(outtype)
+    with Engine.open(target, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         plain = engine.generate(PROMPT, GREEDY, max_tokens=40, depth=0)
         list(plain)
-    with Engine.open(trunk, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
+    with Engine.open(target, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         assert engine.drafter == f"{heads.name}, 3 independent heads"
         for depth in range(1, 9):
             run = engine.generate(PROMPT, GREEDY, max_tokens=40, depth=depth)
@@ -183,9 +183,9 @@ def test_what_heads_draft_is_accepted_where_it_is_right(tmp_path: Path) -> None:
     tiny.tensors["output.weight"][100] = tiny.tensors["norm.weight"]
     tiny.tensors["tok_embeddings.weight"][:] = 3 * np.abs(tiny.tensors["tok_embeddings.weight"])
     folder = write_meta_checkpoint(tmp_path / "x", tiny)
-    trunk = convert(folder, tmp_path / "trunk.gguf", "trunk")
+    target = convert(folder, tmp_path / "target.gguf", "target")
     heads = convert(folder, tmp_path / "heads.gguf", "heads")
-    with Engine.open(trunk, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
+    with Engine.open(target, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         run = engine.generate(PROMPT, GREEDY, max_tokens=41, depth=8)
         list(run)
     assert run.tokens == [100] * 41
@@ -194,7 +194,7 @@ def test_what_heads_draft_is_accepted_where_it_is_right(tmp_path: Path) -> None:
 
 def test_safetensors_saved_from_it_convert_alike(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
     folder = write_meta_checkpoint(tmp_path / "again", gloeckle(), safetensors=True)
-    parts: list[Part] = ["trunk", "heads"]
+    parts: list[Part] = ["target", "heads"]
     for part, published in zip(parts, gloeckle_files("bf16"), strict=True):
         found = convert(folder, tmp_path / f"{part}.gguf", part, "bf16")
         ours, theirs = (GGUFReader(path).tensors for path in (found, published))
@@ -210,4 +210,4 @@ def test_a_model_trained_without_extra_heads(tmp_path: Path) -> None:
     folder = write_meta_checkpoint(tmp_path / "7B_200B_1", tiny)
     path = convert(folder, tmp_path / "x.gguf", "all")
     logits, _ = target(path, HiddenSource.NONE)
-    close(logits, head_logits(tiny, LAST_LAYER, trunk_rows(tiny, PROMPT)))
+    close(logits, head_logits(tiny, LAST_LAYER, target_rows(tiny, PROMPT)))

@@ -11,7 +11,7 @@ import pytest
 from tests.convert import forward
 from tests.convert.checkpoints import Tiny
 from tests.convert.conftest import FAMILIES, Convert
-from tests.convert.native import head_rows, trunk_rows
+from tests.convert.native import head_rows, target_rows
 from tests.convert.test_families import PROMPT
 
 Floats = npt.NDArray[np.float32]
@@ -33,8 +33,8 @@ def close(found: Floats, wanted: Floats) -> None:
 @pytest.mark.parametrize("family", REUSED)
 def test_a_reused_head(family: str, converted: Convert) -> None:
     path = converted(family)
-    _, hidden = trunk_rows(path, PROMPT)
-    # The head at position p reads token p and the trunk's row of p - 1.
+    _, hidden = target_rows(path, PROMPT)
+    # The head at position p reads token p and the target's row of p - 1.
     tokens, rows = PROMPT[1:], hidden[:-1]
     found, _ = head_rows(path, tokens, rows)
     close(found, REUSED[family](FAMILIES[family][0](), tokens, rows))
@@ -43,7 +43,7 @@ def test_a_reused_head(family: str, converted: Convert) -> None:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_chained_head(number: int, converted: Convert) -> None:
     path = converted("mimo2")
-    _, hidden = trunk_rows(path, PROMPT)
+    _, hidden = target_rows(path, PROMPT)
     tokens, rows = [*PROMPT[1:], 5, 6], np.concatenate([hidden[:-1], hidden[:2]])
     assert len(tokens) > 16  # longer than the sliding window
     found, own = head_rows(path, tokens, rows, number)
@@ -55,7 +55,7 @@ def test_a_chained_head(number: int, converted: Convert) -> None:
 def test_the_comparison_sees_a_wrong_head(converted: Convert) -> None:
     """A control: with one norm left out the logits are far away."""
     path = converted("glm4moe")
-    _, hidden = trunk_rows(path, PROMPT)
+    _, hidden = target_rows(path, PROMPT)
     tiny = FAMILIES["glm4moe"][0]()
     tiny.tensors["model.layers.3.hnorm.weight"][:] = 1
     wrong = forward.glm4moe_head(tiny, PROMPT[1:], hidden[:-1])

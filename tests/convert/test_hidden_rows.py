@@ -1,4 +1,4 @@
-"""The rows a trunk hands to its heads are the ones they were trained on, in every family.
+"""The rows a target hands to its heads are the ones they were trained on, in every family.
 
 Families differ in which row that is. Both follow from the row after the final norm, which any
 context gives, by way of a public request of llama.cpp's and not of the one under test.

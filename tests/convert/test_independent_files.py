@@ -21,7 +21,7 @@ from tests.convert.test_families import PROMPT
 
 GREEDY = Sampling(temperature=0.0)
 SAME_SIZES = "of the same width and vocabulary as"
-NO_PLACE = "llama.cpp has no place for independent heads in a trunk's file; "
+NO_PLACE = "llama.cpp has no place for independent heads in a target's file; "
 
 
 def refusal(*arguments: object) -> str:
@@ -52,16 +52,16 @@ def test_the_way_from_a_published_folder_to_drafts(folder: Path, tmp_path: Path)
         f"{folder}: checkpoint of Meta's multi-token prediction, llama.cpp architecture llama"
     )
     assert said[1:4] == [
-        "trunk: 3 layers, width 64, vocabulary 320",
+        "target: 3 layers, width 64, vocabulary 320",
         "heads: 3 (independent, plain KV)",
         "runs in: mtp-chat, after mtp-convert convert --no-heads and --heads-only",
     ]
-    trunk, heads = tmp_path / "trunk.gguf", tmp_path / "heads.gguf"
-    assert refusal("convert", folder, "-o", trunk) == (
-        f"{folder}: {NO_PLACE}convert the trunk with --no-heads, and the heads beside it with "
+    target, heads = tmp_path / "target.gguf", tmp_path / "heads.gguf"
+    assert refusal("convert", folder, "-o", target) == (
+        f"{folder}: {NO_PLACE}convert the target with --no-heads, and the heads beside it with "
         "--heads-only"
     )
-    assert run("convert", folder, "-o", trunk, "--no-heads", "--outtype", "q8_0").returncode == 0
+    assert run("convert", folder, "-o", target, "--no-heads", "--outtype", "q8_0").returncode == 0
     dry = run("convert", folder, "-o", heads, "--heads-only", "--outtype", "q8_0", "--dry-run")
     assert not heads.exists()
     assert run("convert", folder, "-o", heads, "--heads-only", "--outtype", "q8_0").returncode == 0
@@ -70,35 +70,35 @@ def test_the_way_from_a_published_folder_to_drafts(folder: Path, tmp_path: Path)
     said = run("inspect", heads).stdout.splitlines()
     assert said[1].startswith("heads: 3 (independent), ")
     assert said[2] == "for: 7B_200B_4, width 64, vocabulary 320, last_layer"
-    assert "warning" not in run("inspect", trunk).stdout
-    said = run("check", trunk, "--heads", heads).stdout.splitlines()
+    assert "warning" not in run("inspect", target).stdout
+    said = run("check", target, "--heads", heads).stdout.splitlines()
     assert said[0] == "drafter: heads.gguf, 3 independent heads"
     assert "drafted greedy output equals plain output: 5 of 5 texts" in said
 
 
-def test_commands_for_heads_in_a_trunks_file_say_so(
+def test_commands_for_heads_in_a_targets_file_say_so(
     folder: Path, gloeckle_files: MakeFiles, tmp_path: Path
 ) -> None:
-    trunk, heads = gloeckle_files("f32")
+    target, heads = gloeckle_files("f32")
     out = tmp_path / "x.gguf"
-    line = refusal("graft", trunk, folder, "-o", out)
+    line = refusal("graft", target, folder, "-o", out)
     assert line.startswith(f"{folder}: {NO_PLACE}mtp-convert convert --heads-only")
     assert refusal("extract", heads, "-o", out) == f"{heads}: holds heads only"
     assert refusal("strip", heads, "-o", out) == f"{heads}: holds heads only"
-    line = refusal("pack", trunk, heads, "-o", out)
+    line = refusal("pack", target, heads, "-o", out)
     assert line.startswith(f"{heads}: llama heads on last_layer rows; expected mimo2 heads")
     assert not out.exists()
 
 
 def test_trimmed_heads_draft_the_ids_they_kept(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
-    trunk, heads = gloeckle_files("f32")
+    target, heads = gloeckle_files("f32")
     out, text = tmp_path / "small.gguf", tmp_path / "text.txt"
     text.write_text("the thin inn " * 20)
-    assert run("trim", heads, trunk, "-o", out, "--ids", 64, "--text", text).returncode == 0
+    assert run("trim", heads, target, "-o", out, "--ids", 64, "--text", text).returncode == 0
     assert out.stat().st_size < heads.stat().st_size
     runs = []
     for depth in (0, 3):
-        with Engine.open(trunk, out, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
+        with Engine.open(target, out, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
             assert engine.drafter == "small.gguf, 3 independent heads, 64 ids"
             runs.append(engine.generate(PROMPT, GREEDY, max_tokens=30, depth=depth))
             list(runs[-1])
@@ -109,14 +109,14 @@ def test_trimmed_heads_draft_the_ids_they_kept(gloeckle_files: MakeFiles, tmp_pa
 def test_heads_of_another_model_are_refused(
     gloeckle_files: MakeFiles, converted: Convert, tmp_path: Path
 ) -> None:
-    trunk, heads = gloeckle_files("f32")
+    target, heads = gloeckle_files("f32")
     tuned = gloeckle()
     tuned.tensors["norm.weight"] = tuned.tensors["norm.weight"] * np.float32(2)
     other = convert(
         write_meta_checkpoint(tmp_path / "tuned", tuned), tmp_path / "tuned.gguf", "heads"
     )
-    assert opening(trunk, other) == (
-        f"these heads were made for another model (Tuned), {SAME_SIZES} {trunk.name}"
+    assert opening(target, other) == (
+        f"these heads were made for another model (Tuned), {SAME_SIZES} {target.name}"
     )
     deeper = gloeckle()
     deeper.config["n_layers"] += 1
@@ -126,8 +126,8 @@ def test_heads_of_another_model_are_refused(
     other = convert(
         write_meta_checkpoint(tmp_path / "deeper", deeper), tmp_path / "deeper.gguf", "heads"
     )
-    assert opening(trunk, other) == (
-        f"these heads were made for another model (Deeper), {SAME_SIZES} {trunk.name}"
+    assert opening(target, other) == (
+        f"these heads were made for another model (Deeper), {SAME_SIZES} {target.name}"
     )
     wider = gloeckle()
     for name in ("tok_embeddings.weight", "output.weight"):
@@ -135,35 +135,35 @@ def test_heads_of_another_model_are_refused(
     other = convert(
         write_meta_checkpoint(tmp_path / "wider", wider), tmp_path / "wider.gguf", "heads"
     )
-    assert opening(trunk, other) == (
-        f"these heads were made for a vocabulary of 640, {trunk.name} has 320"
+    assert opening(target, other) == (
+        f"these heads were made for a vocabulary of 640, {target.name} has 320"
     )
     qwen = converted("qwen3")
     assert opening(qwen, heads) == (
-        f"these heads need a trunk of architecture llama; {qwen.name} is qwen3"
+        f"these heads need a target of architecture llama; {qwen.name} is qwen3"
     )
 
 
 def test_heads_of_another_width_are_refused(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
-    trunk, heads = gloeckle_files("f32")
+    target, heads = gloeckle_files("f32")
     raw, other = heads.read_bytes(), tmp_path / "other.gguf"
     made_for = b"mtp.trunk.embedding_length" + struct.pack("<I", 4)
     at = raw.index(made_for) + len(made_for)
     other.write_bytes(raw[:at] + struct.pack("<I", 128) + raw[at + 4 :])
-    assert opening(trunk, other) == (
-        f"these heads were made for rows of width 128, {trunk.name} has 64"
+    assert opening(target, other) == (
+        f"these heads were made for rows of width 128, {target.name} has 64"
     )
 
 
 def test_damaged_files_are_one_line(gloeckle_files: MakeFiles, tmp_path: Path) -> None:
-    trunk, heads = gloeckle_files("f32")
+    target, heads = gloeckle_files("f32")
     place = read_gguf(heads).tensors["head.1.gguf"]
     raw = heads.read_bytes()
 
     def with_header(change: bytes) -> str:
         path = tmp_path / "damaged.gguf"
         path.write_bytes(raw[: place.offset] + change + raw[place.offset + len(change) :])
-        return opening(trunk, path)
+        return opening(target, path)
 
     assert with_header(bytes(16)) == "the GGUF header is damaged"
     assert with_header(b"GGUF" + struct.pack("<I", 9)) == "the GGUF header is damaged"
@@ -178,7 +178,7 @@ def test_damaged_files_are_one_line(gloeckle_files: MakeFiles, tmp_path: Path) -
     assert "layer_norm_rms_epsilon: expected a small positive number" in line
     short = tmp_path / "short.gguf"
     short.write_bytes(raw[: len(raw) - 64])
-    assert opening(trunk, short).startswith("truncated: expected at least")
+    assert opening(target, short).startswith("truncated: expected at least")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tests.convert.expectation import canonical, text_config
 from tests.convert.heads import write_head_file
 
 Folder = Callable[[str], Path]
-TRUNK = Options("trunk", outtype="q8_0")
+TARGET = Options("target", outtype="q8_0")
 CHAINED = ("mimo2", "step35")
 HYBRID = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h")
 F32 = Kind.F32
@@ -75,9 +75,9 @@ def test_every_family_as_published(family: str, checkpoint: Folder) -> None:
         assert lines[1] == f"heads: one model (shared-kv), {sizes}"
         runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     elif n_heads:
-        assert lines[1:3] == [f"trunk: {sizes}", f"heads: {n_heads} ({kind(family)}, {memory})"]
+        assert lines[1:3] == [f"target: {sizes}", f"heads: {n_heads} ({kind(family)}, {memory})"]
     else:
-        assert lines[1] == f"trunk: {sizes}"
+        assert lines[1] == f"target: {sizes}"
         assert lines[2].startswith("heads: none (")
     assert runs in lines
     assert re.fullmatch(r"tensors: \d+, [\d.]+ \w+: .*BF16.*", lines[-1])
@@ -122,21 +122,21 @@ def test_every_family_without_its_heads(family: str, converted: Convert, tmp_pat
     assert lines[2] == "heads: none"
     assert re.fullmatch(r"warning: \S+ checkpoints have heads; here they are missing", lines[3])
     assert lines[4].endswith("after mtp-convert convert, without drafting heads")
-    lines = said(converted(family, TRUNK))
+    lines = said(converted(family, TARGET))
     assert lines[2].startswith("heads: none; mtp-convert graft adds a checkpoint's")
     assert re.fullmatch(r"warning: .+ models have heads; here they are missing", lines[3])
     assert lines[4] == "runs in: mtp-chat and llama.cpp, without drafting heads"
 
 
 def test_a_head_file(converted: Convert, tmp_path: Path) -> None:
-    trunk = converted("smollm", Options(outtype="q8_0"))
-    heads = write_head_file(tmp_path / "heads.gguf", trunk, np.arange(64, dtype=np.int32))
+    target = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", target, np.arange(64, dtype=np.int32))
     lines = said(heads)
     assert lines[0].startswith(f"{heads}: GGUF head file, architecture mimo2, ")
     assert lines[1].startswith("heads: 1 (reused), ")
     assert lines[2] == "for: tiny, width 64, vocabulary 320, pre_norm"
     assert lines[3] == "draft vocabulary: 64 ids"
-    assert "runs in: mtp-chat --heads, beside its trunk" in lines
+    assert "runs in: mtp-chat --heads, beside its target" in lines
 
 
 def test_heads_that_a_ggufs_metadata_hide(converted: Convert, tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_no_template_and_named_ones(tmp_path: Path) -> None:
 
 def test_strip_takes_an_announcement_off(converted: Convert, tmp_path: Path) -> None:
     """Of heads that are not there, with blocks of theirs counted or not."""
-    trunk, announced = converted("glm4moe", TRUNK), tmp_path / "announced.gguf"
-    plain = read_gguf(trunk)
+    target, announced = converted("glm4moe", TARGET), tmp_path / "announced.gguf"
+    plain = read_gguf(target)
     for n_blocks in (3, 4):
         metadata = dict(plain.pairs) | pairs(
             {"glm4moe.block_count": n_blocks, "glm4moe.nextn_predict_layers": 1}
@@ -221,11 +221,11 @@ def test_strip_takes_an_announcement_off(converted: Convert, tmp_path: Path) -> 
         tensors = planned(taken, [], AS_IT_IS, Traits.of("glm4moe", metadata))
         write(Plan(metadata, tuple(tensors)), announced)
         lines = said(announced)
-        assert lines[1].startswith("trunk: 3 layers")
+        assert lines[1].startswith("target: 3 layers")
         assert "warning: the metadata announces 1 head(s), the file holds none" in lines
         out = tmp_path / f"{n_blocks}.gguf"
         write(plan_strip(announced), out)
-        assert out.read_bytes() == trunk.read_bytes()
+        assert out.read_bytes() == target.read_bytes()
         with pytest.raises(MtpError, match="holds no MTP heads"):
             plan_extract(announced)
-        assert open_model(announced).fingerprint() == open_model(trunk).fingerprint()
+        assert open_model(announced).fingerprint() == open_model(target).fingerprint()

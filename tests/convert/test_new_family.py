@@ -73,7 +73,7 @@ def test_a_module_is_all_that_a_family_needs(converted: Convert, tmp_path: Path)
 
 def regrafted(path: Path, folder: Path) -> Path:
     """The file without its heads, and with the checkpoint's again."""
-    trunk, again = path.with_name("trunk.gguf"), path.with_name("again.gguf")
-    write(plan_strip(path), trunk)
-    write(plan_graft(trunk, folder), again)
+    target, again = path.with_name("target.gguf"), path.with_name("again.gguf")
+    write(plan_strip(path), target)
+    write(plan_graft(target, folder), again)
     return again

@@ -30,7 +30,7 @@ from tests.convert import checkpoints_mtp
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, ASSISTANTS, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import dequantized
-from tests.convert.native import trunk_rows
+from tests.convert.native import target_rows
 from tests.convert.test_families import PROMPT
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
@@ -91,8 +91,8 @@ def test_same_file_as_llama_cpps_converter(
 ) -> None:
     folder, out = checkpoint(family), tmp_path / "ours.gguf"
     pre = "glm4" if family.startswith("glm") else "qwen2"
-    # Its deepseek2 drops the heads, so only the trunks can be compared.
-    part: Part = "trunk" if family == "deepseek3" else "all"
+    # Its deepseek2 drops the heads, so only the targets can be compared.
+    part: Part = "target" if family == "deepseek3" else "all"
     write(plan_checkpoint(open_checkpoint(folder), Options(part, outtype, pre=pre)), out)
     theirs = reference(family, outtype)
     compare_tensors(GGUFReader(out), GGUFReader(theirs))
@@ -134,10 +134,10 @@ def metadata(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", WITH_HEADS)
-def test_same_trunk_as_llama_cpps_converter_without_heads(
+def test_same_target_as_llama_cpps_converter_without_heads(
     family: str, converted: Convert, reference: Reference
 ) -> None:
-    ours = converted(family, Options("trunk", outtype="f32"))
+    ours = converted(family, Options("target", outtype="f32"))
     theirs = reference(family, "f32")
     wanted = {t.name: t.data.tobytes() for t in GGUFReader(theirs).tensors}
     for tensor in GGUFReader(ours).tensors:
@@ -187,7 +187,7 @@ def compare_logits(tiny: Tiny, tmp_path: Path, nextn: bool) -> None:
     folder = write_checkpoint(tmp_path / "x", tiny)
     out = tmp_path / "x.gguf"
     write(plan_checkpoint(open_checkpoint(folder), Options(outtype="f32")), out)
-    found, _ = trunk_rows(out, PROMPT, nextn=nextn)
+    found, _ = target_rows(out, PROMPT, nextn=nextn)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         wanted = model(torch.tensor([PROMPT])).logits[0].numpy()
@@ -208,10 +208,10 @@ def test_an_assistant_drafts_the_same_ids_as_transformers(
     """Its own generator of candidates, on the target's own outputs: eight ids, and their logits."""
     config: Any = importlib.import_module("transformers").Gemma4TextConfig
     monkeypatch.setattr(config, "kv_sharing_modes", property(kv_sharing_modes))
-    trunk, assistant = family, ASSISTANTS[family]
+    target, assistant = family, ASSISTANTS[family]
     prompt = (PROMPT * 3)[2 : 2 + n_prompt]  # where no id is a near-tie
-    newest, wanted = transformers_draft(checkpoint(trunk), checkpoint(assistant), prompt, 8)
-    found = llama_cpp_draft(converted(trunk), converted(assistant), prompt, newest, 8)
+    newest, wanted = transformers_draft(checkpoint(target), checkpoint(assistant), prompt, 8)
+    found = llama_cpp_draft(converted(target), converted(assistant), prompt, newest, 8)
     error = np.abs(found - wanted).max()
     best = np.sort(wanted, axis=1)
     assert (best[:, -1] - best[:, -2]).min() > 2 * error
@@ -224,7 +224,7 @@ def kv_sharing_modes(config: Any) -> list[str | None]:
     """Which layers compute, keep or read keys and values.
 
     As 5.23.0 says of its own, whose code refuses an assistant (no layer computes any) and keeps
-    nothing for it in a trunk whose layers share none.
+    nothing for it in a target whose layers share none.
     """
     kinds = config.layer_types
     n_own = len(kinds) - config.num_kv_shared_layers

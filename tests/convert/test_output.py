@@ -133,18 +133,18 @@ def test_never_over_a_checkpoints_files(folder: Path, run: Run, tmp_path: Path) 
 def test_never_over_either_input_of_graft_pack_and_trim(
     folder: Path, converted: Convert, run: Run, tmp_path: Path
 ) -> None:
-    trunk = tmp_path / "llama.gguf"
-    assert run("convert", write_checkpoint(tmp_path / "llama", smollm()), "-o", trunk)[0] == 0
-    heads = write_head_file(tmp_path / "heads.gguf", trunk, np.arange(64, dtype=np.int32))
+    target = tmp_path / "llama.gguf"
+    assert run("convert", write_checkpoint(tmp_path / "llama", smollm()), "-o", target)[0] == 0
+    heads = write_head_file(tmp_path / "heads.gguf", target, np.arange(64, dtype=np.int32))
     text = tmp_path / "text.gguf"
     text.write_text("words")
     plain = tmp_path / "plain.gguf"
     assert run("convert", folder, "--no-heads", "-o", plain)[0] == 0
-    for out in (trunk, heads):
-        assert run("pack", trunk, heads, "-o", out, "--force")[0] == 1
-    for out in (trunk, heads, text):
+    for out in (target, heads):
+        assert run("pack", target, heads, "-o", out, "--force")[0] == 1
+    for out in (target, heads, text):
         given = ("--ids", "32", "--text", text, "--force")
-        assert "is read by this very command" in run("trim", heads, trunk, "-o", out, *given)[1]
+        assert "is read by this very command" in run("trim", heads, target, "-o", out, *given)[1]
     for out in (plain, folder / "config.json"):
         assert run("graft", plain, folder, "-o", out, "--force")[0] == 1
 

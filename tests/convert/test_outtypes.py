@@ -27,11 +27,11 @@ from tests.convert.heads import write_head_file
 from tests.convert.test_families import generate
 
 Folder = Callable[[str], Path]
-TRUNK = Options("trunk", outtype="q8_0")
+TARGET = Options("target", outtype="q8_0")
 
 
 @pytest.fixture
-def trunk(converted: Convert) -> Path:
+def target(converted: Convert) -> Path:
     return converted("smollm", Options(outtype="q8_0"))
 
 
@@ -40,23 +40,23 @@ def kinds(plan: Plan) -> dict[str, str]:
 
 
 def test_every_command_on_files_takes_formats(
-    checkpoint: Folder, converted: Convert, trunk: Path, tmp_path: Path
+    checkpoint: Folder, converted: Convert, target: Path, tmp_path: Path
 ) -> None:
-    """--outtype for the trunk, --head-outtype for the heads, which else stay at eight bits."""
-    whole, bare = converted("glm4moe"), converted("glm4moe", TRUNK)
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
+    """--outtype for the target, --head-outtype for the heads, which else stay at eight bits."""
+    whole, bare = converted("glm4moe"), converted("glm4moe", TARGET)
+    heads = write_head_file(tmp_path / "heads.gguf", target)
     counts = np.ones(320, np.int64)
     both = Wanted("q4_0", "f16")
-    matrix, of_trunk = "blk.3.nextn.eh_proj.weight", "blk.1.attn_q.weight"
+    matrix, of_target = "blk.3.nextn.eh_proj.weight", "blk.1.attn_q.weight"
     for wanted, of_head in ((Wanted("q4_0"), "Q8_0"), (both, "F16")):
         grafted = kinds(plan_graft(bare, checkpoint("glm4moe"), wanted))
-        assert (grafted[of_trunk], grafted[matrix]) == ("Q4_0", of_head)
-        packed = kinds(plan_pack(trunk, heads, wanted))
-        assert (packed[of_trunk], packed[matrix]) == ("Q4_0", of_head)
-        assert kinds(plan_strip(whole, wanted))[of_trunk] == "Q4_0"
+        assert (grafted[of_target], grafted[matrix]) == ("Q4_0", of_head)
+        packed = kinds(plan_pack(target, heads, wanted))
+        assert (packed[of_target], packed[matrix]) == ("Q4_0", of_head)
+        assert kinds(plan_strip(whole, wanted))[of_target] == "Q4_0"
         extracted = kinds(plan_extract(whole, wanted))
         assert (extracted["token_embd.weight"], extracted[matrix]) == ("Q4_0", of_head)
-        trimmed = kinds(plan_trim(heads, trunk, counts, 64, [], wanted).plan)
+        trimmed = kinds(plan_trim(heads, target, counts, 64, [], wanted).plan)
         eh_proj = "blk.0.nextn.eh_proj.weight"
         assert (trimmed["token_embd.weight"], trimmed[eh_proj]) == ("Q4_0", of_head)
 
@@ -74,10 +74,12 @@ def test_another_format_says_so_in_the_file_and_what_it_costs(
     assert plan.notes == ()
 
 
-def test_rows_that_move_can_change_their_format_too(trunk: Path, tmp_path: Path) -> None:
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
-    as_it_is = plan_pack(trunk, heads).tensors
-    for before, after in zip(as_it_is, plan_pack(trunk, heads, Wanted("f32")).tensors, strict=True):
+def test_rows_that_move_can_change_their_format_too(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    as_it_is = plan_pack(target, heads).tensors
+    for before, after in zip(
+        as_it_is, plan_pack(target, heads, Wanted("f32")).tensors, strict=True
+    ):
         raw, found = (b"".join(map(bytes, tensor.blocks())) for tensor in (before, after))
         assert (after.name, after.kind.name) == (before.name, "F32")
         np.testing.assert_array_equal(

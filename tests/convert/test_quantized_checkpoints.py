@@ -278,7 +278,7 @@ def test_a_packed_output_is_not_taken_for_a_tied_one(tmp_path: Path) -> None:
     tiny.drop("lm_head.weight")
     qweight(tiny, "lm_head.weight")
     folder = write_checkpoint(tmp_path / "x", tiny)
-    for part in ("all", "trunk", "heads"):
+    for part in ("all", "target", "heads"):
         with pytest.raises(MtpError, match=r"lm_head\.weight: quantized \(GPTQ or AWQ\)"):
             planned(folder, part)
 
@@ -289,25 +289,25 @@ def test_rotated_inputs_are_refused(tmp_path: Path) -> None:
         planned(write_checkpoint(tmp_path / "x", tiny))
 
 
-def of_a_quantized_trunk(family: str) -> Tiny:
-    """The matrices of the trunk's layers packed, its norms and the heads plain."""
+def of_a_quantized_target(family: str) -> Tiny:
+    """The matrices of the target's layers packed, its norms and the heads plain."""
     build = {"glm4moe": checkpoints_mtp.glm4moe, "qwen35": checkpoints_mtp.qwen35}[family]
     tiny = build()
     tiny.config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
     for name in list(tiny.tensors):
-        in_trunk = any(f"model.layers.{i}." in name for i in range(3))
-        if in_trunk and name.endswith("_proj.weight"):
+        in_target = any(f"model.layers.{i}." in name for i in range(3))
+        if in_target and name.endswith("_proj.weight"):
             tiny.drop(name)
             qweight(tiny, name)
     return tiny
 
 
 @pytest.mark.parametrize("family", ["glm4moe", "qwen35"])
-def test_heads_of_a_quantized_trunk(
+def test_heads_of_a_quantized_target(
     family: str, converted: Convert, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Alone and onto a GGUF, byte for byte as from the checkpoint that was quantized."""
-    folder = write_checkpoint(tmp_path / "x", of_a_quantized_trunk(family))
+    folder = write_checkpoint(tmp_path / "x", of_a_quantized_target(family))
     with pytest.raises(MtpError, match="quantized"):
         planned(folder)
     found, wanted = planned(folder, "heads"), planned(checkpoint(family), "heads")
@@ -317,8 +317,8 @@ def test_heads_of_a_quantized_trunk(
         assert b"".join(map(bytes, ours.blocks())) == b"".join(map(bytes, theirs.blocks()))
     same = ("mtp.trunk.fingerprint", "mtp.n_vocab")
     assert [found.metadata.get(key) for key in same] == [wanted.metadata.get(key) for key in same]
-    trunk, out = converted(family, Options("trunk", outtype="f32")), tmp_path / "grafted.gguf"
-    write(plan_graft(trunk, folder), out)
+    target, out = converted(family, Options("target", outtype="f32")), tmp_path / "grafted.gguf"
+    write(plan_graft(target, folder), out)
     whole = {t.name: t.data.tobytes() for t in GGUFReader(converted(family)).tensors}
     grafted = {t.name: t.data.tobytes() for t in GGUFReader(out).tensors}
     assert grafted == whole

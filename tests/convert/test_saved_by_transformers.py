@@ -23,12 +23,12 @@ from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import FAMILIES
 from tests.convert.expectation import dequantized
 
-TRUNK = Options("trunk", outtype="f32", pre="qwen2", name="same")
+TARGET = Options("target", outtype="f32", pre="qwen2", name="same")
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def plain(family: str) -> Tiny:
-    """The trunk in float32, which is all that transformers loads of it."""
+    """The target in float32, which is all that transformers loads of it."""
     tiny = FAMILIES[family][0]()
     found = Tiny({k: v for k, v in tiny.config.items() if k != "quantization_config"})
     for name, values in dequantized(tiny).items():
@@ -111,7 +111,7 @@ FORMS = {"nemotron_h": nemotron_h, "mimo2": mimo2, "glm4moelite": glm4moelite}
 
 
 def planned(folder: Path) -> Plan:
-    return plan_checkpoint(open_checkpoint(folder), TRUNK)
+    return plan_checkpoint(open_checkpoint(folder), TARGET)
 
 
 def assert_same(found: Plan, wanted: Plan) -> None:

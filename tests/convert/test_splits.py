@@ -70,27 +70,27 @@ def test_heads_come_off_a_split_model(
         assert made(planner(part)) == made(planner(source))
 
 
-def test_heads_go_onto_a_split_trunk(
+def test_heads_go_onto_a_split_target(
     checkpoint: Folder, converted: Convert, tmp_path: Path
 ) -> None:
-    trunk = converted("glm4moe", Options("trunk", outtype="q8_0"))
-    parts = split(trunk, tmp_path / "parts", 20)
+    target = converted("glm4moe", Options("target", outtype="q8_0"))
+    parts = split(target, tmp_path / "parts", 20)
     folder = checkpoint("glm4moe")
-    assert made(plan_graft(parts[0], folder)) == made(plan_graft(trunk, folder))
+    assert made(plan_graft(parts[0], folder)) == made(plan_graft(target, folder))
 
 
-def test_packing_and_trimming_beside_a_split_trunk(converted: Convert, tmp_path: Path) -> None:
-    trunk = converted("smollm", WHOLE)
-    heads = write_head_file(tmp_path / "heads.gguf", trunk)
-    (first, *_) = split(trunk, tmp_path / "parts", 10)
+def test_packing_and_trimming_beside_a_split_target(converted: Convert, tmp_path: Path) -> None:
+    target = converted("smollm", WHOLE)
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    (first, *_) = split(target, tmp_path / "parts", 10)
     (of_heads, *_) = split(heads, tmp_path / "heads", 5)
-    assert made(plan_pack(first, of_heads)) == made(plan_pack(trunk, heads))
+    assert made(plan_pack(first, of_heads)) == made(plan_pack(target, heads))
     counts = np.arange(320, dtype=np.int64)
     ours, wanted = (
-        plan_trim(*files, counts, 64, [259]) for files in ((of_heads, first), (heads, trunk))
+        plan_trim(*files, counts, 64, [259]) for files in ((of_heads, first), (heads, target))
     )
     assert made(ours.plan) == made(wanted.plan)
-    assert try_heads(first, heads, n_tokens=20) == try_heads(trunk, heads, n_tokens=20)
+    assert try_heads(first, heads, n_tokens=20) == try_heads(target, heads, n_tokens=20)
 
 
 def test_inspect_counts_the_files(converted: Convert, tmp_path: Path) -> None:

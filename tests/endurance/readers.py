@@ -90,16 +90,16 @@ def _planned(folder: Path) -> None:
 def _native(folder: Path) -> None:
     """What the engine reads of a file before llama.cpp loads it."""
     shards = gguf_header.read_shards(folder / "model.gguf")
-    gguf_header.trunk_fingerprint(shards)
+    gguf_header.target_fingerprint(shards)
     gguf_header.n_vocab(shards)
     soundness.check_numbers(shards[0], uses_rope=True)
-    soundness.check_trunk(shards[0])
+    soundness.check_target(shards[0])
     if gguf_header.has_heads(shards):
         soundness.check_heads(shards)
 
 
 def _paired(folder: Path) -> None:
-    pairing.pair(gguf_header.read_shards(folder / "trunk.gguf"), folder / "heads.gguf")
+    pairing.pair(gguf_header.read_shards(folder / "target.gguf"), folder / "heads.gguf")
 
 
 def _checkpoint(folder: Path) -> None:
@@ -157,22 +157,24 @@ def _of_ggufs(root: Path) -> list[Reader]:
     llama = checkpoints.write_checkpoint(root / "llama", checkpoints.smollm())
     for name in ("model", "pair", "graft"):
         (root / name).mkdir()
-    model, trunk = root / "model" / "model.gguf", root / "pair" / "trunk.gguf"
+    model, target = root / "model" / "model.gguf", root / "pair" / "target.gguf"
     write(plan_checkpoint(open_checkpoint(qwen), Options()), model)
-    write(plan_checkpoint(open_checkpoint(llama), Options()), trunk)
-    heads = write_head_file(root / "pair" / "heads.gguf", trunk)
-    bare = root / "graft" / "trunk.gguf"
+    write(plan_checkpoint(open_checkpoint(llama), Options()), target)
+    heads = write_head_file(root / "pair" / "heads.gguf", target)
+    bare = root / "graft" / "target.gguf"
     write(plan_strip(model), bare)
     damaged = {"model.gguf": mutate.of_gguf_file(model)}
-    both = {file.name: mutate.of_gguf_file(file) for file in (trunk, heads)}
-    graft = {"trunk.gguf": mutate.of_gguf_file(bare)}
+    both = {file.name: mutate.of_gguf_file(file) for file in (target, heads)}
+    graft = {"target.gguf": mutate.of_gguf_file(bare)}
     return [
         Reader("GGUF header", model.parent, damaged, lambda f: read_gguf(f / "model.gguf")),
         Reader("inspect, strip, extract", model.parent, damaged, _planned),
-        Reader("pack", trunk.parent, both, lambda f: plan_pack(f / "trunk.gguf", f / "heads.gguf")),
-        Reader("graft", bare.parent, graft, lambda f: plan_graft(f / "trunk.gguf", qwen)),
+        Reader(
+            "pack", target.parent, both, lambda f: plan_pack(f / "target.gguf", f / "heads.gguf")
+        ),
+        Reader("graft", bare.parent, graft, lambda f: plan_graft(f / "target.gguf", qwen)),
         Reader("GGUF, the engine's", model.parent, damaged, _native, is_native=True),
-        Reader("heads, the engine's", trunk.parent, both, _paired, is_native=True),
+        Reader("heads, the engine's", target.parent, both, _paired, is_native=True),
     ]
 
 

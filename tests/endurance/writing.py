@@ -58,10 +58,10 @@ def writers(root: Path) -> Iterator[Writer]:
     """Each of them, after an undisturbed run."""
     plain = checkpoints.write_checkpoint(root / "plain", _widened(checkpoints.smollm()))
     headed = checkpoints.write_checkpoint(root / "headed", _widened(checkpoints_mtp.qwen35()))
-    trunk = root / "trunk.gguf"
-    write(plan_checkpoint(open_checkpoint(headed), Options("trunk")), trunk)
+    target = root / "target.gguf"
+    write(plan_checkpoint(open_checkpoint(headed), Options("target")), target)
     yield _tried(root, "convert", str(plain), "--outtype", "f32")
-    yield _tried(root, "graft", str(trunk), str(headed))
+    yield _tried(root, "graft", str(target), str(headed))
     heads = models.built_in_heads()
     if heads is not None:
         yield _tried(root, "pack", str(models.built_in_model()), str(heads))

@@ -30,9 +30,9 @@ def engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp("engine")
-    trunk = tiny.llama()
-    model = trunk.quantized(FORMATS[request.param]).write(folder / "tiny.gguf")
-    heads = tiny.heads_for(trunk, hidden="pre_norm").write(folder / "tiny-mtp.gguf")
+    target = tiny.llama()
+    model = target.quantized(FORMATS[request.param]).write(folder / "tiny.gguf")
+    heads = tiny.heads_for(target, hidden="pre_norm").write(folder / "tiny-mtp.gguf")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         with Engine.open(model, heads, n_threads=1) as opened:

@@ -39,7 +39,7 @@ KINDS = (
 PROMPT = tiny.random_ids(24, seed=31)
 N_TOKENS = 40
 
-# trunk, heads: in the model's file (chained, reused, reused with replay) and beside it
+# target, heads: in the model's file (chained, reused, reused with replay) and beside it
 HEADED = {
     "chained": ("mimo2", None),
     "reused": ("qwen35", None),
@@ -66,10 +66,10 @@ def headed(tiny_file: Files) -> Iterator[Engines]:
 
     def open_(name: str) -> Engine:
         if name not in engines:
-            trunk, heads = HEADED[name]
+            target, heads = HEADED[name]
             beside = None if heads is None else tiny_file(heads)
             engines[name] = Engine.open(
-                tiny_file(trunk), beside, n_ctx=512, n_threads=1, n_gpu_layers=0
+                tiny_file(target), beside, n_ctx=512, n_threads=1, n_gpu_layers=0
             )
         return engines[name]
 

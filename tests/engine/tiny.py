@@ -245,10 +245,12 @@ def mimo2(seed: int = 3, n_heads: int = 3) -> Spec:
     return Spec("mimo2", {**_mimo2_keys(2, n_heads, WINDOW), **VOCABULARY}, weights.tensors)
 
 
-def _mimo2_keys(n_trunk: int, n_heads: int, window: int) -> dict[str, Any]:
-    n_blocks = n_trunk + n_heads
+def _mimo2_keys(n_target: int, n_heads: int, window: int) -> dict[str, Any]:
+    n_blocks = n_target + n_heads
     keys = _keys("mimo2", n_blocks, nextn_predict_layers=n_heads, expert_feed_forward_length=N_FF)
-    pattern = [index == n_trunk - 1 for index in range(n_blocks)] if n_trunk else [True] * n_blocks
+    pattern = (
+        [index == n_target - 1 for index in range(n_blocks)] if n_target else [True] * n_blocks
+    )
     keys["mimo2.attention.sliding_window"] = window
     keys["mimo2.attention.sliding_window_pattern"] = pattern
     return keys
@@ -359,17 +361,17 @@ def qwen3moe(seed: int = 10, n_blocks: int = 3) -> Spec:
 
 
 def heads_for(
-    trunk: Spec, *, hidden: head_file.HiddenRow, n_draft: int | None = None, seed: int = 9
+    target: Spec, *, hidden: head_file.HiddenRow, n_draft: int | None = None, seed: int = 9
 ) -> Spec:
-    """A head-only file for `trunk`, drafting in all of its vocabulary or in `n_draft` ids of it."""
+    """A head-only file for `target`, drafting in all of its vocabulary or `n_draft` ids of it."""
     weights = Weights(seed)
     weights.vocabulary(n_draft or N_VOCAB)
     weights.fused_attention("blk.0")
     weights.ffn("blk.0")
     weights.nextn("blk.0")
     info = head_file.HeadInfo(
-        trunk_name="tiny",
-        fingerprint=fingerprint(trunk),
+        target_name="tiny",
+        fingerprint=fingerprint(target),
         n_embd=N_EMBD,
         n_vocab=N_VOCAB,
         hidden=hidden,
@@ -393,11 +395,11 @@ def trimmed(n_draft: int) -> head_file.DraftVocabulary:
     return head_file.DraftVocabulary(draft_ids, surrogates)
 
 
-def fingerprint(trunk: Spec) -> str:
-    n_blocks = trunk.keys[f"{trunk.architecture}.block_count"]
-    n_nextn = trunk.keys.get(f"{trunk.architecture}.nextn_predict_layers", 0)
-    names = [n for n in trunk.tensors if head_file.is_fingerprinted(n, n_blocks - n_nextn)]
-    return head_file.fingerprint((name, trunk.tensors[name]) for name in names)
+def fingerprint(target: Spec) -> str:
+    n_blocks = target.keys[f"{target.architecture}.block_count"]
+    n_nextn = target.keys.get(f"{target.architecture}.nextn_predict_layers", 0)
+    names = [n for n in target.tensors if head_file.is_fingerprinted(n, n_blocks - n_nextn)]
+    return head_file.fingerprint((name, target.tensors[name]) for name in names)
 
 
 def random_ids(n: int, seed: int = 0) -> list[int]:

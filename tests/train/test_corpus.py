@@ -27,7 +27,7 @@ from mtp_train.corpus import (
 )
 
 N_VOCAB, N_EMBD = 50, 4
-TRUNK, OTHER = "a" * 64, "b" * 64
+TARGET, OTHER = "a" * 64, "b" * 64
 OPENING = 1
 
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     samples = [conversation(rng) for _ in range(300)]
     again = [Sample(s.ids, s.roles, s.rows) for s in samples[:50]]  # the same prompts once more
     for number, part in enumerate((samples, again)):
-        write_shard(tmp_path / f"shard-{number}.npz", TRUNK, part, [{} for _ in part])
+        write_shard(tmp_path / f"shard-{number}.npz", TARGET, part, [{} for _ in part])
     return tmp_path
 
 
@@ -56,7 +56,7 @@ def prompts_of(samples: list[Sample]) -> set[bytes]:
 
 
 def test_held_out_prompts_are_never_trained_on(folder: Path) -> None:
-    corpus = read_corpus(folder, TRUNK)
+    corpus = read_corpus(folder, TARGET)
     assert corpus.held_out
     assert not prompts_of(corpus.training) & prompts_of(corpus.held_out)
     assert all(is_held_out(sample.prompt) for sample in corpus.held_out)
@@ -64,8 +64,8 @@ def test_held_out_prompts_are_never_trained_on(folder: Path) -> None:
 
 
 def test_excluded_prompts_are_left_out_altogether(folder: Path) -> None:
-    banned = read_corpus(folder, TRUNK).training[0].prompt
-    corpus = read_corpus(folder, TRUNK, [banned])
+    banned = read_corpus(folder, TARGET).training[0].prompt
+    corpus = read_corpus(folder, TARGET, [banned])
     assert banned not in prompts_of(corpus.training) | prompts_of(corpus.held_out)
 
 
@@ -77,10 +77,10 @@ def test_the_system_message_does_not_make_another_prompt() -> None:
 
 
 def test_shards_read_back_as_written(folder: Path) -> None:
-    assert n_tokens_in(folder, TRUNK) == 350 * 21
+    assert n_tokens_in(folder, TARGET) == 350 * 21
     rng = np.random.default_rng(0)
     first = conversation(rng)
-    read = read_corpus(folder, TRUNK)
+    read = read_corpus(folder, TARGET)
     found = [s for s in read.training + read.held_out if s.prompt == first.prompt]
     assert len(found) == 2
     np.testing.assert_array_equal(found[0].ids, first.ids)
@@ -89,11 +89,11 @@ def test_shards_read_back_as_written(folder: Path) -> None:
 
 def test_an_empty_folder_names_the_command_that_fills_it(tmp_path: Path) -> None:
     with pytest.raises(MtpError, match="mtp-train generate"):
-        read_corpus(tmp_path, TRUNK)
+        read_corpus(tmp_path, TARGET)
 
 
 @pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
-def test_a_shard_of_another_trunk_is_refused(
+def test_a_shard_of_another_target_is_refused(
     folder: Path, read: Callable[[Path, str], object]
 ) -> None:
     """Rows of the same width from another model would be learned from without a word."""
@@ -102,7 +102,7 @@ def test_a_shard_of_another_trunk_is_refused(
     mixed = folder / "shard-2.npz"
     write_shard(mixed, OTHER, [conversation(np.random.default_rng(7))], [{}])
     with pytest.raises(MtpError, match=r"shard-2.npz: another model"):
-        read(folder, TRUNK)
+        read(folder, TARGET)
 
 
 @pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
@@ -111,10 +111,10 @@ def test_a_shard_that_does_not_say_who_wrote_it_is_refused(
 ) -> None:
     path = folder / "shard-1.npz"
     with np.load(path) as shard:
-        arrays = {name: shard[name] for name in shard if name != "trunk"}
+        arrays = {name: shard[name] for name in shard if name != "target"}
     np.savez(path, **arrays)
     with pytest.raises(MtpError, match=r"shard-1.npz: does not say which model wrote it"):
-        read(folder, TRUNK)
+        read(folder, TARGET)
 
 
 def test_a_batch_pairs_each_token_with_the_row_before_it() -> None:
@@ -142,7 +142,7 @@ def test_prompt_tokens_carry_no_loss_and_padding_neither() -> None:
     assert (batch.weights[1, 12:] == 0).all()
 
 
-def test_the_vocabulary_is_what_the_trunk_writes_most() -> None:
+def test_the_vocabulary_is_what_the_target_writes_most() -> None:
     rng = np.random.default_rng(5)
     samples = [conversation(rng) for _ in range(30)]
     embeddings = rng.standard_normal((N_VOCAB, 8)).astype(np.float32)
@@ -174,7 +174,7 @@ def test_templates_give_varied_prompts_without_holes() -> None:
     assert prompts.prompt(random.Random(3)) == prompts.prompt(random.Random(3))
 
 
-def test_half_of_what_is_asked_about_is_out_of_the_trunks_own_texts() -> None:
+def test_half_of_what_is_asked_about_is_out_of_the_targets_own_texts() -> None:
     rng = random.Random(0)
     material = ["Lichens survive wherever nothing else survives. " * 3]
     words = ("lichens", "survive", "wherever", "nothing", "survives")

@@ -14,7 +14,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.head_file import HeadInfo
 from mtp_train.corpus import make_vocabulary
 from mtp_train.export import read_head, write_head
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 
 SHAPE = {
     "n_embd": 576,
@@ -46,49 +46,49 @@ def weights() -> dict[str, npt.NDArray[np.float32]]:
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Trunk:
-    return Trunk(models.built_in_model())
+def target() -> Target:
+    return Target(models.built_in_model())
 
 
-def test_what_is_written_reads_back(trunk: Trunk, tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
+def test_what_is_written_reads_back(target: Target, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), target.token_embd)
     path = tmp_path / "head.gguf"
-    write_head(path, trunk, vocabulary, SHAPE, weights(), EXACT)
+    write_head(path, target, vocabulary, SHAPE, weights(), EXACT)
     reader = GGUFReader(path)
     pairs = {key: field.contents() for key, field in reader.fields.items()}
     info = HeadInfo.from_metadata(pairs)
-    assert info.fingerprint == trunk.fingerprint
+    assert info.fingerprint == target.fingerprint
     assert (info.n_embd, info.n_vocab, info.hidden) == (576, 49152, "pre_norm")
     assert pairs["general.architecture"] == "mimo2"
     assert pairs["general.type"] == "mtp-head"
     tensors = {t.name: np.asarray(dequantize(t.data, t.tensor_type)) for t in reader.tensors}
     np.testing.assert_array_equal(tensors["blk.0.nextn.eh_proj.weight"], weights()["eh_proj"])
-    np.testing.assert_array_equal(tensors["token_embd.weight"], trunk.token_embd[5:37])
+    np.testing.assert_array_equal(tensors["token_embd.weight"], target.token_embd[5:37])
     assert not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize("name", ["eh_proj", "output", "ffn_down", "hnorm"])
 def test_a_wrong_width_is_refused_and_nothing_written(
-    trunk: Trunk, tmp_path: Path, name: str
+    target: Target, tmp_path: Path, name: str
 ) -> None:
-    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), trunk.token_embd)
+    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), target.token_embd)
     wrong = weights()
     wrong[name] = wrong[name][..., :-1]
     with pytest.raises(MtpError, match=f"{name}: expected"):
-        write_head(tmp_path / "head.gguf", trunk, vocabulary, SHAPE, wrong, EXACT)
+        write_head(tmp_path / "head.gguf", target, vocabulary, SHAPE, wrong, EXACT)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_head_for_another_width_is_refused(trunk: Trunk, tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), trunk.token_embd)
+def test_a_head_for_another_width_is_refused(target: Target, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), target.token_embd)
     with pytest.raises(MtpError, match="over 32 ids, found width 576 over 64"):
-        write_head(tmp_path / "h", trunk, vocabulary, {**SHAPE, "n_draft": 64}, weights(), EXACT)
+        write_head(tmp_path / "h", target, vocabulary, {**SHAPE, "n_draft": 64}, weights(), EXACT)
 
 
-def test_a_file_is_read_back_for_a_second_run(trunk: Trunk, tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), trunk.token_embd)
-    write_head(tmp_path / "head.gguf", trunk, vocabulary, SHAPE, weights(), EXACT)
-    ids, found = read_head(tmp_path / "head.gguf", trunk)
+def test_a_file_is_read_back_for_a_second_run(target: Target, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), target.token_embd)
+    write_head(tmp_path / "head.gguf", target, vocabulary, SHAPE, weights(), EXACT)
+    ids, found = read_head(tmp_path / "head.gguf", target)
     np.testing.assert_array_equal(ids, vocabulary.draft_ids)
     assert found.keys() == weights().keys()
     for name, value in weights().items():
@@ -96,16 +96,16 @@ def test_a_file_is_read_back_for_a_second_run(trunk: Trunk, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"nonsense" * 100])
-def test_what_is_no_head_file_is_refused(trunk: Trunk, tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_head_file_is_refused(target: Target, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "head.gguf"
     path.write_bytes(content)
     with pytest.raises(MtpError, match=r"head\.gguf: not a readable GGUF"):
-        read_head(path, trunk)
+        read_head(path, target)
 
 
-def test_the_shipped_head_fits_its_model_and_its_limit(trunk: Trunk) -> None:
+def test_the_shipped_head_fits_its_model_and_its_limit(target: Target) -> None:
     path = models.built_in_heads()
     assert path is not None
     assert path.stat().st_size <= 16_000_000
     info = HeadInfo.from_metadata({k: f.contents() for k, f in GGUFReader(path).fields.items()})
-    assert info.fingerprint == trunk.fingerprint
+    assert info.fingerprint == target.fingerprint

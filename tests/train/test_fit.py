@@ -19,11 +19,11 @@ import torch
 from mtp_train.agreement import agreement, replay
 from mtp_train.fit import Run, Settings, read_checkpoint
 from mtp_train.head import Head, HeadShape
-from mtp_train.losses import blocked_cross_entropy, trunk_distribution
+from mtp_train.losses import blocked_cross_entropy, target_distribution
 from tests.train.test_corpus import conversation
 
 N_VOCAB, N_EMBD = 50, 16
-TRUNK = "a trunk's fingerprint"
+TARGET = "a target's fingerprint"
 
 
 def samples() -> list[Sample]:
@@ -40,7 +40,7 @@ def new_run(folder: Path, steps: int) -> Run:
     table = torch.tensor(embeddings[vocabulary.draft_ids])
     head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0), table, table)
     settings = Settings(steps, 120, warmup=2, checkpoint_every=100, evaluate_every=100)
-    return Run(folder, TRUNK, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
+    return Run(folder, TARGET, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
 
 
 def train(run: Run, stop_at: int | None = None) -> None:
@@ -61,7 +61,7 @@ def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
     train(whole)
     train(new_run(tmp_path / "parts", 9), stop_at=4)
     resumed = new_run(tmp_path / "parts", 9)
-    saved = read_checkpoint(tmp_path / "parts", TRUNK)
+    saved = read_checkpoint(tmp_path / "parts", TARGET)
     assert saved is not None
     assert saved.progress.step == 4
     resumed.resume(saved)
@@ -73,17 +73,17 @@ def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
         assert not torch.equal(value, started[name])
 
 
-def test_a_checkpoint_of_another_trunk_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_target_is_refused(tmp_path: Path) -> None:
     new_run(tmp_path, 9).save()
     with pytest.raises(MtpError, match="another model"):
         read_checkpoint(tmp_path, "another")
 
 
-def test_training_learns_what_the_trunk_would_say(tmp_path: Path) -> None:
-    """With a trunk whose row names the token after next, agreement goes from chance to high."""
+def test_training_learns_what_the_target_would_say(tmp_path: Path) -> None:
+    """With a target whose row names the token after next, agreement goes from chance to high."""
     run = new_run(tmp_path, 150)
     rng = np.random.default_rng(2)
-    table = run.trunk_output.float().numpy()
+    table = run.target_output.float().numpy()
     run.samples = [_predictable(run, table, rng) for _ in range(40)]
     before = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
     train(run)
@@ -130,7 +130,7 @@ def test_blocked_cross_entropy_equals_autograds() -> None:
     torch.manual_seed(0)
     rows = torch.randn(700, 8, requires_grad=True)
     output = torch.randn(33, 8, requires_grad=True)
-    targets = trunk_distribution(torch.randn(700, 8), torch.randn(33, 8), 0.8, torch.float32)
+    targets = target_distribution(torch.randn(700, 8), torch.randn(33, 8), 0.8, torch.float32)
     weights = torch.rand(700)
     found = blocked_cross_entropy(rows, output, targets, weights)
     found_grads = torch.autograd.grad(3 * found, (rows, output))

@@ -1,4 +1,4 @@
-"""Writing the corpus with the real trunk, a few conversations at a time."""
+"""Writing the corpus with the real target, a few conversations at a time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from mtp_cli.bench.prompts import PROMPTS as BENCH
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
-from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.models import built_in_model
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
 from mtp_train.generate import LOOP, Generator, Settings, draw
 from mtp_train.measure import PROMPTS, held_out_keys
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 from tests.engine import tiny
 
 
@@ -29,9 +29,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     generator = Generator(copy, folder, settings, n_threads=1)
     generator.run(lambda _n: None)
     generator.close()
-    trunk = trunk_fingerprint(read_shards(built_in_model()))
-    assert n_tokens_in(folder, trunk) >= 500
-    return [s for path in folder.glob("*.npz") for s in read_shard(path, trunk)]
+    target = target_fingerprint(read_shards(built_in_model()))
+    assert n_tokens_in(folder, target) >= 500
+    return [s for path in folder.glob("*.npz") for s in read_shard(path, target)]
 
 
 def test_every_text_holds_an_answer_and_the_template_around_it(samples: list[Sample]) -> None:
@@ -42,12 +42,12 @@ def test_every_text_holds_an_answer_and_the_template_around_it(samples: list[Sam
     assert opening.startswith(b"<|im_start|>")
 
 
-def test_rows_and_greedy_tokens_are_the_trunks_own(samples: list[Sample]) -> None:
-    """The stored row, through the trunk's output matrix, chooses the stored next token."""
-    trunk = Trunk(built_in_model())
+def test_rows_and_greedy_tokens_are_the_targets_own(samples: list[Sample]) -> None:
+    """The stored row, through the target's output matrix, chooses the stored next token."""
+    target = Target(built_in_model())
     sample = max(samples, key=lambda s: int((s.roles == Role.GREEDY).sum()))
     at = np.flatnonzero(sample.roles == Role.GREEDY)
-    logits = sample.rows[at - 1].astype(np.float32) @ trunk.output.T
+    logits = sample.rows[at - 1].astype(np.float32) @ target.output.T
     assert (logits.argmax(1) == sample.ids[at]).mean() > 0.9
     with Engine.open(built_in_model(), n_ctx=256, n_threads=1) as engine:
         first = int(at[0])
@@ -58,13 +58,13 @@ def test_rows_and_greedy_tokens_are_the_trunks_own(samples: list[Sample]) -> Non
     assert plain == sample.ids[first : first + 3].tolist()
 
 
-def test_every_trunk_has_a_bf16_copy_of_its_own(tmp_path: Path) -> None:
+def test_every_target_has_a_bf16_copy_of_its_own(tmp_path: Path) -> None:
     """Of the same sizes: what tells them apart is in their weights."""
-    trunks = [tiny.llama(seed).write(tmp_path / f"{seed}.gguf") for seed in (1, 2)]
-    copies = [bf16_copy(trunk, tmp_path) for trunk in (*trunks, trunks[0])]
+    targets = [tiny.llama(seed).write(tmp_path / f"{seed}.gguf") for seed in (1, 2)]
+    copies = [bf16_copy(target, tmp_path) for target in (*targets, targets[0])]
     assert copies[0] == copies[2] != copies[1]
-    for copy, trunk in zip(copies, trunks, strict=False):
-        assert Trunk(copy).fingerprint == Trunk(trunk).fingerprint
+    for copy, target in zip(copies, targets, strict=False):
+        assert Target(copy).fingerprint == Target(target).fingerprint
 
 
 def test_drawing_follows_temperature_and_leaves_the_tail_out() -> None:

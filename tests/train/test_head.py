@@ -15,7 +15,7 @@ from mtp_cli.engine.types import HiddenSource
 from mtp_cli.models import built_in_model
 from mtp_train.corpus import make_vocabulary
 from mtp_train.export import write_head
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 
 pytest.importorskip("torch")
 
@@ -28,15 +28,15 @@ N_DRAFT, N = 64, 12
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Trunk:
-    return Trunk(built_in_model())
+def target() -> Target:
+    return Target(built_in_model())
 
 
 @pytest.fixture(scope="module")
-def head(trunk: Trunk) -> Head:
+def head(target: Target) -> Head:
     torch.manual_seed(0)
     shape = HeadShape(576, 9, 3, 64, 128, N_DRAFT, 1e-5, 100000.0)
-    tables = torch.tensor(trunk.token_embd[:N_DRAFT]), torch.tensor(trunk.output[:N_DRAFT])
+    tables = torch.tensor(target.token_embd[:N_DRAFT]), torch.tensor(target.output[:N_DRAFT])
     head = Head(shape, *tables)
     with torch.no_grad():
         for parameter in head.norms():
@@ -51,11 +51,11 @@ def inputs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def test_every_draft_step_equals_llama_cpp(head: Head, trunk: Trunk, tmp_path: Path) -> None:
-    vocabulary = make_vocabulary(np.arange(N_DRAFT, dtype=np.int32), trunk.token_embd)
+def test_every_draft_step_equals_llama_cpp(head: Head, target: Target, tmp_path: Path) -> None:
+    vocabulary = make_vocabulary(np.arange(N_DRAFT, dtype=np.int32), target.token_embd)
     weights = {name: value.numpy() for name, value in head.state_dict().items()}
     path = tmp_path / "head.gguf"
-    write_head(path, trunk, vocabulary, asdict(head.shape), weights, EXACT)
+    write_head(path, target, vocabulary, asdict(head.shape), weights, EXACT)
     model = Model(path)
     context = Context(
         model, n_ctx=64, n_batch=32, n_outputs=32, n_threads=1, hidden=HiddenSource.NEXTN, mtp=True

@@ -19,11 +19,11 @@ from tests.engine import tiny
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 
 
-def trunk(tmp_path: Path, template: str | None = TEMPLATE) -> Path:
+def target(tmp_path: Path, template: str | None = TEMPLATE) -> Path:
     spec = tiny.llama()
     if template is not None:
         spec.keys["tokenizer.chat_template"] = template
-    return spec.write(tmp_path / "trunk.gguf")
+    return spec.write(tmp_path / "target.gguf")
 
 
 def stub_of_torch(tmp_path: Path, text: str) -> Path:
@@ -59,23 +59,23 @@ def run(tmp_path: Path, torch: str, model: Path, *arguments: object) -> str:
 
 
 def test_pytorch_is_missing(tmp_path: Path) -> None:
-    line = run(tmp_path, MISSING, trunk(tmp_path))
+    line = run(tmp_path, MISSING, target(tmp_path))
     assert line == f"error: {NO_TORCH}\n"
     assert "-e '.[train]'" in line
 
 
 def test_pytorch_does_not_load(tmp_path: Path) -> None:
-    assert "PyTorch does not load: libtorch.so" in run(tmp_path, BROKEN, trunk(tmp_path))
+    assert "PyTorch does not load: libtorch.so" in run(tmp_path, BROKEN, target(tmp_path))
 
 
 def test_a_device_that_pytorch_has_not(tmp_path: Path) -> None:
-    line = run(tmp_path, THERE, trunk(tmp_path), "--device", "cuda:9")
+    line = run(tmp_path, THERE, target(tmp_path), "--device", "cuda:9")
     assert "--device cuda:9: PyTorch cannot use it: no such device" in line
 
 
 @pytest.mark.parametrize("template", [None, "", " \n"])
 def test_a_model_without_a_chat_template(template: str | None, tmp_path: Path) -> None:
-    assert "holds no chat template" in run(tmp_path, THERE, trunk(tmp_path, template))
+    assert "holds no chat template" in run(tmp_path, THERE, target(tmp_path, template))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_model_without_a_chat_template(template: str | None, tmp_path: Path) -
     ],
 )
 def test_a_template_that_frames_nothing(template: str, why: str, tmp_path: Path) -> None:
-    assert why in run(tmp_path, THERE, trunk(tmp_path, template))
+    assert why in run(tmp_path, THERE, target(tmp_path, template))
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_a_model_that_llama_cpp_does_not_load(tmp_path: Path) -> None:
 
 
 def test_more_tokens_than_the_disk_has_room_for(tmp_path: Path) -> None:
-    line = run(tmp_path, THERE, trunk(tmp_path), "--tokens", 10**15)
+    line = run(tmp_path, THERE, target(tmp_path), "--tokens", 10**15)
     assert "GB, the disk has " in line
     assert "name a folder on another with --folder, or fewer --tokens" in line
 
 
 def test_a_head_file_that_cannot_be_written(tmp_path: Path) -> None:
-    model = trunk(tmp_path)
+    model = target(tmp_path)
     notes = tmp_path / "notes.txt"
     notes.write_text("years of work")
     for out, why in (
@@ -132,7 +132,7 @@ def test_a_head_file_is_written_over(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    check_output(tmp_path / "head.gguf", trunk(tmp_path))
+    check_output(tmp_path / "head.gguf", target(tmp_path))
 
 
 def test_a_folder_that_is_none_or_closed(tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_a_folder_that_is_none_or_closed(tmp_path: Path) -> None:
 
 
 def test_what_is_enough_is_enough(tmp_path: Path) -> None:
-    check_writing(trunk(tmp_path), tmp_path / "run", n_tokens=1000, bf16=True, trains=True)
+    check_writing(target(tmp_path), tmp_path / "run", n_tokens=1000, bf16=True, trains=True)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_template_that_refuses_system_messages_is_used_without(tmp_path: Path) -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}"
     for template, takes in ((TEMPLATE, True), (refusing + TEMPLATE, False)):
-        model = Model(trunk(tmp_path, template), n_gpu_layers=0, no_alloc=True)
+        model = Model(target(tmp_path, template), n_gpu_layers=0, no_alloc=True)
         assert Wording(model).takes_system is takes
         model.close()

@@ -1,7 +1,7 @@
-"""How often a head agrees with the trunk on held-out greedy answers, without running the loop.
+"""How often a head agrees with the target on held-out greedy answers, without running the loop.
 
 Teacher-forced agreement counts every position; the replayed loop walks an answer as the engine
-does (draft, accept the agreeing prefix, one more token from the trunk) and counts only the
+does (draft, accept the agreeing prefix, one more token from the target) and counts only the
 positions where a draft would start. The replay is exact up to the quantization of the file.
 """
 
@@ -62,7 +62,7 @@ def agreement(
 ) -> Agreement:
     """row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
     device = head.output.device
-    trunk_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
+    target_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
     hits, counts = np.zeros(depth), np.zeros(depth)
     accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
     n_tokens = n_rounds = 0
@@ -75,7 +75,7 @@ def agreement(
         before = torch.from_numpy(batch.before).to(device).float() * row_scale
         with autocast(device):
             outs = head.unroll(tokens, before, depth)
-            guesses = [trunk_ids[head.logits(out[0]).argmax(-1)].cpu().numpy() for out in outs]
+            guesses = [target_ids[head.logits(out[0]).argmax(-1)].cpu().numpy() for out in outs]
         right = np.stack([guess == batch.nexts[0] for guess in guesses])
         n = right.shape[1]
         for k in range(min(depth, n)):

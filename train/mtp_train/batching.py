@@ -1,6 +1,6 @@
 """A llama.cpp context over many sequences, one row of each per decode, with logits and rows.
 
-Owns that context and its batch, and the copy of the trunk that makes wide decodes cheap.
+Owns that context and its batch, and the copy of the target that makes wide decodes cheap.
 Knows nothing of text, sampling or training.
 """
 
@@ -18,7 +18,7 @@ from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.backend.binding import lib
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
@@ -80,10 +80,10 @@ class ManySequences:
 
 
 def bf16_copy(model: Path, folder: Path) -> Path:
-    """The model with its matrices widened to BF16, made once for each trunk in a folder. The
+    """The model with its matrices widened to BF16, made once for each target in a folder. The
     function stays the same to rounding, and many rows at once are far cheaper than in the narrow
     formats."""
-    copy = folder / f"trunk-bf16-{trunk_fingerprint(read_shards(model))[:16]}.gguf"
+    copy = folder / f"target-bf16-{target_fingerprint(read_shards(model))[:16]}.gguf"
     if not copy.exists():
         params = lib.llama_model_quantize_default_params()
         params.ftype = lib.LLAMA_FTYPE_MOSTLY_BF16

@@ -1,4 +1,4 @@
-"""The command `mtp-train`: makes heads for a trunk, step by step or all at once.
+"""The command `mtp-train`: makes heads for a target, step by step or all at once.
 
 Owns the command line and what it prints (all of it on stderr, results on stdout). Every command
 continues what it finds in its folder, so the same line can be run again after an interruption.
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mtp_cli import models
-from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_THREADS, Version
 from mtp_cli.screen import printing, say_error
@@ -26,7 +26,7 @@ from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
 from mtp_train.measure import Acceptance, held_out_keys
 from mtp_train.measure import measure as measure_heads
 from mtp_train.preflight import INSTALL_TORCH, NO_TORCH, check_output, check_torch, check_writing
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 
 app = typer.Typer(
     context_settings=HELP,
@@ -39,16 +39,16 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint and log.")]
 Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="The trunk's GGUF. Default: the built-in one.")
+    Path | None, typer.Option("--model", "-m", help="The target's GGUF. Default: the built-in one.")
 ]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_THREADS, help="CPU threads. Default: the physical cores."),
 ]
-Tokens = Annotated[int, typer.Option(help="How many tokens of text the trunk writes.")]
+Tokens = Annotated[int, typer.Option(help="How many tokens of text the target writes.")]
 Slots = Annotated[int, typer.Option(help="Conversations written at once.")]
 Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Write with a BF16 copy of the trunk: faster on CPUs.")
+    bool, typer.Option("--bf16", help="Write with a BF16 copy of the target: faster on CPUs.")
 ]
 Seed = Annotated[int, typer.Option(help="Another seed writes another corpus.")]
 Steps = Annotated[int, typer.Option(help="Optimizer steps of the whole run.")]
@@ -56,7 +56,7 @@ Draft = Annotated[
     int | None,
     typer.Option(
         "--vocabulary",
-        help="Draft in the ids that the trunk wrote most, so many. Default: --start's, or 8192.",
+        help="Draft in the ids that the target wrote most, so many. Default: --start's, or 8192.",
     ),
 ]
 Start = Annotated[
@@ -75,7 +75,7 @@ Average = Annotated[
         help="Write the mean of the checkpoint's weights and this head file's, its --start."
     ),
 ]
-Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the trunk's.")]
+Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the target's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
 Depth = Annotated[int, typer.Option(min=1, max=8, help="Draft positions measured.")]
@@ -86,7 +86,7 @@ DEFAULT_OUTPUT = Path("mtp-head.gguf")
 _N_HELD_OUT = 60
 
 
-def _trunk_path(model: Path | None) -> Path:
+def _target_path(model: Path | None) -> Path:
     return models.find(model).model
 
 
@@ -117,8 +117,8 @@ def generate(
     bf16: Bf16 = False,
     threads: Threads = None,
 ) -> None:
-    """Have the trunk write its training text, with its hidden rows, until there is enough."""
-    corpus, path = folder / "corpus", _trunk_path(model)
+    """Have the target write its training text, with its hidden rows, until there is enough."""
+    corpus, path = folder / "corpus", _target_path(model)
     have = _written(corpus, path)
     check_writing(path, folder, n_tokens=max(0, tokens - have), bf16=bf16)
     corpus.mkdir(parents=True, exist_ok=True)
@@ -135,9 +135,9 @@ def generate(
     generator.close()
 
 
-def _written(corpus: Path, trunk: Path) -> int:
+def _written(corpus: Path, target: Path) -> int:
     """Tokens that are there already."""
-    return n_tokens_in(corpus, trunk_fingerprint(read_shards(trunk))) if corpus.is_dir() else 0
+    return n_tokens_in(corpus, target_fingerprint(read_shards(target))) if corpus.is_dir() else 0
 
 
 def _threads() -> int:
@@ -171,11 +171,11 @@ def fit(
     else:
         settings = Settings.going_on(steps) if start else Settings(steps)
     torch.set_num_threads(threads or _threads())
-    path = _trunk_path(model)
-    trunk = Trunk(path)
-    corpus = read_corpus(folder / "corpus", trunk.fingerprint, _measured_prompts(path))
+    path = _target_path(model)
+    target = Target(path)
+    corpus = read_corpus(folder / "corpus", target.fingerprint, _measured_prompts(path))
     run = prepare(
-        trunk,
+        target,
         corpus,
         folder,
         settings,
@@ -217,7 +217,7 @@ def export(
     """Write the checkpoint as a head-only GGUF."""
     from mtp_train.recipe import export as write
 
-    n_bytes = write(Trunk(_trunk_path(model)), folder, output, average=average)
+    n_bytes = write(Target(_target_path(model)), folder, output, average=average)
     print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
 
 
@@ -230,11 +230,11 @@ def measure(
     threads: Threads = None,
 ) -> None:
     """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
-    trunk = _trunk_path(model)
+    target = _target_path(model)
     found = measure_heads(
-        trunk,
+        target,
         heads,
-        system=models.defaults(trunk).system,
+        system=models.defaults(target).system,
         depth=depth,
         max_tokens=max_tokens,
         n_threads=threads,
@@ -261,7 +261,7 @@ def run(
     threads: Threads = None,
 ) -> None:
     """Everything: write the text, train, export, measure. Run again to continue."""
-    path = _trunk_path(model)
+    path = _target_path(model)
     check_torch(device)
     check_output(output, path)
     to_write = max(0, tokens - _written(folder / "corpus", path))

@@ -1,4 +1,4 @@
-"""The training corpus: the trunk's own text, its hidden rows, and what is held out.
+"""The training corpus: the target's own text, its hidden rows, and what is held out.
 
 Owns the shard format, the split by prompt, the choice of the draft vocabulary and the batches.
 Knows nothing of PyTorch, of llama.cpp or of the head's arithmetic.
@@ -6,10 +6,10 @@ Knows nothing of PyTorch, of llama.cpp or of the head's arithmetic.
 A shard is an uncompressed .npz of whole sequences one after another:
     ids   (n,) int32        token ids, the chat template's included
     mask  (n,) uint8        who chose the token: a Role
-    hid   (n, n_embd) f16   the trunk's row at that position, after its output norm
+    hid   (n, n_embd) f16   the target's row at that position, after its output norm
     lens  (n_sequences,)    lengths
     meta  JSON list         one object a sequence (kind, system, greedy, temp, turns, key)
-    trunk str               fingerprint of the trunk that wrote it (`mtp_cli.head_file`)
+    target str               fingerprint of the target that wrote it (`mtp_cli.head_file`)
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Role(IntEnum):
     """Who chose a token."""
 
     GIVEN = 0  # template, prompt
-    USER = 1  # the trunk, writing a user turn
-    GREEDY = 2  # the trunk, answering greedily
-    SAMPLED = 3  # the trunk, answering with a temperature
+    USER = 1  # the target, writing a user turn
+    GREEDY = 2  # the target, answering greedily
+    SAMPLED = 3  # the target, answering with a temperature
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Corpus:
 
 
 def write_shard(
-    path: Path, trunk: str, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]
+    path: Path, target: str, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]
 ) -> None:
-    """Write one shard; it appears under its name only when complete. trunk: the fingerprint."""
+    """Write one shard; it appears under its name only when complete. target: the fingerprint."""
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
         np.savez(
@@ -103,43 +103,43 @@ def write_shard(
             hid=np.concatenate([s.rows for s in sequences]),
             lens=np.array([len(s) for s in sequences], np.int32),
             meta=np.array(json.dumps(list(meta))),
-            trunk=np.array(trunk),
+            target=np.array(target),
         )
     os.replace(partial, path)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, trunk: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
-    """A shard's arrays; MtpError when another trunk wrote it: a head must not learn its rows."""
+def _opened(path: Path, target: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """A shard's arrays; MtpError when another target wrote it: a head must not learn its rows."""
     with np.load(path, allow_pickle=False) as shard:
-        if "trunk" not in shard:
+        if "target" not in shard:
             raise MtpError(f"{path}: does not say which model wrote it; use another --folder")
-        if str(shard["trunk"]) != trunk:
+        if str(shard["target"]) != target:
             raise MtpError(f"{path}: another model wrote it; use another --folder for this one")
         yield shard
 
 
-def read_shard(path: Path, trunk: str) -> Iterator[Sample]:
-    with _opened(path, trunk) as shard:
+def read_shard(path: Path, target: str) -> Iterator[Sample]:
+    with _opened(path, target) as shard:
         ids, roles, rows = shard["ids"], shard["mask"], shard["hid"]
         ends = np.cumsum(shard["lens"])
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield Sample(ids[start:end], roles[start:end], rows[start:end])
 
 
-def n_tokens_in(folder: Path, trunk: str) -> int:
+def n_tokens_in(folder: Path, target: str) -> int:
     """How many tokens the shards of a folder hold."""
     total = 0
     for path in sorted(folder.glob("*.npz")):
-        with _opened(path, trunk) as shard:
+        with _opened(path, target) as shard:
             total += int(shard["lens"].sum())
     return total
 
 
-def read_corpus(folder: Path, trunk: str, exclude: Iterable[bytes] = ()) -> Corpus:
+def read_corpus(folder: Path, target: str, exclude: Iterable[bytes] = ()) -> Corpus:
     """All shards of a folder, split by prompt.
 
-    trunk:   the fingerprint of the trunk whose rows these must be
+    target:   the fingerprint of the target whose rows these must be
     exclude: prompts that must not be trained on
     """
     shards = sorted(folder.glob("*.npz"))
@@ -147,7 +147,7 @@ def read_corpus(folder: Path, trunk: str, exclude: Iterable[bytes] = ()) -> Corp
         raise MtpError(f"{folder}: no shards; run `mtp-train generate` first")
     corpus, excluded = Corpus([], []), set(exclude)
     for path in shards:
-        for sequence in read_shard(path, trunk):
+        for sequence in read_shard(path, target):
             if first_answer(sequence.roles) >= len(sequence) - 2 or sequence.prompt in excluded:
                 continue
             held = is_held_out(sequence.prompt)
@@ -158,7 +158,7 @@ def read_corpus(folder: Path, trunk: str, exclude: Iterable[bytes] = ()) -> Corp
 def choose_vocabulary(
     sequences: Iterable[Sample], n_draft: int, embeddings: npt.NDArray[np.float32]
 ) -> DraftVocabulary:
-    """The ids the trunk uses most in what it writes (lowest ids fill up what is never seen)."""
+    """The ids the target uses most in what it writes (lowest ids fill up what is never seen)."""
     n_vocab = len(embeddings)
     counts = np.zeros(n_vocab, np.float64)
     for sequence in sequences:
@@ -194,9 +194,9 @@ class Batch:
     """Padded positions of some sequences. Index i: token x_i, the row before it, what follows.
 
     tokens:  (batch, n) int64 draft ids of x_i
-    before:  (batch, n, n_embd) float16, the trunk's row of position i-1
-    rows:    (batch, n, n_embd) float16, the trunk's row of position i
-    nexts:   (batch, n) int64 trunk ids of x_{i+1}
+    before:  (batch, n, n_embd) float16, the target's row of position i-1
+    rows:    (batch, n, n_embd) float16, the target's row of position i
+    nexts:   (batch, n) int64 target ids of x_{i+1}
     weights: (batch, n) float32, how much the prediction of x_{i+1} counts
     roles:   (batch, n) uint8, the role of x_{i+1}
     """
@@ -235,7 +235,7 @@ def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
 
 
 def answers(sample: Sample) -> list[Sample]:
-    """Each answer by itself. Where the trunk gives hidden rows only for rows with logits, the
+    """Each answer by itself. Where the target gives hidden rows only for rows with logits, the
     engine shows a head nothing of the prompt, and the head's KV begins with the answer."""
     at = np.flatnonzero(sample.roles >= Role.GREEDY)
     runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)

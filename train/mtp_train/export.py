@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quant
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, HeadInfo
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 
 F32 = npt.NDArray[np.float32]
 Shape = Mapping[str, float]
@@ -38,12 +38,12 @@ _BLOCK = {
 }
 
 
-def head_info(trunk: Trunk, vocabulary: DraftVocabulary) -> HeadInfo:
+def head_info(target: Target, vocabulary: DraftVocabulary) -> HeadInfo:
     return HeadInfo(
-        trunk_name=trunk.name,
-        fingerprint=trunk.fingerprint,
-        n_embd=trunk.sizes.n_embd,
-        n_vocab=trunk.sizes.n_vocab,
+        target_name=target.name,
+        fingerprint=target.fingerprint,
+        n_embd=target.sizes.n_embd,
+        n_vocab=target.sizes.n_vocab,
         hidden="pre_norm",
         vocabulary=vocabulary,
     )
@@ -51,7 +51,7 @@ def head_info(trunk: Trunk, vocabulary: DraftVocabulary) -> HeadInfo:
 
 def write_head(
     path: Path,
-    trunk: Trunk,
+    target: Target,
     vocabulary: DraftVocabulary,
     shape: Shape,
     weights: Mapping[str, F32],
@@ -59,17 +59,17 @@ def write_head(
 ) -> None:
     """Write `path` by rename. shape: HeadShape's fields; weights: the head's parameters by name;
     kinds: the format of "token_embd", "output" and "block" (its matrices)."""
-    check_shapes(trunk, vocabulary, shape, weights)
+    check_shapes(target, vocabulary, shape, weights)
     partial = path.with_name(path.name + ".partial")
     writer = GGUFWriter(partial, "mimo2")
     writer.add_type(head_file.TYPE)
-    writer.add_name(f"{trunk.name} MTP head")
-    _add_pairs(writer, head_info(trunk, vocabulary))
-    _add_hyperparameters(writer, shape, trunk.sizes.n_ctx_train)
+    writer.add_name(f"{target.name} MTP head")
+    _add_pairs(writer, head_info(target, vocabulary))
+    _add_hyperparameters(writer, shape, target.sizes.n_ctx_train)
     tables = {
-        "token_embd.weight": (trunk.token_embd[vocabulary.draft_ids], kinds["token_embd"]),
+        "token_embd.weight": (target.token_embd[vocabulary.draft_ids], kinds["token_embd"]),
         "output.weight": (weights["output"], kinds["output"]),
-        "output_norm.weight": (trunk.output_norm, kinds["block"]),
+        "output_norm.weight": (target.output_norm, kinds["block"]),
         **{name: (weights[own], kinds["block"]) for own, name in _BLOCK.items()},
     }
     for name, (values, kind) in tables.items():
@@ -83,16 +83,16 @@ def write_head(
     os.replace(partial, path)
 
 
-def read_head(path: Path, trunk: Trunk) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:
-    """The draft ids and the parameters by name of a file that `write_head` wrote for this trunk;
+def read_head(path: Path, target: Target) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:
+    """The draft ids and the parameters by name of a file that `write_head` wrote for this target;
     MtpError for any other file."""
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise MtpError(f"{path}: not a readable GGUF; get it again") from error
     info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
-    if info.fingerprint != trunk.fingerprint or info.vocabulary is None:
-        raise MtpError(f"{path}: these heads were not made by mtp-train for {trunk.path}")
+    if info.fingerprint != target.fingerprint or info.vocabulary is None:
+        raise MtpError(f"{path}: these heads were not made by mtp-train for {target.path}")
     names = {theirs: own for own, theirs in _BLOCK.items()} | {"output.weight": "output"}
     weights = {
         names[tensor.name]: np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
@@ -103,10 +103,10 @@ def read_head(path: Path, trunk: Trunk) -> tuple[npt.NDArray[np.int32], dict[str
 
 
 def check_shapes(
-    trunk: Trunk, vocabulary: DraftVocabulary, shape: Shape, weights: Mapping[str, F32]
+    target: Target, vocabulary: DraftVocabulary, shape: Shape, weights: Mapping[str, F32]
 ) -> None:
-    """MtpError unless every weight fits the shape and the shape fits the trunk."""
-    d, n_draft = trunk.sizes.n_embd, len(vocabulary.draft_ids)
+    """MtpError unless every weight fits the shape and the shape fits the target."""
+    d, n_draft = target.sizes.n_embd, len(vocabulary.draft_ids)
     if (shape["n_embd"], shape["n_draft"]) != (d, n_draft):
         raise MtpError(
             f"expected a head of width {d} over {n_draft} ids, "

@@ -25,7 +25,7 @@ from mtp_cli.head_file import DraftVocabulary
 from mtp_train.agreement import Agreement, agreement
 from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
 from mtp_train.head import Head, HeadShape, Keys, rms_norm, shifted
-from mtp_train.losses import blocked_cross_entropy, trunk_distribution
+from mtp_train.losses import blocked_cross_entropy, target_distribution
 from mtp_train.precision import autocast, product_type
 
 _CHECKPOINT = "checkpoint.pt"
@@ -106,16 +106,16 @@ class Checkpoint:
     settings: Settings
 
 
-def read_checkpoint(folder: Path, trunk: str) -> Checkpoint | None:
-    """The folder's checkpoint, None when it has none; MtpError when it is of another trunk.
+def read_checkpoint(folder: Path, target: str) -> Checkpoint | None:
+    """The folder's checkpoint, None when it has none; MtpError when it is of another target.
 
-    trunk: the fingerprint of the trunk that the head is for
+    target: the fingerprint of the target that the head is for
     """
     path = folder / _CHECKPOINT
     if not path.exists():
         return None
     saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    if saved.get("trunk") != trunk:
+    if saved.get("target") != target:
         raise MtpError(f"{path}: these heads are for another model; take another folder")
     return Checkpoint(
         saved["head"],
@@ -133,20 +133,20 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        trunk: str,
+        target: str,
         settings: Settings,
         head: Head,
         samples: Sequence[Sample],
         vocabulary: DraftVocabulary,
-        trunk_output: Tensor,
+        target_output: Tensor,
         row_scale: Tensor,
     ):
-        """trunk: the fingerprint of the trunk that the head is for;
-        trunk_output: (n_draft, n_embd) the trunk's own output rows of the draft ids;
+        """target: the fingerprint of the target that the head is for;
+        target_output: (n_draft, n_embd) the target's own output rows of the draft ids;
         row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
-        self.folder, self.trunk, self.settings, self.head = folder, trunk, settings, head
+        self.folder, self.target, self.settings, self.head = folder, target, settings, head
         self.samples, self.vocabulary = samples, vocabulary
-        self.trunk_output, self.row_scale = trunk_output, row_scale
+        self.target_output, self.row_scale = target_output, row_scale
         self.progress = Progress()
         s = settings
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -182,7 +182,7 @@ class Run:
                 "shape": asdict(self.head.shape),
                 "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
                 "settings": asdict(self.settings),
-                "trunk": self.trunk,
+                "target": self.target,
             },
             partial,
         )
@@ -296,7 +296,7 @@ class Run:
     def _targets(self, rows: Tensor, batch: Batch, chosen: Tensor) -> Tensor:
         s = self.settings
         dtype = product_type(rows.device)
-        targets = trunk_distribution(rows, self.trunk_output, s.temperature, dtype)
+        targets = target_distribution(rows, self.target_output, s.temperature, dtype)
         if s.hard:
             best = targets.argmax(-1, keepdim=True)
             targets.mul_(1 - s.hard).scatter_add_(

@@ -1,6 +1,6 @@
 """Writes the corpus: many conversations at once, each choosing its own next token.
 
-Owns the conversations' states and the sampling. The trunk runs behind `mtp_train.batching`; knows
+Owns the conversations' states and the sampling. The target runs behind `mtp_train.batching`; knows
 nothing of heads or of PyTorch. Every slot feeds one token a step, given ones (the template, a
 prompt) like chosen ones, so that a step is one wide decode and the hidden rows come with it.
 """
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.files.gguf_header import read_shards, trunk_fingerprint
+from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.engine.sampling.truncation import shortlist
 from mtp_cli.errors import MtpError
 from mtp_train import prompts
@@ -37,7 +37,7 @@ _MARK = "\x01"
 @dataclass(frozen=True)
 class Settings:
     """tokens: how many to write; n_slots: conversations at once; n_ctx: longest conversation;
-    template_share: of first requests that come from templates, the rest the trunk writes."""
+    template_share: of first requests that come from templates, the rest the target writes."""
 
     tokens: int
     n_slots: int = 128
@@ -161,7 +161,7 @@ class Generator:
 
     def __init__(self, path: Path, folder: Path, settings: Settings, n_threads: int):
         self._settings, self._folder = settings, folder
-        self._trunk = trunk_fingerprint(read_shards(path))
+        self._target = target_fingerprint(read_shards(path))
         self._model = Model(path)
         self._many = ManySequences(self._model, settings.n_slots, settings.n_ctx, n_threads)
         self._wording = Wording(self._model)
@@ -271,7 +271,7 @@ class Generator:
         if self._done:
             samples, meta = zip(*self._done, strict=True)
             name = f"shard-{self._settings.seed}-{self._n_shards:04d}.npz"
-            write_shard(self._folder / name, self._trunk, samples, meta)
+            write_shard(self._folder / name, self._target, samples, meta)
         self._done = []
         self._n_shards += 1
 

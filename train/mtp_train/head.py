@@ -6,7 +6,7 @@ llama.cpp's src/models/mimo2.cpp; the later steps follow EAGLE-3's training-time
 (arXiv:2503.01840).
 
 Positions: index i of every array is one position of the text. The head takes the token x_i and
-the trunk's row of position i-1, and predicts x_{i+1}. Row convention `pre_norm`: only the
+the target's row of position i-1, and predicts x_{i+1}. Row convention `pre_norm`: only the
 direction of a row matters, since `hnorm` removes its scale.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadShape:
-    """The sizes of a head: n_embd is the trunk's, the rest is free."""
+    """The sizes of a head: n_embd is the target's, the rest is free."""
 
     n_embd: int
     n_head: int
@@ -74,7 +74,7 @@ class Head(nn.Module):
     token_embd: Tensor
 
     def __init__(self, shape: HeadShape, token_embd: Tensor, output: Tensor):
-        """token_embd, output: (n_draft, n_embd), the trunk's rows of the draft ids."""
+        """token_embd, output: (n_draft, n_embd), the target's rows of the draft ids."""
         super().__init__()
         self.shape = shape
         d, q = shape.n_embd, shape.n_head * shape.head_dim
@@ -93,7 +93,7 @@ class Head(nn.Module):
         self.ffn_down = nn.Parameter(torch.randn(d, shape.n_ff) / math.sqrt(shape.n_ff) / 2)
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Overwrite parameters by name, e.g. with the trunk's last layer."""
+        """Overwrite parameters by name, e.g. with the target's last layer."""
         own = dict(self.named_parameters())
         with torch.no_grad():
             for name, value in weights.items():
@@ -178,7 +178,7 @@ class Head(nn.Module):
     def unroll(self, tokens: Tensor, rows: Tensor, n_steps: int) -> list[Tensor]:
         """The rows before the head norm of draft steps 1..n_steps, each (batch, n, n_embd).
 
-        rows: (batch, n, n_embd), the trunk's row of position i-1 at index i.
+        rows: (batch, n, n_embd), the target's row of position i-1 at index i.
         """
         keys: list[Keys] = []
         hidden, outs = rows, []

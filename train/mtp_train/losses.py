@@ -1,4 +1,4 @@
-"""Cross entropy of the head against the trunk's distribution, without keeping the logits.
+"""Cross entropy of the head against the target's distribution, without keeping the logits.
 
 The draft vocabulary is wide and the positions are many, so the logits are made, used and dropped
 in blocks that stay in the cache; the gradient is taken on the way. Knows only rows and matrices.
@@ -52,12 +52,12 @@ def blocked_cross_entropy(rows: Tensor, output: Tensor, targets: Tensor, weights
     return total
 
 
-def trunk_distribution(
+def target_distribution(
     rows: Tensor, output: Tensor, temperature: float, dtype: torch.dtype
 ) -> Tensor:
     """softmax(output @ rows / temperature) over the draft vocabulary: (n, n_draft) in dtype.
 
-    rows: (n, n_embd) the trunk's rows after its output norm.
+    rows: (n, n_embd) the target's rows after its output norm.
     """
     matrix = output.to(dtype)
     targets = torch.empty(len(rows), len(output), dtype=dtype, device=rows.device)

@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-# About a batch's rows by the built-in trunk's FFN.
+# About a batch's rows by the built-in target's FFN.
 _PRODUCT = (2048, 576, 1536)
 
 

@@ -18,7 +18,7 @@ from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.files.preflight import preflight
 from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 
 # The package is on no index: this is for a clone.
 INSTALL_TORCH = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
@@ -32,21 +32,21 @@ _ROOM = 1.1  # of what is reckoned, so that headers and the export fit too
 def check_writing(
     model: Path, folder: Path, *, n_tokens: int, bf16: bool, trains: bool = False
 ) -> None:
-    """That the trunk can write a corpus of n_tokens, and the folder hold it.
+    """That the target can write a corpus of n_tokens, and the folder hold it.
 
     trains: the folder is to hold a checkpoint too
     """
     preflight(model)
-    trunk = Trunk(model)
-    trunk.check_tables()
+    target = Target(model)
+    target.check_tables()
     found = Model(model, n_gpu_layers=0, no_alloc=True)
     try:
         Wording(found)
     finally:
         found.close()
-    s = trunk.sizes
+    s = target.sizes
     needed = n_tokens * (2 * s.n_embd + _ID_AND_ROLE_BYTES)
-    needed += 2 * trunk.n_parameters if bf16 else 0
+    needed += 2 * target.n_parameters if bf16 else 0
     if trains:
         block = 2 * s.n_embd**2 + 3 * s.n_embd * s.n_ff
         block += (2 * s.n_head + 2 * s.n_head_kv) * s.head_dim * s.n_embd

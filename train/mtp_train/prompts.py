@@ -2,7 +2,7 @@
 
 Owns the wording only. Knows nothing of models, token ids or files; every choice comes from the
 random generator passed in, so a seed names a prompt. Kinds that work on a text (summaries,
-edits, reviews) take it from `material`, earlier answers of the trunk itself, when there are any;
+edits, reviews) take it from `material`, earlier answers of the target itself, when there are any;
 some of the words, topics and sentences in the templates come from there too: lists alone, however
 long, ask for the same answers again and again.
 """
@@ -295,7 +295,7 @@ _WORD_FACTS = (
     "Where does the word '{word}' come from?",
 )
 _PASSAGE_SENTENCES = (2, 4)  # least and most
-_OWN_SHARE = 0.3  # of words and sentences that are taken from the trunk's own texts
+_OWN_SHARE = 0.3  # of words and sentences that are taken from the target's own texts
 
 
 def _own(rng: random.Random, texts: Sequence[str]) -> tuple[str | None, str | None]:
@@ -320,7 +320,7 @@ def _passage(rng: random.Random, text: str) -> str:
 
 
 def prompt(rng: random.Random, material: Sequence[str] = ()) -> str:
-    """One user turn. `material`: texts of the trunk to work on and to take words from."""
+    """One user turn. `material`: texts of the target to work on and to take words from."""
     kinds = list(_KINDS)
     kind = rng.choices(kinds, [_KINDS[name][0] for name in kinds])[0]
     texts = [text for text in material if "```" not in text and len(text) > 80]

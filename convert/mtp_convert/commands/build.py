@@ -33,7 +33,7 @@ from mtp_convert.tensors import formats
 from mtp_convert.tensors.sources import load
 from mtp_convert.tokenizer.vocabulary import tokenizer_metadata
 
-Part = Literal["all", "heads", "trunk"]
+Part = Literal["all", "heads", "target"]
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     n_heads, notes = usable_heads(family, config, found, options.part)
     if n_heads and family.heads and family.heads.kind == "independent":
         return _independent(resolver, n_heads, options, notes)
-    trunk = list(resolver.trunk()) if options.part != "heads" else list(resolver.shared())
+    target = list(resolver.target()) if options.part != "heads" else list(resolver.shared())
     heads = list(resolver.heads(n_heads))
     if options.part != "heads":
         resolver.check_leftovers(found)
         notes += resolver.left_out()
     values = family_metadata(family, config, n_heads)
-    tensors = encode_all(trunk, heads, options, mixes.Traits.of(family.arch, values))
+    tensors = encode_all(target, heads, options, mixes.Traits.of(family.arch, values))
     metadata = {
-        **_general(checkpoint, family, [*trunk, *heads], options, notes),
+        **_general(checkpoint, family, [*target, *heads], options, notes),
         **values,
         **tokenizer_metadata(
             checkpoint.tokenizer, config.count("vocab_size"), family, options.pre, notes
@@ -90,8 +90,8 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
 
 def _of_heads_alone(family: Family, config: Config, options: Options) -> Options:
     """A checkpoint of heads and nothing else: its whole file is a file of heads."""
-    if options.part == "trunk":
-        raise MtpError(f"{config.where}: {family.name}: these are heads without a trunk")
+    if options.part == "target":
+        raise MtpError(f"{config.where}: {family.name}: these are heads without a target")
     return replace(options, part="all")
 
 
@@ -100,8 +100,8 @@ def _independent(resolver: Resolver, n_heads: int, options: Options, notes: list
     family, checkpoint = resolver.family, resolver.checkpoint
     if options.part == "all":
         raise MtpError(
-            f"{checkpoint.folder}: llama.cpp has no place for independent heads in a trunk's file; "
-            "convert the trunk with --no-heads, and the heads beside it with --heads-only"
+            f"{checkpoint.folder}: llama.cpp has no place for independent heads in a model's file; "
+            "convert the target with --no-heads, and the heads beside it with --heads-only"
         )
     own = family_metadata(family, resolver.config, 1)
     traits = mixes.Traits.of(family.arch, own)
@@ -116,7 +116,7 @@ def usable_heads(family: Family, config: Config, found: int, part: Part) -> tupl
     """How many heads to convert, and what people should know of the others."""
     announced = config.find(*family.heads.count, default=0) if family.heads else 0
     notes: list[str] = []
-    if part == "trunk":
+    if part == "target":
         return 0, [f"{found} head(s) left out, as asked"] if found else []
     if part == "heads" and not found:
         raise MtpError(f"{config.where}: {family.name}: the checkpoint holds no MTP heads")
@@ -131,11 +131,11 @@ def usable_heads(family: Family, config: Config, found: int, part: Part) -> tupl
 
 
 def encode_all(
-    trunk: Sequence[Named], heads: Sequence[Named], options: Options, traits: mixes.Traits
+    target: Sequence[Named], heads: Sequence[Named], options: Options, traits: mixes.Traits
 ) -> Iterator[PlannedTensor]:
     """Choose each tensor's format, as for one file of that outtype."""
-    shapes = [(name, source.shape) for name, source in (*trunk, *heads)]
-    for tensors, outtype in ((trunk, options.outtype), (heads, options.head_type)):
+    shapes = [(name, source.shape) for name, source in (*target, *heads)]
+    for tensors, outtype in ((target, options.outtype), (heads, options.head_type)):
         kinds = mixes.choose(outtype, shapes, traits)
         for name, source in tensors:
             yield encoded(name, source, kinds[name])
@@ -185,11 +185,11 @@ def parameter_counts(tensors: Sequence[Named]) -> tuple[int, int, int, int]:
 
 
 def _pairing(resolver: Resolver, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What ties a head file to its trunk; the norms are small enough to read now."""
+    """What ties a head file to its target; the norms are small enough to read now."""
     dims, heads = resolver.family.dims(resolver.config, 0), resolver.family.heads
     norms = [(name, load(source)) for name, source in resolver.norms()]
     info = head_file.HeadInfo(
-        trunk_name=str(metadata["general.name"].value),
+        target_name=str(metadata["general.name"].value),
         fingerprint=head_file.fingerprint(norms),
         n_embd=dims["embd"],
         n_vocab=dims["vocab"],

@@ -1,7 +1,7 @@
 """Heads out of a GGUF into a file of their own, and a GGUF without its heads; byte for byte,
 unless another format is asked for.
 
-Knows nothing of checkpoints: works on any architecture whose heads follow the trunk's blocks.
+Knows nothing of checkpoints: works on any architecture whose heads follow the target's blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _with_heads(path: Path) -> GgufModel:
         raise MtpError(f"{path}: an assistant is heads only, in a file of its own already")
     if not model.n_heads:
         raise MtpError(f"{path}: holds no MTP heads; mtp-convert graft or pack adds them")
-    if not model.has_trunk:
+    if not model.has_target:
         raise MtpError(f"{path}: holds heads only")
     return model
 
@@ -35,7 +35,7 @@ def plan_extract(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     file = model.file
     shared = as_they_are(file, [name for name in SHARED if name in file.tensors])
     info = head_file.HeadInfo(
-        trunk_name=str(file.get("general.name", path.stem)),
+        target_name=str(file.get("general.name", path.stem)),
         fingerprint=model.fingerprint(),
         n_embd=model.n_embd,
         n_vocab=model.n_vocab,
@@ -50,7 +50,7 @@ def plan_extract(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
 
 
 def plan_strip(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
-    """The trunk alone, as if it had been converted without heads.
+    """The target alone, as if it had been converted without heads.
 
     Also of a file that only announces heads: what is stripped then is the announcement.
     """
@@ -64,7 +64,7 @@ def plan_strip(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
 
 
 def _plan(
-    metadata: dict[str, Pair], arch: str, trunk: list[Taken], heads: list[Taken], wanted: Wanted
+    metadata: dict[str, Pair], arch: str, target: list[Taken], heads: list[Taken], wanted: Wanted
 ) -> Plan:
-    tensors = planned(trunk, heads, wanted, Traits.of(arch, metadata))
-    return Plan(metadata, tuple(tensors), losses([*trunk, *heads], tensors))
+    tensors = planned(target, heads, wanted, Traits.of(arch, metadata))
+    return Plan(metadata, tuple(tensors), losses([*target, *heads], tensors))

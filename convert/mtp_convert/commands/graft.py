@@ -1,6 +1,6 @@
 """The heads of a checkpoint onto an existing GGUF of the same model.
 
-The trunk's tensors are copied byte for byte unless another format is asked for, and of the
+The target's tensors are copied byte for byte unless another format is asked for, and of the
 checkpoint only the shards that hold head tensors are opened. Knows nothing of any one family.
 """
 
@@ -33,25 +33,25 @@ from mtp_convert.tensors.sources import load
 _MUST_AGREE = ("embedding_length", "attention.head_count", "attention.key_length", "expert_count")
 
 
-def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
-    """The plan that joins a trunk and a checkpoint's heads; refuses heads of another model."""
+def plan_graft(target: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
+    """The plan that joins a target and a checkpoint's heads; refuses heads of another model."""
     if meta.is_meta_folder(folder):
         raise MtpError(
-            f"{folder}: llama.cpp has no place for independent heads in a trunk's file; "
+            f"{folder}: llama.cpp has no place for independent heads in a target's file; "
             "mtp-convert convert --heads-only writes them into one to lay beside it"
         )
-    model = open_model(trunk)
+    model = open_model(target)
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
     if family.is_beside:
         raise MtpError(
             f"{folder}: {family.name}: runs from a file of its own; mtp-convert convert writes it, "
-            "to lay beside the trunk"
+            "to lay beside the target"
         )
     if family.arch != model.arch:
-        raise MtpError(f"{trunk}: architecture {model.arch}; {family.name}'s is {family.arch}")
+        raise MtpError(f"{target}: architecture {model.arch}; {family.name}'s is {family.arch}")
     if model.n_heads:
-        raise MtpError(f"{trunk}: has heads already; mtp-convert strip takes them off")
+        raise MtpError(f"{target}: has heads already; mtp-convert strip takes them off")
     checkpoint = open_checkpoint(folder, lambda name: _is_of_head(name, family, config))
     resolver = Resolver(checkpoint, family, config)
     check_transforms(resolver.quantization, config.where)
@@ -73,23 +73,23 @@ def plan_graft(trunk: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
 
 
 def _joined(
-    trunk: Sequence[Taken],
+    target: Sequence[Taken],
     heads: Sequence[Named],
     wanted: Wanted,
     head_type: str,
     traits: mixes.Traits,
 ) -> Iterator[PlannedTensor]:
-    """The trunk's tensors, copied unless a format was asked for, and the heads' encoded."""
-    shapes = [(tensor.to, tensor.shape) for tensor in trunk]
+    """The target's tensors, copied unless a format was asked for, and the heads' encoded."""
+    shapes = [(tensor.to, tensor.shape) for tensor in target]
     shapes += [(name, source.shape) for name, source in heads]
     kinds = mixes.choose(wanted.outtype, shapes, traits) if wanted.outtype else {}
-    yield from (tensor.planned(kinds.get(tensor.to)) for tensor in trunk)
+    yield from (tensor.planned(kinds.get(tensor.to)) for tensor in target)
     kinds = mixes.choose(head_type, shapes, traits)
     yield from (encoded(name, source, kinds[name]) for name, source in heads)
 
 
 def _own_format(model: GgufModel) -> str:
-    """Heads in the trunk's own format where that is a plain one, else in eight bits."""
+    """Heads in the target's own format where that is a plain one, else in eight bits."""
     largest = max(model.file.tensors.values(), key=lambda tensor: tensor.n_bytes)
     return "q8_0" if formats.is_quantized(largest.kind) else largest.kind.name.lower()
 
@@ -128,7 +128,7 @@ def _check(model: GgufModel, values: Mapping[str, Pair], resolver: Resolver) -> 
 def _check_norms(
     model: GgufModel, family: Family, config: Config, folder: Path, heads: Checkpoint
 ) -> None:
-    """Norms of the trunk that happen to lie in the opened shards must be this trunk's."""
+    """Norms of the target that happen to lie in the opened shards must be this target's."""
     opened = {entry.file.name for entry in heads.tensors.values()}
     nearby = open_checkpoint(folder, in_files=opened)
     for name, source in Resolver(nearby, family, config).norms(only_present=True):

@@ -1,4 +1,4 @@
-"""What a checkpoint folder or a GGUF holds, in lines for people: family, trunk, heads, formats.
+"""What a checkpoint folder or a GGUF holds, in lines for people: family, target, heads, formats.
 
 What convert would make of a folder is found by planning it, so that both say the same. Knows
 nothing of one family beyond what its table says of itself.
@@ -26,7 +26,7 @@ from mtp_convert.gguf.model import NEXTN, GgufModel, open_model
 from mtp_convert.gguf.plan import Plan
 
 _MEMORY = {"hybrid": "hybrid memory", "plain": "plain KV"}
-_BESIDE: HeadKind = "shared-kv"  # heads that are a model of their own, beside their trunk's
+_BESIDE: HeadKind = "shared-kv"  # heads that are a model of their own, beside their target's
 TEMPLATE = "tokenizer.chat_template"
 # Marks of chat formats, the less common ones first: later formats took over marks of earlier ones.
 _MARKS = (
@@ -58,7 +58,7 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
         yield f"heads: one model ({_BESIDE}), {sizes}"
         runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     else:
-        yield f"trunk: {sizes}"
+        yield f"target: {sizes}"
         runs = yield from _checkpoint_heads(resolver)
     yield from _plan_lines(checkpoint, resolver, runs)
     if resolver.quantization.method:
@@ -72,7 +72,7 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
 def _plan_lines(checkpoint: Checkpoint, resolver: Resolver, runs: str) -> Iterator[str]:
     """What convert would write, or why it would not."""
     heads = resolver.family.heads
-    part: Part = "trunk" if heads and heads.kind == "independent" else "all"
+    part: Part = "target" if heads and heads.kind == "independent" else "all"
     plan, refusal = _planned(checkpoint, part)
     if plan is not None:
         yield runs
@@ -143,8 +143,8 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     file = model.file
     kind = "head file" if model.is_head_file else "model"
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.get('general.name', '?')}"
-    if model.has_trunk and not model.is_head_file:
-        yield (f"trunk: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
+    if model.has_target and not model.is_head_file:
+        yield (f"target: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
     if model.is_assistant:
         yield f"heads: one model ({_BESIDE})"
         yield "runs in: mtp-chat --heads, beside its target"
@@ -153,7 +153,7 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     formats: Counter[str] = Counter()
     for tensor in file.tensors.values():
         formats[tensor.kind.name] += tensor.n_bytes
-    if model.has_trunk and not model.is_head_file:
+    if model.has_target and not model.is_head_file:
         yield from _facts(model.arch, _said(file))
     yield from _sizes(file, formats)
     total = sum(formats.values())
@@ -204,7 +204,7 @@ def _kind(model: GgufModel) -> HeadKind:
 
 
 def _with_heads_inside() -> Iterator[tuple[Family, Heads]]:
-    """The families whose heads lie in their trunk's file."""
+    """The families whose heads lie in their target's file."""
     for family in all_families():
         if family.heads and family.heads.kind != "independent":
             yield family, family.heads
@@ -223,11 +223,11 @@ def _missing_lines(model: GgufModel) -> Iterator[str]:
 
 def _pairing_lines(model: GgufModel) -> Iterator[str]:
     info = model.info()
-    yield f"for: {info.trunk_name}, width {info.n_embd}, vocabulary {info.n_vocab}, {info.hidden}"
+    yield f"for: {info.target_name}, width {info.n_embd}, vocabulary {info.n_vocab}, {info.hidden}"
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
     yield f"fingerprint: {info.fingerprint}"
-    yield "runs in: mtp-chat --heads, beside its trunk"
+    yield "runs in: mtp-chat --heads, beside its target"
 
 
 def _head_bytes(model: GgufModel) -> str:

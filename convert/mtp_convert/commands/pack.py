@@ -1,11 +1,11 @@
-"""A head file of ours and its Llama-type trunk into one GGUF that llama.cpp runs with drafting.
+"""A head file of ours and its Llama-type target into one GGUF that llama.cpp runs with drafting.
 
 llama.cpp's `llama` architecture has no MTP graph, its `mimo2` has, and computes the same function:
-a dense trunk moves over byte for byte. q and k rows go back from llama's interleaved rotary pairs
+a dense target moves over byte for byte. q and k rows go back from llama's interleaved rotary pairs
 to halves (whole rows move, so quantized ones do too), the output matrix is written even when
 tied, and the sliding window is as long as the context. The head keeps its own tensors; a trimmed
-vocabulary becomes the trunk's again, since llama.cpp knows none: the head's rows for its own ids,
-the trunk's for the rest.
+vocabulary becomes the target's again, since llama.cpp knows none: the head's rows for its own ids,
+the target's for the rest.
 """
 
 from __future__ import annotations
@@ -39,61 +39,61 @@ _LAYER = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", 
           "ffn_up", "ffn_down")  # fmt: skip
 
 
-def plan_pack(trunk_path: Path, heads_path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
-    """The plan that joins a trunk and a head file of mtp-train.
+def plan_pack(target_path: Path, heads_path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
+    """The plan that joins a target and a head file of mtp-train.
 
     A trimmed head's output matrix is made whole, in q8_0 unless another format is asked for.
     """
-    trunk, heads = open_model(trunk_path), open_model(heads_path)
+    target, heads = open_model(target_path), open_model(heads_path)
     info = heads.info()
-    _check_trunk(trunk)
-    _check_heads(trunk, heads, info)
-    metadata = _metadata(trunk, heads) | wanted.metadata(wanted.outtype)
-    of_trunk, of_heads = list(_trunk_tensors(trunk)), list(_head_tensors(trunk, heads, info))
-    tensors = planned(of_trunk, of_heads, wanted, Traits.of(ARCH, metadata))
+    _check_target(target)
+    _check_heads(target, heads, info)
+    metadata = _metadata(target, heads) | wanted.metadata(wanted.outtype)
+    of_target, of_heads = list(_target_tensors(target)), list(_head_tensors(target, heads, info))
+    tensors = planned(of_target, of_heads, wanted, Traits.of(ARCH, metadata))
     if info.vocabulary is not None:
-        source = FullOutput(trunk, heads, info.vocabulary.draft_ids)
+        source = FullOutput(target, heads, info.vocabulary.draft_ids)
         kind = formats.outtype(wanted.head or "q8_0")
-        tensors.append(encoded(_output_name(trunk), source, kind))
-    return Plan(metadata, tuple(tensors), losses([*of_trunk, *of_heads], tensors))
+        tensors.append(encoded(_output_name(target), source, kind))
+    return Plan(metadata, tuple(tensors), losses([*of_target, *of_heads], tensors))
 
 
-def _check_trunk(trunk: GgufModel) -> None:
+def _check_target(target: GgufModel) -> None:
     """The dense Llama shape and nothing else: no biases, no experts, no scaled frequencies."""
-    if trunk.arch != "llama":
-        raise MtpError(f"{trunk.path}: architecture {trunk.arch}; only llama can be packed")
+    if target.arch != "llama":
+        raise MtpError(f"{target.path}: architecture {target.arch}; only llama can be packed")
     wanted = {"token_embd.weight", "output_norm.weight"}
-    wanted |= {f"blk.{i}.{part}.weight" for i in range(trunk.n_layers) for part in _LAYER}
-    missing = sorted(wanted - trunk.file.tensors.keys())
-    extra = sorted(trunk.file.tensors.keys() - wanted - {"output.weight"})
+    wanted |= {f"blk.{i}.{part}.weight" for i in range(target.n_layers) for part in _LAYER}
+    missing = sorted(wanted - target.file.tensors.keys())
+    extra = sorted(target.file.tensors.keys() - wanted - {"output.weight"})
     if missing:
-        raise MtpError(f"{trunk.path}: {missing[0]} is missing: not a dense Llama")
+        raise MtpError(f"{target.path}: {missing[0]} is missing: not a dense Llama")
     if extra:
-        raise MtpError(f"{trunk.path}: {extra[0]}: {ARCH} has no place for it")
+        raise MtpError(f"{target.path}: {extra[0]}: {ARCH} has no place for it")
 
 
-def _check_heads(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> None:
+def _check_heads(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> None:
     if heads.arch != ARCH or info.hidden != "pre_norm":
         raise MtpError(
             f"{heads.path}: {heads.arch} heads on {info.hidden} rows; expected {ARCH} heads on "
             "pre_norm rows"
         )
-    if info.fingerprint != trunk.fingerprint():
-        raise MtpError(f"{heads.path}: made for {info.trunk_name}, not for {trunk.path}")
+    if info.fingerprint != target.fingerprint():
+        raise MtpError(f"{heads.path}: made for {info.target_name}, not for {target.path}")
     for name in ("embedding_length", "attention.head_count", "feed_forward_length"):
-        ours, theirs = trunk.file.get(trunk.key(name)), heads.file.get(heads.key(name))
+        ours, theirs = target.file.get(target.key(name)), heads.file.get(heads.key(name))
         if ours != theirs:
-            raise MtpError(f"{heads.path}: {name} {theirs}, the trunk's is {ours}")
-    if _head_width(trunk) != heads.file.get(heads.key("attention.key_length")):
-        raise MtpError(f"{heads.path}: attention heads of another width than the trunk's")
-    if info.n_vocab != trunk.n_vocab:
-        raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the trunk has {trunk.n_vocab}")
+            raise MtpError(f"{heads.path}: {name} {theirs}, the target's is {ours}")
+    if _head_width(target) != heads.file.get(heads.key("attention.key_length")):
+        raise MtpError(f"{heads.path}: attention heads of another width than the target's")
+    if info.n_vocab != target.n_vocab:
+        raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the target has {target.n_vocab}")
 
 
-def _head_width(trunk: GgufModel) -> int:
-    n_head = trunk.file.count(trunk.key("attention.head_count"))
-    default = trunk.n_embd // n_head if n_head else 0
-    return int(trunk.file.get(trunk.key("attention.key_length"), default))
+def _head_width(target: GgufModel) -> int:
+    n_head = target.file.count(target.key("attention.head_count"))
+    default = target.n_embd // n_head if n_head else 0
+    return int(target.file.get(target.key("attention.key_length"), default))
 
 
 def _n_kv(model: GgufModel) -> int:
@@ -112,10 +112,10 @@ def _unrotated(file: GgufFile, name: str, n_heads: int) -> Taken:
     return Taken(file, name, name, index)
 
 
-def _trunk_tensors(trunk: GgufModel) -> Iterator[Taken]:
-    file = trunk.file
-    n_head = file.count(trunk.key("attention.head_count"))
-    n_heads = {"attn_q": n_head, "attn_k": _n_kv(trunk)}
+def _target_tensors(target: GgufModel) -> Iterator[Taken]:
+    file = target.file
+    n_head = file.count(target.key("attention.head_count"))
+    n_heads = {"attn_q": n_head, "attn_k": _n_kv(target)}
     for name in file.tensors:
         part = name.split(".")[-2]
         if name.startswith("blk.") and part in n_heads:
@@ -126,38 +126,38 @@ def _trunk_tensors(trunk: GgufModel) -> Iterator[Taken]:
         yield Taken(file, "token_embd.weight", "output.weight")
 
 
-def _output_name(trunk: GgufModel) -> str:
-    return f"blk.{trunk.n_layers}.nextn.shared_head_head.weight"
+def _output_name(target: GgufModel) -> str:
+    return f"blk.{target.n_layers}.nextn.shared_head_head.weight"
 
 
-def _head_tensors(trunk: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> Iterator[Taken]:
-    """The head's block behind the trunk's, and its output matrix where that is whole."""
+def _head_tensors(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> Iterator[Taken]:
+    """The head's block behind the target's, and its output matrix where that is whole."""
     for name in heads.head_tensors:
         number, rest = name.removeprefix("blk.").split(".", 1)
-        yield Taken(heads.file, name, f"blk.{trunk.n_layers + int(number)}.{rest}")
+        yield Taken(heads.file, name, f"blk.{target.n_layers + int(number)}.{rest}")
     if "blk.0.nextn.shared_head_norm.weight" not in heads.file.tensors:
         raise MtpError(f"{heads.path}: blk.0.nextn.shared_head_norm.weight is missing")
     if info.vocabulary is None:
-        yield Taken(heads.file, "output.weight", _output_name(trunk))
+        yield Taken(heads.file, "output.weight", _output_name(target))
 
 
 @dataclass(frozen=True)
 class FullOutput:
-    """A trimmed head's output matrix over the whole vocabulary: the trunk's rows, then its own."""
+    """A trimmed head's output matrix over the whole vocabulary: the target's rows, then its own."""
 
-    trunk: GgufModel
+    target: GgufModel
     heads: GgufModel
     draft_ids: npt.NDArray[np.int32]
     dtype: str = "F32"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.trunk.n_vocab, self.trunk.n_embd
+        return self.target.n_vocab, self.target.n_embd
 
     def rows(self, begin: int, end: int) -> Array:
-        tied = "output.weight" not in self.trunk.file.tensors
+        tied = "output.weight" not in self.target.file.tensors
         name = "token_embd.weight" if tied else "output.weight"
-        found = np.array(load_rows(Decoded(self.trunk.file, name), begin, end))
+        found = np.array(load_rows(Decoded(self.target.file, name), begin, end))
         first, last = np.searchsorted(self.draft_ids, [begin, end])
         if first < last:
             own = load_rows(Decoded(self.heads.file, "output.weight"), int(first), int(last))
@@ -165,22 +165,22 @@ class FullOutput:
         return found
 
 
-def _metadata(trunk: GgufModel, heads: GgufModel) -> dict[str, Pair]:
-    file, n_layers = trunk.file, trunk.n_layers
+def _metadata(target: GgufModel, heads: GgufModel) -> dict[str, Pair]:
+    file, n_layers = target.file, target.n_layers
     found: dict[str, Any] = {
         key: value for key, value in file.pairs.items() if not key.startswith("llama.")
     }
     found["general.architecture"] = ARCH
     for name in _SAME:
-        if trunk.key(name) in file.pairs:
-            found[f"{ARCH}.{name}"] = file.pairs[trunk.key(name)]
-    width = _head_width(trunk)
-    base = float(file.get(trunk.key("rope.freq_base"), 10000.0))
+        if target.key(name) in file.pairs:
+            found[f"{ARCH}.{name}"] = file.pairs[target.key(name)]
+    width = _head_width(target)
+    base = float(file.get(target.key("rope.freq_base"), 10000.0))
     head_base = float(heads.file.get(heads.key("rope.freq_base"), 10000.0))
     if base != head_base:
-        raise MtpError(f"{heads.path}: rope.freq_base {head_base}, the trunk's is {base}")
-    n_kv: Sequence[int] = [_n_kv(trunk)] * n_layers + [_n_kv(heads)] * heads.n_heads
-    # llama.cpp wants a sliding layer in the trunk's memory and in the heads'; with a window as
+        raise MtpError(f"{heads.path}: rope.freq_base {head_base}, the target's is {base}")
+    n_kv: Sequence[int] = [_n_kv(target)] * n_layers + [_n_kv(heads)] * heads.n_heads
+    # llama.cpp wants a sliding layer in the target's memory and in the heads'; with a window as
     # long as the context it sees all there is.
     pattern = [1] + [0] * (n_layers - 1) + [1] * heads.n_heads
     return pairs({
@@ -190,7 +190,7 @@ def _metadata(trunk: GgufModel, heads: GgufModel) -> dict[str, Pair]:
         f"{ARCH}.attention.head_count_kv": list(n_kv),
         f"{ARCH}.attention.key_length": width,
         f"{ARCH}.attention.value_length": width,
-        f"{ARCH}.attention.sliding_window": file.count(trunk.key("context_length")),
+        f"{ARCH}.attention.sliding_window": file.count(target.key("context_length")),
         f"{ARCH}.attention.sliding_window_pattern": pattern,
         f"{ARCH}.expert_feed_forward_length": 0,
         f"{ARCH}.rope.dimension_count": width,

@@ -148,7 +148,7 @@ class Resolver:
             raise MtpError(f"{where}: expected {expected} by config.json, found {source.shape}")
         return source
 
-    def trunk(self) -> Iterator[Named]:
+    def target(self) -> Iterator[Named]:
         yield from self.shared()
         with reading(self.config):
             extra = self.family.extra(self.config)
@@ -157,7 +157,7 @@ class Resolver:
             yield from self.apply(self.family.layer_rules, i, self.family.layer_prefix.format(i=i))
 
     def norms(self, only_present: bool = False) -> Iterator[Named]:
-        """The trunk's small tensors that a fingerprint is made of; all, or those there are."""
+        """The target's small tensors that a fingerprint is made of; all, or those there are."""
         scopes = [(self.family.rules, 0, "")]
         layers = ((i, self.family.layer_prefix.format(i=i)) for i in range(self.n_layers))
         scopes += [(self.family.layer_rules, i, prefix) for i, prefix in layers]

@@ -40,7 +40,7 @@ _PIECE, _HELD_OUT = 64, 5  # ids in a piece of text; of so many pieces one is he
 
 @dataclass(frozen=True)
 class Trimmed:
-    """The plan, and the ids of the trunk that the head keeps, sorted."""
+    """The plan, and the ids of the target that the head keeps, sorted."""
 
     plan: Plan
     ids: Ids
@@ -78,11 +78,11 @@ def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -
     )
 
 
-def old_ids(heads: GgufModel, trunk: GgufModel, size: int) -> Ids:
-    """The ids a head drafts in; MtpError unless it is this trunk's and they are more than size."""
+def old_ids(heads: GgufModel, target: GgufModel, size: int) -> Ids:
+    """The ids a head drafts in; MtpError unless it is this target's and they are more than size."""
     info = heads.info()
-    if info.fingerprint != trunk.fingerprint():
-        raise MtpError(f"{heads.path}: made for {info.trunk_name}, not for {trunk.path}")
+    if info.fingerprint != target.fingerprint():
+        raise MtpError(f"{heads.path}: made for {info.target_name}, not for {target.path}")
     found = np.arange(info.n_vocab, dtype=np.int32)
     found = found if info.vocabulary is None else info.vocabulary.draft_ids
     if not 0 < size < len(found):
@@ -90,14 +90,14 @@ def old_ids(heads: GgufModel, trunk: GgufModel, size: int) -> Ids:
     return found
 
 
-def plan_trim(heads_path: Path, trunk_path: Path, counts: Counts, size: int,
+def plan_trim(heads_path: Path, target_path: Path, counts: Counts, size: int,
               always: Iterable[int], wanted: Wanted = AS_IT_IS) -> Trimmed:  # fmt: skip
     """The plan for a head file over `size` ids; `counts` says which matter."""
-    heads, trunk = open_model(heads_path), open_model(trunk_path)
-    info, old = heads.info(), old_ids(heads, trunk, size)
+    heads, target = open_model(heads_path), open_model(target_path)
+    info, old = heads.info(), old_ids(heads, target, size)
     ids = choose_ids(counts, size, old, always)
     metadata = _metadata(
-        heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(trunk, ids)))
+        heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(target, ids)))
     )
     metadata |= wanted.metadata(wanted.head)
     rows = np.searchsorted(old, ids)
@@ -139,9 +139,9 @@ def _cut(heads: GgufModel, name: str, to: str, n_ids: int, rows: npt.NDArray[np.
     return Taken(heads.file, name, to, rows)
 
 
-def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:
-    """For every id of the trunk the draft id with the nearest embedding, by cosine."""
-    source = Decoded(trunk.file, "token_embd.weight")
+def surrogates(target: GgufModel, draft_ids: Ids) -> Ids:
+    """For every id of the target the draft id with the nearest embedding, by cosine."""
+    source = Decoded(target.file, "token_embd.weight")
 
     def unit(begin: int, end: int) -> npt.NDArray[np.float32]:
         rows = load_rows(source, begin, end)
@@ -150,9 +150,9 @@ def surrogates(trunk: GgufModel, draft_ids: Ids) -> Ids:
         return found
 
     drafts = np.concatenate([unit(i, i + 1) for i in draft_ids.tolist()])
-    found = np.empty(trunk.n_vocab, np.int32)
-    for begin in range(0, trunk.n_vocab, _CHUNK_ROWS):
-        end = min(begin + _CHUNK_ROWS, trunk.n_vocab)
+    found = np.empty(target.n_vocab, np.int32)
+    for begin in range(0, target.n_vocab, _CHUNK_ROWS):
+        end = min(begin + _CHUNK_ROWS, target.n_vocab)
         found[begin:end] = (unit(begin, end) @ drafts.T).argmax(axis=1)
     found[draft_ids] = np.arange(len(draft_ids))
     return found

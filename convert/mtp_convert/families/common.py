@@ -14,8 +14,8 @@ from mtp_convert.families.rules import Config, Dims, Rule, Transform, copy
 from mtp_convert.families.transforms import expert_half, stacked
 
 
-def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
-    """Embedding, final norm and output of the trunk."""
+def target(norm: Transform = copy) -> tuple[Rule, ...]:
+    """Embedding, final norm and output of the target."""
     return (
         Rule("token_embd.weight", "model.embed_tokens.weight", "vocab,embd"),
         Rule("output_norm.weight", "model.norm.weight", "embd", norm),
@@ -23,10 +23,10 @@ def trunk(norm: Transform = copy) -> tuple[Rule, ...]:
     )
 
 
-def trunk_with_output(norm: Transform = copy) -> tuple[Rule, ...]:
+def target_with_output(norm: Transform = copy) -> tuple[Rule, ...]:
     """The same, with an output matrix even where the checkpoint ties it: some graphs want one."""
     tied = Rule("output.weight", "model.embed_tokens.weight", "vocab,embd")
-    return (*trunk(norm), tied)
+    return (*target(norm), tied)
 
 
 def norms(post: str = "ffn_norm", norm: Transform = copy) -> tuple[Rule, ...]:

@@ -28,7 +28,7 @@ from mtp_convert.families.common import (
     nextn,
     norms,
     router,
-    trunk,
+    target,
     union,
 )  # fmt: skip
 from mtp_convert.families.glm4_moe import SIGMOID, SPECIAL_TOKENS
@@ -170,7 +170,7 @@ DEEPSEEK_V3 = Family(
     name="DeepSeek-V3",
     classes=("DeepseekV3ForCausalLM",),
     arch="deepseek2",
-    rules=trunk(),
+    rules=target(),
     layer_rules=_LAYER,
     metadata=_metadata,
     ropes=frozenset({DEFAULT, YARN}),

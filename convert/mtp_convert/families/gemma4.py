@@ -191,11 +191,11 @@ _EXPERTS = (
          when="moe"),
 )  # fmt: skip
 
-_TRUNK = (
+_TARGET = (
     Rule("token_embd.weight", "model.embed_tokens.weight", "vocab,embd"),
     Rule("output_norm.weight", "model.norm.weight", "embd"),
 )
-_PER_LAYER_TRUNK = (
+_PER_LAYER_TARGET = (
     Rule("per_layer_token_embd.weight", "model.embed_tokens_per_layer.weight",
          "vocab_pl,all_layers", when="per_layer"),
     Rule("per_layer_model_proj.weight", "model.per_layer_model_projection.weight",
@@ -208,7 +208,7 @@ GEMMA4 = Family(
     name="Gemma 4",
     classes=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
     arch="gemma4",
-    rules=union(_TRUNK, _PER_LAYER_TRUNK),
+    rules=union(_TARGET, _PER_LAYER_TARGET),
     layer_rules=union(_NORMS, _QUERY, _KEYS, dense_ffn(), _PER_LAYER, _EXPERTS),
     metadata=_metadata,
     dims=_dims,
@@ -247,7 +247,7 @@ ASSISTANT = Family(
     arch="gemma4-assistant",
     is_beside=True,
     rules=union(
-        _TRUNK,
+        _TARGET,
         (
             Rule("nextn.pre_projection.weight", "pre_projection.weight", "embd,2backbone"),
             Rule("nextn.post_projection.weight", "post_projection.weight", "backbone,embd"),

@@ -17,7 +17,7 @@ from mtp_convert.families.common import (
     norms,
     qk_norms,
     router,
-    trunk,
+    target,
     union,
 )  # fmt: skip
 from mtp_convert.families.rules import Config, Family, Heads
@@ -44,7 +44,7 @@ GLM4_MOE = Family(
     name="GLM-4.5",
     classes=("Glm4MoeForCausalLM",),
     arch="glm4moe",
-    rules=trunk(),
+    rules=target(),
     layer_rules=union(
         norms("post_attention_norm"),
         attention(),

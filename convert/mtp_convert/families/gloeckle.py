@@ -1,17 +1,17 @@
 """Meta's multi-token prediction models: a Llama with independent heads beside its last layer.
 
 After Gloeckle et al. 2024 (arXiv:2404.19737) and the model code published with the weights
-(facebook/multi-token-prediction, llama/model.py). The trunk is `layers` without its last; each
-head is one layer that reads the trunk's row z and attends over those rows with keys and values of
+(facebook/multi-token-prediction, llama/model.py). The target is `layers` without its last; each
+head is one layer that reads the target's row z and attends over those rows with keys and values of
 its own: `layers[-1]` predicts the next token, `extra_heads.k` predicts x_{p+2+k} at position p;
 then come the norm and the output they all share.
 
 So `layers`, norm and output are a whole Llama, and run as llama.cpp's `llama`. Meta's weights pair
 neighbouring values in rotary embeddings, as llama.cpp does; Hugging Face's halves are what needs a
 permutation (`llama.py`), these need none. An extra head is a Llama of one layer too, fed with rows
-in place of embeddings. llama.cpp has no place for it in a trunk's file, so the heads have a file of
-their own, and what they read is the input of the trunk's last layer. No head reads a token, so the
-output matrix stands where llama.cpp wants an embedding, and serves as the output.
+in place of embeddings. llama.cpp has no place for it in a model's file, so the heads have a file
+of their own, and what they read is the input of the target's last layer. No head reads a token, so
+the output matrix stands where llama.cpp wants an embedding, and serves as the output.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NORM = Rule("output_norm.weight", "norm.weight", "embd")
 
 
 def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
-    """n_heads: 1 for a head, which is a model of one layer; 0 for the trunk."""
+    """n_heads: 1 for a head, which is a model of one layer; 0 for the target."""
     return {
         **common_metadata(config, 0),
         "{arch}.block_count": n_heads or config.count("num_hidden_layers"),

@@ -1,4 +1,4 @@
-"""Llama and its relatives: trunks without heads of their own.
+"""Llama and its relatives: targets without heads of their own.
 
 Llama, SmolLM and Mistral run as llama.cpp's `llama`, whose rotary pairs are interleaved, so q and
 k rows are re-ordered. Qwen2 and Qwen3 keep Hugging Face's order.
@@ -18,7 +18,7 @@ from mtp_convert.families.common import (
     head_dim,
     norms,
     qk_norms,
-    trunk,
+    target,
     union,
 )  # fmt: skip
 from mtp_convert.families.rope import LLAMA3, LONGROPE, SCALED, llama3_rope, longrope_factors
@@ -52,7 +52,7 @@ LLAMA = Family(
     name="Llama",
     classes=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
     arch="llama",
-    rules=trunk(),
+    rules=target(),
     layer_rules=union(
         norms(),
         attention(interleaved("n_head"), interleaved("n_kv"), output_bias=True),
@@ -71,7 +71,7 @@ QWEN2 = Family(
     name="Qwen2",
     classes=("Qwen2ForCausalLM",),
     arch="qwen2",
-    rules=trunk(),
+    rules=target(),
     layer_rules=union(norms(), attention(), dense_ffn()),
     metadata=common_metadata,
     dims=common_dims,

@@ -23,7 +23,7 @@ from mtp_convert.families.common import (
     mlp_kinds,
     moe_dims,
     router,
-    trunk_with_output,
+    target_with_output,
     union,
 )  # fmt: skip
 from mtp_convert.families.rope import DEFAULT
@@ -37,7 +37,7 @@ _SIGMOID = 2
 
 
 def _pattern(config: Config) -> list[int]:
-    """1 for each sliding layer of the trunk; transformers saves words in place of numbers."""
+    """1 for each sliding layer of the target; transformers saves words in place of numbers."""
     n_layers = config.count("num_hidden_layers")
     if config.find("hybrid_layer_pattern") is not None:
         return config.per_layer("hybrid_layer_pattern", n_layers)
@@ -85,7 +85,7 @@ def _kinds(config: Config, i: int) -> frozenset[str]:
         return frozenset({"dense", "head", "fused"})
     listed = mlp_kinds(config) if config.find("moe_layer_freq") is None else None
     is_moe = bool((listed or config.per_layer("moe_layer_freq", n_layer))[i])
-    return frozenset({"moe" if is_moe else "dense", "trunk"})
+    return frozenset({"moe" if is_moe else "dense", "target"})
 
 
 def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
@@ -165,9 +165,9 @@ _QKV = (
     Rule("blk.{i}.attn_sinks.weight", _A + "sinks", "n_head", maybe=True),
 )  # fmt: skip
 
-# In the trunk q, k and v may stay apart: its graph takes both.
+# In the target q, k and v may stay apart: its graph takes both.
 _SEPARATE = tuple(
-    replace(rule, maybe=True) for rule in attention(when="trunk")
+    replace(rule, maybe=True) for rule in attention(when="target")
     if "output" not in rule.to and rule.to.endswith(".weight")
 )  # fmt: skip
 
@@ -182,7 +182,7 @@ MIMO2 = Family(
     name="MiMo-V2",
     classes=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
     arch="mimo2",
-    rules=trunk_with_output(),
+    rules=target_with_output(),
     layer_rules=union(_NORMS, _QKV, _SEPARATE, dense_ffn("dense"), experts(), router()),
     metadata=_metadata,
     dims=_dims,

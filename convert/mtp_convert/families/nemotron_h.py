@@ -22,7 +22,7 @@ _WORDS = {"linear_attention": "mamba", "full_attention": "attention"}
 
 
 def _pattern(config: Config) -> list[str]:
-    """The kind of each layer of the trunk."""
+    """The kind of each layer of the target."""
     found = config.find("hybrid_override_pattern", "layers_block_type", "layer_types")
     if isinstance(found, str):
         return [_LETTERS[letter] for letter in found]
@@ -31,7 +31,7 @@ def _pattern(config: Config) -> list[str]:
 
 def _kinds(config: Config, i: int) -> frozenset[str]:
     pattern = _pattern(config)
-    return frozenset({pattern[i], "trunk"} if i < len(pattern) else {"head"})
+    return frozenset({pattern[i], "target"} if i < len(pattern) else {"head"})
 
 
 def _dims(config: Config, i: int) -> Dims:
@@ -168,7 +168,7 @@ NEMOTRON_H = Family(
         Rule("output.weight", "lm_head.weight", "vocab,embd", maybe=True),
     ),
     layer_rules=union(
-        (Rule("blk.{i}.attn_norm.weight", "{L}.norm.weight", "embd", when="trunk"),),
+        (Rule("blk.{i}.attn_norm.weight", "{L}.norm.weight", "embd", when="target"),),
         _MAMBA,
         _attention(_M, "attention"),
         _experts(_M, "moe"),

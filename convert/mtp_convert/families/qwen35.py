@@ -1,4 +1,4 @@
-"""Qwen3.5 (dense and MoE) and Qwen3-Next: hybrid trunks with one reused head under `mtp.`.
+"""Qwen3.5 (dense and MoE) and Qwen3-Next: hybrid targets with one reused head under `mtp.`.
 
 Three of four layers are linear attention (gated delta net), whose value heads Hugging Face groups
 by key head and ggml wants tiled (Qwen3.5 only; Qwen3-Next's graph takes them grouped). All norms
@@ -24,7 +24,7 @@ from mtp_convert.families.common import (
     norms,
     qk_norms,
     router,
-    trunk,
+    target,
     union,
     with_kind,
 )  # fmt: skip
@@ -194,7 +194,7 @@ QWEN35 = Family(
     name="Qwen3.5",
     classes=("Qwen3_5ForCausalLM", "Qwen3_5ForConditionalGeneration"),
     arch="qwen35",
-    rules=trunk(plus_one),
+    rules=target(plus_one),
     layer_rules=union(_COMMON, _LINEAR35, dense_ffn()),
     metadata=_mrope_metadata,
     dims=_dense_dims,

@@ -62,7 +62,7 @@ class Rule:
 class Heads:
     """How a family stores its MTP heads.
 
-    prefix: of head h's layer; `{h}` counts heads, `{i}` continues the trunk's layers; with
+    prefix: of head h's layer; `{h}` counts heads, `{i}` continues the target's layers; with
             neither there is one head
     count:  config keys that announce how many there are
     rules:  the tensors a head has beside those of a layer
@@ -158,7 +158,7 @@ class Family:
 
     metadata(config, n_heads) gives GGUF keys; `{arch}.` stands for the architecture
     dims(config, i) gives the sizes that shapes and transforms name, for layer i
-    kinds(config, i) gives the kinds of layer i; heads are asked with i >= the trunk's layers
+    kinds(config, i) gives the kinds of layer i; heads are asked with i >= the target's layers
     """
 
     name: str

@@ -12,7 +12,7 @@ from mtp_convert.families.common import (
     dense_ffn,
     norms,
     qk_norms,
-    trunk_with_output,
+    target_with_output,
     union,
 )  # fmt: skip
 from mtp_convert.families.rope import DEFAULT, LLAMA3, full_scope, kind_of, rope_factors
@@ -22,7 +22,7 @@ from mtp_convert.tensors.sources import Constant, Source
 
 
 def _layer_types(config: Config, n_layers: int) -> list[str]:
-    """Also of the heads, whose entries follow the trunk's; absent ones attend fully."""
+    """Also of the heads, whose entries follow the target's; absent ones attend fully."""
     found = [str(kind) for kind in config.find("layer_types", default=[])][:n_layers]
     return found + ["full_attention"] * (n_layers - len(found))
 
@@ -154,7 +154,7 @@ STEP35 = Family(
     name="Step-3.5",
     classes=("Step3p5ForCausalLM",),
     arch="step35",
-    rules=trunk_with_output(plus_one),
+    rules=target_with_output(plus_one),
     layer_rules=_LAYER,
     metadata=_metadata,
     dims=_dims,

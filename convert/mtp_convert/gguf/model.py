@@ -1,6 +1,6 @@
-"""A GGUF seen as a model: its trunk, its heads, its fingerprint, its per-layer metadata.
+"""A GGUF seen as a model: its target, its heads, its fingerprint, its per-layer metadata.
 
-Owns telling heads from trunk in an existing file. Knows nothing of checkpoints or of writing.
+Owns telling heads from target in an existing file. Knows nothing of checkpoints or of writing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class GgufModel:
 
     @cached_property
     def n_layers(self) -> int:
-        """Layers of the trunk, heads not counted; nor any that are announced and not there."""
+        """Layers of the target, heads not counted; nor any that are announced and not there."""
         if self.key(BLOCK_COUNT) not in self.file.pairs:
             raise MtpError(
                 f"{self.path}: architecture {self.arch}: {self.key(BLOCK_COUNT)} is missing"
@@ -60,7 +60,7 @@ class GgufModel:
         holds_heads = self.is_assistant or any(".nextn." in name for name in self.file.tensors)
         last = max((b for b in map(_block, self.file.tensors) if b is not None), default=-1)
         if n_nextn and not holds_heads and last == n_blocks - 1:
-            return n_blocks  # the announcement was put on top: its last block is the trunk's
+            return n_blocks  # the announcement was put on top: its last block is the target's
         return n_blocks - n_nextn
 
     @property
@@ -94,11 +94,11 @@ class GgufModel:
 
     @property
     def is_assistant(self) -> bool:
-        """Heads that are a model of their own, and read their trunk's keys and values."""
+        """Heads that are a model of their own, and read their target's keys and values."""
         return self.arch == ASSISTANT
 
     @property
-    def has_trunk(self) -> bool:
+    def has_target(self) -> bool:
         return any(_block(n) is not None and n not in self.head_tensors for n in self.file.tensors)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -130,11 +130,11 @@ class GgufModel:
         )
 
     def info(self) -> head_file.HeadInfo:
-        """What a head file says of its trunk; MtpError when it is none."""
+        """What a head file says of its target; MtpError when it is none."""
         if self.is_assistant:
             raise MtpError(
                 f"{self.path}: an assistant, which runs whole and from its own file: "
-                "lay it beside its trunk with --heads"
+                "lay it beside its target with --heads"
             )
         if not self.is_head_file:
             raise MtpError(f"{self.path}: not a head file (general.type is not mtp-head)")

@@ -135,12 +135,12 @@ class Decoded:
 
 
 def planned(
-    trunk: Sequence[Taken], heads: Sequence[Taken], wanted: Wanted, traits: mixes.Traits
+    target: Sequence[Taken], heads: Sequence[Taken], wanted: Wanted, traits: mixes.Traits
 ) -> list[PlannedTensor]:
     """The tensors of a new file, each in the format asked for, as for one file of that outtype."""
-    shapes = [(tensor.to, tensor.shape) for tensor in (*trunk, *heads)]
+    shapes = [(tensor.to, tensor.shape) for tensor in (*target, *heads)]
     found: list[PlannedTensor] = []
-    for tensors, outtype in ((trunk, wanted.outtype), (heads, wanted.head)):
+    for tensors, outtype in ((target, wanted.outtype), (heads, wanted.head)):
         kinds: Mapping[str, Kind] = mixes.choose(outtype, shapes, traits) if outtype else {}
         found += [tensor.planned(kinds.get(tensor.to)) for tensor in tensors]
     return found

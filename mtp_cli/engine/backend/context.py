@@ -39,7 +39,7 @@ class Context:
 
     n_outputs: the most rows of one decode that may ask for outputs
     hidden:    which hidden rows it gives
-    mtp:       a context that runs the model's MTP block instead of its trunk; its rows carry a
+    mtp:       a context that runs the model's MTP block instead of its target; its rows carry a
                hidden row (n_embd floats) beside the token id
     shares:    the context whose memory an assistant reads, which has none of its own; it must
                outlive this one
@@ -116,7 +116,7 @@ class Context:
         """Ask for the rows of outputs, and for graphs whose memory is laid out with them.
 
         The context's graphs were laid out when it was created, before anyone could ask. In that
-        layout a trunk that hands out the row before its final norm (mimo2) writes the normed row
+        layout a target that hands out the row before its final norm (mimo2) writes the normed row
         over it. Clearing a control vector, though there is none, lets llama.cpp lay them out anew
         at the next decode.
         """

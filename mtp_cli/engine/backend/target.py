@@ -1,6 +1,6 @@
-"""The target: the trunk's context and its one timeline of ids.
+"""The target: the target's context and its one timeline of ids.
 
-Owns what has been decoded (`ids`), the chunking of prompts and every rollback of the trunk's
+Owns what has been decoded (`ids`), the chunking of prompts and every rollback of the target's
 memory. Knows nothing of drafts, sampling or text.
 
 Rollback differs by memory, and `truncate` is its one owner:
@@ -31,7 +31,7 @@ _ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt g
 
 
 class Target:
-    """One timeline over a model's trunk.
+    """One timeline over a model's target.
 
     max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
     """

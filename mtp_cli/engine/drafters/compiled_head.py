@@ -57,7 +57,7 @@ def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
         "token_embd.weight": (d, shape.n_vocab),
         "output.weight": (d, shape.n_vocab),
         **{f"{_BLOCK_PREFIX}{name}.weight": size for name, size in block.items()},
-        "output_norm.weight": (d,),  # the trunk's; no head reads it
+        "output_norm.weight": (d,),  # the target's; no head reads it
     }
 
 

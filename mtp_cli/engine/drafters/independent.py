@@ -3,9 +3,9 @@
 Owns the heads' contexts and the rows they still have to read. Knows nothing of verification.
 
 Multi-token prediction as in Gloeckle et al. 2024 (arXiv:2404.19737; the published llama/model.py):
-the trunk's last layer is the head of the next token, and beside it stand others, each one layer
+the target's last layer is the head of the next token, and beside it stand others, each one layer
 over the same rows, with keys and values of its own, before the shared norm and output. Head k
-(from 0) at position p reads the row that the trunk's last layer reads there, and predicts
+(from 0) at position p reads the row that the target's last layer reads there, and predicts
 x_{p+2+k}. Three things follow.
 
 - The newest row known, that of the token before the newest, has the whole draft in it: head k

@@ -1,1 +1,1 @@
-"""May it be loaded: GGUF headers, which heads belong to which trunk, what would end the process."""
+"""May it be loaded: GGUF headers, heads and the target they are for, what ends the process."""

@@ -1,8 +1,8 @@
-"""Checks whether an assistant can read a trunk's keys and values.
+"""Checks whether an assistant can read a target's keys and values.
 
-Works on headers alone. llama.cpp trusts the pair: it takes the trunk's last two layers for those
+Works on headers alone. llama.cpp trusts the pair: it takes the target's last two layers for those
 the assistant was trained on, views their keys with the assistant's own widths and looks its tokens
-up in the trunk's table. Whatever those views depend on is compared here. Whether the two were
+up in the target's table. Whatever those views depend on is compared here. Whether the two were
 trained together no header tells; another pair of the same shape drafts badly and harms nothing.
 """
 
@@ -13,17 +13,17 @@ import numpy as np
 from mtp_cli.engine.files.gguf_header import Header, n_vocab
 from mtp_cli.errors import MtpError
 
-TRUNK = "gemma4"
-# Whether a layer slides -> the suffix of its keys, and its place from the trunk's end.
+TARGET = "gemma4"
+# Whether a layer slides -> the suffix of its keys, and its place from the target's end.
 _LAYERS = {True: ("_swa", 2), False: ("", 1)}
 
 
 def check(shards: list[Header], heads: Header) -> None:
-    """Raise MtpError, naming the assistant, when it is not for this trunk."""
+    """Raise MtpError, naming the assistant, when it is not for this target."""
     target, name = shards[0], shards[0].path.name
-    if target.architecture != TRUNK:
+    if target.architecture != TARGET:
         raise MtpError(
-            f"{heads.path}: an assistant of a {TRUNK} model; {name} is {target.architecture}"
+            f"{heads.path}: an assistant of a {TARGET} model; {name} is {target.architecture}"
         )
     facts = [
         ("rows of width", heads.number("embedding_length_out"), target.number("embedding_length")),
@@ -44,15 +44,15 @@ def _layer_facts(
     """What one layer of the assistant expects of the layer it reads, and what it will find."""
     attention = "sliding" if slides else "full"
     suffix, from_end = _LAYERS[slides]
-    place = target.n_trunk_layers - from_end
+    place = target.n_target_layers - from_end
     pattern = _slides(target)
     if not 0 <= place < len(pattern) or pattern[place] != slides:
         where = "last layer" if from_end == 1 else "last layer but one"
         raise MtpError(
-            f"{heads.path}: this assistant reads {attention} attention in its trunk's {where}; "
+            f"{heads.path}: this assistant reads {attention} attention in its target's {where}; "
             f"{target.path.name} has another there"
         )
-    first_shared = target.n_trunk_layers - target.number("attention.shared_kv_layers")
+    first_shared = target.n_target_layers - target.number("attention.shared_kv_layers")
     read = min(place, first_shared - from_end)  # which layer's keys that one uses itself
     of_heads = f"{attention} attention heads of width"
     return [

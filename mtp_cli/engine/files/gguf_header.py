@@ -73,7 +73,7 @@ class Header:
         return isinstance(value, str) and value == text
 
     @property
-    def n_trunk_layers(self) -> int:
+    def n_target_layers(self) -> int:
         return self.number("block_count") - self.number("nextn_predict_layers")
 
 
@@ -193,15 +193,15 @@ def read_f32(header: Header, name: str) -> npt.NDArray[np.float32] | None:
     return np.fromfile(header.path, "<f4", entry.n_bytes // 4, offset=entry.offset)
 
 
-def trunk_fingerprint(shards: list[Header]) -> str:
-    """The fingerprint of the trunk these files hold (`head_file.fingerprint`)."""
-    return head_file.fingerprint(_trunk_norms(shards))
+def target_fingerprint(shards: list[Header]) -> str:
+    """The fingerprint of the target these files hold (`head_file.fingerprint`)."""
+    return head_file.fingerprint(_target_norms(shards))
 
 
-def _trunk_norms(shards: list[Header]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+def _target_norms(shards: list[Header]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
     for header in shards:
         for name in header.tensors:
-            if head_file.is_fingerprinted(name, shards[0].n_trunk_layers):
+            if head_file.is_fingerprinted(name, shards[0].n_target_layers):
                 values = read_f32(header, name)
                 if values is not None:
                     yield name, values
@@ -229,5 +229,5 @@ def is_assistant(header: Header) -> bool:
 def has_heads(shards: list[Header]) -> bool:
     """Whether MTP heads lie in the model's own file: announced, and really there."""
     n_nextn = shards[0].number("nextn_predict_layers")
-    first = f"blk.{shards[0].n_trunk_layers}.nextn.eh_proj.weight"
+    first = f"blk.{shards[0].n_target_layers}.nextn.eh_proj.weight"
     return n_nextn > 0 and any(first in header.tensors for header in shards)

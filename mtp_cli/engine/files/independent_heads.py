@@ -14,7 +14,7 @@ from mtp_cli.engine.files.gguf_header import Header, is_head_file, read_embedded
 from mtp_cli.errors import MtpError
 
 _MOST_HEADS = 64
-ARCHITECTURE = "llama"  # of the heads, and of trunks that llama.cpp takes their rows out of
+ARCHITECTURE = "llama"  # of the heads, and of targets that llama.cpp takes their rows out of
 
 
 def is_independent(header: Header) -> bool:

@@ -1,4 +1,4 @@
-"""Pairs heads with a trunk: where a trunk's heads lie, and whether a head file was made for it.
+"""Pairs heads with a target: where a target's heads lie, and whether a head file was made for it.
 
 Works on headers alone, so that a wrong pair is refused before llama.cpp sees it. Knows nothing of
 contexts or drafting.
@@ -23,14 +23,14 @@ _NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
 
 @dataclass(frozen=True)
 class Pairing:
-    """How a trunk's heads are to be run.
+    """How a target's heads are to be run.
 
-    heads:      the head file; None when the heads lie in the trunk's own
-    hidden:     the trunk's row the heads read
+    heads:      the head file; None when the heads lie in the target's own
+    hidden:     the target's row the heads read
     scale:      (n_embd,) float32 to multiply that row with, None for as it is
-    vocabulary: the heads' own, None when it is the trunk's
+    vocabulary: the heads' own, None when it is the target's
     n_heads:    more than one are chained, one per draft step, unless they are independent
-    shares_kv:  the file is an assistant, a model that reads the trunk's own keys and values
+    shares_kv:  the file is an assistant, a model that reads the target's own keys and values
     offsets:    where in the file each independent head begins; empty for other heads
     """
 
@@ -56,21 +56,21 @@ class Pairing:
         return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
 
 
-def pair(trunk: list[Header], heads: Path | None) -> Pairing | None:
-    """The heads for this trunk, None when there are none; MtpError when `heads` is not for it."""
+def pair(target: list[Header], heads: Path | None) -> Pairing | None:
+    """The heads for this target, None when there are none; MtpError when `heads` is not for it."""
     if heads is not None:
         header = gguf_header.read_header(heads)
         with advised("give heads made for this model, or none"):
-            return _beside(trunk, header)
-    if gguf_header.has_heads(trunk):
-        n_heads = trunk[0].number("nextn_predict_layers")
+            return _beside(target, header)
+    if gguf_header.has_heads(target):
+        n_heads = target[0].number("nextn_predict_layers")
         return Pairing(None, HiddenSource.NEXTN, None, None, n_heads)
     return None
 
 
-def _beside(trunk: list[Header], heads: Header) -> Pairing:
+def _beside(target: list[Header], heads: Header) -> Pairing:
     if gguf_header.is_assistant(heads):
-        assistant.check(trunk, heads)
+        assistant.check(target, heads)
         return Pairing(heads, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
     if not gguf_header.is_head_file(heads):
         raise MtpError(f"{heads.path}: not a head file (general.type is not mtp-head)")
@@ -79,38 +79,38 @@ def _beside(trunk: list[Header], heads: Header) -> Pairing:
     except MtpError as error:
         raise MtpError(f"{heads.path}: {error}") from None
     if info.hidden == "last_layer":
-        return _independent(trunk, heads, info)
-    _check(trunk, heads, info)
-    scale = _unscale(trunk) if info.hidden == "pre_norm" else None
+        return _independent(target, heads, info)
+    _check(target, heads, info)
+    scale = _unscale(target) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
-    if hidden is HiddenSource.EMBD and trunk[0].architecture in _NO_LOGITS_BESIDE_EMBD:
+    if hidden is HiddenSource.EMBD and target[0].architecture in _NO_LOGITS_BESIDE_EMBD:
         raise MtpError(
-            f"{trunk[0].path}: llama.cpp gives heads no rows of a {trunk[0].architecture} model"
+            f"{target[0].path}: llama.cpp gives heads no rows of a {target[0].architecture} model"
         )
     n_heads = heads.number("nextn_predict_layers")
     return Pairing(heads, hidden, scale, info.vocabulary, n_heads)
 
 
-def _independent(trunk: list[Header], heads: Header, info: HeadInfo) -> Pairing:
-    """Heads beside the trunk's last layer, each a model of one layer inside the file."""
+def _independent(target: list[Header], heads: Header, info: HeadInfo) -> Pairing:
+    """Heads beside the target's last layer, each a model of one layer inside the file."""
     wanted = independent_heads.ARCHITECTURE  # of others llama.cpp would abort when asked for rows
-    if trunk[0].architecture != wanted:
+    if target[0].architecture != wanted:
         raise MtpError(
-            f"{heads.path}: these heads need a trunk of architecture {wanted}; "
-            f"{trunk[0].path.name} is {trunk[0].architecture}"
+            f"{heads.path}: these heads need a target of architecture {wanted}; "
+            f"{target[0].path.name} is {target[0].architecture}"
         )
     embedded = independent_heads.embedded(heads)
     for head in embedded:
-        _check(trunk, head.header, info)
+        _check(target, head.header, info)
     offsets = tuple(head.offset for head in embedded)
     source = HiddenSource.LAYER
     return Pairing(heads, source, None, info.vocabulary, len(offsets), offsets=offsets)
 
 
-def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
-    name = trunk[0].path.name
-    n_embd = trunk[0].number("embedding_length")
-    n_vocab = gguf_header.n_vocab(trunk)
+def _check(target: list[Header], heads: Header, info: HeadInfo) -> None:
+    name = target[0].path.name
+    n_embd = target[0].number("embedding_length")
+    n_vocab = gguf_header.n_vocab(target)
     n_draft = n_vocab if info.vocabulary is None else len(info.vocabulary.draft_ids)
     facts = (
         ("rows of width", info.n_embd, n_embd),
@@ -128,19 +128,19 @@ def _check(trunk: list[Header], heads: Header, info: HeadInfo) -> None:
     for what, expected, found in own:
         if expected != found:
             raise MtpError(f"{heads.path}: expected {what} {expected}, found {found}")
-    if info.fingerprint != gguf_header.trunk_fingerprint(trunk):
+    if info.fingerprint != gguf_header.target_fingerprint(target):
         raise MtpError(
             f"{heads.path}: these heads were made for another model "
-            f"({info.trunk_name or 'unnamed'}), of the same width and vocabulary as {name}"
+            f"({info.target_name or 'unnamed'}), of the same width and vocabulary as {name}"
         )
 
 
-def _unscale(trunk: list[Header]) -> Floats:
+def _unscale(target: list[Header]) -> Floats:
     """What turns the row after the final RMS norm into the row before it, up to a row's scale."""
-    for header in trunk:
+    for header in target:
         weight = gguf_header.read_f32(header, "output_norm.weight")
         if weight is not None and "output_norm.bias" not in header.tensors:
             return (1 / np.where(weight == 0, 1, weight)).astype(np.float32)
     raise MtpError(
-        f"{trunk[0].path}: these heads need a trunk whose final norm is an RMS norm in float32"
+        f"{target[0].path}: these heads need a target whose final norm is an RMS norm in float32"
     )

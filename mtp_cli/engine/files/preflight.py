@@ -34,15 +34,15 @@ _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
 
-def preflight(path: Path, trunk: Path | None = None) -> None:
+def preflight(path: Path, target: Path | None = None) -> None:
     """Raise MtpError, naming the file, when llama.cpp cannot load it.
 
-    trunk: what heads are to run beside; an assistant is nothing without
+    target: what heads are to run beside; an assistant is nothing without
     """
     from mtp_cli.engine.files import gguf_header
 
     gguf_header.check_preamble(path)
-    files = [file for file in (path, trunk) if file is not None]
+    files = [file for file in (path, target) if file is not None]
     identities = [identity(file) for file in files]
     key = None if None in identities else ":".join(map(str, (_CHECKS, *identities)))
     if key is not None and key in _remembered():
@@ -52,7 +52,7 @@ def preflight(path: Path, trunk: Path | None = None) -> None:
         _remember(key)
 
 
-def _examine_in_child(path: Path, *trunk: Path) -> None:
+def _examine_in_child(path: Path, *target: Path) -> None:
     environment = {
         **os.environ,
         "GGML_NO_BACKTRACE": "1",
@@ -61,7 +61,7 @@ def _examine_in_child(path: Path, *trunk: Path) -> None:
     }
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _CHILD, *map(str, (path, *trunk))],
+            [sys.executable, "-c", _CHILD, *map(str, (path, *target))],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -85,7 +85,7 @@ def _examine_in_child(path: Path, *trunk: Path) -> None:
     )
 
 
-def examine(path: Path, trunk: Path | None = None) -> None:
+def examine(path: Path, target: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
@@ -94,7 +94,7 @@ def examine(path: Path, trunk: Path | None = None) -> None:
 
     shards = gguf_header.read_shards(path)
     if gguf_header.is_assistant(shards[0]):
-        _examine_assistant(path, trunk)
+        _examine_assistant(path, target)
         return
     if independent_heads.is_independent(shards[0]):
         _examine_independent(shards[0])
@@ -104,7 +104,7 @@ def examine(path: Path, trunk: Path | None = None) -> None:
     is_head = gguf_header.is_head_file(shards[0])
     runs_heads = [] if is_head else [False]
     if not is_head:
-        soundness.check_trunk(shards[0])
+        soundness.check_target(shards[0])
         model.check_text()
     if is_head or gguf_header.has_heads(shards):
         soundness.check_heads(shards)
@@ -117,20 +117,20 @@ def examine(path: Path, trunk: Path | None = None) -> None:
     model.close()
 
 
-def _examine_assistant(path: Path, trunk: Path | None) -> None:
-    """An assistant's context is built over its trunk's."""
+def _examine_assistant(path: Path, target: Path | None) -> None:
+    """An assistant's context is built over its target's."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import gguf_header, soundness
     from mtp_cli.engine.files.pairing import pair
     from mtp_cli.engine.types import HiddenSource
 
-    if trunk is None:
+    if target is None:
         raise MtpError(f"{path}: an assistant without the model it assists; pass it with --heads")
-    pairing = pair(gguf_header.read_shards(trunk), path)
+    pairing = pair(gguf_header.read_shards(target), path)
     assert pairing is not None
     assert pairing.heads is not None
-    models = Model(trunk, no_alloc=True), Model(path, no_alloc=True)
+    models = Model(target, no_alloc=True), Model(path, no_alloc=True)
     soundness.check_numbers(pairing.heads, uses_rope=models[1].uses_rope)
     shared: Context | None = None
     contexts = []

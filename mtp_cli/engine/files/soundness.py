@@ -46,18 +46,18 @@ def check_numbers(header: Header, *, uses_rope: bool) -> None:
 
 
 @advised(_AGAIN)
-def check_trunk(header: Header) -> None:
+def check_target(header: Header) -> None:
     """That there is one beside the heads."""
-    if header.n_trunk_layers < 1:
-        raise MtpError(f"{header.path}: all of its blocks are heads; there is no trunk")
+    if header.n_target_layers < 1:
+        raise MtpError(f"{header.path}: all of its blocks are heads; there is no target")
 
 
 @advised(_AGAIN)
 def check_heads(shards: list[Header]) -> None:
     """Every chained head has the layers of the first, the only one llama.cpp builds at once."""
-    n_trunk, n_nextn = shards[0].n_trunk_layers, shards[0].number("nextn_predict_layers")
-    first = _layers_of(shards, n_trunk)
-    for block in range(n_trunk + 1, n_trunk + n_nextn):
+    n_target, n_nextn = shards[0].n_target_layers, shards[0].number("nextn_predict_layers")
+    first = _layers_of(shards, n_target)
+    for block in range(n_target + 1, n_target + n_nextn):
         missing = sorted(first - _layers_of(shards, block))
         if missing:
             raise MtpError(f"{shards[0].path}: blk.{block}.{missing[0]} is missing")

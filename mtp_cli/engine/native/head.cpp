@@ -1,4 +1,4 @@
-// The forward pass of a head as mtp-train makes them: one block like a trunk's layer, over a draft
+// The forward pass of a head as mtp-train makes them: one block like a target's layer, over a draft
 // vocabulary, in Q8_0. The arithmetic is that of llama.cpp's `mimo2` MTP graph
 // (src/models/mimo2.cpp).
 //

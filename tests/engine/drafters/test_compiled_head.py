@@ -260,7 +260,7 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
 
 @needs_kernels
 @pytest.mark.parametrize("n_ctx", [1, 2, 64])
-def test_a_trunks_heads_run_in_it(tiny_file: Files, new_target: Targets, n_ctx: int) -> None:
+def test_a_targets_heads_run_in_it(tiny_file: Files, new_target: Targets, n_ctx: int) -> None:
     target = new_target("llama", n_ctx=n_ctx)
     shards = [gguf_header.read_header(tiny_file("llama"))]
     pairing = pair(shards, tiny_file("heads-q8_0"))

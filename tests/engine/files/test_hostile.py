@@ -146,7 +146,7 @@ CRASHERS: dict[str, tuple[Callable[[], tiny.Spec], Change, str]] = {
     "nothing but heads": (
         tiny.mimo2,
         _set("mimo2.nextn_predict_layers", 5),
-        "all of its blocks are heads; there is no trunk",
+        "all of its blocks are heads; there is no target",
     ),
     "a head without a layer": (
         tiny.mimo2,
@@ -154,7 +154,7 @@ CRASHERS: dict[str, tuple[Callable[[], tiny.Spec], Change, str]] = {
         "blk.4.ffn_up.weight is missing",
     ),
     "a head without its own norms": (tiny.mimo2, _drop("blk.2.nextn.hnorm.weight"), "hnorm"),
-    "a trunk without a layer": (tiny.llama, _drop("blk.1.ffn_up.weight"), "blk.1.ffn_up.weight"),
+    "a target without a layer": (tiny.llama, _drop("blk.1.ffn_up.weight"), "blk.1.ffn_up.weight"),
     "an epsilon below zero": (
         tiny.llama,
         _set("llama.attention.layer_norm_rms_epsilon", -1.0),
@@ -243,7 +243,7 @@ def test_counts_that_are_none_count_nothing(tmp_path: Path) -> None:
     spec.keys["llama.nextn_predict_layers"] = float("inf")
     spec.keys["split.count"] = "three"
     (header,) = gguf_header.read_shards(spec.write(tmp_path / "model.gguf"))
-    assert (header.number("nextn_predict_layers"), header.n_trunk_layers) == (0, 2)
+    assert (header.number("nextn_predict_layers"), header.n_target_layers) == (0, 2)
 
 
 def test_arrays_where_texts_belong(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A head file that was not made for the trunk is refused in one line, before llama.cpp sees it."""
+"""A head file that was not made for the target is refused in one line, before llama.cpp sees it."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def _without(key: str) -> tiny.Spec:
 
 WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "another width": (
-        lambda: _heads(trunk__embedding_length=576),
+        lambda: _heads(target__embedding_length=576),
         "these heads were made for rows of width 576, llama.gguf has 64",
     ),
     "another vocabulary": (
-        lambda: _without_maps(trunk__vocab_size=49152),
+        lambda: _without_maps(target__vocab_size=49152),
         "these heads were made for a vocabulary of 49152, llama.gguf has 258",
     ),
-    "another trunk": (
+    "another target": (
         lambda: tiny.heads_for(tiny.llama(seed=77), hidden="pre_norm"),
         "these heads were made for another model (tiny), of the same width and vocabulary as "
         "llama.gguf",
@@ -53,9 +53,9 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
         lambda: _heads(draft_ids=[1] * 100),
         "mtp.draft_ids: expected strictly increasing ids, at least one",
     ),
-    "ids beyond the trunk's": (
+    "ids beyond the target's": (
         lambda: _heads(draft_ids=[*range(99), 258]),
-        "mtp.draft_ids: ids outside the trunk's vocabulary of 258",
+        "mtp.draft_ids: ids outside the target's vocabulary of 258",
     ),
     "surrogates beyond the draft's": (
         lambda: _heads(surrogates=[100] * 258),
@@ -68,7 +68,7 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
         "expected both mtp.draft_ids and mtp.surrogates, or neither",
     ),
     "a width that is text": (
-        lambda: _heads(trunk__embedding_length="64"),
+        lambda: _heads(target__embedding_length="64"),
         "mtp.trunk.embedding_length: expected an integer, found '64'",
     ),
     "a row nobody knows": (
@@ -91,7 +91,7 @@ def _without_maps(**own: object) -> tiny.Spec:
 
 
 @pytest.mark.parametrize("name", WRONG_HEADS)
-def test_heads_that_are_not_this_trunks(
+def test_heads_that_are_not_this_targets(
     tiny_file: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     build, line = WRONG_HEADS[name]
@@ -106,14 +106,14 @@ def test_heads_are_not_a_model(tiny_file: Files) -> None:
 
 
 def test_heads_that_are_missing_or_damaged(tiny_file: Files, tmp_path: Path) -> None:
-    trunk, path = tiny_file("llama"), tmp_path / "heads.gguf"
-    assert refusal(trunk, path) == "No such file or directory"
+    target, path = tiny_file("llama"), tmp_path / "heads.gguf"
+    assert refusal(target, path) == "No such file or directory"
     path.write_bytes(tiny_file("heads").read_bytes()[:-1])
-    assert refusal(trunk, path).startswith("truncated: ")
+    assert refusal(target, path).startswith("truncated: ")
 
 
-def test_a_trunk_that_gives_heads_no_rows(tiny_file: Files, tmp_path: Path) -> None:
+def test_a_target_that_gives_heads_no_rows(tiny_file: Files, tmp_path: Path) -> None:
     """LFM2 computes rows or logits, not both: with heads it would answer from stale logits."""
     heads = tiny.heads_for(tiny.lfm2(), hidden="post_norm").write(tmp_path / "heads.gguf")
-    trunk = tiny_file("lfm2")
-    assert "gives heads no rows of a lfm2 model" in refusal(trunk, heads, named=trunk)
+    target = tiny_file("lfm2")
+    assert "gives heads no rows of a lfm2 model" in refusal(target, heads, named=target)

@@ -1,4 +1,4 @@
-"""A trunk in several files is the trunk in one."""
+"""A target in several files is the target in one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
-from mtp_train.trunk import Trunk
+from mtp_train.target import Target
 from tests.convert.test_splits import split
 from tests.engine import tiny
 
@@ -17,9 +17,9 @@ def test_shards_are_read_together(tmp_path: Path) -> None:
     path = tiny.llama().write(tmp_path / "whole.gguf")
     parts = split(path, tmp_path / "parts", n_tensors=3)
     assert len(parts) > 2
-    whole, sharded = Trunk(path), Trunk(parts[0])
+    whole, sharded = Target(path), Target(parts[0])
     assert sharded.sizes == whole.sizes
     assert sharded.fingerprint == whole.fingerprint
     np.testing.assert_array_equal(sharded.output, whole.output)
     with pytest.raises(MtpError, match="name the first one"):
-        Trunk(parts[1])
+        Target(parts[1])

@@ -1,4 +1,4 @@
-"""What training needs of the trunk's GGUF: its tables, its norms, its sizes.
+"""What training needs of the target's GGUF: its tables, its norms, its sizes.
 
 Owns reading (and dequantizing) those tensors. Knows nothing of PyTorch or of llama.cpp's
 runtime. Works for any architecture with `token_embd` and `output_norm`.
@@ -23,7 +23,7 @@ F32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class TrunkSizes:
+class TargetSizes:
     n_embd: int
     n_layer: int
     n_vocab: int
@@ -36,8 +36,8 @@ class TrunkSizes:
     rope_base: float
 
 
-class Trunk:
-    """A trunk's GGUF, or the first of its shards, read lazily."""
+class Target:
+    """A target's GGUF, or the first of its shards, read lazily."""
 
     def __init__(self, path: Path):
         try:
@@ -63,9 +63,9 @@ class Trunk:
         value = self._field(f"{self.arch}.{key}", default)
         return value[-1] if isinstance(value, list) else value
 
-    def _sizes(self) -> TrunkSizes:
+    def _sizes(self) -> TargetSizes:
         n_embd, n_head = self._own("embedding_length"), self._own("attention.head_count")
-        return TrunkSizes(
+        return TargetSizes(
             n_embd=n_embd,
             n_layer=self._own("block_count") - self._own("nextn_predict_layers", 0),
             n_vocab=len(self._field("tokenizer.ggml.tokens")),
