@@ -127,7 +127,12 @@ class Engine:
         n_threads = n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
-            loaded = Model(model, n_gpu_layers=n_layers, on_progress=on_progress)
+            loaded = Model(
+                model,
+                n_gpu_layers=n_layers,
+                corrected=shards[0].corrected,
+                on_progress=on_progress,
+            )
             try:
                 files = (identity(model), identity(heads) if heads else None)
                 cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gguf import GGUFReader, SpecialVocab
 
+from mtp_cli.engine.backend.binding import lib
 from mtp_cli.engine.backend.model import Model
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
@@ -51,7 +52,7 @@ def add_tokens(folder: Path, *texts: str) -> list[int]:
 
 
 def test_every_end_arrives(folder: Path, tmp_path: Path) -> None:
-    """The tokenizer's own, then generation_config.json's; llama.cpp stops at the first three."""
+    """The tokenizer's own, then generation_config.json's; llama.cpp itself knows three of them."""
     ids = add_tokens(folder, "<|over|>", "<|done|>", "<|more|>")
     edit(folder / "generation_config.json", eos_token_id=[260, *ids])
     edit(folder / "config.json", eos_token_id=7)  # which transformers overrules
@@ -62,7 +63,9 @@ def test_every_end_arrives(folder: Path, tmp_path: Path) -> None:
     write(planned(folder), out)
     assert GGUFReader(out).fields[KEY_ENDS].contents() == [260, *ids]
     model = Model(out, n_gpu_layers=0, no_alloc=True)
-    assert [i for i in [*ids, 7] if model.is_eog(i)] == ids[:2]
+    assert [i for i in [260, *ids, 7] if model.is_eog(i)] == [260, *ids]
+    by_llama_cpp = [i for i in [260, *ids, 7] if lib.llama_vocab_is_eog(model.vocab, i)]
+    assert by_llama_cpp == [260, *ids[:2]]
     model.close()
 
 

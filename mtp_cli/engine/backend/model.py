@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,44 @@ def _reporter(on_progress: Callable[[float], None]) -> Callable[[float, Any], bo
     return report
 
 
+def _overrides(corrected: Mapping[str, int]) -> Any:
+    """llama.cpp's list of metadata to read otherwise, ended by an entry without a key."""
+    found = (lib.llama_model_kv_override * (len(corrected) + 1))()
+    for entry, (key, value) in zip(found, corrected.items(), strict=False):
+        entry.tag, entry.key = lib.LLAMA_KV_OVERRIDE_TYPE_INT, key.encode()
+        entry.value.val_i64 = value
+    return found
+
+
+def _loaded(path: Path, offset: int, params: Any, corrected: Mapping[str, int]) -> Any:
+    """The model's handle, null when llama.cpp cannot load it."""
+    if offset:
+        with open_file_at(path, offset) as file:
+            return lib.llama_model_load_from_file_ptr(file, params)
+    if not corrected:
+        return lib.llama_model_load_from_file(os.fsencode(path), params)
+    params.kv_overrides = _overrides(corrected)
+    handle = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if handle:
+        return handle
+    # Lists with an entry for each block do not fit then; some graphs pass missing heads over.
+    params.kv_overrides = None
+    handle = lib.llama_model_load_from_file(os.fsencode(path), params)
+    if handle and int(lib.llama_model_n_layer(handle)) in corrected.values():
+        return handle
+    if handle:
+        lib.llama_model_free(handle)
+    raise MtpError(
+        f"{path}: announces heads that it lacks; mtp-convert strip writes it without that"
+    )
+
+
 class Model:
     """A loaded GGUF.
 
     n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read
     offset:       where in the file the GGUF begins
+    corrected:    numbers of its metadata that are wrong in the file, as they should be
     """
 
     def __init__(
@@ -49,6 +82,7 @@ class Model:
         n_gpu_layers: int = -1,
         no_alloc: bool = False,
         offset: int = 0,
+        corrected: Mapping[str, int] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         params = lib.llama_model_default_params()
@@ -61,11 +95,7 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
         errors.clear()
         self.path = path
-        if offset:
-            with open_file_at(path, offset) as file:
-                self.handle = lib.llama_model_load_from_file_ptr(file, params)
-        else:
-            self.handle = lib.llama_model_load_from_file(os.fsencode(path), params)
+        self.handle = _loaded(path, offset, params, corrected or {})
         if not self.handle:
             raise failure(f"{path}: llama.cpp could not load this model")
         self.vocab = lib.llama_model_get_vocab(self.handle)

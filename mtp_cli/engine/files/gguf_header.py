@@ -11,8 +11,8 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,13 @@ class Header:
 
     pairs: strings, numbers and numeric arrays (numpy); arrays of strings are left out, since the
            vocabulary's are large and only llama.cpp needs them
+    corrected: those of them that the file has otherwise: it announces heads that it lacks
     """
 
     path: Path
     pairs: dict[str, Any]
     tensors: dict[str, TensorEntry]
+    corrected: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def architecture(self) -> str:
@@ -168,7 +170,32 @@ def _shape(ne: Any) -> tuple[int, ...]:
 
 
 def read_shards(path: Path) -> list[Header]:
-    """The headers of every file of a model: one, or the shards llama.cpp's gguf-split wrote."""
+    """The headers of every file of a model: one, or the shards llama.cpp's gguf-split wrote.
+
+    A model that announces heads it lacks is one without heads.
+    """
+    shards = _shards(path)
+    return [_without_missing_heads(shards), *shards[1:]]
+
+
+def _without_missing_heads(shards: list[Header]) -> Header:
+    """The first header, with the numbers of blocks that are really there."""
+    first = shards[0]
+    n_blocks, n_nextn = first.number("block_count"), first.number("nextn_predict_layers")
+    names = [name for header in shards for name in header.tensors]
+    is_target = not (is_assistant(first) or is_head_file(first))
+    if n_nextn < 1 or not is_target or any(".nextn." in name for name in names):
+        return first
+    # Some write the number on top of a target's, others beside the blocks that the heads had.
+    is_whole = any(name.startswith(f"blk.{n_blocks - 1}.") for name in names)
+    corrected = {
+        f"{first.architecture}.block_count": n_blocks if is_whole else n_blocks - n_nextn,
+        f"{first.architecture}.nextn_predict_layers": 0,
+    }
+    return replace(first, pairs={**first.pairs, **corrected}, corrected=corrected)
+
+
+def _shards(path: Path) -> list[Header]:
     first = read_header(path)
     n_shards = _integer(first.pairs.get("split.count"))
     if n_shards <= 1:

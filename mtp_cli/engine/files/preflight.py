@@ -99,7 +99,7 @@ def examine(path: Path, target: Path | None = None) -> None:
     if independent_heads.is_independent(shards[0]):
         _examine_independent(shards[0])
         return
-    model = Model(path, no_alloc=True)
+    model = Model(path, no_alloc=True, corrected=shards[0].corrected)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     is_head = gguf_header.is_head_file(shards[0])
     runs_heads = [] if is_head else [False]
