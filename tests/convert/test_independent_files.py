@@ -21,7 +21,7 @@ from tests.convert.test_families import PROMPT
 
 GREEDY = Sampling(temperature=0.0)
 SAME_SIZES = "of the same width and vocabulary as"
-NO_PLACE = "llama.cpp has no place for independent heads in a target's file; "
+NO_PLACE = "llama.cpp has no place for independent heads in a model's file; "
 
 
 def refusal(*arguments: object) -> str:
@@ -116,7 +116,8 @@ def test_heads_of_another_model_are_refused(
         write_meta_checkpoint(tmp_path / "tuned", tuned), tmp_path / "tuned.gguf", "heads"
     )
     assert opening(target, other) == (
-        f"these heads were made for another model (Tuned), {SAME_SIZES} {target.name}"
+        f"these heads were made for another model (Tuned), {SAME_SIZES} {target.name}; "
+        "give heads made for this model, or none"
     )
     deeper = gloeckle()
     deeper.config["n_layers"] += 1
@@ -127,7 +128,8 @@ def test_heads_of_another_model_are_refused(
         write_meta_checkpoint(tmp_path / "deeper", deeper), tmp_path / "deeper.gguf", "heads"
     )
     assert opening(target, other) == (
-        f"these heads were made for another model (Deeper), {SAME_SIZES} {target.name}"
+        f"these heads were made for another model (Deeper), {SAME_SIZES} {target.name}; "
+        "give heads made for this model, or none"
     )
     wider = gloeckle()
     for name in ("tok_embeddings.weight", "output.weight"):
@@ -151,7 +153,8 @@ def test_heads_of_another_width_are_refused(gloeckle_files: MakeFiles, tmp_path:
     at = raw.index(made_for) + len(made_for)
     other.write_bytes(raw[:at] + struct.pack("<I", 128) + raw[at + 4 :])
     assert opening(target, other) == (
-        f"these heads were made for rows of width 128, {target.name} has 64"
+        f"these heads were made for rows of width 128, {target.name} has 64; "
+        "give heads made for this model, or none"
     )
 
 
@@ -165,8 +168,9 @@ def test_damaged_files_are_one_line(gloeckle_files: MakeFiles, tmp_path: Path) -
         path.write_bytes(raw[: place.offset] + change + raw[place.offset + len(change) :])
         return opening(target, path)
 
-    assert with_header(bytes(16)) == "the GGUF header is damaged"
-    assert with_header(b"GGUF" + struct.pack("<I", 9)) == "the GGUF header is damaged"
+    damaged = "the GGUF header is damaged; get the file again"
+    assert with_header(bytes(16)) == damaged
+    assert with_header(b"GGUF" + struct.pack("<I", 9)) == damaged
     header = raw[place.offset : place.offset + place.n_bytes]
     layers = b"llama.block_count" + struct.pack("<II", 4, 1)
     assert layers in header

@@ -37,7 +37,7 @@ def plan_graft(target: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     """The plan that joins a target and a checkpoint's heads; refuses heads of another model."""
     if meta.is_meta_folder(folder):
         raise MtpError(
-            f"{folder}: llama.cpp has no place for independent heads in a target's file; "
+            f"{folder}: llama.cpp has no place for independent heads in a model's file; "
             "mtp-convert convert --heads-only writes them into one to lay beside it"
         )
     model = open_model(target)

@@ -36,11 +36,11 @@ def _without(key: str) -> tiny.Spec:
 
 WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "another width": (
-        lambda: _heads(target__embedding_length=576),
+        lambda: _heads(trunk__embedding_length=576),
         "these heads were made for rows of width 576, llama.gguf has 64",
     ),
     "another vocabulary": (
-        lambda: _without_maps(target__vocab_size=49152),
+        lambda: _without_maps(trunk__vocab_size=49152),
         "these heads were made for a vocabulary of 49152, llama.gguf has 258",
     ),
     "another target": (
@@ -68,7 +68,7 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
         "expected both mtp.draft_ids and mtp.surrogates, or neither",
     ),
     "a width that is text": (
-        lambda: _heads(target__embedding_length="64"),
+        lambda: _heads(trunk__embedding_length="64"),
         "mtp.trunk.embedding_length: expected an integer, found '64'",
     ),
     "a row nobody knows": (
