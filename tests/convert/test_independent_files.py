@@ -138,11 +138,13 @@ def test_heads_of_another_model_are_refused(
         write_meta_checkpoint(tmp_path / "wider", wider), tmp_path / "wider.gguf", "heads"
     )
     assert opening(target, other) == (
-        f"these heads were made for a vocabulary of 640, {target.name} has 320"
+        f"these heads were made for a vocabulary of 640, {target.name} has 320; "
+        "give heads made for this model, or none"
     )
     qwen = converted("qwen3")
     assert opening(qwen, heads) == (
-        f"these heads need a target of architecture llama; {qwen.name} is qwen3"
+        f"these heads need a target of architecture llama; {qwen.name} is qwen3; "
+        "give heads made for this model, or none"
     )
 
 
