@@ -191,6 +191,10 @@ def test_shapes_that_contradict_the_config(folder: Path) -> None:
         ({"rope_scaling": {"rope_type": "yarn", "factor": []}}, "unexpected kind"),
         ({"max_position_embeddings": 1 << 40}, "unexpected kind"),
         ({"norm_topk_prob": {}}, "unexpected kind"),
+        ({"norm_topk_prob": "yes"}, "norm_topk_prob: .*expected true or false, found yes"),
+        ({"max_position_embeddings": "8192"}, "expected an integer, found 8192"),
+        ({"num_experts_per_tok": [2]}, "num_local_experts|num_experts_per_tok: .*an integer"),
+        ({"n_group": 1.0}, "n_group: .*an integer, found 1.0"),
     ],
 )
 def test_a_config_that_does_not_fit(folder: Path, change: dict[str, Any], message: str) -> None:

@@ -163,23 +163,23 @@ def common_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     scope = config.rope.get("sliding_attention")
     swa_theta = scope.get("rope_theta") if isinstance(scope, dict) else None
     swa_theta = config.find("swa_rope_theta", "rope_local_base_freq", default=swa_theta)
-    explicit = config.find("head_dim")
+    explicit = config.whole("head_dim")
     score = config.find("scoring_func", "score_function", "moe_router_activation")
     return {
         "{arch}.block_count": config.count("num_hidden_layers") + n_heads,
-        "{arch}.context_length": config.find("max_position_embeddings"),
+        "{arch}.context_length": config.whole("max_position_embeddings"),
         "{arch}.embedding_length": config.count("hidden_size"),
-        "{arch}.feed_forward_length": config.find("intermediate_size"),
+        "{arch}.feed_forward_length": config.whole("intermediate_size"),
         "{arch}.attention.head_count": n_head,
-        "{arch}.attention.head_count_kv": config.find("num_key_value_heads"),
+        "{arch}.attention.head_count_kv": config.whole("num_key_value_heads"),
         **rope_metadata(config),
         "{arch}.rope.freq_base": config.rope_value("rope_theta"),
         "{arch}.rope.freq_base_swa": None if swa_theta is None else float(swa_theta),
         "{arch}.attention.layer_norm_rms_epsilon": _optional_float(config.find("rms_norm_eps")),
-        "{arch}.expert_count": config.find("num_local_experts", "num_experts", "n_routed_experts"),
-        "{arch}.expert_used_count": config.find("num_experts_per_tok", "top_k_experts"),
-        "{arch}.expert_group_count": config.find("n_group"),
-        "{arch}.expert_group_used_count": config.find("topk_group"),
+        "{arch}.expert_count": config.whole("num_local_experts", "num_experts", "n_routed_experts"),
+        "{arch}.expert_used_count": config.whole("num_experts_per_tok", "top_k_experts"),
+        "{arch}.expert_group_count": config.whole("n_group"),
+        "{arch}.expert_group_used_count": config.whole("topk_group"),
         "{arch}.expert_gating_func": _GATING.get(score) if isinstance(score, str) else None,
         "{arch}.attention.key_length": explicit,
         "{arch}.attention.value_length": explicit,
@@ -195,10 +195,10 @@ def moe_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     """The keys that DeepSeek-style experts add."""
     return {
         "{arch}.expert_feed_forward_length": config.count("moe_intermediate_size"),
-        "{arch}.expert_shared_count": config.find("n_shared_experts"),
+        "{arch}.expert_shared_count": config.whole("n_shared_experts"),
         "{arch}.leading_dense_block_count": leading_dense(config),
         "{arch}.expert_weights_scale": _optional_float(config.find("routed_scaling_factor")),
-        "{arch}.expert_weights_norm": config.find("norm_topk_prob"),
+        "{arch}.expert_weights_norm": config.flag("norm_topk_prob"),
     }
 
 

@@ -79,14 +79,14 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", default=1e-6),
         "{arch}.leading_dense_block_count": leading_dense(config) or 0,
         "{arch}.vocab_size": config.count("vocab_size"),
-        "{arch}.attention.q_lora_rank": config.find("q_lora_rank"),
+        "{arch}.attention.q_lora_rank": config.whole("q_lora_rank"),
         "{arch}.attention.kv_lora_rank": kv_rank,
         "{arch}.attention.key_length": kv_rank + rope,
         "{arch}.attention.value_length": kv_rank,
         "{arch}.attention.key_length_mla": config.count("qk_nope_head_dim") + rope,
         "{arch}.attention.value_length_mla": config.count("v_head_dim"),
         "{arch}.expert_shared_count": config.count("n_shared_experts", default=0),
-        "{arch}.expert_weights_norm": config.find("norm_topk_prob") or None,
+        "{arch}.expert_weights_norm": config.flag("norm_topk_prob") or None,
         "{arch}.rope.dimension_count": rope,
         "{arch}.rope.scaling.attn_factor": None,  # the graph has the next instead
         # llama.cpp multiplies by ten again on loading.

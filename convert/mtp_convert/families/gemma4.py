@@ -110,7 +110,7 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
     n_kv = config.count("num_key_value_heads")
     widths = [_n_ff(config, i) for i in range(n_layers)]
     softcap = config.find("final_logit_softcapping")
-    n_ff_exp = config.find("expert_intermediate_size", "moe_intermediate_size")
+    n_ff_exp = config.whole("expert_intermediate_size", "moe_intermediate_size")
     return {
         **common_metadata(config, n_heads),
         "{arch}.feed_forward_length": widths if config.find("use_double_wide_mlp") else widths[0],

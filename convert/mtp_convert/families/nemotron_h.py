@@ -87,9 +87,9 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.expert_feed_forward_length": dims["ff_exp"],
         "{arch}.expert_shared_feed_forward_length": dims["ff_shexp"],
         "{arch}.expert_shared_count": config.count("n_shared_experts"),
-        "{arch}.expert_weights_norm": bool(config.find("norm_topk_prob", default=True)),
+        "{arch}.expert_weights_norm": config.flag("norm_topk_prob") is not False,
         "{arch}.expert_weights_scale": config.number("routed_scaling_factor", default=1.0),
-        "{arch}.moe_latent_size": config.find("moe_latent_size"),
+        "{arch}.moe_latent_size": config.whole("moe_latent_size"),
     }
 
 

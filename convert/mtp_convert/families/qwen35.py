@@ -95,8 +95,8 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.attention.recurrent_layers": recurrent if config.find("layer_types") else None,
         "{arch}.full_attention_interval": config.count("full_attention_interval", default=4),
         "{arch}.rope.dimension_count": int(head_dim(config) * partial),
-        "{arch}.expert_feed_forward_length": config.find("moe_intermediate_size"),
-        "{arch}.expert_shared_feed_forward_length": config.find("shared_expert_intermediate_size"),
+        "{arch}.expert_feed_forward_length": config.whole("moe_intermediate_size"),
+        "{arch}.expert_shared_feed_forward_length": config.whole("shared_expert_intermediate_size"),
     }
 
 

@@ -117,6 +117,26 @@ class Config:
             raise MtpError(f"{self.where}: {keys[0]}: expected a count, found {str(value)[:40]}")
         return value
 
+    def whole(self, *keys: str) -> int | None:
+        """An integer where the config has one; a GGUF's key has that type or none."""
+        value = self.find(*keys)
+        if value is not None and type(value) is not int:
+            raise self._unexpected(keys[0], "an integer", value)
+        return value
+
+    def flag(self, *keys: str) -> bool | None:
+        """The same for yes and no."""
+        value = self.find(*keys)
+        if value is not None and value not in (0, 1):
+            raise self._unexpected(keys[0], "true or false", value)
+        return None if value is None else bool(value)
+
+    def _unexpected(self, key: str, wanted: str, value: object) -> MtpError:
+        return MtpError(
+            f"{self.where}: {key}: holds a value of an unexpected kind: expected {wanted}, found "
+            f"{str(value)[:40]}"
+        )
+
     def number(self, *keys: str, default: float | None = None) -> float:
         value = self.need(*keys) if default is None else self.find(*keys, default=default)
         if type(value) not in (int, float):

@@ -93,7 +93,7 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
         "{arch}.expert_feed_forward_length": config.count("moe_intermediate_size"),
         "{arch}.expert_shared_feed_forward_length": config.count("share_expert_dim"),
         "{arch}.expert_weights_scale": None if scale is None else float(scale),
-        "{arch}.expert_weights_norm": config.find("norm_expert_weight"),
+        "{arch}.expert_weights_norm": config.flag("norm_expert_weight"),
         "{arch}.leading_dense_block_count": min(_moe_layers(config), default=0),
         "{arch}.moe_every_n_layers": config.count("moe_every_n_layer", default=1),
         "{arch}.attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", default=1e-5),

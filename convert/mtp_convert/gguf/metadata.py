@@ -76,7 +76,8 @@ def _array(values: Any) -> bytes:
         return _array(np.array(values, np.bool_))
     if isinstance(values[0], int):
         return _array(np.array(values, np.int32))
-    return _array(np.array(values, np.float32))
+    with np.errstate(over="raise"):
+        return _array(np.array(values, np.float32))
 
 
 def encode_header(
