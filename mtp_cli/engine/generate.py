@@ -134,9 +134,7 @@ class Generation:
         rows = self._target.prefill(new, self._drafter.n_window, lambda: self._is_stopped)
         if rows is None:
             return None
-        if rows.hidden is not None:
-            n_seen = len(rows.hidden)
-            self._drafter.observe(new[-n_seen:], len(self._prompt) - n_seen, rows.hidden)
+        self._drafter.observe(new, n_past, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
         first = self._choose(self._row(len(self._prompt) - 1, rows.logits[-1]))
         self.stats.cached_tokens = n_past
@@ -197,8 +195,8 @@ class Generation:
 
     def _keep(self, n_past: int, ids: list[int], rows: Rows) -> None:
         """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""
-        if rows.hidden is not None:
-            self._drafter.observe(ids, n_past, rows.hidden[: len(ids)])
+        hidden = None if rows.hidden is None else rows.hidden[: len(ids)]
+        self._drafter.observe(ids, n_past, hidden)
         self._ngram.observe(ids)
         if self._target.truncate(n_past + len(ids)) == 0:
             raise MtpError("the model's memory could not drop a rejected draft")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mtp_cli.engine.depth.policy import FixedDepth, Seconds
-from mtp_cli.engine.drafters.base import Draft, Drafter, always
+from mtp_cli.engine.drafters.base import Draft, Drafter, always, with_rows
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation, SamplerLike
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
@@ -107,7 +107,9 @@ class ScriptedDrafter:
         self._is_right = is_right
         self.seen: dict[int, tuple[int, Floats]] = {}
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        assert hidden is not None
+        ids, position = with_rows(ids, position, hidden)
         for at, (token, row) in enumerate(zip(ids, hidden, strict=True), position):
             self.seen[at] = (token, row.copy())
 

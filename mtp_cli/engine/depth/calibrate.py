@@ -71,9 +71,9 @@ def calibrate(
     target_s, switch_s = bench.row_counts(n_max)
     table = CostTable(target_s, bench.growth(target_s), switch_s=switch_s)
     if drafter.max_depth > 0:
-        hidden = bench.hidden(min(n_max, MAX_DEPTH + 1))
-        if hidden is not None:
-            table = _with_heads(table, drafter, hidden, bench.cool_caches, clock)
+        n_rows = min(n_max, MAX_DEPTH + 1)
+        hidden = bench.hidden(n_rows)
+        table = _with_drafts(table, drafter, n_rows, hidden, bench.cool_caches, clock)
     target.truncate(0)
     return table
 
@@ -168,21 +168,23 @@ class _TargetBench:
         self._target.decode(_some_ids(1))
 
 
-def _with_heads(
+def _with_drafts(
     table: CostTable,
     drafter: Drafter,
-    hidden: Floats,
+    n_many: int,
+    hidden: Floats | None,
     cool_caches: Callable[[], None],
     clock: Callable[[], float],
 ) -> CostTable:
-    """Add the drafter's first step, its catch-up rows and its further steps."""
+    """Add the drafter's first step, its catch-up rows, n_many at most, and its further steps."""
     drafter.truncate(0)
     position = 0
 
     def draft_s(n_rows: int, depth: int) -> tuple[int, float]:
         """Show it n_rows more rows and draft; rows it caught up with, and seconds."""
         nonlocal position
-        drafter.observe(_some_ids(n_rows), position, hidden[:n_rows])
+        rows = None if hidden is None else hidden[:n_rows]
+        drafter.observe(_some_ids(n_rows), position, rows)
         position += n_rows
         n_waiting = drafter.n_waiting
         cool_caches()
@@ -190,7 +192,7 @@ def _with_heads(
         drafter.draft(1, depth)
         return n_waiting, clock() - started
 
-    n_many, depth = len(hidden), min(4, drafter.max_depth)
+    depth = min(4, drafter.max_depth)
     # The first deep draft lets heads of later ids read what they missed; the second is measured.
     shapes = ((1, 1), (n_many, 1), (1, depth), (1, depth))
     draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with

@@ -47,6 +47,14 @@ def always(_draft: Draft) -> bool:
     return True
 
 
+def with_rows(
+    ids: Sequence[int], position: int, hidden: Floats | None
+) -> tuple[Sequence[int], int]:
+    """Of what is observed, the ids whose rows are there, and the first one's position."""
+    n_hidden = 0 if hidden is None else len(hidden)
+    return ids[len(ids) - n_hidden :], position + len(ids) - n_hidden
+
+
 class Drafter(Protocol):
     """Follows the target's timeline and proposes what comes next.
 
@@ -62,11 +70,12 @@ class Drafter(Protocol):
     @property
     def n_waiting(self) -> int: ...
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
-        """The target has decoded `ids` at `position` and after. Positions left out since the last
-        time were a prompt's, whose rows no one can see.
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        """The target has decoded `ids` at `position` and after: a round's, or a prompt's new ones.
 
-        hidden: (len(ids), n_embd) float32; a view, to be copied by whoever keeps it
+        hidden: (n, n_embd) float32 of the last n of them, fewer than all of a prompt's, whose other
+                rows no one can see; a view, to be copied by whoever keeps it. None where the
+                target gives none
         """
 
     def draft(
@@ -96,7 +105,7 @@ class NoDrafter:
     n_window = 0
     n_waiting = 0
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         pass
 
     def draft(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.types import N_OUTPUTS, Floats, HeadContext
 from mtp_cli.head_file import DraftVocabulary
@@ -123,8 +123,9 @@ class IndependentDrafter:
         """The first head's; others may have missed more, which a draft counts (`n_behind`)."""
         return self._heads[0].n_missed(self._rows)
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
-        self._rows.append(position, hidden)
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is not None:
+            self._rows.append(with_rows(ids, position, hidden)[1], hidden)
 
     def draft(
         self,

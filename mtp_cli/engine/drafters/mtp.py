@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mtp_cli.engine.drafters.base import Draft, always
+from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext
@@ -99,7 +99,10 @@ class MtpDrafter:
         self._n_read = 0  # the head's KV holds true rows before this position
         self._n_forgotten = 0  # and none before this one
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is None:
+            return
+        ids, position = with_rows(ids, position, hidden)
         if position != self._next:  # rows were left out, as in a prompt
             self._carry = None
         for token, row in zip(ids, hidden, strict=True):

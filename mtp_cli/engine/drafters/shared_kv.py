@@ -44,7 +44,9 @@ class SharedKvDrafter:
         self._row: Floats | None = None  # (n_embd,), of the last position the target has decoded
         self._next = 0  # the position after it
 
-    def observe(self, ids: Sequence[int], position: int, hidden: Floats) -> None:
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is None:
+            return
         self._row = hidden[-1].copy()
         self._next = position + len(ids)
 
