@@ -28,7 +28,8 @@ from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
-from mtp_cli.engine.drafters.opening import open_drafter
+from mtp_cli.engine.drafters.opening import open_drafter, open_small_model
+from mtp_cli.engine.files import draft_model as draft_models
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
@@ -46,10 +47,13 @@ N_CTX = 8192  # unless the model was trained with less, or the user says otherwi
 class _Setup:
     """How a timeline over a loaded target is opened.
 
+    pairing:    its heads; None without
+    small_model: the model that drafts in their place
     cost_facts: what rounds' costs depend on, see `cost_table`
     """
 
     pairing: Pairing | None
+    small_model: Path | None
     n_ctx: int | None
     n_threads: int
     n_gpu_layers: int
@@ -62,10 +66,20 @@ class _Setup:
             target = Target(model, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden)
             opened.callback(target.close)
             drafter: Drafter = NoDrafter()
-            if self.pairing is not None:
+            if self.small_model is not None:
+                drafter = open_small_model(
+                    target, self.small_model, self.n_threads, self.n_gpu_layers
+                )
+            elif self.pairing is not None:
                 drafter = open_drafter(target, self.pairing, self.n_threads, self.n_gpu_layers)
             opened.pop_all()
         return target, drafter
+
+    def describe(self) -> str | None:
+        """What drafts, for people."""
+        if self.small_model is not None:
+            return f"{self.small_model.name}, a model that drafts"
+        return None if self.pairing is None else self.pairing.describe()
 
 
 class Engine:
@@ -92,7 +106,7 @@ class Engine:
         self._known_exact: Exactness | None = None
         self._learners: dict[bool, Learning] = {}
         self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
-        self.drafter = None if setup.pairing is None else setup.pairing.describe()
+        self.drafter = setup.describe()
         self.n_ctx = self._target.n_ctx
         self.n_ctx_train = model.n_ctx_train
         self.n_vocab = model.n_vocab
@@ -103,13 +117,16 @@ class Engine:
         model: Path,
         heads: Path | None = None,
         *,
+        draft_model: Path | None = None,
         n_ctx: int | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Engine:
-        """Load a model, and the heads in its own file or in `heads`.
+        """Load a model, and what drafts for it: the heads in its own file or in `heads`, or another
+        model.
 
+        draft_model:  a smaller model with the same vocabulary
         n_ctx:        tokens; default 8192, or less if the model was trained with less
         n_threads:    default: the physical cores this process may use
         n_gpu_layers: default: all, or as many as the device's memory takes
@@ -123,7 +140,10 @@ class Engine:
             raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
         if heads is not None:
             preflight(heads, target=model)
-        pairing = pair(shards, heads)
+        pairing = pair(shards, heads) if draft_model is None else None
+        if draft_model is not None:
+            preflight(draft_model)
+            draft_models.check(shards, draft_model)
         n_threads = n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
@@ -134,9 +154,10 @@ class Engine:
                 on_progress=on_progress,
             )
             try:
-                files = (identity(model), identity(heads) if heads else None)
+                drafts = draft_model or heads
+                files = (identity(model), identity(drafts) if drafts else None)
                 cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)
-                setup = _Setup(pairing, n_ctx, n_threads, n_layers, cost_facts)
+                setup = _Setup(pairing, draft_model, n_ctx, n_threads, n_layers, cost_facts)
                 return cls(loaded, setup, owns_model=True)
             except BaseException:
                 loaded.close()

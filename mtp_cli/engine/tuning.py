@@ -367,6 +367,17 @@ class HeadTuning:
 
 
 @dataclass(frozen=True)
+class SmallModelTuning:
+    """`drafters.small_model`: what a draft model reads of a long text."""
+
+    n_first: int = constant(
+        4, "tokens", "of the beginning, which all others attend to (arXiv:2309.17453)"
+    )
+    n_last: int = constant(256, "tokens", "of the end: reading them pauses an answer half a second")
+    n_ctx: int = constant(4096, "tokens", "that it remembers at most")
+
+
+@dataclass(frozen=True)
 class DrawTuning:
     """`sampling.sampler`: how drafts are drawn."""
 
@@ -390,6 +401,7 @@ class Tuning:
     exactness: ExactnessTuning = ExactnessTuning()
     copies: CopyTuning = CopyTuning()
     heads: HeadTuning = HeadTuning()
+    small_model: SmallModelTuning = SmallModelTuning()
     draws: DrawTuning = DrawTuning()
 
 

@@ -183,6 +183,10 @@ class Model:
         token = int(lib.llama_vocab_bos(self.vocab))
         return token if token >= 0 and lib.llama_vocab_get_add_bos(self.vocab) else None
 
+    def spellings(self) -> list[bytes]:
+        """Every token as the file has it, by id."""
+        return [lib.llama_vocab_get_text(self.vocab, token) for token in range(self.n_vocab)]
+
     def piece(self, token: int, *, special: bool) -> bytes:
         """The bytes of one token; they may end inside a UTF-8 character.
 

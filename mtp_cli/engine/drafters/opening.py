@@ -1,4 +1,5 @@
-"""From how heads are to be run to what runs them: their model, their context, their drafter.
+"""From how heads are to be run to what runs them: their model, their context, their drafter. And
+likewise of a small model that drafts.
 
 Owns closing what it had opened when the rest fails. Knows nothing of how a pairing was found.
 """
@@ -20,9 +21,16 @@ from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
+from mtp_cli.engine.drafters.small_model import N_BATCH as N_BATCH_SMALL
+from mtp_cli.engine.drafters.small_model import N_CTX_MIN as N_CTX_SMALL_MIN
+from mtp_cli.engine.drafters.small_model import SmallModelDrafter
+from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files.pairing import Pairing
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HiddenSource
+from mtp_cli.errors import MtpError
 
+_SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
 
@@ -65,6 +73,39 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         scale=pairing.scale,
         n_chained=pairing.n_heads,
     )
+
+
+def open_small_model(
+    target: Target, path: Path, n_threads: int, n_gpu_layers: int
+) -> SmallModelDrafter:
+    """A drafter that is a model of its own; MtpError where it cannot follow the target's text."""
+    model = Model(path, n_gpu_layers=n_gpu_layers)
+    with contextlib.ExitStack() as opened:
+        opened.callback(model.close)
+        if model.is_recurrent:
+            raise MtpError(
+                f"{path}: a recurrent model cannot take back what was not accepted; "
+                "take one with attention alone to draft"
+            )
+        ids = mapped(target.model.spellings(), model.spellings())
+        if ids is not None and ids.share < _SHARE_MIN:
+            raise MtpError(
+                f"{path}: has {ids.share:.0%} of the tokens of {target.model.path.name}; "
+                "take a smaller model of the same family"
+            )
+        wanted = min(model.n_ctx_train or target.n_ctx, TUNING.small_model.n_ctx)
+        n_ctx = min(target.n_ctx, max(wanted, N_CTX_SMALL_MIN))
+        context = Context(
+            model,
+            n_ctx=n_ctx,
+            n_batch=min(N_BATCH_SMALL, n_ctx),
+            n_outputs=1,
+            n_threads=n_threads,
+            hidden=HiddenSource.NONE,
+            owns_model=True,
+        )
+        opened.pop_all()
+    return SmallModelDrafter(context, ids)
 
 
 def independent_contexts(

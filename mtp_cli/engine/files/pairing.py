@@ -73,7 +73,10 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         assistant.check(target, heads)
         return Pairing(heads, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
     if not gguf_header.is_head_file(heads):
-        raise MtpError(f"{heads.path}: not a head file (general.type is not mtp-head)")
+        raise MtpError(
+            f"{heads.path}: not a head file (general.type is not mtp-head); a smaller model drafts "
+            "with --draft-model"
+        )
     try:
         info = HeadInfo.from_metadata(heads.pairs)
     except MtpError as error:

@@ -80,7 +80,10 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
         lambda: _without(head_file.KEY_FINGERPRINT),
         "not a head file of this project: mtp.trunk.fingerprint is missing",
     ),
-    "not heads": (tiny.llama, "not a head file (general.type is not mtp-head)"),
+    "not heads": (
+        tiny.llama,
+        "not a head file (general.type is not mtp-head); a smaller model drafts with --draft-model",
+    ),
 }
 
 
