@@ -42,10 +42,11 @@ BUILT_IN = Defaults(
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model file, and the head file beside it when there is one."""
+    """A model file, and what drafts for it: a head file, another model, or what it has itself."""
 
     model: Path
     heads: Path | None
+    draft_model: Path | None = None
 
     @property
     def name(self) -> str:
@@ -57,8 +58,14 @@ class ModelFiles:
         return defaults(self.model)
 
 
-def find(model: Path | None = None, heads: Path | None = None) -> ModelFiles:
+def find(
+    model: Path | None = None, heads: Path | None = None, draft_model: Path | None = None
+) -> ModelFiles:
     """What to load: the user's files, or the built-in model with the heads shipped for it."""
+    if draft_model is not None:
+        if heads is not None:
+            raise MtpError("--heads and --draft-model: one of them drafts; leave the other out")
+        return ModelFiles(_given(model) if model else built_in_model(), None, _given(draft_model))
     if model is not None:
         return ModelFiles(_given(model), _given(heads) if heads else None)
     return ModelFiles(built_in_model(), _given(heads) if heads else built_in_heads())

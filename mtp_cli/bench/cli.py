@@ -81,6 +81,14 @@ _Heads = Annotated[
         metavar="PATH", parser=file_name, help="Head-only GGUF that drafts for the model."
     ),
 ]
+_DraftModel = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        parser=file_name,
+        help="Smaller model with the same vocabulary that drafts in place of heads.",
+    ),
+]
 _Quick = Annotated[
     bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
 ]
@@ -124,6 +132,7 @@ _GpuLayers = Annotated[
 def bench(
     model: _Model = None,
     heads: _Heads = None,
+    draft_model: _DraftModel = None,
     quick: _Quick = False,
     repetitions: _Repetitions = 5,
     max_tokens: _MaxTokens = 128,
@@ -141,7 +150,9 @@ def bench(
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
     from mtp_cli import models
 
-    files = models.find(model, heads)  # what is wrong with a path shows before the rest is imported
+    files = models.find(
+        model, heads, draft_model
+    )  # what is wrong with a path shows before the rest is imported
 
     from mtp_cli.bench.measure import Plan, shortened, warm_up
     from mtp_cli.engine import Engine
@@ -163,6 +174,7 @@ def bench(
         opened = Engine.open(
             files.model,
             files.heads,
+            draft_model=files.draft_model,
             n_ctx=ctx,
             n_threads=threads,
             n_gpu_layers=gpu_layers,

@@ -55,6 +55,9 @@ def provenance(
         "llama_cpp_python": version("llama-cpp-python"),
         "model": None if files is None else described(files.model),
         "heads": None if files is None or files.heads is None else described(files.heads),
+        "draft_model": None
+        if files is None or files.draft_model is None
+        else described(files.draft_model),
         "command": command_line(program, sys.argv[1:]),
         "quick": quick,
     }

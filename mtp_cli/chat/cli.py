@@ -90,6 +90,14 @@ _Heads = Annotated[
         "the built-in model's own]",
     ),
 ]
+_DraftModel = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        parser=file_name,
+        help="Smaller model with the same vocabulary that drafts in place of heads.",
+    ),
+]
 _System = Annotated[
     str | None,
     typer.Option(
@@ -301,6 +309,7 @@ Examples:
   mtp-chat "Write a haiku about rain"           one answer
   git diff | mtp-chat "Write a commit message"  one answer about stdin
   mtp-chat -m big.gguf --heads big-mtp.gguf     your own model and heads
+  mtp-chat -m big.gguf --draft-model small.gguf one of its family drafts
 
 \b
 The answer goes to stdout, everything else to stderr. A terminal gets control
@@ -313,6 +322,7 @@ def chat(
     request: _Request = None,
     model: _Model = None,
     heads: _Heads = None,
+    draft_model: _DraftModel = None,
     system: _System = None,
     max_tokens: _MaxTokens = None,
     stop: _Stop = None,
@@ -346,7 +356,9 @@ def chat(
     """
     from mtp_cli import models
 
-    files = models.find(model, heads)  # what is wrong with a path shows before the rest is imported
+    files = models.find(
+        model, heads, draft_model
+    )  # what is wrong with a path shows before the rest is imported
 
     from mtp_cli.chat.start import Options, start
 

@@ -55,8 +55,10 @@ def _read(stdin: TextIO) -> str:
         raise MtpError(f"cannot read stdin: {error.strerror}") from error
 
 
-def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -> int:
+def answer_once(chat: Chat, request: str, *, as_json: bool, drafts: bool) -> int:
     """Answer `request` on the chat's `out`; returns the exit status.
+
+    drafts: whether something drafts, for the JSON object to name
 
     A reader that leaves early (`| head -1`) has what it wanted: that is no error.
     """
@@ -67,7 +69,7 @@ def answer_once(chat: Chat, request: str, *, as_json: bool, heads: str | None) -
             chat.pass_on_notes()
             with chat.awaiting(answer):
                 listen(answer, lambda _part: None)
-            chat.out.write(report.as_json(answer, chat.files, heads) + "\n")
+            chat.out.write(report.as_json(answer, chat.files, drafts=drafts) + "\n")
             chat.out.flush()
         else:
             chat.show(answer)

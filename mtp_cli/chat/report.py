@@ -28,7 +28,7 @@ def _speed(tokens_per_s: float) -> str:
     return f"{tokens_per_s:.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.1f}"
 
 
-def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
+def as_json(answer: Answer, files: ModelFiles, *, drafts: bool) -> str:
     """One JSON object, in ASCII so that it is safe on a terminal, with the text exactly as said."""
     stats = answer.stats
     fields = {
@@ -49,9 +49,15 @@ def as_json(answer: Answer, files: ModelFiles, heads: str | None) -> str:
         "inexact_row_counts": stats.inexact,
         "times_plain": stats.times_plain,
         "model": str(files.model),
-        "heads": heads,
+        "heads": _heads(files) if drafts else None,
+        "draft_model": None if files.draft_model is None else str(files.draft_model),
     }
     return json.dumps(fields, allow_nan=False)
+
+
+def _heads(files: ModelFiles) -> str | None:
+    """Where the heads that draft lie: their own file, or the model's."""
+    return None if files.draft_model is not None else str(files.heads or files.model)
 
 
 def show_table(history: Sequence[Stats], n_ctx: int, out: TextIO) -> None:

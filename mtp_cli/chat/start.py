@@ -88,6 +88,7 @@ def start(options: Options) -> int:
         engine = Engine.open(
             files.model,
             files.heads,
+            draft_model=files.draft_model,
             n_ctx=options.n_ctx,
             n_threads=options.n_threads,
             n_gpu_layers=options.n_gpu_layers,
@@ -187,7 +188,7 @@ def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None
     if drafter is None and options.depth != 0:
         chat.note(
             f"{name} has no MTP heads: plain decoding, except where text repeats itself "
-            "(mtp-convert and mtp-train add heads)"
+            "(mtp-convert and mtp-train add heads; --draft-model lets a smaller model draft)"
         )
     if chat.session.raw and not options.raw:
         chat.note(
@@ -195,8 +196,7 @@ def _talk(chat: Chat, options: Options, drafter: str | None, request: str | None
             "(--chat-template gives one)"
         )
     if request is not None:
-        heads = None if drafter is None else str(chat.files.heads or chat.files.model)
-        return pipe.answer_once(chat, request, as_json=options.json, heads=heads)
+        return pipe.answer_once(chat, request, as_json=options.json, drafts=drafter is not None)
 
     from mtp_cli.chat.repl import converse  # loads prompt_toolkit
 

@@ -101,6 +101,17 @@ def test_a_model_without_heads_says_so_once_and_answers() -> None:
     assert len(said) == 1
 
 
+def test_a_smaller_model_can_draft() -> None:
+    """The built-in model stands for a family: it drafts for itself."""
+    request = ("-n", "16", "-t", "0", "--json", "Count to ten.")
+    plain = json.loads(run("--depth", "0", *request).stdout)
+    done = run("--draft-model", str(models.built_in_model()), "--depth", "3", *request)
+    drafted = json.loads(done.stdout)
+    assert drafted["tokens"] == plain["tokens"]
+    assert (drafted["heads"], drafted["draft_model"]) == (None, str(models.built_in_model()))
+    assert drafted["accepted"] == drafted["verified"], "it says what it would say itself"
+
+
 def test_depth_0_decodes_plainly_and_says_the_same(
     plain: subprocess.CompletedProcess[bytes],
 ) -> None:

@@ -35,7 +35,17 @@ def test_heads_of_the_users_go_with_either_model(
     assert models.find(tmp_path / "big.gguf", heads).heads == tmp_path / "mtp.gguf"
 
 
-@pytest.mark.parametrize("which", ["model", "heads"])
+def test_heads_and_a_draft_model_exclude_each_other(tmp_path: Path) -> None:
+    for name in ("mtp.gguf", "small.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    small = tmp_path / "small.gguf"
+    found = models.find(None, None, small)
+    assert (found.heads, found.draft_model) == (None, small)
+    with pytest.raises(MtpError, match="--heads and --draft-model: one of them drafts"):
+        models.find(None, tmp_path / "mtp.gguf", small)
+
+
+@pytest.mark.parametrize("which", ["model", "heads", "draft_model"])
 def test_what_is_no_gguf_is_refused_before_anything_is_loaded(which: str, tmp_path: Path) -> None:
     with pytest.raises(MtpError, match="Is a directory"):
         models.find(**{which: tmp_path})

@@ -34,7 +34,7 @@ def answer(
 ) -> int:
     settings = Settings(Sampling(temperature=0.0), exact=exact)
     chat = Chat(Session(engine), settings, FILES, engine.n_ctx, out, err)
-    return answer_once(chat, "Hi", as_json=as_json, heads=str(FILES.heads))
+    return answer_once(chat, "Hi", as_json=as_json, drafts=True)
 
 
 def test_the_answer_goes_to_out_alone() -> None:
