@@ -25,6 +25,7 @@ COMMAND = [sys.executable, "-m", "mtp_cli.chat"]
 GREEDY = ["-t", "0", "--ctx", "512"]
 KEYS = {
     "text",
+    "draft_model",
     "reasoning",
     "tokens",
     "finish_reason",

@@ -77,6 +77,7 @@ def test_json_has_the_text_unchanged_and_the_numbers_of_the_line() -> None:
         "times_plain": None,
         "model": "/models/tiny.gguf",
         "heads": "/models/tiny-mtp.gguf",
+        "draft_model": None,
     }
 
 
