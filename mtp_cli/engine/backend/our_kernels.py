@@ -23,7 +23,7 @@ from mtp_cli.engine.native import compiled
 from mtp_cli.errors import MtpError
 
 _VARIABLE, _OURS, _GGML = "MTP_KERNELS", "ours", "ggml"  # in the environment: whose kernels run
-_OPS = {29: b"MUL_MAT", 74: b"FLASH_ATTN_EXT"}
+_OPS = {29: b"MUL_MAT", 30: b"MUL_MAT_ID", 74: b"FLASH_ATTN_EXT"}
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _CALLED = (  # in the order of `struct Ggml`

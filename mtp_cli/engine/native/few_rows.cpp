@@ -14,6 +14,7 @@
 
 #ifdef MTP_VECTORS
 #include "attention.h"
+#include "experts.h"
 #include "formats/table.h"
 #include "product.h"
 
@@ -25,6 +26,10 @@ namespace {
 bool takes_products = true, takes_attention = true;
 
 bool is_matrix(const abi::Tensor * x) { return x->ne[2] == 1 && x->ne[3] == 1; }
+
+bool are_matrices(const abi::Tensor * x) {  // one after another
+    return x->ne[3] == 1 && x->nb[2] == x->nb[1] * x->ne[1];
+}
 
 class FewRowsAttention final : public abi::TensorTraits {
 public:
@@ -48,6 +53,7 @@ public:
 
     abi::TensorTraits * get_tensor_traits(const abi::Tensor * op) override {
         if (op->op == abi::OP_MUL_MAT && takes_products) return product_traits(op);
+        if (op->op == abi::OP_MUL_MAT_ID && takes_products) return experts_traits(op);
         if (op->op == abi::OP_FLASH_ATTN_EXT && takes_attention) return FewRowsAttention::take(op);
         return nullptr;
     }
@@ -55,13 +61,25 @@ public:
 private:
     static abi::TensorTraits * product_traits(const abi::Tensor * op) {
         if (op->op_params[1]) return nullptr;  // a hint: ggml knows more of these weights
+        if (!is_matrix(op->src[0]) || !is_matrix(op->src[1])) return nullptr;
+        return traits<Product>(op);
+    }
+
+    static abi::TensorTraits * experts_traits(const abi::Tensor * op) {
+        const abi::Tensor * ids = op->src[2];
+        if (!are_matrices(op->src[0]) || op->src[1]->ne[3] != 1) return nullptr;
+        if (ids->type != abi::I32 || !is_matrix(ids)) return nullptr;
+        return traits<Experts>(op);
+    }
+
+    template <template <class Kernel> class Operator>
+    static abi::TensorTraits * traits(const abi::Tensor * op) {
         const abi::Tensor *weights = op->src[0], *rows = op->src[1];
         if (rows->type != abi::F32 || op->type != abi::F32 || rows->nb[0] != sizeof(float))
             return nullptr;
-        if (!is_matrix(weights) || !is_matrix(rows) || weights->view_src) return nullptr;
-        if (weights->extra && !is_repacked(weights)) return nullptr;
+        if (weights->view_src || (weights->extra && !is_repacked(weights))) return nullptr;
         const Layout layout = weights->extra ? Layout::REPACKED : Layout::PLAIN;
-        for (const Format & format : FORMATS<Product>)
+        for (const Format & format : FORMATS<Operator>)
             if (format.type == weights->type && format.layout == layout) return format.take(op);
         return nullptr;
     }

@@ -19,8 +19,9 @@ enum Type : int {
     IQ2_XXS = 16, IQ2_XS = 17, IQ2_S = 22, IQ3_XXS = 18, IQ3_S = 21, IQ1_S = 19, IQ1_M = 29,
     IQ4_NL = 20, IQ4_XS = 23,
     TQ1_0 = 34, TQ2_0 = 35, MXFP4 = 39, NVFP4 = 40, Q1_0 = 41, Q2_0 = 42,
+    I32 = 26,
 };
-constexpr int OP_MUL_MAT = 29, OP_FLASH_ATTN_EXT = 74;
+constexpr int OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_FLASH_ATTN_EXT = 74;
 
 // ggml.h: struct ggml_tensor
 struct Tensor {

@@ -14,6 +14,21 @@ size_t row_bytes(const abi::Tensor * weights) {
     return group_bytes<Kernel>(weights->ne[0] / Kernel::BLOCK) / Kernel::COLUMNS;
 }
 
+// Whether a matrix, or each of several, can be cut into groups
+template <class Kernel>
+bool has_groups(const abi::Tensor * weights) {
+    const bool is_whole =
+        weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::SIDE_BY_SIDE == 0;
+    const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
+    return is_whole && is_dense && weights->ne[1] >= Kernel::COLUMNS;
+}
+
+template <class T>
+T * aligned(void * memory) {
+    const uintptr_t unaligned = (uintptr_t)memory + alignof(T) - 1;
+    return (T *)(unaligned - unaligned % alignof(T));
+}
+
 template <class Kernel>
 size_t packed_size(const abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
@@ -27,8 +42,7 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     const abi::Tensor *weights = op->src[0], *rows = op->src[1];
     const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
     const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
-    const uintptr_t unaligned = (uintptr_t)params->wdata + alignof(Unit) - 1;
-    Unit * units = (Unit *)(unaligned - unaligned % alignof(Unit));
+    Unit * units = aligned<Unit>(params->wdata);
 
     pack_rows<Kernel>(ggml.type_traits(Kernel::ROW)->from_float, (const float *)rows->data,
                       rows->nb[1] / sizeof(float), n_rows, n_blocks, units, n_blocks * ith / nth,
@@ -59,14 +73,8 @@ public:
     }
     static abi::TensorTraits * take(const abi::Tensor * op) {
         static Product product;
-        const abi::Tensor * weights = op->src[0];
-        const bool is_whole =
-            weights->ne[0] % Kernel::BLOCK == 0 && weights->ne[1] % Kernel::SIDE_BY_SIDE == 0;
-        const bool has_group = weights->ne[1] >= Kernel::COLUMNS;
-        const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
-        return is_whole && has_group && is_dense && op->src[1]->ne[1] <= Kernel::MOST_ROWS
-                   ? &product
-                   : nullptr;
+        const bool are_few = op->src[1]->ne[1] <= Kernel::MOST_ROWS;
+        return has_groups<Kernel>(op->src[0]) && are_few ? &product : nullptr;
     }
 };
 

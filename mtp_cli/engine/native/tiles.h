@@ -108,25 +108,31 @@ Ahead ahead_in(int64_t n_blocks) {
             (int)(n_blocks - rest)};
 }
 
+// n blocks of a row, from the first-th on, into their Units
+template <class Kernel>
+void pack_blocks(const typename Kernel::Row * blocks, int row, int n_rows, int n_blocks,
+                 typename Kernel::Unit * units, int first, int n) {
+    const Place place = place_of(row / Kernel::ROWS, n_blocks, units_of<Kernel>(n_rows));
+    for (int i = 0; i < n; ++i) {
+        typename Kernel::Unit & unit = units[place.first + (first + i) * place.step];
+        Kernel::pack(unit, row % Kernel::ROWS, blocks[i]);
+    }
+}
+
 // Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units
 template <class Kernel>
 void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
                int n_rows, int n_blocks, typename Kernel::Unit * units, int from, int to) {
     constexpr int AT_ONCE = 8;
     typename Kernel::Row blocks[AT_ONCE] = {};
-    const int n_units = units_of<Kernel>(n_rows);
-    for (int row = 0; row < n_units * Kernel::ROWS; ++row) {
-        const Place place = place_of(row / Kernel::ROWS, n_blocks, n_units);
+    for (int row = 0; row < units_of<Kernel>(n_rows) * Kernel::ROWS; ++row) {
         const bool is_there = row < n_rows;
         if (!is_there) memset(blocks, 0, sizeof(blocks));
         for (int first = from; first < to; first += AT_ONCE) {
             const int n = std::min(AT_ONCE, to - first);
             if (is_there)
                 round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
-            for (int i = 0; i < n; ++i) {
-                typename Kernel::Unit & unit = units[place.first + (first + i) * place.step];
-                Kernel::pack(unit, row % Kernel::ROWS, blocks[i]);
-            }
+            pack_blocks<Kernel>(blocks, row, n_rows, n_blocks, units, first, n);
         }
     }
 }

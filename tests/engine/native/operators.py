@@ -24,7 +24,7 @@ POINTER, FLOAT, INT, INT64, SIZE, TEXT = (
     *(ctypes.c_void_p, ctypes.c_float, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t),
     ctypes.c_char_p,
 )
-F32, F16 = 0, 1  # enum ggml_type
+F32, F16, I32 = 0, 1, 26  # enum ggml_type
 _CONTEXT_BYTES = 64 << 20
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
@@ -63,10 +63,11 @@ def context(*, no_alloc: bool = False) -> Iterator[int]:
 
 
 def tensor(within: int, array: npt.NDArray[Any]) -> int:
-    """A tensor of up to three dimensions that holds the array; float16 or float32."""
+    """A tensor of up to three dimensions that holds the array; float16, float32 or int32."""
     shaped = np.ascontiguousarray(array.reshape((1,) * (3 - array.ndim) + array.shape))
     new = ggml("ggml_new_tensor_3d", POINTER, POINTER, INT, INT64, INT64, INT64)
-    made = new(within, F16 if array.dtype == np.float16 else F32, *shaped.shape[::-1])
+    kind = {"float16": F16, "float32": F32, "int32": I32}[array.dtype.name]
+    made = new(within, kind, *shaped.shape[::-1])
     ctypes.memmove(data_of(made), shaped.ctypes.data, shaped.nbytes)
     return int(made)
 
@@ -106,8 +107,8 @@ def block_length(name: str) -> int:
 
 
 def quantized(name: str, values: Floats) -> npt.NDArray[np.uint8]:
-    """(n_out, n_in) as ggml writes it in a format, one row after another."""
-    rows = np.ascontiguousarray(values, np.float32)
+    """(..., n_out, n_in) as ggml writes it in a format, one row after another."""
+    rows = np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])
     n_out, n_in = rows.shape
     n_bytes = n_out * ggml("ggml_row_size", SIZE, INT, INT64)(type_of(name), n_in)
     out = np.empty(n_bytes, np.uint8)
@@ -121,7 +122,7 @@ def quantized(name: str, values: Floats) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A matrix in a number format, where ggml holds it."""
+    """A matrix in a number format, where ggml holds it, or one for each expert."""
 
     pointer: int
     n_out: int
@@ -130,14 +131,15 @@ class Weights:
 
 @contextlib.contextmanager
 def held(name: str, values: Floats, *, repacked: bool = False) -> Iterator[Weights | None]:
-    """A matrix (n_out, n_in) in memory as in a file, or as ggml's repacked kernels have it.
+    """(n_out, n_in) or (n_expert, n_out, n_in) in memory as in a file, or as ggml repacks it.
 
     None where ggml repacks no such matrix.
     """
     kind = _repacked_buffer_type() if repacked else ggml("ggml_backend_cpu_buffer_type", POINTER)()
     with context(no_alloc=True) as within:
-        new = ggml("ggml_new_tensor_2d", POINTER, POINTER, INT, INT64, INT64)
-        made = int(new(within, type_of(name), *values.shape[::-1]))
+        new = ggml("ggml_new_tensor", POINTER, POINTER, INT, INT, ctypes.POINTER(INT64))
+        size = (INT64 * values.ndim)(*values.shape[::-1])
+        made = int(new(within, type_of(name), values.ndim, size))
         allocate = ggml("ggml_backend_alloc_ctx_tensors_from_buft", POINTER, POINTER, POINTER)
         buffer = allocate(within, kind)
         try:
@@ -147,7 +149,7 @@ def held(name: str, values: Floats, *, repacked: bool = False) -> Iterator[Weigh
             data = quantized(name, values)
             put = ggml("ggml_backend_tensor_set", None, POINTER, POINTER, SIZE, SIZE)
             put(made, data.ctypes.data, 0, data.nbytes)
-            yield Weights(made, *values.shape)
+            yield Weights(made, *values.shape[-2:])
         finally:
             ggml("ggml_backend_buffer_free", None, POINTER)(buffer)
 
@@ -191,3 +193,43 @@ def product_work_bytes(weights: Weights, n_rows: int) -> int:
 def _product(within: int, weights: Weights, rows: Floats) -> int:
     multiply = ggml("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
     return int(multiply(within, weights.pointer, tensor(within, rows)))
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Rows and the experts that they chose.
+
+    rows: (n_tokens, 1 or n_used, n_in), one for all experts of a token or one for each
+    ids:  (n_tokens, n_used)
+    """
+
+    rows: Floats
+    ids: npt.NDArray[np.int32]
+
+    def token(self, index: int) -> Routed:
+        return Routed(self.rows[index : index + 1], self.ids[index : index + 1])
+
+    def first(self, n_tokens: int) -> Routed:
+        return Routed(self.rows[:n_tokens], self.ids[:n_tokens])
+
+
+def expert_product(weights: Weights, routed: Routed, *, n_threads: int = 1) -> Floats:
+    """(n_tokens, n_used, n_out): rows times the weights of those experts."""
+    with context() as within:
+        out = _expert_product(within, weights, routed)
+        return computed(within, out, (*routed.ids.shape, weights.n_out), n_threads)
+
+
+def expert_product_work_bytes(weights: Weights, routed: Routed) -> int:
+    with context() as within:
+        return work_bytes(within, _expert_product(within, weights, routed))
+
+
+def _expert_product(within: int, weights: Weights, routed: Routed) -> int:
+    """The ids are part of a wider matrix, as the best of a sorted one are in a model."""
+    n_tokens, n_used = routed.ids.shape
+    wide = tensor(within, np.concatenate([routed.ids, routed.ids + 10**6], axis=1))
+    view = ggml("ggml_view_2d", POINTER, POINTER, POINTER, INT64, INT64, SIZE, SIZE)
+    ids = view(within, wide, n_used, n_tokens, 2 * n_used * routed.ids.itemsize, 0)
+    multiply = ggml("ggml_mul_mat_id", POINTER, POINTER, POINTER, POINTER, POINTER)
+    return int(multiply(within, weights.pointer, tensor(within, routed.rows), ids))

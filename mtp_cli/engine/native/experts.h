@@ -1,0 +1,203 @@
+// ggml's operator MUL_MAT_ID: rows times the weight matrices of those experts that each row chose.
+//
+//     out (T, S, N)[t][s] = rows (T, S or 1, K)[t][s or 0] times weights (E, N, K)[ids[t][s]]
+//
+//     T   tokens; S of the E experts are chosen for each
+//
+// A weight is read once for all rows that chose its expert. Every row is rounded once. It lies in
+// Units with the others of an expert, for each of its experts anew: the tiles are those of a
+// product. Knows nothing of formats.
+#pragma once
+
+#include "product.h"
+
+#include <numeric>
+#include <vector>
+
+namespace {
+
+struct Choice {
+    int token, slot;
+};
+
+struct ChosenExpert {
+    int expert, n_rows;
+    const Choice * rows;
+    int64_t first_unit;  // of all experts' Units
+};
+
+// Who chose whom: the experts that any row chose, in order, each with its rows in order
+class Routing {
+public:
+    template <class UnitsOf>
+    Routing(const abi::Tensor * ids, int n_experts, UnitsOf units_of)
+        : choices_(ids->ne[0] * ids->ne[1]) {
+        std::vector<int> ends(n_experts + 1);
+        each(ids, [&](int expert, Choice) { ++ends[expert + 1]; });
+        std::partial_sum(ends.begin(), ends.end(), ends.begin());
+        each(ids, [&](int expert, Choice choice) { choices_[ends[expert]++] = choice; });
+        int64_t n_units = 0;
+        for (int expert = 0, start = 0; expert < n_experts; start = ends[expert++]) {
+            const int n_rows = ends[expert] - start;
+            if (n_rows == 0) continue;
+            experts_.push_back({expert, n_rows, choices_.data() + start, n_units});
+            n_units += units_of(n_rows);
+        }
+    }
+    const std::vector<ChosenExpert> & experts() const { return experts_; }
+
+private:
+    template <class Visit>
+    static void each(const abi::Tensor * ids, Visit visit) {
+        for (int token = 0; token < ids->ne[1]; ++token) {
+            for (int slot = 0; slot < ids->ne[0]; ++slot) {
+                const char * id = (const char *)ids->data + token * ids->nb[1] + slot * ids->nb[0];
+                visit(*(const int32_t *)id, Choice{token, slot});
+            }
+        }
+    }
+
+    std::vector<Choice> choices_;
+    std::vector<ChosenExpert> experts_;
+};
+
+// One such operator, as one thread sees it
+template <class Kernel>
+class ExpertProduct {
+public:
+    using Row = typename Kernel::Row;
+    using Unit = typename Kernel::Unit;
+
+    explicit ExpertProduct(const abi::Tensor * op)
+        : weights_(op->src[0]), rows_(op->src[1]), ids_(op->src[2]), out_(op),
+          n_blocks_((int)(weights_->ne[0] / Kernel::BLOCK)) {}
+
+    size_t work_bytes() const {
+        return rounded_bytes() + alignof(Row) + alignof(Unit) +
+               sizeof(Unit) * n_blocks_ * most_units();
+    }
+
+    void compute(const abi::ComputeParams * params) const {
+        const int ith = params->ith, nth = params->nth;
+        const Routing routing(ids_, (int)weights_->ne[2], units_of<Kernel>);
+        Row * rounded = aligned<Row>(params->wdata);
+        Unit * units = aligned<Unit>((char *)rounded + rounded_bytes());
+        const int from = n_blocks_ * ith / nth, to = n_blocks_ * (ith + 1) / nth;
+        round(rounded, from, to);
+        for (const ChosenExpert & chosen : routing.experts()) pack(chosen, rounded, units, from, to);
+        if (ith == 0) ggml.chunk_set(params->threadpool, nth);
+        ggml.barrier(params->threadpool);
+
+        const int n_chosen = (int)routing.experts().size();
+        const int n_parts = nth == 1 ? 1 : (CHUNKS_OF_A_THREAD * nth + n_chosen - 1) / n_chosen;
+        for (int chunk = ith; chunk < n_chosen * n_parts;
+             chunk = ggml.chunk_add(params->threadpool, 1)) {
+            multiply(routing.experts()[chunk / n_parts], units, chunk % n_parts, n_parts);
+        }
+    }
+
+private:
+    // At least so many, one expert or a part of one, so that no thread waits long for the last one
+    static constexpr int CHUNKS_OF_A_THREAD = 4;
+    static constexpr int COLUMNS_AT_A_TIME = 256;  // of the result, whose rows lie apart
+
+    int64_t n_sources() const { return rows_->ne[1] * rows_->ne[2]; }
+    size_t rounded_bytes() const { return sizeof(Row) * n_blocks_ * (n_sources() + 1); }
+    int64_t most_units() const {
+        const int64_t n_choices = ids_->ne[0] * ids_->ne[1];
+        return std::min(n_choices, n_choices / Kernel::ROWS + weights_->ne[2]);
+    }
+    int64_t source_of(const Choice & choice) const {
+        return choice.token * rows_->ne[1] + choice.slot % rows_->ne[1];
+    }
+
+    // Blocks `from` to `to` of all rows, and of zeros behind them
+    void round(Row * rounded, int from, int to) const {
+        const auto round_row = ggml.type_traits(Kernel::ROW)->from_float;
+        for (int64_t i = 0; i < n_sources(); ++i) {
+            const char * row = (const char *)rows_->data + i / rows_->ne[1] * rows_->nb[2] +
+                               i % rows_->ne[1] * rows_->nb[1];
+            round_row((const float *)row + from * Kernel::BLOCK, rounded + i * n_blocks_ + from,
+                      (int64_t)(to - from) * Kernel::BLOCK);
+        }
+        memset(rounded + n_sources() * n_blocks_ + from, 0, sizeof(Row) * (to - from));
+    }
+
+    void pack(const ChosenExpert & chosen, const Row * rounded, Unit * units, int from,
+              int to) const {
+        const int n_places = units_of<Kernel>(chosen.n_rows) * Kernel::ROWS;
+        for (int row = 0; row < n_places; ++row) {
+            const int64_t source =
+                row < chosen.n_rows ? source_of(chosen.rows[row]) : n_sources();
+            pack_blocks<Kernel>(rounded + source * n_blocks_ + from, row, chosen.n_rows, n_blocks_,
+                                units + chosen.first_unit * n_blocks_, from, to - from);
+        }
+    }
+
+    // The part-th of n_parts of an expert's weight rows. The last one takes weight rows that make
+    // no whole group together with some that it had before.
+    void multiply(const ChosenExpert & chosen, const Unit * units, int part, int n_parts) const {
+        const int64_t n_out = weights_->ne[1], n_groups = n_out / Kernel::COLUMNS;
+        const Unit * own = units + chosen.first_unit * n_blocks_;
+        multiply_columns(chosen, own, n_groups * part / n_parts * Kernel::COLUMNS,
+                         n_groups * (part + 1) / n_parts * Kernel::COLUMNS);
+        if (n_out % Kernel::COLUMNS != 0 && part == n_parts - 1)
+            multiply_columns(chosen, own, n_out - Kernel::COLUMNS, n_out);
+    }
+
+    void multiply_columns(const ChosenExpert & chosen, const Unit * units, int64_t from,
+                          int64_t to) const {
+        const int64_t row_bytes = weights_->nb[1];
+        const char * weights = (const char *)weights_->data + chosen.expert * weights_->nb[2];
+        const int64_t fits = WEIGHTS_AT_A_TIME / row_bytes / Kernel::COLUMNS * Kernel::COLUMNS;
+        const int64_t most = std::max<int64_t>(
+            Kernel::COLUMNS, std::min<int64_t>(COLUMNS_AT_A_TIME, fits));
+        for (; from < to; from += most) {
+            const int64_t n = std::min(most, to - from);
+            multiply_rows(chosen, units, weights + from * row_bytes, from, n);
+        }
+    }
+
+    // n weight rows times all of an expert's rows
+    void multiply_rows(const ChosenExpert & chosen, const Unit * units, const char * weights,
+                       int64_t first_column, int64_t n) const {
+        float sums[PANEL * Kernel::ROWS][COLUMNS_AT_A_TIME];
+        const int n_units = units_of<Kernel>(chosen.n_rows);
+        for (int first = 0; first < n_units; first += PANEL) {
+            const Place place = place_of(first, n_blocks_, n_units);
+            const int row = first * Kernel::ROWS;
+            const int n_rows = std::min(PANEL * Kernel::ROWS, chosen.n_rows - row);
+            multiply_groups<Kernel>(weights, n_blocks_, units + place.first, place.step, 0,
+                                    n / Kernel::COLUMNS, sums[0], COLUMNS_AT_A_TIME, n_rows);
+            for (int i = 0; i < n_rows; ++i) {
+                const Choice & choice = chosen.rows[row + i];
+                char * out = (char *)out_->data + choice.token * out_->nb[2] +
+                             choice.slot * out_->nb[1];
+                memcpy((float *)out + first_column, sums[i], n * sizeof(float));
+            }
+        }
+    }
+
+    const abi::Tensor *weights_, *rows_, *ids_, *out_;
+    int n_blocks_;
+};
+
+template <class Kernel>
+class Experts final : public abi::TensorTraits {
+public:
+    bool work_size(int, const abi::Tensor * op, size_t & size) override {
+        size = ExpertProduct<Kernel>(op).work_bytes();
+        return true;
+    }
+    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
+        ExpertProduct<Kernel>(op).compute(params);
+        return true;
+    }
+    static abi::TensorTraits * take(const abi::Tensor * op) {
+        static Experts experts;
+        const bool are_few = op->src[2]->ne[1] <= Kernel::MOST_ROWS;
+        return has_groups<Kernel>(op->src[0]) && are_few ? &experts : nullptr;
+    }
+};
+
+}  // namespace
