@@ -155,7 +155,9 @@ def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
         ("TypeTraits", "ggml_type_traits_cpu"): ("from_float", "vec_dot", "vec_dot_type", "nrows"),
     }
     facts = ["sizeof(abi::Tensor) == sizeof(ggml_tensor)"]
-    facts += [f"abi::{op} == GGML_{op}" for op in ("OP_MUL_MAT", "OP_MUL_MAT_ID", "OP_FLASH_ATTN_EXT")]
+    facts += [
+        f"abi::{op} == GGML_{op}" for op in ("OP_MUL_MAT", "OP_MUL_MAT_ID", "OP_FLASH_ATTN_EXT")
+    ]
     facts += [
         f"offsetof(abi::{ours}, {field}) == offsetof({theirs}, {field})"
         for (ours, theirs), names in fields.items()
