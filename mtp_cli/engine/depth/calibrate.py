@@ -1,6 +1,6 @@
 """Measures what rounds cost on this machine, once, and remembers it.
 
-Owns the first measurement behind `cost.py` and the file that keeps it. It runs rows of any text
+Owns the first measurement behind `cost.py` and the file that keeps it. It runs rows of any ids
 through the target and the heads, and keeps the median of several times (of two the less, the one
 that other programs disturbed less). Knows nothing of what the rows say.
 """
@@ -23,6 +23,7 @@ from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, Floats, TargetLike
 
 _TUNED = TUNING.calibration
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples lie apart from each other, modulo 1
 N_CTX_MIN = 64  # the least context that can be measured
 
 
@@ -72,8 +73,7 @@ def calibrate(
     table = CostTable(target_s, bench.growth(target_s), switch_s=switch_s)
     if drafter.max_depth > 0:
         n_rows = min(n_max, MAX_DEPTH + 1)
-        hidden = bench.hidden(n_rows)
-        table = _with_drafts(table, drafter, n_rows, hidden, bench.cool_caches, clock)
+        table = _with_drafts(table, drafter, n_rows, bench.hidden(n_rows), bench, clock)
     target.truncate(0)
     return table
 
@@ -90,8 +90,17 @@ class _TargetBench:
         self._target = target
         self._clock = clock
         target.truncate(0)
-        self._prefix = _some_ids(_TUNED.n_short)
+        self._n_vocab = target.decode([1]).logits.shape[1]
+        target.truncate(0)
+        self._prefix = self.ids(_TUNED.n_short)
         self._rewind()
+
+    def ids(self, n: int) -> list[int]:
+        """From all over the vocabulary, so that rows choose experts as those of a text do.
+
+        Ids that lie together may be unused ones, which all choose the same.
+        """
+        return [int((i + 1) * _GOLDEN % 1 * self._n_vocab) for i in range(n)]
 
     def _rewind(self) -> None:
         n_past = self._target.truncate(len(self._prefix))
@@ -117,7 +126,7 @@ class _TargetBench:
         it. The most used counts are decoded twice in a row, for the second is like most.
         """
         counts = [n for n in _TUNED.counts if n <= n_max]
-        ids = _some_ids(counts[-1])
+        ids = self.ids(counts[-1])
 
         def twice(n: int) -> tuple[float, float]:
             """After another number of rows, and after as many."""
@@ -149,23 +158,23 @@ class _TargetBench:
         is_affordable = n_more * target_s[-1] / n_max < _TUNED.long_s
         if not is_affordable or not _has_room(self._target, n_max):
             return (0.0,) * n_max
-        self._prefix = _some_ids(_TUNED.n_long)
+        self._prefix = self.ids(_TUNED.n_long)
         self._rewind()
         ends = []
         for n in (1, n_max):
-            long_s = statistics.median_low([self._time(_some_ids(n)) for _ in range(5)][1:])
+            long_s = statistics.median_low([self._time(self.ids(n)) for _ in range(5)][1:])
             ends.append(max(0.0, long_s - target_s[n - 1]) / n_more)
         first, last = ends
         return tuple(float(g) for g in np.linspace(first, max(first, last), n_max))
 
     def hidden(self, n_rows: int) -> Floats | None:
-        rows = self._target.decode(_some_ids(n_rows))
+        rows = self._target.decode(self.ids(n_rows))
         return None if rows.hidden is None else rows.hidden.copy()
 
     def cool_caches(self) -> None:
         """What comes between two drafts: a decode, which leaves no cache warm for the heads."""
         self._rewind()
-        self._target.decode(_some_ids(1))
+        self._target.decode(self.ids(1))
 
 
 def _with_drafts(
@@ -173,7 +182,7 @@ def _with_drafts(
     drafter: Drafter,
     n_many: int,
     hidden: Floats | None,
-    cool_caches: Callable[[], None],
+    bench: _TargetBench,
     clock: Callable[[], float],
 ) -> CostTable:
     """Add the drafter's first step, its catch-up rows, n_many at most, and its further steps."""
@@ -184,10 +193,10 @@ def _with_drafts(
         """Show it n_rows more rows and draft; rows it caught up with, and seconds."""
         nonlocal position
         rows = None if hidden is None else hidden[:n_rows]
-        drafter.observe(_some_ids(n_rows), position, rows)
+        drafter.observe(bench.ids(n_rows), position, rows)
         position += n_rows
         n_waiting = drafter.n_waiting
-        cool_caches()
+        bench.cool_caches()
         started = clock()
         drafter.draft(1, depth)
         return n_waiting, clock() - started
@@ -212,8 +221,3 @@ def _typical(drafts: Sequence[tuple[int, float]]) -> tuple[int, float]:
     """The one of the median time, of the drafts that caught up with as few rows as any."""
     n_rows = min(n for n, _ in drafts)
     return n_rows, statistics.median_low(seconds for n, seconds in drafts if n == n_rows)
-
-
-def _some_ids(n: int) -> list[int]:
-    """Ordinary ids that every vocabulary has."""
-    return [7 * i % 61 + 1 for i in range(n)]

@@ -78,7 +78,7 @@ class Learning:
         self._shape, self._last_rows = _Shape(1), 1
         self._waiting_ratio: tuple[int, float, float] | None = None
         self._total_s = self._extra_s = 0.0
-        self._recent: list[int] = []
+        self._said: dict[int, None] = {}  # different ids that answers said, the newest last
         self._n_read = 0
         self._draft = Draft()
         self._next: _Shape | None = next(self._shapes)
@@ -134,19 +134,29 @@ class Learning:
         return self._successor is not None and self._successor.commit(prob)
 
     def choose(self, draft: Draft) -> list[int]:
-        """The draft, the copy after it, and what the answer said last to make up the number."""
+        """The draft, the copy after it, and other ids that were said to make up the number.
+
+        Rows of an id that is there already would cost too little where experts are: they choose
+        the same ones.
+        """
         if self._successor is not None:
             return self._successor.choose(draft)
         self._draft = draft
         n = self._shape.n_rows - 1
-        proposed = [*draft.ids, *self._match.ids[len(draft.ids) :], *reversed(self._recent)]
+        if n == 0:
+            return []
+        proposed = [*draft.ids, *self._match.ids[len(draft.ids) :]]
+        newest, *others = reversed(self._said)
+        proposed += [id_ for id_ in others if id_ not in proposed] or [newest]
         return [*proposed, *proposed[-1:] * n][:n]
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
         if self._successor is not None:
             self._successor.observe(chosen, seconds)
             return
-        self._recent = [*self._recent, *chosen][-self._n_max :]
+        for id_ in chosen:
+            self._said.pop(id_, None)
+            self._said[id_] = None
         n_rows = self._shape.n_rows
         if self._draft.ids:
             n_read = self._n_read + self._draft.n_behind

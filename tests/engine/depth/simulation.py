@@ -40,6 +40,7 @@ class Machine:
     """What things cost here, and a clock.
 
     load:       how many times slower everything is at a given second
+    is_mixture: whether rows of the same id, which choose the same experts, cost as one
     idle_s:     what everything would have taken without load
     drafted_at: when the heads were asked
     verified:   how many rows each decode had
@@ -47,6 +48,7 @@ class Machine:
 
     table: CostTable
     load: Load = no_load
+    is_mixture: bool = False
     now: float = 0.0
     idle_s: float = 0.0
     drafted_at: list[float] = field(default_factory=list)
@@ -79,7 +81,9 @@ class RecordedTarget:
         table, n = self.machine.table, len(tokens)
         switch_s = (n != self.n_last_rows) * table.switch_s
         self.n_last_rows = n
-        self.machine.spend(table.target_s[n - 1] + len(self.ids) * table.growth_s[n - 1] + switch_s)
+        n_paid = len({*tokens}) if self.machine.is_mixture else n
+        rows_s = table.target_s[n_paid - 1] + len(self.ids) * table.growth_s[n_paid - 1]
+        self.machine.spend(rows_s + switch_s)
         self.machine.verified.append(n)
         self.ids.extend(tokens)
         return self._rows(n)

@@ -65,6 +65,23 @@ class Bench:
 
 
 @dataclass
+class Mixture(Bench):
+    """Rows cost what the experts cost that they choose; ids that lie together choose the same."""
+
+    n_vocab: int = 32_000
+
+    def decode(self, tokens: Sequence[int]) -> Rows:
+        n = len(tokens)
+        n_chosen = len({token // 100 for token in tokens})
+        self.now += self.table.target_s[n_chosen - 1]
+        self.ids.extend(tokens)
+        return self._rows(n)
+
+    def _rows(self, n: int) -> Rows:
+        return Rows(np.zeros((n, self.n_vocab), np.float32), np.zeros((n, 4), np.float32))
+
+
+@dataclass
 class Heads:
     """Heads on the same clock."""
 
@@ -126,6 +143,12 @@ class HeadsOfTheirOwn(Heads):
 
 def calibrated(bench: Bench, heads: Heads | None = None) -> CostTable:
     return calibrate.calibrate(bench, heads or Heads(bench), N_MAX, bench.clock)
+
+
+def test_rows_choose_different_experts_as_a_texts_do() -> None:
+    found = calibrated(Mixture())
+    for n in TUNING.calibration.counts:
+        assert found.target_s[n - 1] == pytest.approx(TABLE.target_s[n - 1])
 
 
 def cached(bench: Bench, *facts: object) -> CostTable:

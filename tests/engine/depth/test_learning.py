@@ -58,6 +58,17 @@ def test_finds_the_machine_again(table: CostTable) -> None:
     assert found.step_s == pytest.approx(table.step_s, rel=0.2)
 
 
+def test_rows_that_are_tried_choose_different_experts_as_a_drafts_do() -> None:
+    """Without heads, and with nothing to copy, so that other ids make up the number."""
+    table = dataclasses.replace(TABLES["few rows Q8_0"], growth_s=(0.0,) * N_MAX)
+    known, policy = Known(), learning(n_drafted=0)
+    policy.open_answer(known)
+    replay(made_up(1500, right=0.0), Machine(table, is_mixture=True), policy)
+    ((found, _),) = known.tables
+    for n in TUNING.calibration.counts:
+        assert found.target_s[n - 1] == pytest.approx(table.target_s[n - 1], rel=0.02)
+
+
 @every_machine
 def test_measuring_takes_a_bounded_share_beyond_plain_rounds(table: CostTable) -> None:
     """Until costs are known; heads are useless, so that nothing is won back."""
