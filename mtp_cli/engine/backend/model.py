@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
@@ -180,8 +180,7 @@ class Model:
     @property
     def first_token(self) -> int | None:
         """The token that every text begins with (BOS), None where the file wants none."""
-        token = int(lib.llama_vocab_bos(self.vocab))
-        return token if token >= 0 and lib.llama_vocab_get_add_bos(self.vocab) else None
+        return self.types.role("bos") if lib.llama_vocab_get_add_bos(self.vocab) else None
 
     def spellings(self) -> list[bytes]:
         """Every token as the file has it, by id."""
@@ -213,10 +212,10 @@ class Model:
         ids = lib.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(n_ids))
         return list(ids[: n_ids.value]) if ids and n_ids.value else []
 
-    def special_text(self, name: str) -> str:
+    def special_text(self, name: Literal["bos", "eos"]) -> str:
         """The text of the "bos" or "eos" token, empty when the vocabulary has none."""
-        token = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}[name](self.vocab)
-        return "" if token < 0 else self.piece(token, special=True).decode(errors="replace")
+        token = self.types.role(name)
+        return "" if token is None else self.piece(token, special=True).decode(errors="replace")
 
     def close(self) -> None:
         if self.handle:

@@ -2,13 +2,14 @@
 
 llama.cpp judges by spelling, too. It takes `</s>` for a control token and an end wherever a
 vocabulary has it (in Gemma 3 it is an HTML tag, in Qwen 2.5 an ordinary merge), and gpt-oss's
-control tokens for text. Here the types and ids in the file decide.
+control tokens for text. Where a file names no BOS or EOS it has ids of its own: 11 in every
+byte-level BPE, which in GPT-2's and Qwen's is the comma. Here the types and ids in the file decide.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,7 +19,9 @@ from mtp_cli.engine.types import TokenKind
 KEY_END_IDS = "tokenizer.ggml.eos_token_ids"
 """Array of all ids that end an answer, where there are more than llama.cpp has keys for."""
 _KEY_TYPES = "tokenizer.ggml.token_type"
-_KEYS_OF_ONE = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+_KEY_OF_ONE = "tokenizer.ggml.{}_token_id"
+_KEYS_OF_ONE = tuple(map(_KEY_OF_ONE.format, ("eos", "eot", "eom")))
+_ROLES = {"bos": lib.llama_vocab_bos, "eos": lib.llama_vocab_eos}
 _KEY_TEMPLATE = "tokenizer.chat_template"
 # gguf's numbers for unknown, control and user-defined tokens; all others are text
 _KINDS: dict[int, TokenKind] = {2: "control", 3: "control", 4: "user-defined"}
@@ -40,6 +43,7 @@ class TokenTypes:
         is_whole = isinstance(types, np.ndarray) and len(types) >= n_vocab
         self._types = types if is_whole else None
         self._vocab = vocab
+        self._pairs = pairs
         self._spelled = spelled
         self._template = str(pairs.get(_KEY_TEMPLATE, ""))
         self._named = _named_ends(pairs)
@@ -53,6 +57,20 @@ class TokenTypes:
         if attributes & _CONTROL:
             return "control"
         return "user-defined" if attributes & _MATCHED else "text"
+
+    def role(self, name: Literal["bos", "eos"]) -> int | None:
+        """The token that begins or ends a text; None where the file has none.
+
+        A file without the key means llama.cpp's own id only where that is a control token, and
+        never in a BPE.
+        """
+        token = int(_ROLES[name](self._vocab))
+        if token < 0:
+            return None
+        is_named = self._pairs.get(_KEY_OF_ONE.format(name)) == token
+        is_bpe = lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_BPE
+        is_text = self._types is not None and self.kind(token) != "control"
+        return token if is_named or not (is_bpe or is_text) else None
 
     def is_matched(self, token: int) -> bool:
         """Whether llama.cpp looks for this token's spelling in text that may hold special tokens.
@@ -75,8 +93,11 @@ class TokenTypes:
     def _is_end_by_spelling(self, token: int) -> bool:
         if not lib.llama_vocab_is_eog(self._vocab, token):
             return False
-        has_no_types = self._types is None
-        return has_no_types or self.kind(token) == "control" or self._is_in_template(token)
+        if self.kind(token) == "control":
+            return True
+        if token == lib.llama_vocab_eos(self._vocab) and self.role("eos") is None:
+            return False
+        return self._types is None or self._is_in_template(token)
 
     def _is_in_template(self, token: int) -> bool:
         return self._spelled(token) in self._template

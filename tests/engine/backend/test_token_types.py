@@ -85,6 +85,34 @@ def test_without_types_in_the_file_llama_cpp_decides(tmp_path: Path) -> None:
     assert model.types.kind(IDS["<b>"]) == "text"
 
 
+def of_no_names(build: Build) -> dict[str, Any]:
+    """A vocabulary whose file names neither BOS nor EOS."""
+    vocabulary = build()
+    for name in ("bos", "eos"):
+        del vocabulary[f"tokenizer.ggml.{name}_token_id"]
+    return vocabulary
+
+
+def test_a_bpe_that_names_no_ends_has_none_of_llama_cpp(tmp_path: Path) -> None:
+    """There it would be the token 11 for both, which a template may well spell."""
+    vocabulary = of_no_names(vocabularies.bpe)
+    vocabulary["tokenizer.ggml.pre"] = "llama-bpe"  # which asks for BOS
+    by_chance = vocabulary["tokenizer.ggml.tokens"][11]
+    model = loaded(tmp_path, vocabulary, "{{ messages }}" + by_chance)
+    assert (model.special_text("bos"), model.special_text("eos")) == ("", "")
+    assert model.first_token is None
+    assert ends(model) == {IDS[EOS], IDS["<|end|>"]}  # control tokens that are spelled as ends
+
+
+def test_llama_2_s_ids_are_meant_where_they_are_control_tokens(tmp_path: Path) -> None:
+    model = loaded(tmp_path, of_no_names(vocabularies.spm))
+    assert (model.special_text("bos"), model.special_text("eos")) == ("<s>", "</s>")
+    assert model.first_token == IDS[vocabularies.BOS]
+    types = {"<s>": NORMAL, "</s>": NORMAL}
+    model = loaded(tmp_path, of_no_names(vocabularies.spm), types=types)
+    assert (model.special_text("bos"), model.special_text("eos")) == ("", "")
+
+
 def test_unknown_tokens_count_as_control(tmp_path: Path) -> None:
     model = loaded(tmp_path, vocabularies.spm(), types={"<b>": CONTROL})
     assert model.types.kind(IDS["<unk>"]) == model.types.kind(IDS["<b>"]) == "control"
