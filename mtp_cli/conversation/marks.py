@@ -73,12 +73,17 @@ class Reasoning:
     place:  where the template takes reasoning; None for not at all
     wraps:  (open, close) that put reasoning into the content, for a template that takes it out
     inside: what follows a question in a prompt that has opened reasoning
+    header: what the model says before content that has no reasoning
+    opening, between: what it says before reasoning and between reasoning and content
     """
 
     marks: Marks = field(default_factory=Marks)
     place: Place | None = None
     wraps: tuple[str, str] | None = None
     inside: str = ""
+    header: str = ""
+    opening: str = ""
+    between: str = ""
 
     def closers(self, tail: str) -> tuple[str, ...]:
         """The marks that end the reasoning that a prompt has opened; none where it has not.
@@ -125,7 +130,31 @@ def find(
     marks = _with_common(own, is_known)
     taken = written.place if written else None
     wraps = _taken_out(template, variables, marks) if taken is None else None
-    return Reasoning(marks, taken, wraps, inside)
+    opening, between = _said_around(written, marks)
+    return Reasoning(
+        marks=marks,
+        place=taken,
+        wraps=wraps,
+        inside=inside,
+        header=_header(template, written.variables if written else variables, own),
+        opening=opening,
+        between=between,
+    )
+
+
+def _said_around(written: _Written | None, marks: Marks) -> tuple[str, str]:
+    """What a model says before reasoning, and between it and content."""
+    open_, close = next(pair for pair in marks.pairs if pair[0])
+    if written is None or open_ not in written.before:
+        return f"{open_}\n", f"\n{close}\n\n"
+    return open_ + written.before.rpartition(open_)[2], written.between
+
+
+def _header(template: FittedTemplate, variables: Mapping[str, Any], own: Marks) -> str:
+    """What a model says before content that has no reasoning."""
+    prompt = tail_of(template, variables) or ""
+    close = own.pairs[0][1] if own.pairs else ""
+    return "".join(_content_marks(_plain(template, variables), prompt, close))
 
 
 def tail_of(template: FittedTemplate, variables: Mapping[str, Any]) -> str | None:

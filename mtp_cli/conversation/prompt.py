@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.forms import FittedTemplate
@@ -25,11 +25,12 @@ from mtp_cli.conversation.template import ChatTemplate, Message, Role
 from mtp_cli.conversation.tokenizer import Speller, Tokenizer
 from mtp_cli.errors import MtpError
 
-# Noncharacters, which no text may contain, around text that is to be read literally.
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
+# Noncharacters, which no text may contain: around text that is to be read literally, and inside a
+# word that the template is not to find.
+_OPEN, _CLOSE, _BREAK = "\ufdd0", "\ufdd1", "\ufdd2"
 _LITERAL = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
-_UNMARK = {ord(_OPEN): None, ord(_CLOSE): None}
-_REPLACE_MARKS = {ord(_OPEN): "\ufffd", ord(_CLOSE): "\ufffd"}
+_UNMARK = dict.fromkeys(map(ord, (_OPEN, _CLOSE, _BREAK)))
+_REPLACE_MARKS = dict.fromkeys(_UNMARK, "\ufffd")
 
 
 class _KnownText:
@@ -52,6 +53,13 @@ class _KnownText:
 
     def _shared_with(self, text: str) -> list[tuple[int, int]]:
         return [cut for cut in self._cuts if text.startswith(self._text[: cut[0]])]
+
+
+def quoted(text: str, marks: Iterable[str]) -> str:
+    """`text` in which a template finds none of `marks`; a `PromptReader` reads it as it was."""
+    for mark in marks:
+        text = text.replace(mark, mark[:1] + _BREAK + mark[1:])
+    return text
 
 
 class PromptReader:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 Kind = Literal["content", "reasoning"]
@@ -72,6 +72,29 @@ class Marks:
         )
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a model would have said around the parts of an answer that is known by its parts.
+
+    opening: before reasoning; closing: between reasoning and content
+    close:   the mark in `closing` that ends the reasoning
+    header:  before content that has no reasoning
+    """
+
+    opening: str = ""
+    close: str = ""
+    closing: str = ""
+    header: str = ""
+
+
+class _Shown(NamedTuple):
+    """What was given out of an answer when it ended for the first time, behind so many marks."""
+
+    n_marks: int
+    text: str
+    reasoning: str
+
+
 _Meaning = Literal["open", "close", "content", "end", "header"]
 
 
@@ -99,12 +122,12 @@ class Splitter:
     _is_marked: bool = False  # a mark has come before this section, whose margin is then no text
     _has_header: bool = False
     _margin: str = ""  # whitespace at the end of reasoning, which is text only if more follows
-    _begun_in: tuple[str, ...] = ()
     _raw: list[tuple[bool, str]] = field(default_factory=list)  # (is a mark, as it was said)
+    _unfinished: Splitter | None = None  # as it was before the end let go of what was held back
+    _shown: _Shown | None = None
 
     def __post_init__(self) -> None:
-        self._is_marked = bool(self.closers)
-        self._begun_in = self.closers
+        self._is_marked |= bool(self.closers)
 
     def feed(self, text: str) -> list[Part]:
         """What `text` makes certain."""
@@ -113,13 +136,44 @@ class Splitter:
 
     def finish(self) -> list[Part]:
         """What was held back; the answer has ended."""
+        if not self._held:
+            return []
+        self._unfinished = self._copy()
         return self._drain(is_last=True)
 
     def again(self) -> Splitter:
-        """A splitter that has heard the same, and to which the answer goes on."""
-        other = Splitter(self.marks, self._begun_in)
-        other.feed("".join(text for _is_mark, text in self._raw))
+        """A splitter that has heard the same, and to which the answer goes on.
+
+        What the end let go of may yet become a mark; where it stays text, it is not given again.
+        """
+        other = (self._unfinished or self)._copy()
+        other._shown = _Shown(self._n_marks(), self.text, self.reasoning)
         return other
+
+    def hear(self, reasoning: str, content: str, around: Around) -> None:
+        """Take up an answer that is known by its parts: no marks are looked for in them."""
+        if reasoning:
+            mark = "" if self.closers else around.opening
+            self._section(mark, reasoning, self.closers or (around.close,))
+        if content:
+            self._section(around.closing if self.closers else around.header, content, ())
+
+    def _section(self, mark: str, text: str, closers: tuple[str, ...]) -> None:
+        self._raw += [(True, mark), (False, text)]
+        self._has_header |= any(header in mark for header in self.marks.contents)
+        self._is_marked |= bool(mark)
+        self._is_fresh = False
+        self.closers = closers
+        if closers:
+            self.reasoning += text
+        else:
+            self.text += text
+
+    def _copy(self) -> Splitter:
+        return replace(self, _raw=[*self._raw])
+
+    def _n_marks(self) -> int:
+        return sum(is_mark for is_mark, _text in self._raw)
 
     def as_said(self, guard: Callable[[str], str]) -> str:
         """The whole answer with its marks, as a template would write it; texts are guarded."""
@@ -248,11 +302,25 @@ class Splitter:
         if self._is_fresh and text.strip():
             text = _BREAK + text if self._is_marked and already else text
             self._is_fresh = False
+        new = self._not_shown(text)
         if self.closers:
             self.reasoning += text
         else:
             self.text += text
-        return [Part(kind, text)] if text else []
+        return [Part(kind, new)] if new else []
+
+    def _not_shown(self, text: str) -> str:
+        """What of `text`, which comes next, was not given out before the answer went on."""
+        if self._shown is None:
+            return text
+        shown, before = self._shown.text, self.text
+        if self.closers:
+            shown, before = self._shown.reasoning, self.reasoning
+        rest = shown[len(before) :]
+        if self._n_marks() > self._shown.n_marks or not text.startswith(rest[: len(text)]):
+            self._shown = None
+            return text
+        return text[len(rest) :]
 
 
 def _margin(text: str) -> int:

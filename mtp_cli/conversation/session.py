@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.front import own_words
-from mtp_cli.conversation.prompt import PromptReader, chat_format
+from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
 from mtp_cli.conversation.reasoning import Splitter, as_control, without_control
 from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech
 from mtp_cli.conversation.template import ChatTemplate, Message
@@ -268,7 +268,7 @@ class Session:
         self._messages = [*asked, message]
         kept, rest = answer.speech.kept()
         if kept:
-            known = prompt.text + answer.splitter.as_said(self._prompts.guard)
+            known = prompt.text + answer.splitter.as_said(self._guard_said)
             rest_ids = self._prompts.continued(without_control(rest))
             self._prompts.extend(known, [*prompt.ids, *kept, *rest_ids])
         said = [token for token in answer.tokens if not self._engine.is_eog(token)]
@@ -316,8 +316,8 @@ class Session:
             return _Prompt(text, [*begun.ids], n_left_out, begun.pending)
         said = ""
         if begun.splitter is not None:
-            said = begun.splitter.as_said(self._prompts.guard)
-            said += self._prompts.guard(without_control(begun.cut_off))
+            said = begun.splitter.as_said(self._guard_said)
+            said += self._guard_said(without_control(begun.cut_off))
         return _Prompt(text, self._prompts.read(text + said), n_left_out)
 
     def _splitter(self, asked: Sequence[Message], begun: _Begun) -> Splitter:
@@ -353,7 +353,13 @@ class Session:
         return [self._guarded(message) for message in messages]
 
     def _guarded(self, message: Message) -> Message:
-        guarded = Message(role=message["role"], content=self._prompts.guard(message["content"]))
+        guard = self._guard_said if message["role"] == "assistant" else self._prompts.guard
+        guarded = Message(role=message["role"], content=guard(message["content"]))
         if "reasoning" in message:
-            guarded["reasoning"] = self._prompts.guard(message["reasoning"])
+            guarded["reasoning"] = guard(message["reasoning"])
         return guarded
+
+    def _guard_said(self, text: str) -> str:
+        """What an answer says is none of its marks, which templates look for in content."""
+        marks = self._template.reasoning_marks if self._template else ()
+        return quoted(self._prompts.guard(text), marks)

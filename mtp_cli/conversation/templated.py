@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from mtp_cli.conversation import marks
 from mtp_cli.conversation.forms import FittedTemplate
-from mtp_cli.conversation.reasoning import Splitter, as_control
+from mtp_cli.conversation.reasoning import Around, Splitter, as_control
 from mtp_cli.conversation.template import GIVEN, ChatTemplate, Message
 from mtp_cli.conversation.thinking import Thinking, thinking
 from mtp_cli.errors import MtpError
@@ -92,15 +92,21 @@ class Templated:
     def heard(self, messages: Sequence[Message], answer: Message) -> Splitter:
         """A splitter that has heard an answer to `messages`, as its model would have said it."""
         splitter = self.splitter(messages)
-        thought, said = answer.get("reasoning", ""), answer["content"]
-        if thought:
-            open_, close = self._reasoning.marks.pairs[0]
-            header = max(self._reasoning.marks.contents, key=len, default="")
-            opened = "" if splitter.closers else f"{self._spelled(open_)}\n"
-            closed = f"\n{self._spelled(close)}{self._spelled(header)}\n\n" if said else ""
-            said = f"{opened}{thought}{closed}{said}"
-        splitter.feed(said)
+        closer = next(iter(splitter.closers), "")
+        splitter.hear(answer.get("reasoning", ""), answer["content"], self._around(closer))
         return splitter
+
+    def _around(self, closer: str) -> Around:
+        """closer: what ends the reasoning that the prompt has opened, "" where it has not"""
+        found = self._reasoning
+        close = self._spelled(next(close for open_, close in found.marks.pairs if open_))
+        between = self._spelled(found.between)
+        return Around(
+            opening=self._spelled(found.opening),
+            close=close,
+            closing=between if closer in ("", close) else f"\n{closer}\n\n",
+            header=self._spelled(found.header),
+        )
 
     @property
     def format(self) -> str:
@@ -108,6 +114,12 @@ class Templated:
         found = self._reasoning.marks
         headers = (mark for pair in (*found.pairs, *found.headers) for mark in pair)
         return "\n".join((self.source, *headers, *found.contents, *found.ends))
+
+    @property
+    def reasoning_marks(self) -> tuple[str, ...]:
+        """All that may stand around reasoning."""
+        pairs = self._reasoning.marks.pairs
+        return tuple(mark for pair in pairs for mark in pair if len(mark) > 1)
 
     @property
     def source(self) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.conversation.reasoning import Marks, Part, Splitter, as_control
+from mtp_cli.conversation.reasoning import Around, Kind, Marks, Part, Splitter, as_control
 
 THINK = Marks(pairs=(("<think>", "</think>"), ("[THINK]", "[/THINK]")))
 C = as_control
@@ -197,3 +197,78 @@ def test_texts_are_guarded_and_marks_are_not() -> None:
     splitter.feed("<think>a</think> b")
     splitter.finish()
     assert splitter.as_said(lambda text: f"({text})") == "<think>(a)</think>( b)"
+
+
+@pytest.mark.parametrize(("marks", "closers", "said", "reasoning", "content"), CASES)
+@given(cut=st.integers(0, 130), again=st.integers(0, 3))
+def test_an_answer_that_goes_on_is_split_as_if_it_had_not_ended(
+    marks: Marks,
+    closers: tuple[str, ...],
+    said: str,
+    reasoning: str,
+    content: str,
+    cut: int,
+    again: int,
+) -> None:
+    pieces = chunks(said, [1] * len(said))
+    splitter = Splitter(marks, closers)
+    shown = [part for piece in pieces[:cut] for part in splitter.feed(piece)] + splitter.finish()
+    for _time in range(again):  # stopped before anything came
+        splitter = splitter.again()
+        assert splitter.finish() == []
+    splitter = splitter.again()
+    shown += [part for piece in pieces[cut:] for part in splitter.feed(piece)] + splitter.finish()
+    assert (splitter.reasoning, splitter.text) == (reasoning, content)
+    letters = "".join(heard(shown)).replace("\ufffd", "")
+    assert len(letters) <= len(said)
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on", "shown"),
+    [
+        ("a <", "b", [Part("content", "a <"), Part("content", "b")]),
+        ("<thi", "s>", [Part("content", "<thi"), Part("content", "s>")]),
+        ("<thi", "nk>Hm.", [Part("content", "<thi"), Part("reasoning", "Hm.")]),
+        ("<think>a </thi", "s>", [Part("reasoning", "a </thi"), Part("reasoning", "s>")]),
+        ("<think>a </thi", "nk><b>", [Part("reasoning", "a </thi"), Part("content", "<b>")]),
+    ],
+)
+def test_what_was_shown_once_is_not_shown_again(
+    begins: str, goes_on: str, shown: list[Part]
+) -> None:
+    splitter = Splitter(THINK)
+    before = splitter.feed(begins) + splitter.finish()
+    splitter = splitter.again()
+    after = splitter.feed(goes_on) + splitter.finish()
+    assert [together(before), together(after)] == shown
+
+
+def together(parts: list[Part]) -> Part:
+    kinds: set[Kind] = {part.kind for part in parts}
+    (kind,) = kinds
+    return Part(kind, "".join(part.text for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("closers", "reasoning", "content", "said"),
+    [
+        ((), "a</think>b", "c</think>", "<o>a</think>b</c>c</think>"),
+        (INSIDE, "a</think>b", "c", "a</think>b</c>c"),
+        (INSIDE, "", "c", "</c>c"),
+        ((), "", "<think>c", "<h><think>c"),
+        ((), "a</think>", "", "<o>a</think>"),
+    ],
+)
+def test_what_is_known_by_its_parts_is_not_split_again(
+    closers: tuple[str, ...], reasoning: str, content: str, said: str
+) -> None:
+    splitter = Splitter(THINK, closers)
+    splitter.hear(reasoning, content, Around("<o>", "</think>", "</c>", "<h>"))
+    for heard_it in (splitter, splitter.again(), splitter.again().again()):
+        assert (heard_it.reasoning, heard_it.text) == (reasoning, content)
+        assert heard_it.as_said(lambda text: text) == said
+    more = splitter.again()
+    kind = "content" if content else "reasoning"
+    assert more.feed(" more") == [Part(kind, " more")]  # type: ignore[arg-type]
+    if not content:
+        assert more.feed("</think>Yes.") == [Part("content", "Yes.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.prompt import prompt_ids
+from mtp_cli.conversation.saved import Conversation, load, save
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.conversation.template import Message
 from mtp_cli.engine import Sampling
@@ -30,6 +32,20 @@ FORGETS = (
 KEEPS = FORGETS.replace(" and loop.last", "")
 OPENS = KEEPS.replace(
     "<|im_start|>assistant\n{% if enable", "<|im_start|>assistant\n<think>\n{% if enable"
+)
+SPLITS = (
+    "{% for m in messages %}{% set c = m.content %}"
+    "{% if m.role == 'assistant' and '</think>' in c %}"
+    "{% set c = c.split('</think>')[-1] %}{% endif %}"
+    "<|im_start|>{{ m.role }}\n{{ c }}<|im_end|>\n"
+    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+CHANNELS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.thinking and loop.last %}"
+    "<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}"
+    "<|start|>assistant<|channel|>final<|message|>{{ m.content }}<|end|>{% else %}"
+    "<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
 SAYS_NOTHING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -216,6 +232,68 @@ def test_a_loaded_answer_goes_on_inside_its_reasoning() -> None:
     assert hear(session.more(SETTINGS)) == ("lo", "Yes.")
     assert spelled(engine, engine.prompts[0]).endswith("assistant\n<think>\nHel")
     assert session.messages[-1] == {"role": "assistant", "content": "Yes.", "reasoning": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("template", "before", "between"),
+    [
+        (KEEPS, "<think>\n", "\n</think>\n\n"),
+        (OPENS, "", "\n</think>\n\n"),
+        (
+            CHANNELS,
+            "<|channel|>analysis<|message|>",
+            "<|end|><|start|>assistant<|channel|>final<|message|>",
+        ),
+    ],
+)
+def test_what_quotes_its_own_marks_stays_as_it_is_when_it_is_loaded_and_goes_on(
+    template: str, before: str, between: str, tmp_path: Path
+) -> None:
+    quotes = "A </think> or <|end|> ends <think>."
+    engine = ScriptedEngine(said(" More."), said("Fine."), template=template)
+    session = Session(engine)
+    talk = [
+        Message(role="user", content="So?"),
+        Message(role="assistant", content=quotes, reasoning=quotes),
+    ]
+    save(tmp_path / "c.json", Conversation(None, talk, "m", {}))
+    session.messages = [*load(tmp_path / "c.json").messages]
+    assert session.messages == talk
+    assert hear(session.more(SETTINGS)) == ("", " More.")
+    asked = spelled(engine, engine.prompts[0])
+    assert asked.partition("assistant")[2].lstrip("\n").removeprefix("<think>\n") == (
+        f"{before}{quotes}{between}{quotes}".removeprefix("<think>\n")
+    )
+    assert session.messages[-1] == {
+        "role": "assistant",
+        "content": f"{quotes} More.",
+        "reasoning": quotes,
+    }
+    hear(session.ask("Sure?", SETTINGS))
+    assert f"{quotes} More." in spelled(engine, engine.prompts[1])
+    assert session.new_notes() == []
+
+
+def test_content_alone_goes_on_as_content_where_the_prompt_opens_reasoning() -> None:
+    engine = ScriptedEngine(said(" it is."), template=OPENS)
+    session = Session(engine)
+    session.messages = [
+        Message(role="user", content="So?"),
+        Message(role="assistant", content="Yes,"),
+    ]
+    assert hear(session.more(SETTINGS)) == ("", " it is.")
+    assert spelled(engine, engine.prompts[0]).endswith("<think>\n\n</think>\n\nYes,")
+
+
+def test_an_answer_about_marks_reaches_a_template_that_splits_content_by_them() -> None:
+    quotes = "Take what is behind </think>, not <think>."
+    engine = ScriptedEngine(said(quotes), said("Yes."), template=SPLITS)
+    session = Session(engine)
+    assert hear(session.ask("How?", SETTINGS)) == ("", quotes)
+    hear(session.ask("Sure?", SETTINGS))
+    assert f"assistant\n{quotes}<|im_end|>" in spelled(engine, engine.prompts[1])
+    assert session.new_notes() == []
+    assert engine.cached[1] == len(engine.prompts[0]) + len(quotes) + 1
 
 
 @given(st.integers(1, 40))
