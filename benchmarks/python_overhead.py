@@ -85,6 +85,9 @@ class InstantContext:
     def use_head(self, index: int) -> None:
         pass
 
+    def use_threads(self, n_threads: int) -> None:
+        pass
+
     def clear(self) -> None:
         pass
 

@@ -18,6 +18,7 @@ import psutil
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends, supports_gpu
+from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.depth.automatic import ExpectedValue
@@ -49,6 +50,8 @@ class _Setup:
 
     pairing:    its heads; None without
     small_model: the model that drafts in their place
+    n_threads:  of a decode, at most where `spares_cores`: cores that other programs use are left to
+                them
     cost_facts: what rounds' costs depend on, see `cost_table`
     """
 
@@ -56,14 +59,18 @@ class _Setup:
     small_model: Path | None
     n_ctx: int | None
     n_threads: int
+    spares_cores: bool
     n_gpu_layers: int
     cost_facts: tuple[object, ...]
 
     def open(self, model: Model) -> tuple[Target, Drafter]:
         n_ctx = self.n_ctx or min(N_CTX, model.n_ctx_train or N_CTX)
         hidden = HiddenSource.NONE if self.pairing is None else self.pairing.hidden
+        cores = FreeCores(self.n_threads) if self.spares_cores else None
         with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
-            target = Target(model, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden)
+            target = Target(
+                model, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden, cores=cores
+            )
             opened.callback(target.close)
             drafter: Drafter = NoDrafter()
             if self.small_model is not None:
@@ -128,7 +135,8 @@ class Engine:
 
         draft_model:  a smaller model with the same vocabulary
         n_ctx:        tokens; default 8192, or less if the model was trained with less
-        n_threads:    default: the physical cores this process may use
+        n_threads:    default: the physical cores this process may use, and fewer while other
+                      programs use some
         n_gpu_layers: default: all, or as many as the device's memory takes
         on_progress:  called with the fraction of the target that is loaded
 
@@ -144,7 +152,7 @@ class Engine:
         if draft_model is not None:
             preflight(draft_model)
             draft_models.check(shards, draft_model)
-        n_threads = n_threads or physical_cores()
+        spares_cores, n_threads = n_threads is None, n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
             loaded = Model(
@@ -157,7 +165,9 @@ class Engine:
                 drafts = draft_model or heads
                 files = (identity(model), identity(drafts) if drafts else None)
                 cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)
-                setup = _Setup(pairing, draft_model, n_ctx, n_threads, n_layers, cost_facts)
+                setup = _Setup(
+                    pairing, draft_model, n_ctx, n_threads, spares_cores, n_layers, cost_facts
+                )
                 return cls(loaded, setup, owns_model=True)
             except BaseException:
                 loaded.close()
@@ -264,8 +274,16 @@ class Engine:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
         if self._costs is None:
             facts, n_max = self._setup.cost_facts, 1 + self._target.max_draft
-            self._costs = CostModel(cost_table(facts, self._target, self._drafter, n_max))
+            self._costs = self._model_of(cost_table(facts, self._target, self._drafter, n_max))
         return self._costs
+
+    def _model_of(self, table: CostTable) -> CostModel:
+        return CostModel(table, n_threads=self._n_threads)
+
+    def _n_threads(self) -> int:
+        """Of a decode, now."""
+        cores = self._target.cores
+        return self._setup.n_threads if cores is None else cores.n_threads
 
     @property
     def exact_row_counts(self) -> tuple[int, ...]:
@@ -318,18 +336,19 @@ class Engine:
         n_max = 1 + self._target.max_draft
         table = TABLES.get(table_facts(self._setup.cost_facts, self._target, n_max))
         if table is not None and len(table.target_s) == n_max:
-            self._costs = CostModel(table)
+            self._costs = self._model_of(table)
 
     def _learning(self, situation: tuple[bool, ...], exactness: Exactness | None) -> DepthPolicy:
         """What answers while costs are found out, as far as they were when the last one ended."""
 
         def on_known(table: CostTable, is_partial: bool) -> DepthPolicy:
-            costs = CostModel(table)
+            costs = self._model_of(table)
             if is_partial:
                 self._exact_costs = costs
-            else:
-                self._costs = costs
-                n_max = len(table.target_s)
+                return self._decided(situation, costs, exactness)
+            self._costs = costs
+            n_max = len(table.target_s)
+            if self._n_threads() == self._setup.n_threads:  # else it is of a busy machine
                 TABLES.put(table_facts(self._setup.cost_facts, self._target, n_max), table)
             return self._decided(situation, costs, exactness)
 
@@ -339,6 +358,7 @@ class Engine:
                 1 + self._target.max_draft,
                 min(MAX_DEPTH, self._drafter.max_depth),
                 exactness=exactness,
+                n_threads=self._n_threads,
             )
             self._learners[exactness is not None] = learning
         learning.open_answer(on_known)

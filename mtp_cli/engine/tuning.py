@@ -334,6 +334,19 @@ class LearningTuning:
 
 
 @dataclass(frozen=True)
+class CoreTuning:
+    """`backend.cores`: how many threads a decode has beside other programs."""
+
+    look_every_s: float = constant(
+        0.2, "seconds", "between looks at what cores did; the system counts hundredths"
+    )
+    n_looks: int = constant(2, "looks", "back, over which cores are averaged")
+    missing: float = constant(
+        0.35, "cores", "that others may use before a thread is taken back for them"
+    )
+
+
+@dataclass(frozen=True)
 class CopyTuning:
     """`drafters.ngram`: what is found in the text before."""
 
@@ -399,6 +412,7 @@ class Tuning:
     calibration: CalibrationTuning = CalibrationTuning()
     learning: LearningTuning = LearningTuning()
     exactness: ExactnessTuning = ExactnessTuning()
+    cores: CoreTuning = CoreTuning()
     copies: CopyTuning = CopyTuning()
     heads: HeadTuning = HeadTuning()
     small_model: SmallModelTuning = SmallModelTuning()

@@ -108,6 +108,10 @@ class Context:
         self.n_ctx = int(lib.llama_n_ctx(self.handle))
         self.n_rs_seq = int(lib.llama_n_rs_seq(self.handle))
 
+    def use_threads(self, n_threads: int) -> None:
+        """From the next decode on."""
+        lib.llama_set_n_threads(self.handle, n_threads, n_threads)
+
     @property
     def n_embd(self) -> int:
         return self.model.n_embd

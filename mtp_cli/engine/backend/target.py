@@ -22,6 +22,7 @@ import numpy as np
 
 from mtp_cli.engine.backend.abort import Stopped
 from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows
 from mtp_cli.errors import MtpError
@@ -33,10 +34,20 @@ _ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt g
 class Target:
     """One timeline over a model's target.
 
+    cores:     how many threads its decodes have at most, and who says how many now; n_threads
+               always without
     max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
     """
 
-    def __init__(self, model: Model, *, n_ctx: int, n_threads: int, hidden: HiddenSource) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        n_threads: int,
+        hidden: HiddenSource,
+        cores: FreeCores | None = None,
+    ) -> None:
         self.model = model
         self._context = Context(
             model,
@@ -48,6 +59,9 @@ class Target:
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
             one_kernel=True,
         )
+        self.cores = cores
+        if cores is not None:
+            cores.follow(self._context.use_threads)
         self.max_draft = MAX_DEPTH if model.is_recurrent else MAX_COPIED
         self._hidden = hidden
         self._suppressed = model.suppressed()
@@ -128,6 +142,8 @@ class Target:
     ) -> None:
         if len(self.ids) + len(tokens) > self.n_ctx:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")
+        if self.cores is not None:
+            self.cores.look()
         try:
             self._context.decode(
                 tokens, len(self.ids), first_output=first_output, is_stopped=is_stopped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,13 +194,40 @@ class Correction:
 
 
 class CostModel:
-    """Predicts the seconds of a round's parts."""
+    """Predicts the seconds of a round's parts.
 
-    def __init__(self, table: CostTable, tuning: CostTuning = TUNING.cost) -> None:
+    n_threads: how many a decode has now: with each number it is another machine
+    """
+
+    def __init__(
+        self,
+        table: CostTable,
+        tuning: CostTuning = TUNING.cost,
+        *,
+        n_threads: Callable[[], int] = lambda: 1,
+    ) -> None:
         self.table = table
         self.n_max = len(table.target_s)
-        self._target = Correction(self.n_max, tuning)
-        self._head = Correction(1, tuning)
+        self._tuning = tuning
+        self._n_threads = n_threads
+        self._corrections: dict[int, tuple[Correction, Correction]] = {}
+
+    @property
+    def _of_now(self) -> tuple[Correction, Correction]:
+        """Of the target's decodes and of the heads'."""
+        n_threads = self._n_threads()
+        if n_threads not in self._corrections:
+            corrections = Correction(self.n_max, self._tuning), Correction(1, self._tuning)
+            self._corrections[n_threads] = corrections
+        return self._corrections[n_threads]
+
+    @property
+    def _target(self) -> Correction:
+        return self._of_now[0]
+
+    @property
+    def _head(self) -> Correction:
+        return self._of_now[1]
 
     def verify_s(self, n_rows: int, n_past: int) -> float:
         """A target decode of n_rows after another of as many, and choosing from them."""

@@ -57,6 +57,7 @@ class Learning:
     n_drafted: ids that the heads can draft; 0 without heads
     exactness: which counts may be tried; all without. Without refused ones a table is partial, and
                of use only where they are refused
+    n_threads: of a decode now; with another number, what was seen is of another machine
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Learning:
         n_drafted: int,
         *,
         exactness: Exactness | None = None,
+        n_threads: Callable[[], int] = lambda: 1,
         tuning: Tuning = TUNING,
     ) -> None:
         self._tuning = tuning.learning
@@ -73,6 +75,7 @@ class Learning:
         self._n_max, self._n_drafted = n_max, n_drafted
         self._exactness = exactness
         self._successor: DepthPolicy | None = None
+        self._n_threads, self._n_threads_seen = n_threads, n_threads()
         self._seen = _Seen()
         self._shapes = self._order(self._counts)
         self._shape, self._last_rows = _Shape(1), 1
@@ -161,6 +164,9 @@ class Learning:
         if self._draft.ids:
             n_read = self._n_read + self._draft.n_behind
             self._seen.drafts.append((n_read, len(self._draft.ids), seconds.draft))
+        if self._is_another_machine():
+            self._start_anew(n_rows)
+            return
         self._account(n_rows, seconds, len(chosen))
         self._note(n_rows, seconds.verify)
         if self._next is not None and n_rows == self._next.n_rows:
@@ -180,6 +186,16 @@ class Learning:
         """
         self._last_rows = 1
         self._on_known = on_known
+
+    def _is_another_machine(self) -> bool:
+        before, self._n_threads_seen = self._n_threads_seen, self._n_threads()
+        return before != self._n_threads_seen
+
+    def _start_anew(self, n_rows: int) -> None:
+        """Forget what rounds took, not what learning has cost; the last one had n_rows."""
+        self._seen, self._waiting_ratio, self._last_rows = _Seen(), None, n_rows
+        self._shapes = self._order(self._counts)
+        self._next = next(self._shapes)
 
     def _is_open(self, n_rows: int) -> bool:
         """Whether a count may still be tried: one pair was parted by an answer's end, say."""

@@ -199,6 +199,10 @@ class NativeHead:
                 f"position {position} does not follow the rows it holds, or there is no such token"
             )
 
+    def use_threads(self, n_threads: int) -> None:
+        """From the next decode on; no more than it was opened with."""
+        self._library.mtp_head_use_threads(self._handle, n_threads)
+
     def logits(self) -> Floats:
         """(1, n_draft) float32, a view that the next decode overwrites."""
         return self._logits

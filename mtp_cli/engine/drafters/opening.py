@@ -27,7 +27,7 @@ from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import HiddenSource
+from mtp_cli.engine.types import HeadContext, HiddenSource
 from mtp_cli.errors import MtpError
 
 _SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
@@ -40,6 +40,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         contexts = independent_contexts(
             pairing.path, pairing.offsets, target.n_ctx, n_threads, n_gpu_layers
         )
+        _follow(target, *contexts)
         return IndependentDrafter(contexts, pairing.vocabulary)
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
@@ -47,6 +48,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         runnable = compiled_head.runnable(pairing.heads, n_ctx)
         if runnable is not None:
             head = NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+            _follow(target, head)
             return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
     with contextlib.ExitStack() as opened:
         own = None
@@ -65,6 +67,7 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
             owns_model=own is not None,
         )
         opened.pop_all()
+    _follow(target, context)
     if pairing.shares_kv:
         return SharedKvDrafter(context)
     return MtpDrafter(
@@ -73,6 +76,13 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         scale=pairing.scale,
         n_chained=pairing.n_heads,
     )
+
+
+def _follow(target: Target, *contexts: HeadContext) -> None:
+    """Let them have as many threads as the target has."""
+    if target.cores is not None:
+        for context in contexts:
+            target.cores.follow(context.use_threads)
 
 
 def open_small_model(
@@ -105,6 +115,7 @@ def open_small_model(
             owns_model=True,
         )
         opened.pop_all()
+    _follow(target, context)
     return SmallModelDrafter(context, ids)
 
 

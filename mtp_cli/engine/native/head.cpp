@@ -81,7 +81,8 @@ public:
           gated(s.n_ff),
           hidden(s.n_embd),
           logits(s.n_vocab),
-          threads(s.n_threads) {
+          threads(s.n_threads),
+          n_threads(s.n_threads) {
         for (int i = 0; i < s.head_dim / 2; ++i)
             rates[i] = std::pow(s.rope_base, -2.0f * i / s.head_dim);
         const int widest = std::max({2 * s.n_embd, s.n_ff, n_q});
@@ -97,7 +98,7 @@ public:
         if (n_cells == 0) first_position = position;
         tokens = ids, given = rows, n_rows = n, first = n_cells;
         n_cells += n;
-        f.parallel([](void * self) { ((Head *)self)->run(); }, this, s.n_threads, 0);
+        f.parallel([](void * self) { ((Head *)self)->run(); }, this, n_threads, 0);
     }
 
     void drop_from(int position) {
@@ -112,6 +113,8 @@ public:
         }
         n_cells -= n, first_position += n;
     }
+
+    void use_threads(int n) { n_threads = std::clamp(n, 1, s.n_threads); }
 
     int room() const { return s.n_ctx - n_cells; }
     bool knows(const int32_t * ids, int n) const {
@@ -319,6 +322,7 @@ private:
     int n_rows = 0, first = 0;
     std::vector<float> x, qkv, attended, y, gated, hidden, logits;
     std::vector<Thread> threads;
+    int n_threads;  // of the decodes to come
 };
 
 }  // namespace head
@@ -339,6 +343,7 @@ extern "C" int mtp_head_decode(void * head, const int32_t * tokens, const float 
     h.decode(tokens, hidden, n_rows, position);
     return 0;
 }
+extern "C" void mtp_head_use_threads(void * head, int n) { ((head::Head *)head)->use_threads(n); }
 extern "C" void mtp_head_drop_from(void * head, int position) {
     ((head::Head *)head)->drop_from(position);
 }
@@ -360,6 +365,7 @@ extern "C" void * mtp_head_open(const head::Shape *, const head::Weights *,
 }
 extern "C" void mtp_head_close(void *) {}
 extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int) { return 1; }
+extern "C" void mtp_head_use_threads(void *, int) {}
 extern "C" void mtp_head_drop_from(void *, int) {}
 extern "C" void mtp_head_drop_before(void *, int) {}
 extern "C" const float * mtp_head_logits(void *) { return nullptr; }

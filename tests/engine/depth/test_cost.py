@@ -94,3 +94,15 @@ def test_the_heads_have_a_level_of_their_own() -> None:
 def test_a_table_without_heads_makes_drafting_unaffordable() -> None:
     cost = CostModel(CostTable((0.01, 0.02), (0.0, 0.0)))
     assert cost.first_s(0) == cost.step_s() == float("inf")
+
+
+def test_each_number_of_threads_is_a_machine_of_its_own() -> None:
+    """What rounds take with fewer is learned apart, and what they took with all comes back."""
+    n_threads = 2
+    cost = CostModel(TABLE, n_threads=lambda: n_threads)
+    observed(cost, 1.1, 20, (1, 3))
+    n_threads = 1
+    observed(cost, 1.8, 20, (1, 3))
+    assert cost.verify_s(3, 0) == pytest.approx(1.8 * TABLE.target_s[2], rel=0.05)
+    n_threads = 2
+    assert cost.verify_s(3, 0) == pytest.approx(1.1 * TABLE.target_s[2], rel=0.05)

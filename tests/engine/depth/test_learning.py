@@ -122,3 +122,24 @@ def test_counts_that_are_refused_are_not_tried() -> None:
     assert max(machine.verified) == 3
     ((_, is_partial),) = known.tables
     assert is_partial
+
+
+def test_what_was_seen_with_other_threads_is_forgotten() -> None:
+    """Other programs take a core when half of it is learned: rows are dearer from then on."""
+    table = dataclasses.replace(TABLES["few rows Q8_0"], growth_s=(0.0,) * N_MAX)
+    slower = tuple(s * (1 + 0.1 * n) for n, s in enumerate(table.target_s))
+    busy = dataclasses.replace(table, target_s=slower)
+    machine, known = Machine(table), Known()
+
+    def n_threads() -> int:
+        if len(machine.verified) < 30:
+            return 2
+        machine.table = busy
+        return 1
+
+    policy = Learning(N_MAX, MAX_DEPTH, n_threads=n_threads)
+    policy.open_answer(known)
+    replay(made_up(1500, right=0.0), machine, policy)
+    ((found, _),) = known.tables
+    for n in (1, 2, 4, 8, 16):
+        assert found.target_s[n - 1] == pytest.approx(busy.target_s[n - 1], rel=0.1)

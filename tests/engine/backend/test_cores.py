@@ -1,0 +1,146 @@
+"""A decode has as many threads as there are cores that no other program uses.
+
+The machine is made up: cores, other programs that want some, and a scheduler that is fair.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import pytest
+
+from mtp_cli.engine.backend.cores import FreeCores, Usage, usage
+from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.drafters.opening import open_drafter
+from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.files.pairing import pair
+from mtp_cli.engine.tuning import TUNING
+from tests.engine.conftest import Files, Models
+from tests.engine.scripted import finish, new_generation
+
+LOOK_S = TUNING.cores.look_every_s
+
+
+@dataclass
+class Machine:
+    """n_cores, on which others want so many; what is left over goes to our threads."""
+
+    n_cores: int
+    others: float = 0.0
+    now: Usage = field(default_factory=lambda: Usage(100.0, 5000.0, 3.0))
+
+    def run(self, n_threads: int, seconds: float) -> None:
+        wanted = n_threads + self.others
+        share = min(1.0, self.n_cores / wanted)
+        idle = self.n_cores - share * wanted
+        self.now = Usage(
+            self.now.clock_s + seconds,
+            self.now.idle_s + idle * seconds,
+            self.now.own_s + share * n_threads * seconds,
+        )
+
+    def read(self) -> Usage:
+        return self.now
+
+
+def decode(machine: Machine, cores: FreeCores, seconds: float, decode_s: float = 0.03) -> None:
+    end_s = machine.now.clock_s + seconds
+    while machine.now.clock_s < end_s:
+        cores.look(machine.now.clock_s)
+        machine.run(cores.n_threads, decode_s)
+
+
+def settled(n_cores: int, others: float, n_most: int | None = None) -> int:
+    machine = Machine(n_cores, others)
+    cores = FreeCores(n_most or n_cores, machine.read)
+    decode(machine, cores, 3.0)
+    return cores.n_threads
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "others", "expected"),
+    [(2, 0, 2), (2, 0.2, 2), (2, 1, 1), (2, 2, 1), (2, 9, 1), (8, 0, 8), (8, 0.3, 8), (8, 1, 7),
+     (8, 3, 5), (64, 20, 44), (1, 1, 1)],
+)  # fmt: skip
+def test_cores_of_others_are_left_to_them(n_cores: int, others: float, expected: int) -> None:
+    assert settled(n_cores, others) == expected
+
+
+def test_no_more_threads_than_allowed() -> None:
+    assert settled(n_cores=16, others=3, n_most=4) == 4
+
+
+def test_a_load_is_found_within_a_second_and_so_is_its_end() -> None:
+    machine = Machine(2)
+    cores = FreeCores(2, machine.read)
+    told: list[int] = []
+    cores.follow(told.append)
+    decode(machine, cores, 5.0)
+    machine.others = 1
+    decode(machine, cores, 1.0)
+    assert cores.n_threads == 1
+    decode(machine, cores, 5.0)
+    machine.others = 0
+    decode(machine, cores, 1.0)
+    assert cores.n_threads == 2
+    decode(machine, cores, 5.0)
+    assert told == [1, 2]
+
+
+def test_it_looks_seldom() -> None:
+    n_reads = 0
+
+    def read() -> Usage:
+        nonlocal n_reads
+        n_reads += 1
+        return Usage(n_reads * LOOK_S, n_reads * LOOK_S, n_reads * LOOK_S)
+
+    cores = FreeCores(2, read)
+    for hundredth in range(100):
+        cores.look(hundredth / 100)
+    assert n_reads == pytest.approx(1 / LOOK_S, abs=1)
+
+
+def test_with_one_thread_there_is_nothing_to_look_at() -> None:
+    def read() -> Usage:
+        raise AssertionError("it looked")
+
+    FreeCores(1, read).look(1.0)
+
+
+def test_the_systems_counts_go_up_with_what_is_done() -> None:
+    before = usage()
+    while (after := usage()).own_s - before.own_s < 0.05:
+        os.getpid()
+    assert after.clock_s > before.clock_s
+    assert after.idle_s >= before.idle_s
+
+
+def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Models) -> None:
+    """Threads change before every decode, of the target and of the head beside it."""
+    turns = iter(range(10**6))
+
+    def read() -> Usage:
+        """Now all cores are idle, now none is."""
+        turn = next(turns)
+        return Usage(float(turn), (turn // 2 % 2) * 8.0, 0.0)
+
+    shards = read_shards(tiny_file("llama"))
+    pairing = pair(shards, tiny_file("heads-q8_0"))
+    assert pairing is not None
+    said = []
+    for cores in (None, FreeCores(3, read, every_s=0.0)):
+        used: list[int] = []
+        if cores is not None:
+            cores.follow(used.append)
+        target = Target(
+            tiny_model("llama"), n_ctx=256, n_threads=3, hidden=pairing.hidden, cores=cores
+        )
+        drafter = open_drafter(target, pairing, 3, 0)
+        generation = new_generation(target, drafter, list(range(3, 90)), depth=3, max_tokens=80)
+        said.append((finish(generation), generation.stats.accepted))
+        drafter.close()
+        target.close()
+    assert said[0] == said[1]
+    assert set(used) == {1, 3}
