@@ -54,6 +54,7 @@ class Weights:
         return both.most_common(1)[0][0] if both else ""
 
     def share(self, formats: Collection[str]) -> float:
-        """Of all bytes, those of single matrices in these formats."""
-        taken = sum(n for name, n in self.matrices.items() if name in formats)
+        """Of all bytes, those in these formats."""
+        both = (*self.matrices.items(), *self.experts.items())
+        taken = sum(n for name, n in both if name in formats)
         return taken / self.n_bytes if self.n_bytes else 0.0

@@ -120,4 +120,4 @@ def test_weights_are_what_every_decode_multiplies_by(tmp_path: Path) -> None:
     assert found.matrices == {"f16": 2 * 32 * 32, "f32": 4 * (4 + 8) * 32}
     assert found.experts == {"f32": 4 * 4 * 8 * 32}
     assert found.format == "f32"
-    assert found.share(["f32"]) == 1536 / (2048 + 1536 + 4096)
+    assert found.share(["f32"]) == (1536 + 4096) / (2048 + 1536 + 4096)

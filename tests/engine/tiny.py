@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 N_EMBD, N_FF, N_HEAD, D_HEAD = 64, 96, 4, 16
 WINDOW = 8
+_SIGMOID = 2  # LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID
 EPS = "attention.layer_norm_rms_epsilon"
 
 TOKENS = [*map(chr, range(0x21, 0x7F)), *map(chr, range(0xA1, 0xAD)), *map(chr, range(0xAE, 0x100))]
@@ -90,8 +91,9 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 class Weights:
     """Seeded random tensors, of a size at which a random model's greedy text wanders."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, n_embd: int = N_EMBD, n_ff: int = N_FF) -> None:
         self._rng = np.random.default_rng(seed)
+        self._n_embd, self._n_ff = n_embd, n_ff
         self.tensors: dict[str, Floats] = {}
 
     def matrix(self, name: str, n_out: int, n_in: int, gain: float = 1.0) -> None:
@@ -102,59 +104,58 @@ class Weights:
         values = self._rng.standard_normal((n_expert, n_out, n_in)) / np.sqrt(n_in)
         self.tensors[f"{name}.weight"] = values.astype(np.float32)
 
-    def norm(self, name: str, n: int = N_EMBD) -> None:
-        self.vector(f"{name}.weight", n, 0.7, 1.3)
+    def norm(self, name: str, n: int | None = None) -> None:
+        self.vector(f"{name}.weight", n or self._n_embd, 0.7, 1.3)
 
     def vector(self, name: str, n: int, low: float, high: float) -> None:
         self.tensors[name] = self._rng.uniform(low, high, n).astype(np.float32)
 
     def vocabulary(self, n_vocab: int = N_VOCAB, *, norm: str = "output_norm") -> None:
         """Embedding, final norm and output; the last id's logit is 0, so greedy text goes on."""
-        self.matrix("token_embd", n_vocab, N_EMBD, gain=float(np.sqrt(N_EMBD)))
-        self.matrix("output", n_vocab, N_EMBD, gain=3.0)
+        self.matrix("token_embd", n_vocab, self._n_embd, gain=float(np.sqrt(self._n_embd)))
+        self.matrix("output", n_vocab, self._n_embd, gain=3.0)
         self.tensors["output.weight"][-1] = 0
         self.norm(norm)
 
     def attention(self, block: str, n_head_kv: int = 2, *, q_gate: int = 1) -> None:
         self.norm(f"{block}.attn_norm")
-        self.matrix(f"{block}.attn_q", N_HEAD * D_HEAD * q_gate, N_EMBD, gain=2.0)
-        self.matrix(f"{block}.attn_k", n_head_kv * D_HEAD, N_EMBD, gain=2.0)
-        self.matrix(f"{block}.attn_v", n_head_kv * D_HEAD, N_EMBD, gain=2.0)
-        self.matrix(f"{block}.attn_output", N_EMBD, N_HEAD * D_HEAD, gain=2.0)
+        self.matrix(f"{block}.attn_q", N_HEAD * D_HEAD * q_gate, self._n_embd, gain=2.0)
+        self.matrix(f"{block}.attn_k", n_head_kv * D_HEAD, self._n_embd, gain=2.0)
+        self.matrix(f"{block}.attn_v", n_head_kv * D_HEAD, self._n_embd, gain=2.0)
+        self.matrix(f"{block}.attn_output", self._n_embd, N_HEAD * D_HEAD, gain=2.0)
 
     def fused_attention(self, block: str, n_head_kv: int = 2) -> None:
         self.norm(f"{block}.attn_norm")
-        self.matrix(f"{block}.attn_qkv", (N_HEAD + 2 * n_head_kv) * D_HEAD, N_EMBD, gain=2.0)
-        self.matrix(f"{block}.attn_output", N_EMBD, N_HEAD * D_HEAD, gain=2.0)
+        self.matrix(f"{block}.attn_qkv", (N_HEAD + 2 * n_head_kv) * D_HEAD, self._n_embd, gain=2.0)
+        self.matrix(f"{block}.attn_output", self._n_embd, N_HEAD * D_HEAD, gain=2.0)
 
     def ffn(self, block: str, norm: str = "ffn_norm") -> None:
         self.norm(f"{block}.{norm}")
-        self.matrix(f"{block}.ffn_gate", N_FF, N_EMBD)
-        self.matrix(f"{block}.ffn_up", N_FF, N_EMBD)
-        self.matrix(f"{block}.ffn_down", N_EMBD, N_FF, gain=2.0)
+        self.matrix(f"{block}.ffn_gate", self._n_ff, self._n_embd)
+        self.matrix(f"{block}.ffn_up", self._n_ff, self._n_embd)
+        self.matrix(f"{block}.ffn_down", self._n_embd, self._n_ff, gain=2.0)
 
     def moe(self, block: str, n_expert: int) -> None:
-        self.matrix(f"{block}.ffn_gate_inp", n_expert, N_EMBD)
-        self.experts(f"{block}.ffn_gate_exps", n_expert, N_FF, N_EMBD)
-        self.experts(f"{block}.ffn_up_exps", n_expert, N_FF, N_EMBD)
-        self.experts(f"{block}.ffn_down_exps", n_expert, N_EMBD, N_FF)
-        self.vector(f"{block}.ffn_gate_inp_shexp.weight", N_EMBD, -0.3, 0.3)
-        self.matrix(f"{block}.ffn_gate_shexp", N_FF, N_EMBD)
-        self.matrix(f"{block}.ffn_up_shexp", N_FF, N_EMBD)
-        self.matrix(f"{block}.ffn_down_shexp", N_EMBD, N_FF)
+        self.routed(block, n_expert)
+        self.vector(f"{block}.ffn_gate_inp_shexp.weight", self._n_embd, -0.3, 0.3)
+        self.shared_expert(block)
 
     def routed(self, block: str, n_expert: int) -> None:
         """Experts without a shared one."""
-        self.norm(f"{block}.ffn_norm")
-        self.matrix(f"{block}.ffn_gate_inp", n_expert, N_EMBD)
-        self.experts(f"{block}.ffn_gate_exps", n_expert, N_FF, N_EMBD)
-        self.experts(f"{block}.ffn_up_exps", n_expert, N_FF, N_EMBD)
-        self.experts(f"{block}.ffn_down_exps", n_expert, N_EMBD, N_FF)
+        self.matrix(f"{block}.ffn_gate_inp", n_expert, self._n_embd)
+        self.experts(f"{block}.ffn_gate_exps", n_expert, self._n_ff, self._n_embd)
+        self.experts(f"{block}.ffn_up_exps", n_expert, self._n_ff, self._n_embd)
+        self.experts(f"{block}.ffn_down_exps", n_expert, self._n_embd, self._n_ff)
+
+    def shared_expert(self, block: str) -> None:
+        self.matrix(f"{block}.ffn_gate_shexp", self._n_ff, self._n_embd)
+        self.matrix(f"{block}.ffn_up_shexp", self._n_ff, self._n_embd)
+        self.matrix(f"{block}.ffn_down_shexp", self._n_embd, self._n_ff)
 
     def mamba(self, block: str) -> None:
-        inner, state, rank = 2 * N_EMBD, 8, 4
+        inner, state, rank = 2 * self._n_embd, 8, 4
         self.norm(f"{block}.attn_norm")
-        self.matrix(f"{block}.ssm_in", 2 * inner, N_EMBD, gain=2.0)
+        self.matrix(f"{block}.ssm_in", 2 * inner, self._n_embd, gain=2.0)
         self.matrix(f"{block}.ssm_conv1d", inner, 4, gain=2.0)
         self.vector(f"{block}.ssm_conv1d.bias", inner, -0.1, 0.1)
         self.matrix(f"{block}.ssm_x", rank + 2 * state, inner)
@@ -163,31 +164,31 @@ class Weights:
         decay = -np.tile(np.arange(1, state + 1, dtype=np.float32) / 4, (inner, 1))
         self.tensors[f"{block}.ssm_a"] = decay.astype(np.float32)
         self.vector(f"{block}.ssm_d", inner, 0.5, 1.0)
-        self.matrix(f"{block}.ssm_out", N_EMBD, inner, gain=2.0)
+        self.matrix(f"{block}.ssm_out", self._n_embd, inner, gain=2.0)
 
     def delta_net(self, block: str, *, is_qwen3next: bool = False) -> None:
         state, n_heads = D_HEAD, N_HEAD
         width = state * n_heads
         self.norm(f"{block}.attn_norm")
-        self.matrix(f"{block}.attn_qkv", 3 * width, N_EMBD, gain=2.0)
-        self.matrix(f"{block}.attn_gate", width, N_EMBD)
+        self.matrix(f"{block}.attn_qkv", 3 * width, self._n_embd, gain=2.0)
+        self.matrix(f"{block}.attn_gate", width, self._n_embd)
         self.matrix(f"{block}.ssm_conv1d", 3 * width, 4, gain=2.0)
         self.vector(f"{block}.ssm_dt.bias", n_heads, -1.0, 0.0)
         self.vector(f"{block}.ssm_a", n_heads, -0.5, -0.1)
         if is_qwen3next:
-            self.matrix(f"{block}.ssm_ba", 2 * n_heads, N_EMBD)
+            self.matrix(f"{block}.ssm_ba", 2 * n_heads, self._n_embd)
         else:
-            self.matrix(f"{block}.ssm_beta", n_heads, N_EMBD)
-            self.matrix(f"{block}.ssm_alpha", n_heads, N_EMBD)
+            self.matrix(f"{block}.ssm_beta", n_heads, self._n_embd)
+            self.matrix(f"{block}.ssm_alpha", n_heads, self._n_embd)
         self.norm(f"{block}.ssm_norm", state)
-        self.matrix(f"{block}.ssm_out", N_EMBD, width, gain=2.0)
+        self.matrix(f"{block}.ssm_out", self._n_embd, width, gain=2.0)
 
     def qk_norms(self, block: str) -> None:
         self.norm(f"{block}.attn_q_norm", D_HEAD)
         self.norm(f"{block}.attn_k_norm", D_HEAD)
 
     def nextn(self, block: str) -> None:
-        self.matrix(f"{block}.nextn.eh_proj", N_EMBD, 2 * N_EMBD, gain=2.0)
+        self.matrix(f"{block}.nextn.eh_proj", self._n_embd, 2 * self._n_embd, gain=2.0)
         for name in ("enorm", "hnorm", "shared_head_norm"):
             self.norm(f"{block}.nextn.{name}")
 
@@ -346,18 +347,41 @@ def qwen3next(seed: int = 8) -> Spec:
     return Spec("qwen3next", {**keys, **VOCABULARY}, weights.tensors)
 
 
-def qwen3moe(seed: int = 10, n_blocks: int = 3) -> Spec:
-    """Mixture of experts over plain KV: of eight, three are chosen."""
-    weights = Weights(seed)
+def qwen3moe(seed: int = 10, n_blocks: int = 3, n_embd: int = N_EMBD, n_ff: int = N_FF) -> Spec:
+    """Mixture of experts over plain KV: of eight, three are chosen. n_ff: of each."""
+    weights = Weights(seed, n_embd, n_ff)
     weights.vocabulary()
     for index in range(n_blocks):
         weights.attention(f"blk.{index}")
         weights.qk_norms(f"blk.{index}")
+        weights.norm(f"blk.{index}.ffn_norm")
         weights.routed(f"blk.{index}", 8)
     keys = _keys(
-        "qwen3moe", n_blocks, expert_count=8, expert_used_count=3, expert_feed_forward_length=N_FF
-    )
+        "qwen3moe", n_blocks, embedding_length=n_embd, feed_forward_length=n_ff,
+        expert_count=8, expert_used_count=3, expert_feed_forward_length=n_ff,
+    )  # fmt: skip
     return Spec("qwen3moe", {**keys, **VOCABULARY}, weights.tensors)
+
+
+def glm4moe(seed: int = 11, n_embd: int = N_EMBD, n_ff: int = N_FF) -> Spec:
+    """A dense layer, then mixtures with a shared expert, chosen by sigmoids and a bias."""
+    weights = Weights(seed, n_embd, n_ff)
+    weights.vocabulary()
+    for index in range(3):
+        weights.attention(f"blk.{index}")
+        weights.norm(f"blk.{index}.post_attention_norm")
+    weights.ffn("blk.0", norm="post_attention_norm")
+    for index in (1, 2):
+        weights.routed(f"blk.{index}", 8)
+        weights.shared_expert(f"blk.{index}")
+        weights.vector(f"blk.{index}.exp_probs_b.bias", 8, -0.1, 0.1)
+    keys = _keys(
+        "glm4moe", 3, embedding_length=n_embd, feed_forward_length=n_ff,
+        expert_count=8, expert_used_count=3, expert_feed_forward_length=n_ff,
+        expert_shared_count=1, leading_dense_block_count=1, expert_gating_func=_SIGMOID,
+        expert_weights_norm=True, expert_weights_scale=1.5,
+    )  # fmt: skip
+    return Spec("glm4moe", {**keys, **VOCABULARY}, weights.tensors)
 
 
 def heads_for(

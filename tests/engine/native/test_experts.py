@@ -67,8 +67,8 @@ def alone(
     flat = rows.reshape(-1, rows.shape[2])
     chosen = [definition.product(name, order, matrix, flat) for matrix in values]
     by_expert = np.stack(chosen).reshape(len(values), n_tokens, n_used, -1)
-    found: Floats = np.take_along_axis(by_expert, routed.ids[None, :, :, None], axis=0)[0]
-    return found
+    of_chosen: Floats = np.take_along_axis(by_expert, routed.ids[None, :, :, None], axis=0)[0]
+    return of_chosen
 
 
 def are_taken(weights: Weights, routed: Routed) -> bool:

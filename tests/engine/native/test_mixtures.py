@@ -1,4 +1,4 @@
-"""Mixtures of experts with our kernels: a row's bits stay, whatever is decoded beside it.
+"""Mixtures of experts with our kernels: a row's bits are ggml's alone, whatever is beside it.
 
 Their router is F32 in every GGUF. The last bit of a router's logit moves the weights of all
 experts, so that its product has to keep a row's bits before any expert's can.
@@ -6,7 +6,7 @@ experts, so that its product has to keep a row's bits before any expert's can.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
@@ -15,6 +15,7 @@ import pytest
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.types import MAX_COPIED, Floats, HiddenSource
 from tests.engine import tiny
@@ -22,15 +23,25 @@ from tests.engine import tiny
 pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
 
 FEW = MAX_COPIED + 1
-KINDS = [gguf.GGMLQuantizationType[name] for name in ("Q4_0", "Q8_0")]
+SUPER_BLOCK = 256  # the narrowest that k-quants can be
+MODELS: dict[str, Callable[..., tiny.Spec]] = {"qwen3moe": tiny.qwen3moe, "glm4moe": tiny.glm4moe}
+FORMATS = ("q4_0", "q8_0", "q4_k_m", "q6_k", "mxfp4")  # q4_k_m: some of it is Q6_K
 IDS = tiny.random_ids(48, seed=3)
 
 
-@pytest.fixture
-def products_of_ggml() -> Iterator[None]:
-    our_kernels.enable(products=False)
+@pytest.fixture(autouse=True)
+def enabled() -> Iterator[None]:
     yield
     our_kernels.enable()
+
+
+def written(model: Callable[..., tiny.Spec], name: str, folder: Path) -> Path:
+    """By llama.cpp's own quantizer where it takes the name, else by gguf-py's."""
+    path = folder / f"{name}.gguf"
+    if name not in OUTTYPES:
+        return model().quantized(gguf.GGMLQuantizationType[name.upper()]).write(path)
+    quantize(model(n_embd=SUPER_BLOCK, n_ff=SUPER_BLOCK).write(folder / "f32.gguf"), path, name)
+    return path
 
 
 def rows_of(path: Path, n_rows: int) -> Floats:
@@ -52,21 +63,24 @@ def rows_of(path: Path, n_rows: int) -> Floats:
         model.close()
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_row_has_the_same_bits_in_any_company(
-    kind: gguf.GGMLQuantizationType, tmp_path: Path
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_row_has_the_bits_that_ggml_gives_it_alone(
+    model: str, name: str, tmp_path: Path
 ) -> None:
-    path = tiny.qwen3moe().quantized(kind).write(tmp_path / "m.gguf")
+    if name not in OUTTYPES and name not in our_kernels.formats():
+        pytest.skip(f"no kernel for {name}")
+    path = written(MODELS[model], name, tmp_path)
+    our_kernels.enable(products=False)
     alone = rows_of(path, 1)
-    for n_rows in range(2, FEW + 1):
+    our_kernels.enable()
+    for n_rows in range(1, FEW + 1):
         assert np.array_equal(rows_of(path, n_rows), alone), f"{n_rows} rows"
 
 
-@pytest.mark.usefixtures("products_of_ggml")
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_with_ggmls_products_company_changes_them(
-    kind: gguf.GGMLQuantizationType, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name", ["q4_0", "q8_0"])
+def test_with_ggmls_products_company_changes_them(name: str, tmp_path: Path) -> None:
     """A control: the router's product is what does it."""
-    path = tiny.qwen3moe().quantized(kind).write(tmp_path / "m.gguf")
+    path = written(tiny.qwen3moe, name, tmp_path)
+    our_kernels.enable(products=False)
     assert not np.array_equal(rows_of(path, 2), rows_of(path, 1))
