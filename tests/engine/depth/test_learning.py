@@ -59,11 +59,11 @@ def test_finds_the_machine_again(table: CostTable) -> None:
 
 
 def test_rows_that_are_tried_choose_different_experts_as_a_drafts_do() -> None:
-    """Without heads, and with nothing to copy, so that other ids make up the number."""
+    """Heads draft fewer than are tried, and nothing can be copied: other ids make up the number."""
     table = dataclasses.replace(TABLES["few rows Q8_0"], growth_s=(0.0,) * N_MAX)
-    known, policy = Known(), learning(n_drafted=0)
+    known, policy = Known(), learning()
     policy.open_answer(known)
-    replay(made_up(1500, right=0.0), Machine(table, is_mixture=True), policy)
+    replay(made_up(1500, right=1.0), Machine(table, is_mixture=True), policy)
     ((found, _),) = known.tables
     for n in TUNING.calibration.counts:
         assert found.target_s[n - 1] == pytest.approx(table.target_s[n - 1], rel=0.02)
