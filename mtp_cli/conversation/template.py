@@ -1,7 +1,8 @@
 """Chat templates: messages in, prompt text out, rendered the way Hugging Face does.
 
 Owns the Jinja2 environment. Knows nothing of token ids. A template comes with a model file, from
-anywhere, so it runs in Jinja2's immutable sandbox: it can loop and format, not reach out.
+anywhere, so it runs in Jinja2's immutable sandbox and within bounds: it can loop and format, but
+neither reach out nor go on for ever.
 
 Follows `_compile_jinja_template` in transformers' chat_template_utils.py: trimmed blocks, loop
 controls, `raise_exception`, `strftime_now`, a `tojson` that does not escape HTML, and the
@@ -12,15 +13,18 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 import jinja2
 import jinja2.ext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from mtp_cli.conversation.bounded import BoundedEnvironment, Budget, TooMuchError
+from mtp_cli.conversation.faults import RefusalError, fault, malformed
 from mtp_cli.errors import MtpError
+
+MAX_CHARACTERS = 250_000  # ten times the longest one known; as many take a second to compile
+_WAYS = "--chat-template gives another, --raw does without"
 
 Role = Literal["system", "user", "assistant"]
 
@@ -58,22 +62,23 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, bos: str, eos: str) -> None:
         """Compile; MtpError when the template itself is malformed."""
-        environment = ImmutableSandboxedEnvironment(
+        if len(source) > MAX_CHARACTERS:
+            raise MtpError(
+                f"the chat template is longer than the {MAX_CHARACTERS:,} characters that are "
+                f"read ({_WAYS})"
+            )
+        self._environment = BoundedEnvironment(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[_GenerationTag, jinja2.ext.loopcontrols],
         )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        self._environment.filters["tojson"] = self._environment.bounded("tojson", _to_json)
+        self._environment.globals["raise_exception"] = _raise_exception
+        self._environment.globals["strftime_now"] = _strftime_now
         try:
-            self._template = environment.from_string(source)
-            parsed = environment.parse(source)
-        except (jinja2.TemplateError, RecursionError) as error:
-            raise MtpError(
-                "the chat template is malformed (--chat-template gives another, --raw does "
-                f"without): {_one_line(error)}"
-            ) from error
+            self._template, parsed = self._environment.template(source)
+        except Exception as error:  # Jinja2's, and Python's own of the code that it makes
+            raise MtpError(f"the chat template {malformed(error)} ({_WAYS})") from error
         self.source = source
         self.names = frozenset(
             name.name for name in parsed.find_all(jinja2.nodes.Name) if name.ctx == "load"
@@ -84,6 +89,7 @@ class ChatTemplate:
             if isinstance(const.value, str)
         )
         self._bos, self._eos = bos, eos
+        self._runaway: str | None = None
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt text up to where the assistant speaks; MtpError when the template refuses."""
@@ -96,6 +102,8 @@ class ChatTemplate:
 
         answering: whether the prompt goes on to where the assistant speaks
         """
+        if self._runaway is not None:  # each try of it would last as long
+            raise MtpError(self._runaway)
         given = {
             "messages": messages,
             "add_generation_prompt": answering,
@@ -103,27 +111,18 @@ class ChatTemplate:
             "eos_token": self._eos,
         }
         try:
-            return self._template.render({**variables, **given})
-        except jinja2.UndefinedError as error:
-            missing = re.fullmatch(r"'(\w+)' is undefined", str(error))
-            if missing is None or missing[1] not in self.names:
-                raise MtpError(f"the chat template fails: {_one_line(error)}") from error
-            raise MtpError(
-                f"the chat template needs a variable {missing[1]}: give it as "
-                f"--template-var {missing[1]}=VALUE"
-            ) from error
-        except jinja2.TemplateError as error:
-            raise MtpError(f"the chat template refuses: {_one_line(error)}") from error
+            return self._environment.rendered(
+                self._template, {**variables, **given}, Budget(messages)
+            )
+        except TooMuchError as error:
+            self._runaway = f"the chat template {fault(error, self.names)}"
+            raise MtpError(self._runaway) from error
         except Exception as error:  # what a template's own expressions raise, not a bug of ours
-            raise MtpError(f"the chat template fails: {_one_line(error)}") from error
+            raise MtpError(f"the chat template {fault(error, self.names)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _raise_exception(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _raise_exception(message: object) -> None:
+    raise RefusalError(" ".join(str(message).split()))
 
 
 def _strftime_now(form: str) -> str:

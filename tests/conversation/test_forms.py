@@ -93,7 +93,7 @@ def test_without_a_system_prompt_nothing_is_said_of_one() -> None:
         ),
         (
             "{{ messages[0].content }}{{ messages[9].content }}",
-            "fails: list object has no element 9",
+            "reads what is not there, in line 1",
         ),
         ("{{ messages[-1].content[:4] }}", "leaves out a question"),
     ],
