@@ -83,7 +83,10 @@ class FittedTemplate:
         """The prompt, with every text in it; MtpError, which says what to do, where that fails."""
         words = [_words(message, i) for i, message in enumerate(messages)]
         form = self._fitting(words, variables)
-        rendered = self._apply(messages, form, variables, place=self.place, wraps=self.wraps)
+        try:
+            rendered = self._apply(messages, form, variables, place=self.place, wraps=self.wraps)
+        except MtpError as error:  # it takes the form, and not what is said in it
+            raise _refusal(error) from error
         self.notes = list(_notes(messages, form, rendered))
         return rendered
 
@@ -120,7 +123,20 @@ class FittedTemplate:
                 self._form = form
                 return form
             problems.append(problem)
-        raise _refusal(problems[1], words)  # the usual form's: the first may be an earlier finding
+        # The usual form's: the first may be an earlier finding.
+        raise self._refused(words, problems[1], variables)
+
+    def _refused(
+        self, words: Sequence[Message], problem: MtpError | Message, variables: Mapping[str, Any]
+    ) -> MtpError:
+        """Why no form fits; what a system prompt has no part in is said without it."""
+        first, *rest = words
+        if first["role"] != "system" or not rest:
+            return _refusal(problem)
+        problems = [self._problem(rest, form, variables) for form in _FORMS]
+        if None in problems:
+            return _refusal(problem, '--system "" leaves out the system prompt')
+        return _refusal(problems[0] or problem)
 
     def _problem(
         self, words: Sequence[Message], form: Form, variables: Mapping[str, Any]
@@ -131,7 +147,7 @@ class FittedTemplate:
         except MtpError as error:
             return error
         for message in filter(lambda message: message["content"], words):
-            before, found, _after = rendered.partition(message["content"])
+            before, found, _after = rendered.casefold().partition(message["content"].casefold())
             if not found or _is_printed_list(before):
                 return message
         return None
@@ -193,13 +209,11 @@ def _dressed(
     }
 
 
-def _refusal(problem: MtpError | Message, words: Sequence[Message]) -> MtpError:
-    ways = ["--chat-template gives another", "--raw does without"]
-    if words[0]["role"] == "system":
-        ways.append("or leave out --system")
+def _refusal(problem: MtpError | Message, *ways: str) -> MtpError:
+    listed = ", ".join(("--chat-template gives another", "--raw does without", *ways))
     if isinstance(problem, MtpError):
-        return MtpError(f"{problem} ({', '.join(ways)})")
-    return MtpError(f"the chat template leaves out {_NAMES[problem['role']]} ({', '.join(ways)})")
+        return MtpError(f"{problem} ({listed})")
+    return MtpError(f"the chat template leaves out {_NAMES[problem['role']]} ({listed})")
 
 
 def _notes(messages: Sequence[Message], form: Form, rendered: str) -> list[str]:

@@ -108,8 +108,40 @@ def test_where_nothing_helps_one_line_says_what_to_do(source: str, said: str) ->
     assert "--raw" in line
     assert "\n" not in line
     assert "--system" not in line
-    with pytest.raises(MtpError, match="leave out --system"):
+    with pytest.raises(MtpError) as caught:  # the same without one: that is no advice
         template.render([SYSTEM, *talk], {})
+    assert str(caught.value) == line
+
+
+def test_to_do_without_the_system_prompt_is_advised_where_it_helps() -> None:
+    """Whoever set it: the option, the built-in model's settings, a file."""
+    short = "{% for m in messages %}{{ m.content[:8] if m.role == 'user' }}{% endfor %}"
+    template = fitted(short)
+    assert template.render([QUESTION], {}) == "hi"
+    with pytest.raises(MtpError, match=r'leaves out the system prompt .*, --system "" leaves out'):
+        template.render([SYSTEM, QUESTION], {})
+    assert template.render([Message(role="system", content=""), QUESTION], {}) == "hi"
+
+
+def test_what_it_refuses_only_in_these_words_is_refused_with_advice() -> None:
+    picky = "{% if 'bad' in messages[0].content %}{{ raise_exception('a bad word') }}{% endif %}"
+    template = fitted(picky + PLAIN)
+    with pytest.raises(MtpError, match=r"refuses: a bad word \(--chat-template gives another"):
+        template.render([Message(role="user", content="bad")], {})
+
+
+@pytest.mark.parametrize("changed", ["upper", "lower", "title", "capitalize", "swapcase()"])
+def test_a_template_that_changes_the_case_leaves_nothing_out(changed: str) -> None:
+    said = "m.content.swapcase()" if "(" in changed else f"m.content | {changed}"
+    source = PLAIN.replace(
+        "{{ m.content }}", f"{{{{ {said} if m.role == 'system' else m.content }}}}"
+    )
+    template = fitted(source)
+    system = Message(role="system", content="Be TERSE, friend.")
+    assert template.render([system, QUESTION], {}).casefold() == (
+        "<system>be terse, friend.<user>hi<assistant>"
+    )
+    assert template.notes == ["the chat template changes the system prompt"]
 
 
 def test_a_list_printed_as_it_is_is_no_text() -> None:
