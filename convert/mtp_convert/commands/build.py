@@ -22,12 +22,13 @@ from mtp_convert.checkpoint.folder import Checkpoint
 from mtp_convert.checkpoint.quantization import check_transforms
 from mtp_convert.commands.resolver import Named, Resolver
 from mtp_convert.families import family_of
+from mtp_convert.families.graph import check_activation, unseen_window
 from mtp_convert.families.rope import check_rope
 from mtp_convert.families.rules import Config, Family, reading
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.independent import embedded, own_metadata
-from mtp_convert.gguf.metadata import pairs, typed
+from mtp_convert.gguf.metadata import pair, pairs, typed
 from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
 from mtp_convert.tensors import formats
 from mtp_convert.tensors.sources import load
@@ -59,8 +60,9 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
         options = _of_heads_alone(family, config, options)
     resolver = Resolver(checkpoint, family, config)
     check_transforms(resolver.quantization, checkpoint.where)
-    if family.ropes is not None:
-        with reading(config):
+    with reading(config):
+        check_activation(config, family.activations)
+        if family.ropes is not None:
             check_rope(config, family.ropes, family.sliding_ropes)
     found = resolver.n_heads()
     n_heads, notes = usable_heads(family, config, found, options.part)
@@ -70,8 +72,8 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     heads = list(resolver.heads(n_heads))
     if options.part != "heads":
         resolver.check_leftovers(found)
-        notes += resolver.left_out()
-    values = family_metadata(family, config, n_heads)
+        notes += [*resolver.left_out(), *resolver.output_notes()]
+    values = _within_window(family, config, family_metadata(family, config, n_heads), notes)
     tensors = encode_all(target, heads, options, mixes.Traits.of(family.arch, values))
     metadata = {
         **_general(checkpoint, family, [*target, *heads], options, notes),
@@ -146,6 +148,20 @@ def family_metadata(family: Family, config: Config, n_heads: int) -> dict[str, P
     with reading(config):
         values = family.metadata(config, n_heads)
         return pairs({key.replace("{arch}", family.arch): v for key, v in values.items()})
+
+
+def _within_window(
+    family: Family, config: Config, values: dict[str, Pair], notes: list[str]
+) -> dict[str, Pair]:
+    """`values` with a context in which sliding attention that the graph lacks sees everything."""
+    window = None if family.has_windows else unseen_window(config)
+    if window is None:
+        return values
+    notes.append(
+        f"sliding_window: llama.cpp has none for {family.name}: its context becomes {window} "
+        "tokens, within which the model is computed as it was trained"
+    )
+    return {**values, f"{family.arch}.context_length": pair(window)}
 
 
 def _general(

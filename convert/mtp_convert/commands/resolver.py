@@ -22,6 +22,8 @@ Named = tuple[str, Source]
 
 _DERIVED = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 _FLOATS = ("F32", "F16", "BF16", "F64")
+_OUTPUT = "lm_head.weight"
+_COMPARED_BYTES = 1 << 20
 
 
 @dataclass
@@ -217,6 +219,30 @@ class Resolver:
                 f"left out, {self.unused_scales[0]} the first: llama.cpp computes with formats of "
                 "its own there"
             )
+
+    def output_notes(self) -> Iterator[str]:
+        """Where config.json and the shards disagree about a matrix of the output's own."""
+        is_tied = self.config.flag("tie_word_embeddings")
+        own = self.names.get(_OUTPUT)
+        if own is None and is_tied is False:
+            yield (
+                f"config.json has an output of its own, and no shard {_OUTPUT}: the embedding is "
+                "taken"
+            )
+        embedding = next(r.patterns[0] for r in self.family.rules if r.to == "token_embd.weight")
+        if own is None or not is_tied or self._is_begun_alike(embedding, _OUTPUT):
+            return
+        yield (
+            f"config.json ties the output to the embedding; {_OUTPUT} differs from it and is "
+            "taken, as transformers 5 does (4 takes the embedding)"
+        )
+
+    def _is_begun_alike(self, one: str, other: str) -> bool:
+        """Whether two matrices begin with the same bytes: in training all rows change."""
+        first, second = self.entry(one), self.entry(other)
+        n_bytes = min(first.n_bytes, second.n_bytes, _COMPARED_BYTES)
+        is_of_a_kind = (first.dtype, first.shape) == (second.dtype, second.shape)
+        return is_of_a_kind and first.read(0, n_bytes) == second.read(0, n_bytes)
 
     def is_ignored(self, name: str, original: str) -> bool:
         return any(part in name or part in original for part in self.family.ignored)

@@ -22,6 +22,7 @@ from mtp_convert.families.common import (
     qk_norms,
     union,
 )
+from mtp_convert.families.graph import GELU
 from mtp_convert.families.rope import DEFAULT, PROPORTIONAL
 from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Rule
 from mtp_convert.tensors.sources import Constant, Source
@@ -216,6 +217,8 @@ GEMMA4 = Family(
     extra=_rope,
     ropes=frozenset({DEFAULT, PROPORTIONAL}),
     sliding_ropes=frozenset({DEFAULT}),
+    activations=GELU,
+    has_windows=True,
     visible_tokens=_VISIBLE,
     character_tokenizer="gemma4",
     notes="its heads are a checkpoint of their own, Gemma4AssistantForCausalLM",
@@ -261,6 +264,8 @@ ASSISTANT = Family(
     extra=_rope,
     ropes=frozenset({DEFAULT, PROPORTIONAL}),
     sliding_ropes=frozenset({DEFAULT}),
+    activations=GELU,
+    has_windows=True,
     visible_tokens=_VISIBLE,
     character_tokenizer="gemma4",
     notes="heads that share their target's KV: a file to lay beside a Gemma 4",

@@ -197,6 +197,7 @@ MIMO2 = Family(
     accepts=_accepts,
     ropes=frozenset({DEFAULT}),
     sliding_ropes=frozenset({DEFAULT}),
+    has_windows=True,
 )
 
 FAMILIES = (MIMO2,)

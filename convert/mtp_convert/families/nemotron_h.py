@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtp_convert.families.common import common_metadata, union
+from mtp_convert.families.graph import SQUARED_RELU
 from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule, Transform
 from mtp_convert.families.transforms import interleaved, minus_exp, squeezed, stacked, then
 from mtp_convert.tensors.sources import Whole
@@ -175,6 +176,7 @@ NEMOTRON_H = Family(
     ),
     metadata=_metadata,
     ropes=None,  # attention without positions
+    activations=SQUARED_RELU,
     dims=_dims,
     kinds=_kinds,
     heads=Heads(

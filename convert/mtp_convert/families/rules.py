@@ -200,6 +200,9 @@ class Family:
     # layers where these have their own; None for a family without positions.
     ropes: frozenset[str] | None = frozenset({"default", "linear", "yarn"})
     sliding_ropes: frozenset[str] | None = None
+    # Activations of the feed-forward networks that its graph computes, as configs name them.
+    activations: frozenset[str] = frozenset({"silu", "swish"})
+    has_windows: bool = False  # whether its graph knows sliding attention
     # What llama.cpp calls the pre-tokenizer, where two share their rules; and special tokens that
     # config files leave out: (what GGUF calls it, its text).
     pre_tokenizer: str = ""

@@ -169,6 +169,7 @@ STEP35 = Family(
     extra=_rope,
     ropes=frozenset({DEFAULT, LLAMA3}),
     sliding_ropes=frozenset({DEFAULT}),
+    has_windows=True,
 )
 
 FAMILIES = (STEP35,)
