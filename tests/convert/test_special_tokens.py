@@ -11,6 +11,7 @@ from gguf import GGUFReader, SpecialVocab
 
 from mtp_cli.engine.backend.binding import lib
 from mtp_cli.engine.backend.model import Model
+from mtp_convert.checkpoint.card import sampling
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
 from mtp_convert.gguf.plan import Plan
@@ -146,6 +147,48 @@ def test_roles_of_special_tokens_map(folder: Path) -> None:
     found = said(folder)
     assert (found[EOS], found["tokenizer.ggml.bos_token_id"]) == (260, 261)
     assert PAD not in found
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"do_sample": True, "temperature": 0.6}, {"temp": 0.6}),
+        ({"temperature": 0.6, "top_k": 20}, {"temp": 0.6, "top_k": 20}),
+        ({"do_sample": False, "temperature": 0.6, "top_k": 20, "top_p": 0.9}, {"temp": 0.0}),
+        (
+            {"do_sample": False, "repetition_penalty": 1.1},
+            {"temp": 0.0, "penalty_repeat": 1.1},
+        ),
+    ],
+)
+def test_a_file_that_says_not_to_sample_means_the_likeliest_token(
+    given: dict[str, Any], found: dict[str, Any], folder: Path
+) -> None:
+    """transformers takes none of its other settings up then, but the penalties."""
+    edit(folder / "generation_config.json", **given)
+    assert sampling(folder, []) == found
+
+
+def test_a_template_file_goes_before_the_tokenizers_config(folder: Path) -> None:
+    """As in transformers, which saves the file alone."""
+    edit(folder / "tokenizer_config.json", chat_template="{{ left_behind }}")
+    edit(folder / "chat_template.json", chat_template="{{ of_the_processor }}")
+    assert said(folder)["tokenizer.chat_template"] == "{{ left_behind }}"
+    (folder / "chat_template.jinja").write_text("{{ own }}")
+    assert said(folder)["tokenizer.chat_template"] == "{{ own }}"
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_further_templates_lie_in_a_folder(has_file: bool, folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", chat_template="{{ configured }}")
+    if has_file:
+        (folder / "chat_template.jinja").write_text("{{ own }}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("{{ rag }}")
+    found = said(folder)
+    assert found["tokenizer.chat_template"] == ("{{ own }}" if has_file else "{{ configured }}")
+    assert found["tokenizer.chat_template.rag"] == "{{ rag }}"
+    assert found["tokenizer.chat_templates"] == ["rag"]
 
 
 def test_named_templates(folder: Path) -> None:

@@ -38,6 +38,8 @@ _SAMPLING = {
     "mirostat_eta": ("mirostat_eta", False),
 }  # fmt: skip
 
+_GREEDY = ("penalty_last_n", "penalty_repeat")  # what changes the likeliest token
+
 
 def described(folder: Path, total: int, notes: list[str]) -> Metadata:
     """gguf-py's reading of a folder's card and names.
@@ -59,9 +61,13 @@ def sampling(folder: Path, notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(given.get("sequence"), str):
         found["sequence"] = given["sequence"]
+    if given.get("do_sample") is False:  # transformers takes the likeliest token then
+        found = {"temp": 0.0}
     for key, (to, is_whole) in _SAMPLING.items():
         value = given.get(key)
         if value is None or to in found:
+            continue
+        if given.get("do_sample") is False and to not in _GREEDY:
             continue
         if _is_number(value) and (not is_whole or value == int(value)):
             found[to] = int(value) if is_whole else float(value)

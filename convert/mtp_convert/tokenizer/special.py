@@ -59,7 +59,7 @@ def special_metadata(
     found = {key: found[key] for key in found if key.startswith("tokenizer.")}
     for role, i in _named_roles(folder, texts):
         found.setdefault(_ID.format(_ROLES[role]), i)
-    return found | template_metadata(templates or _template_files(folder))
+    return found | template_metadata(_templates(folder, templates))
 
 
 def _named_roles(folder: Path, texts: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -75,15 +75,24 @@ def _named_roles(folder: Path, texts: Sequence[str]) -> Iterator[tuple[str, int]
             yield role, texts.index(text)
 
 
-def _template_files(folder: Path) -> str | list[dict[str, str]] | None:
-    """A chat template in a file of its own."""
-    jinja, named = folder / "chat_template.jinja", folder / "chat_template.json"
-    if jinja.is_file():
-        return _read(jinja)
-    if named.is_file():
-        found = read_json(named).get("chat_template")
-        return found if isinstance(found, str | list) else None
-    return None
+def _templates(
+    folder: Path, configured: str | list[dict[str, str]] | None
+) -> str | list[dict[str, str]] | None:
+    """The chat templates, of several places in the order in which transformers looks.
+
+    A file chat_template.jinja goes before `configured`, that of tokenizer_config.json: tools that
+    edit the one often leave the other behind.
+    """
+    own, named = folder / "chat_template.jinja", folder / "chat_template.json"
+    found = _read(own) if own.is_file() else configured
+    if not found and named.is_file():
+        content = read_json(named).get("chat_template")
+        found = content if isinstance(content, str | list) else None
+    more = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    if not more:
+        return found
+    first = [{"name": "default", "template": found}] if isinstance(found, str) else found or []
+    return [*first, *({"name": file.stem, "template": _read(file)} for file in more)]
 
 
 def _read(file: Path) -> str:
