@@ -23,7 +23,14 @@ from mtp_convert.families.rules import Family
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.metadata import pairs
 from mtp_convert.tokenizer import characters, tekken
-from mtp_convert.tokenizer.pretokenizers import named, pre_tokenizer, steps
+from mtp_convert.tokenizer.pretokenizers import (
+    KEY_NORMAL_FORM,
+    lookup_note,
+    named,
+    normal_form,
+    pre_tokenizer,
+    steps,
+)
 from mtp_convert.tokenizer.protobuf import Piece, read_pieces
 from mtp_convert.tokenizer.special import ends_metadata, special_metadata
 
@@ -99,13 +106,17 @@ def _byte_level(
     folder: Path, data: dict[str, Any], empty: _Empty, family: Family, pre: str | None
 ) -> dict[str, Any]:
     file, (texts, kinds) = folder / "tokenizer.json", empty.lists()
+    name, form = pre or pre_tokenizer(folder, data, family), normal_form(file, data)
+    if (note := lookup_note(data, name)) is not None:
+        empty.notes.append(note)
     for text, i in _taken_vocab(data).items():
         _place(file, texts, kinds, i, text, TokenType.NORMAL)
     for added in data.get("added_tokens") or []:
         empty.place_added(texts, kinds, added["id"], added["content"], bool(added.get("special")))
     return {
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre or pre_tokenizer(folder, data, family),
+        "tokenizer.ggml.pre": name,
+        **({KEY_NORMAL_FORM: form} if form else {}),
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.token_type": kinds,
         **special_metadata(folder, texts, family, load_merges=True),

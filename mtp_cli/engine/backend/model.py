@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
@@ -22,6 +23,8 @@ from mtp_cli.errors import MtpError
 
 our_kernels.install()  # before any model: ggml's list of buffer types has to be as ggml made it
 
+_KEY_NORMAL_FORM = "tokenizer.ggml.normalizer"  # ours: llama.cpp has no such key
+_NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
 # Bytes of stack for a longer text: for any, and more for each of its own bytes.
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
@@ -147,7 +150,16 @@ class Model:
                 return buffer.value.decode(errors="replace")
             size = needed + 1
 
+    @functools.cached_property
+    def normal_form(self) -> _NormalForm | None:
+        """Unicode's normal form that texts are to be read in, where a file of ours names one."""
+        named = read_pairs(self.path).get(_KEY_NORMAL_FORM)
+        return next((form for form in get_args(_NormalForm) if form == named), None)
+
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Ids of a text, which is put into its normal form unless it may spell special tokens."""
+        if self.normal_form is not None and not parse_special:
+            text = unicodedata.normalize(self.normal_form, text)
         raw = text.encode()
         if len(raw) <= _SHORT_TEXT:
             return self._tokenize(raw, add_special, parse_special)
