@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from mtp_cli.conversation.tokenizer import Speller, Tokenizer
 
+# As `mtp-convert` writes it: "first" or "always"; without it llama.cpp adds its space.
+_KEY_SPACE_SCHEME = "tokenizer.ggml.space_prefix_scheme"
 _NEIGHBOURS = (".", "a", "1", "-", "\u00e9", "\u8a9e", "\x02")  # tried in this order
 
 
@@ -22,8 +24,14 @@ class PlainText:
         self._tokenizer = tokenizer
         self._chat_format = chat_format
         self._speller = Speller(tokenizer)
+        self._scheme = tokenizer.metadata.get(_KEY_SPACE_SCHEME)
         alone = b"".join(tokenizer.piece(token) for token in self._literal("x"))
         self._adds_space = alone != b"x"
+
+    @property
+    def is_spaced_once(self) -> bool:
+        """Whether a text gets a space in front only where nothing stands before it."""
+        return self._scheme == "first"
 
     def is_control(self, token: int) -> bool:
         """Whether the token must come from the template alone."""
@@ -36,6 +44,7 @@ class PlainText:
 
     def ids(self, text: str, *, continues: bool) -> list[int]:
         """The ids of `text`; continues: it goes on from a text and begins none."""
+        continues = continues or (self._scheme is not None and text.startswith(" "))
         ids: list[int] = []
         waiting = [text]
         while waiting:

@@ -145,7 +145,7 @@ class PromptReader:
             first, last = special[0].start, special[-1].end
             ids += self._plain.ids(fragment + part[:first], continues=continues)
             ids += self._special(part[first:last])
-            fragment, continues = part[last:], False
+            fragment, continues = part[last:], self._plain.is_spaced_once
         return ids + self._plain.ids(fragment, continues=continues)
 
     def _special(self, text: str) -> list[int]:

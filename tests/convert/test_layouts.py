@@ -142,7 +142,7 @@ def test_a_sentencepiece_model(tmp_path: Path) -> None:
     pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
     pieces += [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
     pieces += [("\u2581", -1.0, 1), ("t", -2.0, 1), ("h", -3.0, 1), ("th", -0.5, 1)]
-    trainer = b"\x12\x02\x18\x01"  # another field of the file, which holds no pieces
+    trainer = b"\x12\x02\x18\x02"  # another field of the file: of BPE
     (folder / "tokenizer.model").write_bytes(b"".join(piece(*p) for p in pieces) + trainer)
     settings = {
         "bos_token": "<s>",

@@ -55,6 +55,20 @@ def _cuts(piece: str, known: Collection[str]) -> Iterator[tuple[str, str]]:
             yield piece[:i], piece[i:]
 
 
+def space_scheme(data: Mapping[str, Any]) -> str | None:
+    """tokenizers' name of where a space goes in front: "always", "first" or "never".
+
+    Where a text begins with a space none is added. None for the older way, which adds always.
+    """
+    for step in _steps(data.get("pre_tokenizer"), "pretokenizers"):
+        if step.get("type") == "Metaspace":
+            usual = "always" if step.get("add_prefix_space") else "never"
+            return str(step.get("prepend_scheme", usual))
+    normalizers = _steps(data.get("normalizer"), "normalizers")
+    is_prepended = any(step.get("type") == "Prepend" for step in normalizers)
+    return None if is_prepended else "never"
+
+
 def adds_space_prefix(file: Path, data: Mapping[str, Any]) -> bool:
     """Whether texts get a space in front; MtpError where they are changed in other ways too."""
     adds = False
@@ -68,9 +82,7 @@ def adds_space_prefix(file: Path, data: Mapping[str, Any]) -> bool:
         if step.get("type") != "Metaspace" or step.get("split", True):
             raise MtpError(f"{file}: a pre-tokenizer of the kind {step.get('type')}: neither "
                            "byte-level BPE nor beside a tokenizer.model")  # fmt: skip
-        scheme = step.get("prepend_scheme", "always" if step.get("add_prefix_space") else "never")
-        adds = adds or scheme in ("always", "first")
-    return adds
+    return adds or space_scheme(data) in ("always", "first")
 
 
 def _steps(node: Any, children: str) -> Iterator[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
-"""The pieces of a SentencePiece model: the little of its protobuf that a vocabulary needs.
+"""The pieces and rules of a SentencePiece model: the little of its protobuf that is of use here.
 
-Owns the wire format of ModelProto.pieces (field 1: piece = 1, score = 2, type = 3). Knows nothing
-of GGUF beyond that its token types are SentencePiece's own numbers.
+Owns the wire format of ModelProto: its pieces (field 1: piece = 1, score = 2, type = 3), and of the
+specs of trainer and normalizer (2 and 3) what changes a text's ids. Knows nothing of GGUF beyond
+that its token types are SentencePiece's own numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,45 @@ class Piece:
     text: str
     score: float
     kind: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a SentencePiece model reads text, as far as its file says.
+
+    kind:          1 to 4: unigram, BPE, words, characters; None where the file does not say
+    normalizer:    the name of what it does to characters, "" for nothing
+    merges_spaces: whether a run of spaces is one
+    adds_space:    whether a text gets one in front
+    """
+
+    kind: int | None = None
+    normalizer: str = ""
+    merges_spaces: bool = False
+    adds_space: bool = True
+
+
+def read_rules(file: Path) -> Rules:
+    """The specs of a SentencePiece model; MtpError when the file is none."""
+    try:
+        specs = dict(_fields(file.read_bytes()))
+        trainer, normalizer = _spec(specs.get(2)), _spec(specs.get(3))
+    except OSError as error:
+        raise MtpError(f"{file}: {error.strerror}") from error
+    except (ValueError, IndexError) as error:
+        raise MtpError(f"{file}: not a SentencePiece model") from error
+    kind, name = trainer.get(3), normalizer.get(1)
+    maps = bool(normalizer.get(2))
+    return Rules(
+        kind=kind if isinstance(kind, int) else None,
+        normalizer=name.decode("utf-8", "replace")[:40] if maps and isinstance(name, bytes) else "",
+        merges_spaces=bool(normalizer.get(4, bool(normalizer))),
+        adds_space=bool(normalizer.get(3, True)),
+    )
+
+
+def _spec(raw: bytes | int | None) -> dict[int, bytes | int]:
+    return dict(_fields(raw)) if isinstance(raw, bytes) else {}
 
 
 def read_pieces(file: Path) -> list[Piece]:

@@ -31,11 +31,18 @@ from mtp_convert.tokenizer.pretokenizers import (
     pre_tokenizer,
     steps,
 )
-from mtp_convert.tokenizer.protobuf import Piece, read_pieces
+from mtp_convert.tokenizer.protobuf import read_pieces, read_rules
 from mtp_convert.tokenizer.special import ends_metadata, special_metadata
 
 _ADDED_SCORE = -1000.0  # of tokens beside the pieces, as llama.cpp's converter has it
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+_BPE = 2
+_KINDS = {1: "unigram", 3: "word", 4: "char"}
+# Where a space goes in front of a text, in tokenizers' words: "first" for where nothing stands
+# before it, "always" after special tokens too, in both cases unless it begins with one. The key is
+# ours: llama.cpp adds one whatever there is.
+KEY_SPACE_SCHEME = "tokenizer.ggml.space_prefix_scheme"
 
 NO_VOCABULARY = {"tokenizer.ggml.model": "no_vocab"}
 
@@ -72,7 +79,7 @@ def _metadata(folder: Path, empty: _Empty, family: Family, pre: str | None) -> d
     elif (folder / tekken.NAME).is_file():
         return _tekken(folder, empty, family, pre)
     if (folder / "tokenizer.model").is_file():
-        return _sentencepiece(folder, empty, read_pieces(folder / "tokenizer.model"))
+        return _sentencepiece(folder, empty)
     if (folder / "tokenizer.json").is_file():
         return _from_merges(folder, data, empty)
     return dict(NO_VOCABULARY)
@@ -179,14 +186,46 @@ def _tekken(folder: Path, empty: _Empty, family: Family, pre: str | None) -> dic
     }
 
 
-def _sentencepiece(folder: Path, empty: _Empty, pieces: list[Piece]) -> dict[str, Any]:
+def _sentencepiece(folder: Path, empty: _Empty) -> dict[str, Any]:
     (texts, kinds), scores = empty.lists(), empty.scores()
+    pieces = read_pieces(folder / "tokenizer.model")
     for i, piece in enumerate(pieces[: empty.n_vocab]):
         texts[i], kinds[i], scores[i] = piece.text, piece.kind, piece.score
     for i, text, special in _added(folder):
         if empty.place_added(texts, kinds, i, text, special):
             scores[i] = _ADDED_SCORE
-    return _as_sentencepiece(folder, texts, kinds, scores)
+    return _as_sentencepiece(folder, texts, kinds, scores) | _reading(folder, empty.notes)
+
+
+def _reading(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """How a tokenizer.model reads text, where llama.cpp's SentencePiece would do otherwise."""
+    file = folder / "tokenizer.model"
+    rules = read_rules(file)
+    if rules.kind not in (None, _BPE):
+        raise MtpError(
+            f"{file}: a SentencePiece model of the kind {_KINDS.get(rules.kind or 0, rules.kind)}: "
+            "llama.cpp would read text with it as with a BPE, and give other ids"
+        )
+    changes = [f"characters by {rules.normalizer}"] if rules.normalizer else []
+    changes += ["runs of spaces to one"] if rules.merges_spaces else []
+    if changes:
+        notes.append(
+            f"{file.name} changes {' and '.join(changes)}; llama.cpp reads texts as they are"
+        )
+    if (folder / "tokenizer.json").is_file():
+        return _prefix(characters.space_scheme(read_json(folder / "tokenizer.json")))
+    config = folder / "tokenizer_config.json"
+    said = read_json(config) if config.is_file() else {}
+    if not said.get("add_prefix_space", rules.adds_space):
+        return _prefix("never")
+    return _prefix("first" if said.get("legacy") is False else None)
+
+
+def _prefix(scheme: str | None) -> dict[str, Any]:
+    """The keys of a space in front of texts; llama.cpp has one for all texts or for none."""
+    if scheme == "never":
+        return {"tokenizer.ggml.add_space_prefix": False}
+    return {} if scheme is None else {KEY_SPACE_SCHEME: scheme}
 
 
 def _from_merges(folder: Path, data: dict[str, Any], empty: _Empty) -> dict[str, Any]:
@@ -210,6 +249,7 @@ def _from_merges(folder: Path, data: dict[str, Any], empty: _Empty) -> dict[str,
         if text in ids:
             scores[ids[text]] = score
     prefix = {"tokenizer.ggml.add_space_prefix": adds_space}
+    prefix |= _prefix(characters.space_scheme(data))
     return _as_sentencepiece(folder, texts, kinds, scores) | prefix
 
 
