@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 # Not "-m": that would import from the folder the user happens to be in.
 _CHILD = f"import sys; sys.path = [p for p in sys.path if p]; import {__name__} as p; p.main()"
-_CHECKS = 1  # goes up with every new check, so that files passed by fewer are examined again
+_CHECKS = 2  # goes up with every new check, so that files passed by fewer are examined again
 _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
@@ -93,6 +93,7 @@ def examine(path: Path, target: Path | None = None) -> None:
     from mtp_cli.engine.types import HiddenSource
 
     shards = gguf_header.read_shards(path)
+    soundness.check_kind(shards[0])
     if gguf_header.is_assistant(shards[0]):
         _examine_assistant(path, target)
         return
@@ -106,6 +107,7 @@ def examine(path: Path, target: Path | None = None) -> None:
     if not is_head:
         soundness.check_target(shards[0])
         model.check_text()
+        soundness.check_writes(shards[0])
     if is_head or gguf_header.has_heads(shards):
         soundness.check_heads(shards)
         runs_heads.append(True)

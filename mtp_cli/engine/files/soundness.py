@@ -1,4 +1,4 @@
-"""Checks what llama.cpp trusts in a header until it computes, and aborts on then.
+"""Checks what llama.cpp trusts in a header until it computes, and aborts on or computes nonsense.
 
 Works on headers alone. What llama.cpp refuses itself, or aborts on while it loads, `preflight.py`
 finds by trying. Every function raises `MtpError` naming the file.
@@ -14,6 +14,40 @@ from mtp_cli.errors import MtpError, advised
 _AGAIN = "get the file again, or another conversion of the model"
 _EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 _MOST_WINDOW = 2**24  # llama.cpp allocates for every position of it
+# By general.type, or the architecture: GGUFs that are of use beside a model only.
+_NO_MODELS = {
+    "adapter": "a LoRA adapter; merge it into its model with llama-export-lora, then give that",
+    "imatrix": "statistics for quantizing a model, without its weights; give the model's GGUF",
+    "controlvector": "a control vector; give the GGUF of the model that it steers",
+    "vocab": "a vocabulary without weights; give the model's GGUF",
+}
+# pooling_type in files of models that make one vector, or one score, of a whole text.
+_POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
+
+
+def check_kind(header: Header) -> None:
+    """That a file holds a model at all."""
+    kinds = (kind for kind in _NO_MODELS if header.says("general.type", kind))
+    kind = next(kinds, header.architecture)
+    if kind in _NO_MODELS:
+        raise MtpError(f"{header.path}: {_NO_MODELS[kind]}")
+
+
+def check_writes(header: Header) -> None:
+    """That a model was trained to write, which llama.cpp lets any model do."""
+    pooling = header.number("pooling_type")
+    if pooling in _POOLING:
+        what = "a reranker" if _POOLING[pooling] == "rank" else "an embedding model"
+        raise MtpError(
+            f"{header.path}: {what} (pooling_type {_POOLING[pooling]}), which was not trained to "
+            "write; the model that it was made from chats"
+        )
+    causal = f"{header.architecture}.attention.causal"
+    if header.pairs.get(causal, True) is False:
+        raise MtpError(
+            f"{header.path}: its attention looks ahead ({causal} is false): it reads whole texts "
+            "and was not trained to write"
+        )
 
 
 @advised(_AGAIN)

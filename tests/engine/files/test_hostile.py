@@ -39,6 +39,38 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     assert refusal(unreadable) == "Too many levels of symbolic links"
 
 
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (
+            {"llama.pooling_type": 3},
+            "an embedding model (pooling_type last), which was not",
+        ),
+        ({"llama.pooling_type": 1}, "an embedding model (pooling_type mean), which was not"),
+        ({"llama.pooling_type": 4}, "a reranker (pooling_type rank), which was not trained"),
+        ({"llama.attention.causal": False}, "its attention looks ahead (llama.attention.causal"),
+        ({"general.type": "adapter"}, "a LoRA adapter; merge it into its model"),
+        ({"general.type": "imatrix"}, "statistics for quantizing a model, without its weights"),
+        ({"general.type": "vocab"}, "a vocabulary without weights; give the model's GGUF"),
+        ({"general.architecture": "controlvector"}, "a control vector; give the GGUF of the model"),
+    ],
+)
+def test_files_that_do_not_write(keys: dict[str, object], line: str, tmp_path: Path) -> None:
+    """llama.cpp runs the first of them as well as any, and what they write is noise."""
+    spec = tiny.llama()
+    spec.keys |= keys
+    spec.architecture = str(keys.get("general.architecture", spec.architecture))
+    spec.keys.pop("general.architecture", None)
+    assert refusal(spec.write(tmp_path / "m.gguf")).startswith(line)
+
+
+@pytest.mark.parametrize("keys", [{"llama.pooling_type": 0}, {"llama.attention.causal": True}])
+def test_files_that_say_that_they_do_run(keys: dict[str, object], tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys |= keys
+    assert runs(spec.write(tmp_path / "m.gguf"))
+
+
 def test_a_name_that_is_not_utf8(tiny_file: Files, tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.gguf"))
     path.write_bytes(tiny_file("llama").read_bytes())
