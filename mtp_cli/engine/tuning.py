@@ -330,6 +330,9 @@ class LearningTuning:
     )
     share: float = constant(0.1, "of the time", "that it may lose after these")
     deep: int = constant(4, "ids", "drafted to learn what a further one costs")
+    copied: tuple[int, ...] = constant(
+        (2, 4, 8, 16), "rows", "counts that are tried where only copying drafts"
+    )
     n_resting: int = constant(8, "plain rounds", "before a draft, to learn what waiting rows cost")
 
 

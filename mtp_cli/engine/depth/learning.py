@@ -3,7 +3,8 @@
 Owns the order in which row counts are tried. A decode of so many rows is a round of the answer like
 any other, with a draft that would not be worth it: nothing is decoded that is thrown away, and no
 memory need drop anything that a round would not. What measuring costs beyond plain rounds is a
-bounded share of the time. Knows neither clock nor models.
+bounded share of the time. Without heads it waits for something to copy, and few counts are enough.
+Knows neither clock nor models.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Learning:
         tuning: Tuning = TUNING,
     ) -> None:
         self._tuning = tuning.learning
-        self._counts = [n for n in tuning.calibration.counts if 1 < n <= n_max]
+        counts = tuning.calibration.counts if n_drafted > 0 else self._tuning.copied
+        self._counts = [n for n in counts if 1 < n <= n_max]
         self._n_often = tuning.calibration.n_often
         self._n_max, self._n_drafted = n_max, n_drafted
         self._exactness = exactness
@@ -94,7 +96,7 @@ class Learning:
         what a switch takes is known by then.
         """
         often = [n for n in counts if n <= self._n_often]
-        for n_drafted in (min(self._tuning.deep, self._n_drafted), min(1, self._n_drafted)):
+        for n_drafted in dict.fromkeys(min(n, self._n_drafted) for n in (self._tuning.deep, 1)):
             for n_rows in often:
                 yield from (_Shape(n_rows, min(n_drafted, n_rows - 1)),) * 2
                 yield from (_Shape(1),) * 2
@@ -125,7 +127,8 @@ class Learning:
         is_second = shape.n_rows == self._last_rows  # a pair is not parted
         is_allowed = self._exactness is None or shape.n_rows in self._exactness
         can = is_allowed and shape.n_rows - 1 <= room and bool(self._seen.singles)
-        return shape if can and (is_second or self._extra_s <= allowed_s) else _Shape(1)
+        may = self._extra_s <= allowed_s and (self._n_drafted > 0 or bool(self._match.ids))
+        return shape if can and (is_second or may) else _Shape(1)
 
     def _is_refused(self, n_rows: int) -> bool:
         return self._exactness is not None and self._exactness.is_refused(n_rows)

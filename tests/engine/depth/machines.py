@@ -92,6 +92,14 @@ def false_matches(n_tokens: int, size: int) -> Trace:
     return dataclasses.replace(made_up(n_tokens, right=0.0, confidence=0.5), tokens=tokens)
 
 
+def copied(n_tokens: int, n_before: int) -> Trace:
+    """What the prompt ended with, again and again; useless heads."""
+    period = list(range(100, 100 + n_before))
+    tokens = [period[i % n_before] for i in range(n_tokens)]
+    trace = made_up(n_tokens, right=0.0, confidence=0.5)
+    return dataclasses.replace(trace, prompt=[*trace.prompt, *period], tokens=tokens)
+
+
 def joined(first: Trace, second: Trace) -> Trace:
     """One answer that goes on with another, whose tokens must not occur in the first."""
     shift = first.tokens[-1] + 1 - second.tokens[0]

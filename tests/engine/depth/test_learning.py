@@ -13,7 +13,7 @@ from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH
-from tests.engine.depth.machines import N_MAX, TABLES, made_up
+from tests.engine.depth.machines import N_MAX, TABLES, copied, made_up
 from tests.engine.depth.simulation import Machine, plain_s, replay
 
 every_machine = pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -34,12 +34,14 @@ def learning(exactness: Exactness | None = None, n_drafted: int = MAX_DEPTH) -> 
     return Learning(N_MAX, n_drafted, exactness=exactness)
 
 
-def learned(table: CostTable, n_tokens: int = 1500) -> tuple[CostTable, Machine]:
-    """What an answer by useless heads, in which nothing repeats itself, teaches.
+def flat(table: CostTable) -> CostTable:
+    """The same, whatever the context: a long answer would tell what rows cost in the middle."""
+    return dataclasses.replace(table, growth_s=(0.0,) * N_MAX)
 
-    Rows cost the same all through it: a long answer would tell what they cost in the middle.
-    """
-    table = dataclasses.replace(table, growth_s=(0.0,) * N_MAX)
+
+def learned(table: CostTable, n_tokens: int = 1500) -> tuple[CostTable, Machine]:
+    """What an answer by useless heads, in which nothing repeats itself, teaches."""
+    table = flat(table)
     known, machine, policy = Known(), Machine(table), learning()
     policy.open_answer(known)
     replay(made_up(n_tokens, right=0.0), machine, policy)
@@ -103,12 +105,29 @@ def test_it_goes_on_where_the_last_answer_ended() -> None:
     assert len(known.tables) == 1
 
 
-def test_without_heads_copies_are_learned_of_all_the_same() -> None:
-    known, policy = Known(), learning(n_drafted=0)
+@every_machine
+def test_without_heads_nothing_is_tried_where_nothing_can_be_copied(table: CostTable) -> None:
+    known, machine, policy = Known(), Machine(table), learning(n_drafted=0)
     policy.open_answer(known)
-    replay(made_up(1500, right=0.0), Machine(TABLES["Q8_0"]), policy)
-    ((found, _),) = known.tables
+    replay(made_up(500, right=0.0), machine, policy)
+    assert set(machine.verified) == {1}
+    assert not known.tables
+
+
+@every_machine
+def test_without_heads_copies_pay_from_the_first_answer_on(table: CostTable) -> None:
+    table, known, policy = flat(table), Known(), learning(n_drafted=0)
+    policy.open_answer(known)
+    trace = copied(400, 80)
+    stats = replay(trace, Machine(table), policy).stats
+    ((found, is_partial),) = known.tables
+    assert not is_partial
     assert found.step_s == found.first_s == float("inf")
+    multiples = [found.target_s[n - 1] / found.target_s[0] for n in TUNING.learning.copied]
+    there = [table.target_s[n - 1] / table.target_s[0] for n in TUNING.learning.copied]
+    assert multiples == pytest.approx(there, rel=0.2)
+    best = replay(trace, Machine(table), ExpectedValue(CostModel(table), n_drafted=0)).stats
+    assert stats.decode_s < 1.35 * best.decode_s
 
 
 def test_counts_that_are_refused_are_not_tried() -> None:
