@@ -15,9 +15,12 @@ _FTYPES = {
     "bf16": lib.LLAMA_FTYPE_MOSTLY_BF16,
     "q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0,
     "q4_1": lib.LLAMA_FTYPE_MOSTLY_Q4_1,
+    "q5_0": lib.LLAMA_FTYPE_MOSTLY_Q5_0,
+    "q5_1": lib.LLAMA_FTYPE_MOSTLY_Q5_1,
     "q8_0": lib.LLAMA_FTYPE_MOSTLY_Q8_0,
     "q4_k_m": lib.LLAMA_FTYPE_MOSTLY_Q4_K_M,
     "q6_k": lib.LLAMA_FTYPE_MOSTLY_Q6_K,
+    "iq4_nl": lib.LLAMA_FTYPE_MOSTLY_IQ4_NL,
 }
 OUTTYPES = tuple(_FTYPES)
 

@@ -164,7 +164,7 @@ struct SideBySide {
         high = add_scaled(high, highs, scales.high);
     }
     Floats sums() const { return to_floats(_mm256_hadd_epi32(low, high)); }
-    static Floats numbers(const uint16_t * d) { return weight_scales(d); }
+    static Floats numbers(const uint16_t * d) { return weight_scales(eight_halves(d)); }
     static __m256 in_order(Floats x) {
         return _mm256_permutevar8x32_ps(x, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
     }

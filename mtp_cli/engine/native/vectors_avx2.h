@@ -63,6 +63,15 @@ inline Ints signed_dot(Ints weights, const int8_t * rows) {
 }
 inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 
+inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int v, __m128i table) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table),
+                               nibbles_apart(v ? second : first));
+}
+inline Floats pair_scales(__m256 eight, int c, int v) {
+    return _mm256_permutevar8x32_ps(eight, _mm256_set1_epi32(2 * c + v));
+}
+inline __m256 added_pair(const Floats x[2]) { return add(x[0], x[1]); }
+
 using Floats4 = __m128;
 inline Floats4 zeros4() { return _mm_setzero_ps(); }
 inline Floats4 load4(const float * x) { return _mm_loadu_ps(x); }
@@ -72,45 +81,59 @@ inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm_fmadd_
 inline Floats4 halves(Floats x) {
     return add(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
 }
-inline Floats4 sums4(const Floats x[4]) {
-    const auto quarters = [](Floats4 a, Floats4 b) {
-        return add(_mm_shuffle_ps(a, b, 0x44), _mm_shuffle_ps(a, b, 0xee));
-    };
-    const Floats4 ab = quarters(halves(x[0]), halves(x[1]));
-    const Floats4 cd = quarters(halves(x[2]), halves(x[3]));
-    return add(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
-}
+inline Floats4 sums4(const Floats x[4]) { return sums_of_four_vectors(x); }
 inline void store4(Floats4 x, float * out, size_t, int) { _mm_storeu_ps(out, x); }
 
 struct EightRows {
     Ints low[4], high[4];  // of weight rows 0 to 3, 4 to 7, then the next eight bytes of each
-    explicit EightRows(const uint8_t * qs) {
-        const Ints sign = _mm256_set1_epi8((char)0x88), mask = _mm256_set1_epi8(15);
+    explicit EightRows(const uint8_t * qs, int flipped = 0) {
+        const Ints flip = _mm256_set1_epi8((char)flipped), mask = _mm256_set1_epi8(15);
         for (int i = 0; i < 4; ++i) {
-            const Ints packed = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)qs + i), sign);
+            const Ints packed = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)qs + i), flip);
             low[i] = _mm256_and_si256(packed, mask);
             high[i] = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
         }
     }
+    EightRows(const uint8_t * qs, __m128i table) : EightRows(qs) {
+        for (int i = 0; i < 4; ++i) {
+            low[i] = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), low[i]);
+            high[i] = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), high[i]);
+        }
+    }
+    static Ints part(const int8_t * row, int i) {
+        int64_t eight;
+        __builtin_memcpy(&eight, row + 8 * i, 8);
+        return _mm256_set1_epi64x(eight);
+    }
     Ints sums(const int8_t * row, const int32_t * start) const {
-        const auto part = [row](int i) {
-            int64_t eight;
-            __builtin_memcpy(&eight, row + 8 * i, 8);
-            return _mm256_set1_epi64x(eight);
-        };
-        const auto pairs = [&](int i) {  // at most 4 * 2 * 15 * 128: sixteen bits hold it
-            const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(0)),
-                                               _mm256_maddubs_epi16(low[i + 2], part(1)));
-            const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(2)),
-                                                _mm256_maddubs_epi16(high[i + 2], part(3)));
+        const auto pairs = [&](int i) {  // at most 4 * 2 * 24 * 128: sixteen bits hold it
+            const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(row, 0)),
+                                               _mm256_maddubs_epi16(low[i + 2], part(row, 1)));
+            const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(row, 2)),
+                                                _mm256_maddubs_epi16(high[i + 2], part(row, 3)));
             return _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1));
         };
         return _mm256_add_epi32(_mm256_hadd_epi32(pairs(0), pairs(1)), _mm256_set1_epi32(*start));
     }
 };
-inline Floats weight_scales(const uint16_t * d) {
-    const Floats scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
-    return _mm256_permutevar8x32_ps(scales, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
+// Of a table whose bytes are signed and need all of eight bits: their sign goes to the row
+struct EightWideRows : EightRows {
+    using EightRows::EightRows;
+    Ints sums(const int8_t * row, const int32_t *) const {
+        const auto pairs = [row](Ints weights, int i) {
+            const Ints turned = _mm256_sign_epi8(part(row, i), weights);
+            const Ints two = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), turned);
+            return _mm256_madd_epi16(two, _mm256_set1_epi16(1));
+        };
+        const auto four = [&](int i) {
+            return _mm256_add_epi32(_mm256_add_epi32(pairs(low[i], 0), pairs(low[i + 2], 1)),
+                                    _mm256_add_epi32(pairs(high[i], 2), pairs(high[i + 2], 3)));
+        };
+        return _mm256_hadd_epi32(four(0), four(1));
+    }
+};
+inline Floats weight_scales(__m256 d) {
+    return _mm256_permutevar8x32_ps(d, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
 }
 inline Floats row_scales(const float * d) { return _mm256_broadcast_ss(d); }
 inline void store_eight(Floats x, float * out, size_t, int) {

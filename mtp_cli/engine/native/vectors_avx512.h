@@ -66,6 +66,23 @@ inline Ints dot(Ints weights, const int8_t * rows) {
 }
 inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
 
+// A table's bytes for the nibbles of two blocks, one after the other
+inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int, __m128i table) {
+    const Ints low = _mm512_castsi256_si512(nibbles_apart(first));
+    const Ints both = _mm512_inserti64x4(low, nibbles_apart(second), 1);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), both);
+}
+// Of the scales of four pairs of blocks, those of pair c for eight lanes each
+inline Floats pair_scales(__m256 eight, int c, int) {
+    const Ints order =
+        _mm512_inserti64x4(_mm512_set1_epi32(2 * c), _mm256_set1_epi32(2 * c + 1), 1);
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(eight));
+}
+// The sums of a pair of blocks, added up
+inline __m256 added_pair(const Floats x[1]) {
+    return _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
+}
+
 // Four floats for each row of a vector
 using Floats4 = __m256;
 inline Floats4 zeros4() { return _mm256_setzero_ps(); }
@@ -90,15 +107,23 @@ inline void store4(Floats4 x, float * out, size_t stride, int n_rows) {
     if (n_rows > 1) _mm_storeu_ps(out + stride, _mm256_extractf128_ps(x, 1));
 }
 
-// Eight weight rows that ggml has interleaved by eight bytes (its block_q4_0x8), a block of each
+// Nibbles of eight weight rows that ggml has interleaved by eight bytes, a block of each
 struct EightRows {
     Ints low[2], high[2];
-    explicit EightRows(const uint8_t * qs) {
-        const Ints sign = _mm512_set1_epi8((char)0x88), mask = _mm512_set1_epi8(15);
+    // With some bits of every byte flipped
+    explicit EightRows(const uint8_t * qs, int flipped = 0) {
+        const Ints flip = _mm512_set1_epi8((char)flipped), mask = _mm512_set1_epi8(15);
         for (int i = 0; i < 2; ++i) {
-            const Ints packed = _mm512_xor_si512(_mm512_loadu_si512(qs + 64 * i), sign);
+            const Ints packed = _mm512_xor_si512(_mm512_loadu_si512(qs + 64 * i), flip);
             low[i] = _mm512_and_si512(packed, mask);
             high[i] = _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask);
+        }
+    }
+    // A table's bytes, unsigned
+    EightRows(const uint8_t * qs, __m128i table) : EightRows(qs) {
+        for (int i = 0; i < 2; ++i) {
+            low[i] = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), low[i]);
+            high[i] = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), high[i]);
         }
     }
     // Sums for one row: two lanes to a weight row
@@ -122,10 +147,10 @@ struct EightRows {
                                 _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd)));
     }
 };
-inline Floats weight_scales(const uint16_t * d) {
+using EightWideRows = EightRows;  // of a table whose bytes need all of eight bits
+inline Floats weight_scales(__m256 d) {
     const Ints order = _mm512_set_epi32(7, 6, 7, 6, 5, 4, 5, 4, 3, 2, 3, 2, 1, 0, 1, 0);
-    const __m256 scales = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)d));
-    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(scales));
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(d));
 }
 inline Floats row_scales(const float * d) {
     const __m128 both = _mm_castpd_ps(_mm_load_sd((const double *)d));

@@ -15,6 +15,34 @@ inline __m256 first_pairs(const void * a, const void * b, const void * c, const 
 inline __m256 seconds(__m256 pairs) {
     return _mm256_permutevar8x32_ps(pairs, _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1));
 }
+// Bytes with an offset added to each
+inline __m128i raised(__m128i bytes, int offset) {
+    return _mm_add_epi8(bytes, _mm_set1_epi8((char)offset));
+}
+// Eight half-precision numbers
+inline __m256 eight_halves(const uint16_t * x) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
+}
+// Half of each of eight powers of two (E8M0), which are exponents with a bias of 127; of the first
+// two the halves are denormal
+inline __m256 halves_of_powers(__m128i exponents) {
+    const __m256i e = _mm256_cvtepu8_epi32(exponents), one = _mm256_set1_epi32(1);
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, one), 23);
+    const __m256i denormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(denormal, normal, _mm256_cmpgt_epi32(e, one)));
+}
+// The sums of each of four vectors' lanes, in the order of ggml's hsum_float_8
+inline __m128 sums_of_four_vectors(const __m256 x[4]) {
+    const auto halves = [](__m256 x) {
+        return _mm_add_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+    };
+    const auto quarters = [](__m128 a, __m128 b) {
+        return _mm_add_ps(_mm_shuffle_ps(a, b, 0x44), _mm_shuffle_ps(a, b, 0xee));
+    };
+    const __m128 ab = quarters(halves(x[0]), halves(x[1]));
+    const __m128 cd = quarters(halves(x[2]), halves(x[3]));
+    return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
 // 16 low nibbles, then the 16 high ones
 inline __m256i nibbles_apart(const uint8_t * x) {
     const __m128i packed = _mm_loadu_si128((const __m128i *)x);

@@ -7,7 +7,11 @@
 #include "bf16.h"
 #include "f16.h"
 #include "f32.h"
+#include "iq4_nl.h"
+#include "iq4_nlx8.h"
 #include "iq4_xs.h"
+#include "mxfp4.h"
+#include "mxfp4x8.h"
 #include "q2_k.h"
 #include "q2_kx8.h"
 #include "q3_k.h"
@@ -42,7 +46,7 @@ constexpr Format FORMATS[] = {
     {abi::Q2_K, Layout::REPACKED, "q2_k", Operator<SideBySideDots<Q2_Kx8>>::take},
     {abi::Q3_K, Layout::PLAIN, "q3_k", Operator<SuperDots<Q3_K>>::take},
     {abi::Q4_0, Layout::PLAIN, "q4_0", Operator<Dots<Q4_0>>::take},
-    {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<Q4_0x8>::take},
+    {abi::Q4_0, Layout::REPACKED, "q4_0", Operator<EightRowsDots<Q4_0x8>>::take},
     {abi::Q4_1, Layout::PLAIN, "q4_1", Operator<Dots<Q4_1>>::take},
     {abi::Q4_K, Layout::PLAIN, "q4_k", Operator<SuperDots<Q4_K>>::take},
     {abi::Q4_K, Layout::REPACKED, "q4_k", Operator<SideBySideDots<Q4_Kx8>>::take},
@@ -51,7 +55,11 @@ constexpr Format FORMATS[] = {
     {abi::Q5_K, Layout::PLAIN, "q5_k", Operator<SuperDots<Q5_K>>::take},
     {abi::Q6_K, Layout::PLAIN, "q6_k", Operator<SuperDots<Q6_K>>::take},
     {abi::Q8_0, Layout::PLAIN, "q8_0", Operator<Dots<Q8_0>>::take},
+    {abi::IQ4_NL, Layout::PLAIN, "iq4_nl", Operator<PairDots<IQ4_NL>>::take},
+    {abi::IQ4_NL, Layout::REPACKED, "iq4_nl", Operator<EightRowsDots<IQ4_NLx8>>::take},
     {abi::IQ4_XS, Layout::PLAIN, "iq4_xs", Operator<SuperDots<IQ4_XS>>::take},
+    {abi::MXFP4, Layout::PLAIN, "mxfp4", Operator<PairDots<MXFP4>>::take},
+    {abi::MXFP4, Layout::REPACKED, "mxfp4", Operator<EightRowsDots<MXFP4x8>>::take},
     {abi::BF16, Layout::PLAIN, "bf16", Operator<FloatDots<BF16>>::take},
     {abi::F16, Layout::PLAIN, "f16", Operator<FloatDots<F16>>::take},
     {abi::F32, Layout::PLAIN, "f32", Operator<FloatDots<F32>>::take},
