@@ -117,7 +117,10 @@ _Ctx = Annotated[
 _Threads = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, max=MAX_THREADS, help="CPU threads. [default: the physical cores]"
+        metavar="N",
+        min=1,
+        max=MAX_THREADS,
+        help="CPU threads. [default: the physical cores that other programs leave]",
     ),
 ]
 _GpuLayers = Annotated[
