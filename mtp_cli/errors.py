@@ -34,6 +34,15 @@ def json_fault(error: ValueError | RecursionError) -> str:
     return "not valid JSON"
 
 
+def path_fault(error: Exception) -> str:
+    """What keeps a path from leading to a file: the system's word for it, else one of ours."""
+    if isinstance(error, OSError):
+        return error.strerror or "the system does not say why"
+    if isinstance(error, RuntimeError):  # "~nobody"
+        return "no such user, and so no home folder"
+    return "no file can have such a name"
+
+
 def missing_key(error: Exception) -> str:
     """The key that a failed look-up names, to go on a line; nothing for other failures."""
     return f": {error.args[0]}" if isinstance(error, KeyError) and error.args else ""

@@ -14,7 +14,8 @@ def write_whole(path: Path, text: str, *, is_durable: bool) -> None:
 
     is_durable: it survives a power cut; without, it is written sooner
     """
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Its name owes nothing to `path`'s: with more letters that might be too long a name.
+    fd, temporary = tempfile.mkstemp(prefix=".mtp-", dir=path.parent)
     try:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, path_fault
 
 _KEY = "tokenizer.chat_template"
 _FOR_OTHER_USES = ("tool_use", "rag")
@@ -51,11 +51,11 @@ def template_file(name: str) -> str | None:
             return None
         if path.stat().st_size > _MAX_MB << 20:
             raise MtpError(f"{name}: not a chat template: more than {_MAX_MB} MB")
-        source = path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise MtpError(f"{name}: not a chat template: not UTF-8 text") from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise MtpError(f"cannot read {name}: {getattr(error, 'strerror', error)}") from error
+        raise MtpError(f"cannot read {name}: {path_fault(error)}") from error
     if not source.strip():
         raise MtpError(f"{name}: an empty chat template (--raw does without one)")
     return source

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from mtp_cli.conversation.template import Message
-from mtp_cli.errors import MtpError, json_fault
+from mtp_cli.errors import MtpError, json_fault, path_fault
 from mtp_cli.whole_file import write_whole
 
 _FORMAT = "mtp-chat conversation"
 _VERSION = 2
 _READ_VERSIONS = (1, 2)  # 1 knows no reasoning
 _MAX_MB = 64  # far beyond any context
+_MAX_NAMED = 120  # characters of a path that go on a line
 _BAD_PATH = (OSError, ValueError, RuntimeError)  # no such place, a NUL in it, "~nobody"
 
 
@@ -52,7 +53,7 @@ def save(path: Path, conversation: Conversation) -> None:
         text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
         write_whole(target, text, is_durable=True)
     except _BAD_PATH as error:
-        raise MtpError(f"cannot save to {path}: {_why(error)}") from error
+        raise MtpError(f"cannot save to {_named(path)}: {path_fault(error)}") from error
 
 
 def load(path: Path) -> Conversation:
@@ -62,7 +63,7 @@ def load(path: Path) -> Conversation:
     except UnicodeDecodeError as error:
         raise MtpError(f"{path}: not a saved conversation: not UTF-8") from error
     except _BAD_PATH as error:
-        raise MtpError(f"cannot load {path}: {_why(error)}") from error
+        raise MtpError(f"cannot load {_named(path)}: {path_fault(error)}") from error
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -91,7 +92,7 @@ def _read(path: Path) -> str:
             f"{path}: not a saved conversation: {found.st_size >> 20:,} MB, where at most "
             f"{_MAX_MB} are read"
         )
-    return path.expanduser().read_text(encoding="utf-8")
+    return path.expanduser().read_text(encoding="utf-8-sig")  # Windows' editors write a BOM
 
 
 def _validated(path: Path, found: Any) -> tuple[str | None, list[Message]]:
@@ -133,8 +134,10 @@ def _is_text(content: str) -> bool:
     return True
 
 
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+def _named(path: Path) -> str:
+    """The path, but no longer than a line or two: a name may be wrong by its length."""
+    text = str(path)
+    return text if len(text) <= _MAX_NAMED else f"{text[: _MAX_NAMED // 2]}…{text[-20:]}"
 
 
 def _refuse_to_overwrite(path: Path) -> None:

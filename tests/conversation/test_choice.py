@@ -42,9 +42,10 @@ def test_templates_have_names() -> None:
         named_template({}, "rag")
 
 
-def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_is_read_as_it_is(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "my.jinja"
-    path.write_text("{{ 'ü' }}\n", encoding="utf-8")
+    path.write_text("{{ 'ü' }}\n", encoding=encoding)
     assert template_file(str(path)) == "{{ 'ü' }}\n"
 
 
@@ -65,7 +66,16 @@ def test_a_file_that_is_no_template_is_a_clear_line(
         template_file(str(path))
 
 
-@pytest.mark.parametrize("name", ["nowhere/t.jinja", "missing.jinja", ".", "~nobody/t.jinja"])
-def test_a_path_that_cannot_be_read_is_a_clear_line(name: str) -> None:
-    with pytest.raises(MtpError, match="cannot read"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nowhere/t.jinja", "No such file"),
+        ("missing.jinja", "No such file"),
+        (".", "Is a directory"),
+        ("~nobody-here/t.jinja", "no such user, and so no home folder"),
+        ("a\0b.jinja", "no file can have such a name"),
+    ],
+)
+def test_a_path_that_cannot_be_read_is_a_clear_line(name: str, said: str) -> None:
+    with pytest.raises(MtpError, match=f"cannot read .*: {said}"):
         template_file(name)

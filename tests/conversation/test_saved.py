@@ -169,3 +169,39 @@ def test_reasoning_that_is_no_text_is_a_clear_line(tmp_path: Path, reasoning: ob
     path.write_text(json.dumps({**GOOD, "messages": [user, {**answer, "reasoning": reasoning}]}))
     with pytest.raises(MtpError, match="message 1: expected a text as its reasoning"):
         load(path)
+
+
+def test_a_file_with_a_bom_is_read(tmp_path: Path) -> None:
+    """As Windows' editors write it."""
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(GOOD), encoding="utf-8-sig")
+    assert [message["content"] for message in load(path).messages] == ["a", "b"]
+
+
+@pytest.mark.parametrize("letter", ["a", "\u8a9e"])
+def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    save(path, TALK)
+    assert load(path) == TALK
+    with pytest.raises(
+        MtpError, match=r"^cannot save to .*…a*\u8a9e*: File name too long$"
+    ) as caught:
+        save(tmp_path / (letter * 300), TALK)
+    assert len(str(caught.value)) < 200
+    with pytest.raises(MtpError, match=r"^cannot load .*: File name too long$"):
+        load(tmp_path / (letter * 300))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b", "no file can have such a name"),
+        ("~nobody-here/x", "no such user, and so no home folder"),
+        ("nowhere/x", "No such file or directory"),
+    ],
+)
+def test_what_is_wrong_with_a_name_is_said_in_words_of_ours(name: str, said: str) -> None:
+    with pytest.raises(MtpError, match=f": {said}$"):
+        save(Path(name), TALK)
+    with pytest.raises(MtpError, match=f": {said}$"):
+        load(Path(name))
