@@ -92,7 +92,7 @@ class Chat:
         if not answer.tokens:  # stopped before the first of them
             return
         self.history.append(answer.stats)
-        self.note(report.line(answer.stats))
+        self.note(report.line(answer.stats, with_prompt=not self.is_conversation))
 
     def _note_left_out(self, answer: Answer) -> None:
         if answer.n_left_out:

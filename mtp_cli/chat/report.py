@@ -12,16 +12,26 @@ from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.models import ModelFiles
+from mtp_cli.screen import dim, fold, say, width
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Stats
 
+_Row = tuple[str, tuple[str, str]]  # a label, of the last answer, of all
+_N_SIDE_BY_SIDE = 46  # columns: the widest row has a label and twice "12,345/12,345 100%"
 
-def line(stats: Stats) -> str:
-    """What people see under an answer; everything else is in the table and in the JSON object."""
-    said = f"{_speed(stats.tokens_per_s)} tok/s"
-    times = stats.times_plain
-    return said if times is None else f"{said}, {times:.1f} times plain"
+
+def line(stats: Stats, *, with_prompt: bool) -> str:
+    """What people see under an answer; everything else is in the table and in the JSON object.
+
+    with_prompt: also how long the prompt was, for where no table can be asked for
+    """
+    n = stats.prompt_tokens
+    parts = [f"prompt {n} {'token' if n == 1 else 'tokens'}"] if with_prompt else []
+    parts.append(f"{_speed(stats.tokens_per_s)} tok/s")
+    if stats.times_plain is not None:
+        parts.append(f"{stats.times_plain:.1f} times plain")
+    return ", ".join(parts)
 
 
 def _speed(tokens_per_s: float) -> str:
@@ -62,24 +72,40 @@ def _heads(files: ModelFiles) -> str | None:
 
 def show_table(history: Sequence[Stats], n_ctx: int, out: TextIO) -> None:
     """The last answer beside the whole conversation so far, and every draft position."""
+    last = history[-1]
+    rows = _rows(last, history)
+    headings = ("last answer", f"all {len(history)}")
+    if width(out) < _N_SIDE_BY_SIDE:
+        _show_one_below_the_other(headings, rows, out)
+    else:
+        _show_side_by_side(headings, rows, out)
+    n_used = last.prompt_tokens + last.completion_tokens
+    say(fold(f"context {100 * n_used // n_ctx}% full: {n_used:,} of {n_ctx:,} tokens", out), out)
+    if last.exact:
+        say(fold("exact: only row counts that change no bit were verified", out), out)
+
+
+def _show_side_by_side(headings: Sequence[str], rows: Sequence[_Row], out: TextIO) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    last = history[-1]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "last answer", f"all {len(history)}"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for label, values in _rows(last, history):
+    for heading in ("", *headings):
+        table.add_column(heading, justify="right" if heading else "left")
+    for label, values in rows:
         table.add_row(label, *values)
-    console = Console(file=out, highlight=False)
-    console.print(table)
-    n_used = last.prompt_tokens + last.completion_tokens
-    console.print(f"context {100 * n_used // n_ctx}% full: {n_used:,} of {n_ctx:,} tokens")
-    if last.exact:
-        console.print("exact: only row counts that change no bit were verified")
+    Console(file=out, highlight=False).print(table)
 
 
-def _rows(last: Stats, history: Sequence[Stats]) -> list[tuple[str, tuple[str, str]]]:
+def _show_one_below_the_other(headings: Sequence[str], rows: Sequence[_Row], out: TextIO) -> None:
+    for i, heading in enumerate(headings):
+        say(dim(fold(heading, out), out), out)
+        for label, values in rows:
+            if values[i]:
+                say(fold(f"{label.strip()}: {values[i]}", out), out)
+
+
+def _rows(last: Stats, history: Sequence[Stats]) -> list[_Row]:
     def both(form: str, value: Callable[[Sequence[Stats]], float]) -> tuple[str, str]:
         return form.format(value([last])), form.format(value(history))
 

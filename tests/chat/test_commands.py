@@ -30,6 +30,7 @@ def chat_with(engine: ScriptedEngine) -> Chat:
         n_ctx=engine.n_ctx,
         out=io.StringIO(),
         err=io.StringIO(),
+        is_conversation=True,
     )
 
 
@@ -244,7 +245,8 @@ def test_a_loop_is_told_with_what_to_do() -> None:
     chat = chat_with(ScriptedEngine(said("no, " * 500), n_ctx=5000))
     chat.settings = dataclasses.replace(chat.settings, ending=Ending(loop=STUCK))
     ask(chat, "first")
-    told = "tokens: the same 4 tokens came again and again (--no-loop-guard does not stop it)"
+    told = "tokens: the same 4 tokens came again and again (/more goes on, "
+    told += "--no-loop-guard does not stop it)"
     assert told in shown(chat)
 
 
@@ -346,6 +348,25 @@ def test_stats_show_the_last_answer_beside_all() -> None:
     assert rows["first token, ms"] == ["250", "250"]
     assert rows["times plain"] == ["unknown", "unknown"]
     assert "context 6% full: 61 of 1,000 tokens" in shown(chat)
+
+
+@pytest.mark.parametrize("columns", [20, 30, 45, 46, 60])
+def test_stats_are_whole_in_a_narrow_window(columns: int) -> None:
+    chat = chat_with(ScriptedEngine(said("one"), [(1, 2)] * 90 + said("two")))
+    ask(chat, "first")
+    ask(chat, "second")
+    with window(columns) as narrow:
+        chat.err = narrow.screen
+        dispatch(chat, "/stats")
+        lines = [line.rstrip() for line in narrow.shown().splitlines()]
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    assert "last answer" in text
+    assert "all 2" in text
+    assert text.count("unknown") == 2
+    assert "accepted at 1" in text
+    assert "90/94 96%" in text
 
 
 def test_stats_compare_with_plain_decoding_where_that_is_known() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_stdout_holds_the_answer_and_nothing_else(
     assert text.strip()
     assert text.endswith("\n")
     assert b"\x1b" not in plain.stdout + plain.stderr
-    assert "tok/s" in plain.stderr.decode()
+    assert re.search(r"^prompt \d+ tokens, [0-9.]+ tok/s", plain.stderr.decode(), re.MULTILINE)
 
 
 def test_json_is_the_same_answer_with_its_numbers(

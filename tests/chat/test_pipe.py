@@ -42,7 +42,7 @@ def test_the_answer_goes_to_out_alone() -> None:
     said_ = "\u2067\u0639\u0631\u0628\u064a\u2069 \x1b[2J\r\n.\n\n"
     assert answer(ScriptedEngine(said(said_)), out=out, err=err) == 0
     assert out.getvalue() == said_  # to the byte: what reads it decides what it shows
-    assert err.getvalue() == "48 tok/s\n"
+    assert err.getvalue() == "prompt 22 tokens, 48 tok/s\n"  # there is no /stats to ask
 
 
 def test_the_mode_that_ran_is_said() -> None:
