@@ -125,8 +125,8 @@ class Chat:
         elif answer.finish_reason == "length":
             said = f"the context is full{inside}"
             ways = [*(ways if self.session.has_older else ()), "--ctx sets a larger one"]
-        elif answer.speech.is_stopped and (is_thought or not answer.text):
-            said = f"stopped at a text of --stop{inside}"
+        elif answer.speech.is_stopped and not answer.text:
+            said, ways = "stopped at a text of --stop", ways[: self.is_conversation]
         elif is_thought:
             said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
         elif not answer.splitter.text:

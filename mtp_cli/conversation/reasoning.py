@@ -134,6 +134,11 @@ class Splitter:
         self._held += text
         return self._drain(is_last=False)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether what comes now is content: no reasoning, nor the blanks behind it."""
+        return not self.closers and not (self._is_fresh and self._is_marked)
+
     def finish(self) -> list[Part]:
         """What was held back; the answer has ended."""
         if not self._held:

@@ -7,7 +7,7 @@ of the engine only what the protocols here say.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -94,6 +94,20 @@ class _Prompt:
     ids: list[int]
     n_left_out: int
     pending: bytes = b""
+
+
+def _listening(splitter: Splitter, opening: str) -> Callable[[str], bool]:
+    """Whether each text that comes belongs to the answer, for `Speech`.
+
+    splitter: has heard what came before; opening: what comes first
+    """
+    splitter.feed(opening)
+
+    def is_answering(text: str) -> bool:
+        splitter.feed(text)
+        return splitter.is_answering
+
+    return is_answering
 
 
 class Session:
@@ -244,6 +258,7 @@ class Session:
             depth=settings.depth,
             exact=settings.exact,
         )
+        listener = _listening(splitter.again(), begun.cut_off) if settings.ending.stops else None
         n_before = min(self._n_left_out, len(asked) - 1)
         self._n_left_out = prompt.n_left_out
 
@@ -252,7 +267,7 @@ class Session:
                 self._take_up(asked, prompt, begun, answer)
 
         return Answer(
-            Speech(generation, self._hear, settings.ending, prompt.pending),
+            Speech(generation, self._hear, settings.ending, prompt.pending, listener),
             take_up,
             splitter,
             opening=begun.cut_off,

@@ -56,7 +56,7 @@ class Heard(NamedTuple):
 class Ending:
     """Where an answer ends, though the model would go on.
 
-    stops: texts; neither they nor what follows is part of the answer
+    stops: texts, not counted in reasoning; neither they nor what follows is part of the answer
     loop:  what counts as stuck, None for nothing
     """
 
@@ -78,6 +78,7 @@ class _Border(NamedTuple):
 class Speech:
     """An answer under way, as an iterator over its text.
 
+    is_answering: hears every text that comes, and says whether stops count in it; None: in all
     said:    all text that was given out
     pending: bytes of a character that an earlier part of the same answer began
     period:  the length of the loop, in tokens, that ended it; else 0
@@ -89,9 +90,11 @@ class Speech:
         hear: Callable[[int], Heard],
         ending: Ending,
         pending: bytes = b"",
+        is_answering: Callable[[str], bool] | None = None,
     ) -> None:
         self._generation = generation
         self._hear = hear
+        self._is_answering = is_answering
         self._loop = ending.loop
         self._scanner = StopScanner(ending.stops)
         # A character cut off at the very end stays in the decoder: half of it is never shown.
@@ -126,8 +129,9 @@ class Speech:
         self._n_text += len(text) + len(heard.shown_as)
         if not heard.is_end and not self.pending:
             self._borders.append(_Border(self._n_taken, self._n_scanned, self._n_text))
-        certain = self._scanner.feed(text)
-        return certain + self._scanner.feed(heard.spelling, heard.shown_as)
+        counts = self._is_answering is None or self._is_answering(text + heard.shown_as)
+        certain = self._scanner.feed(text, is_looked_at=counts)
+        return certain + self._scanner.feed(heard.spelling, heard.shown_as, is_looked_at=counts)
 
     def _is_over(self) -> bool:
         if self._scanner.found is not None:

@@ -31,12 +31,18 @@ class StopScanner:
         """What is shown for them: what may yet become a stop, or a stop and what came with it."""
         return "".join(self._shown_as)
 
-    def feed(self, text: str, shown_as: str | None = None) -> str:
-        """What is certain now; shown_as: what stands for `text` in it, itself by default."""
+    def feed(self, text: str, shown_as: str | None = None, *, is_looked_at: bool = True) -> str:
+        """What is certain now.
+
+        shown_as:     what stands for `text` in it, itself by default
+        is_looked_at: whether stops count in it; else it and what was held back pass
+        """
         if self.found is not None or not text:
             return ""
         self._held += text
         self._shown_as += text if shown_as is None else [shown_as, *[""] * (len(text) - 1)]
+        if not is_looked_at:
+            return self.rest()
         places = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if places:  # the one that was whole first, however much came at once
             at, self.found = min(places, key=lambda place: (place[0] + len(place[1]), place[0]))

@@ -125,3 +125,26 @@ def test_text_that_spells_a_control_token_is_text_to_stop_at() -> None:
 def test_the_stop_that_is_whole_first_counts_whatever_a_round_brings(sizes: list[int]) -> None:
     session = Session(ScriptedEngine(rounds_of("one two three", sizes)))
     assert "".join(session.ask("Hi", stopping("three", "two th", "o t", "e t"))) == "on"
+
+
+THOUGHTS = "<think>\nIt ends with ###.\n\n\nSo: ###\n</think>\n\n"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+@pytest.mark.parametrize("stop", ["###", "\n\n"])
+def test_a_stop_does_not_count_in_reasoning(stop: str, size: int) -> None:
+    """A model that thinks about a stop, or in paragraphs, still answers."""
+    rounds = rounds_of(f"{THOUGHTS}One.{stop}Two.", [size] * 100)
+    session = Session(ScriptedEngine(rounds))
+    answer = session.ask("Hi", stopping(stop))
+    assert "".join(answer) == "One."
+    assert answer.reasoning == "It ends with ###.\n\n\nSo: ###"
+    assert answer.finish_reason == "stop"
+    assert answer.speech.is_stopped
+
+
+def test_it_counts_where_an_answer_goes_on_behind_its_reasoning() -> None:
+    engine = ScriptedEngine(said(f"{THOUGHTS}One", end=False), said(" more.###Two."))
+    session = Session(engine)
+    "".join(session.ask("Hi", stopping("###")))
+    assert "".join(session.more(stopping("###"))) == " more."
