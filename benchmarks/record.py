@@ -103,8 +103,8 @@ STEPS = (
         "few-rows",
         _module("few_rows"),
         (),
-        Effort(3.5, "--repetitions 15"),
-        Effort(2, "--repetitions 5"),
+        Effort(3.5, "--seconds 15"),
+        Effort(2, "--seconds 8"),
     ),
     Step("ttft", _module("ttft"), (), Effort(2, "--repetitions 5"), Effort(1, "--repetitions 2")),
     Step(

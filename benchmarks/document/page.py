@@ -85,7 +85,7 @@ def _rows(content: Content) -> str:
     head = ["rows", *_ROWS, "prompt of 512"]
     times = [
         [f"{name.upper()}: llama.cpp's, ours",
-         *(_pair(found["rows"][n], 1) for n in _ROWS), _pair(found["prompt_512"], 0)]
+         *(_pair(found["rows"].get(n), 1) for n in _ROWS), _pair(found["prompt_512"], 0)]
         for name, found in formats.items()
     ]  # fmt: skip
     shares = [
@@ -106,7 +106,10 @@ def _rows(content: Content) -> str:
     )
 
 
-def _pair(found: Mapping[str, float], digits: int) -> str:
+def _pair(found: Mapping[str, float] | None, digits: int) -> str:
+    """Blank where a count was left out, since a row is dear."""
+    if found is None:
+        return ""
     return f"{found['llama_ms']:.{digits}f}, {found['ours_ms']:.{digits}f}"
 
 
