@@ -208,6 +208,8 @@ def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) 
 
     from mtp_cli.bench import report
     from mtp_cli.bench.measure import Bench
+    from mtp_cli.bench.weights import Weights
+    from mtp_cli.engine.backend import our_kernels
 
     if engine.drafter is None:
         say(fold(f"{files.name} has no MTP heads: only copying can draft", sys.stderr), sys.stderr)
@@ -215,7 +217,8 @@ def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) 
         engine.costs()
     bench = Bench(engine, plan, system=files.defaults.system)
     result = _with_progress(len(plan), bench.run)
-    report.show(Console(), plan, result, engine.costs())
+    ours_share = Weights.of(files.model).share(our_kernels.formats())
+    report.show(Console(), plan, result, engine.costs(), ours_share)
     if plot_file is not None:
         report.write_plot(plot_file, result, engine.costs())
     return result

@@ -112,9 +112,16 @@ def folders_own(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """A GGUF's name, the format that most of its bytes are in, and its size."""
+    """A GGUF's name, the format that most of its bytes are in, its size, and the share of its
+    weights' bytes that our kernels take."""
     weights = Weights.of(path)
-    return {"file": path.name, "format": weights.format, "bytes": weights.n_file_bytes}
+    ours_share = weights.share(our_kernels.formats())
+    return {
+        "file": path.name,
+        "format": weights.format,
+        "bytes": weights.n_file_bytes,
+        "ours_share": ours_share,
+    }
 
 
 def command_line(program: str, arguments: Sequence[str]) -> str:

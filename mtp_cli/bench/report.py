@@ -101,7 +101,11 @@ def table(result: Result, cost: CostModel, temperature: float) -> Table:
     return shown
 
 
-def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
+def show(
+    console: Console, plan: Plan, result: Result, cost: CostModel,
+    ours_share: float | None = None,
+) -> None:  # fmt: skip
+    """ours_share: of the weights' bytes, those that our kernels take; not said where None"""
     for temperature in plan.temperatures:
         console.print(table(result, cost, temperature))
     if 0.0 in plan.temperatures:
@@ -120,9 +124,16 @@ def show(console: Console, plan: Plan, result: Result, cost: CostModel) -> None:
     n_prefilled = sum(p.tokens for p in result.prefills)
     mebibytes = result.peak_memory_bytes / 2**20
     console.print(f"prompts {n_prefilled / prefill_s:.0f} tok/s, peak memory {mebibytes:.0f} MiB")
-    kernels = our_kernels.install() or "llama.cpp's"
-    console.print(f"CPU kernels for few rows: {kernels}")
+    console.print(f"CPU kernels for few rows: {_kernels(ours_share)}")
     console.print(_steadiness_line(result))
+
+
+def _kernels(ours_share: float | None) -> str:
+    vectors = our_kernels.install()
+    if vectors is None:
+        return "llama.cpp's"
+    share = "" if ours_share is None else f", for {ours_share:.0%} of the weights' bytes"
+    return f"ours, with {vectors}{share}"
 
 
 def _steadiness_line(result: Result) -> str:

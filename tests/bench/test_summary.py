@@ -24,6 +24,7 @@ from mtp_cli.bench.summary import (
 )
 from mtp_cli.bench.trace import Trace
 from mtp_cli.engine import Depth
+from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
@@ -202,9 +203,10 @@ def test_the_report_says_so(deviation: float, said: str) -> None:
     measured = Result(
         beside(deviation), [Prefill("prose", 0, 10, 1.0)], {}, peak_memory_bytes=1 << 20
     )
-    report.show(console, Plan(("prose",), (0.0,), (0,), 200), measured, COST)
+    report.show(console, Plan(("prose",), (0.0,), (0,), 200), measured, COST, 0.97)
     assert isinstance(console.file, io.StringIO)
     assert said in console.file.getvalue()
+    assert ("97% of the weights' bytes" in console.file.getvalue()) == bool(our_kernels.formats())
     written = report.as_json(Plan(), measured, COST)["plain_beside_plain"]
     assert written["too_busy"] == (deviation > written["most"])
     assert written["pairs"] == 200
