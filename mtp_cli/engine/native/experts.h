@@ -4,9 +4,9 @@
 //
 //     T   tokens; S of the E experts are chosen for each
 //
-// A weight is read once for all rows that chose its expert. Every row is rounded once. It lies in
-// Units with the others of an expert, for each of its experts anew: the tiles are those of a
-// product. Knows nothing of formats.
+// A weight is read once for all rows that chose its expert, in the tiles of a product: the rows of
+// an expert are packed into Units together. Every row is rounded once, and packed once where it is
+// alone. Knows nothing of formats.
 #pragma once
 
 #include "product.h"
@@ -24,29 +24,43 @@ struct ChosenExpert {
     int expert, n_rows;
     const Choice * rows;
     int64_t first_unit;  // of all experts' Units
+    bool has_own_units;  // or those of another expert, which the same row chose alone
 };
 
 // Who chose whom: the experts that any row chose, in order, each with its rows in order
 class Routing {
 public:
-    template <class UnitsOf>
-    Routing(const abi::Tensor * ids, int n_experts, UnitsOf units_of)
+    // units_of(n): how many Units n rows make; source_of(choice): a number for the row it is of
+    template <class UnitsOf, class SourceOf>
+    Routing(const abi::Tensor * ids, int n_experts, UnitsOf units_of, SourceOf source_of)
         : choices_(ids->ne[0] * ids->ne[1]) {
-        std::vector<int> ends(n_experts + 1);
-        each(ids, [&](int expert, Choice) { ++ends[expert + 1]; });
-        std::partial_sum(ends.begin(), ends.end(), ends.begin());
-        each(ids, [&](int expert, Choice choice) { choices_[ends[expert]++] = choice; });
+        const std::vector<int> ends = sort(ids, n_experts);
+        std::vector<int64_t> units_of_one(choices_.size(), -1);
         int64_t n_units = 0;
         for (int expert = 0, start = 0; expert < n_experts; start = ends[expert++]) {
             const int n_rows = ends[expert] - start;
             if (n_rows == 0) continue;
-            experts_.push_back({expert, n_rows, choices_.data() + start, n_units});
-            n_units += units_of(n_rows);
+            const Choice * rows = choices_.data() + start;
+            int64_t several = -1;
+            int64_t & first_unit = n_rows > 1 ? several : units_of_one[source_of(*rows)];
+            const bool is_new = first_unit < 0;
+            if (is_new) first_unit = n_units;
+            experts_.push_back({expert, n_rows, rows, first_unit, is_new});
+            n_units += is_new ? units_of(n_rows) : 0;
         }
     }
     const std::vector<ChosenExpert> & experts() const { return experts_; }
 
 private:
+    // By expert; the end of each one's
+    std::vector<int> sort(const abi::Tensor * ids, int n_experts) {
+        std::vector<int> ends(n_experts + 1);
+        each(ids, [&](int expert, Choice) { ++ends[expert + 1]; });
+        std::partial_sum(ends.begin(), ends.end(), ends.begin());
+        each(ids, [&](int expert, Choice choice) { choices_[ends[expert]++] = choice; });
+        return ends;
+    }
+
     template <class Visit>
     static void each(const abi::Tensor * ids, Visit visit) {
         for (int token = 0; token < ids->ne[1]; ++token) {
@@ -79,12 +93,14 @@ public:
 
     void compute(const abi::ComputeParams * params) const {
         const int ith = params->ith, nth = params->nth;
-        const Routing routing(ids_, (int)weights_->ne[2], units_of<Kernel>);
+        const Routing routing(ids_, (int)weights_->ne[2], units_of<Kernel>,
+                              [&](const Choice & choice) { return source_of(choice); });
         Row * rounded = aligned<Row>(params->wdata);
         Unit * units = aligned<Unit>((char *)rounded + rounded_bytes());
         const int from = n_blocks_ * ith / nth, to = n_blocks_ * (ith + 1) / nth;
         round(rounded, from, to);
-        for (const ChosenExpert & chosen : routing.experts()) pack(chosen, rounded, units, from, to);
+        for (const ChosenExpert & chosen : routing.experts())
+            if (chosen.has_own_units) pack(chosen, rounded, units, from, to);
         if (ith == 0) ggml.chunk_set(params->threadpool, nth);
         ggml.barrier(params->threadpool);
 
