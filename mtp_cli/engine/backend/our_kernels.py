@@ -4,11 +4,11 @@ Owns comparing what the compiled library was written for with the llama.cpp that
 handing it the functions it calls. Knows nothing of the arithmetic.
 
 Verifying a draft multiplies every weight by a handful of rows, for which ggml's CPU kernels pay
-nearly once for each, or round otherwise than for one. Ours read a weight once for all rows and give
-each row the very bits that ggml gives it alone. Attention reads keys and values once likewise, for
-a prompt's rows too; its bits are its own, the same in any company. Where they cannot be had (no C++
-compiler at installation, another processor than x86-64 with AVX2, another llama.cpp) everything
-runs on ggml's.
+nearly once for each, or round otherwise than for one. Ours read a weight once for all rows (one of
+a mixture's experts for those that chose it) and give each row the very bits that ggml gives it
+alone. Attention reads keys and values once likewise, for a prompt's rows too; its bits are its own,
+the same in any company. Where they cannot be had (no C++ compiler at installation, another
+processor than x86-64 with AVX2, another llama.cpp) everything runs on ggml's.
 """
 
 from __future__ import annotations

@@ -211,8 +211,15 @@ public:
     }
     static abi::TensorTraits * take(const abi::Tensor * op) {
         static Experts experts;
-        const bool are_few = op->src[2]->ne[1] <= Kernel::MOST_ROWS;
-        return has_groups<Kernel>(op->src[0]) && are_few ? &experts : nullptr;
+        return has_groups<Kernel>(op->src[0]) && are_few(op) ? &experts : nullptr;
+    }
+
+private:
+    // ggml's only kernel for many rows of an expert is `tiled.cpp`, for k-quants as in the file.
+    static bool are_few(const abi::Tensor * op) {
+        constexpr bool IS_TILED = Kernel::ROW == abi::Q8_K && Kernel::SIDE_BY_SIDE == 1;
+        const int64_t n_choices = op->src[2]->ne[0] * op->src[2]->ne[1];
+        return !IS_TILED || n_choices <= Kernel::MOST_ROWS * op->src[0]->ne[2];
     }
 };
 

@@ -6,8 +6,8 @@
 // and the same as ggml's.
 //
 // Installed in front of ggml's CPU backend as an "extra buffer type", the way ggml's own repacked
-// kernels take their products; attention (attention.h) comes in with them. Knows nothing of models,
-// drafts or Python.
+// kernels take their products; attention (attention.h) comes in with them. Of a mixture's experts
+// (experts.h) each is read once for the rows that chose it. Knows nothing of models, drafts or Python.
 
 #include "ggml_abi.h"
 #include "vectors.h"

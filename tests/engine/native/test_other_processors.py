@@ -16,7 +16,7 @@ from tests.engine.native import compiled_for
 from tests.engine.native.building import BUILDS, lacking
 
 ROOT = Path(__file__).parents[3]
-PRODUCTS = "tests/engine/native/test_products.py"
+PRODUCTS = ("tests/engine/native/test_products.py", "tests/engine/native/test_experts.py")
 WIDTH = (  # what else depends on the width of vectors
     "tests/engine/native/test_few_rows_attention.py",
     "tests/engine/drafters/test_compiled_head.py",
@@ -24,9 +24,9 @@ WIDTH = (  # what else depends on the width of vectors
 # By GCC's names for the first processors that have these instructions. A processor that can run
 # more than these has what it can in the package's own build.
 PROCESSORS = {
-    "haswell": ("AVX2", (PRODUCTS, *WIDTH)),
-    "skylake-avx512": ("AVX2", (PRODUCTS,)),  # AVX-512 for floats: it has no VNNI
-    "cascadelake": ("AVX-512", (PRODUCTS,)),
+    "haswell": ("AVX2", (*PRODUCTS, *WIDTH)),
+    "skylake-avx512": ("AVX2", PRODUCTS),  # AVX-512 for floats: it has no VNNI
+    "cascadelake": ("AVX-512", PRODUCTS),
 }
 # The loop and whole models show the same once more, and take long.
 LEFT_OUT = ("models", "drafts")

@@ -38,8 +38,8 @@ struct Format {
     abi::TensorTraits * (*take)(const abi::Tensor * op);  // null: ggml's own kernel is to do it
 };
 
-// An Operator is what a kernel is used for, as Product of product.h. Rows of one name stand
-// together.
+// An Operator is what a kernel is used for: Product of product.h, Experts of experts.h. Rows of one
+// name stand together.
 template <template <class Kernel> class Operator>
 constexpr Format FORMATS[] = {
     {abi::Q2_K, Layout::PLAIN, "q2_k", Operator<SuperDots<Q2_K>>::take},
