@@ -138,6 +138,8 @@ def _ids(pairs: Mapping[str, Any], key: str) -> Ids:
     ids = np.asarray(pairs[key])
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise MtpError(f"{key}: expected an array of ids")
+    if np.any((ids < 0) | (ids > np.iinfo(np.int32).max)):  # before they wrap around
+        raise MtpError(f"{key}: expected ids from 0 on that int32 holds")
     return ids.astype(np.int32)
 
 

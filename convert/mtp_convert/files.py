@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, missing_key
+
+# What Python raises for values of another type, size or depth than the code that reads them takes.
+_OF_VALUES = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError,
+              struct.error)  # fmt: skip
+
+
+@contextmanager
+def reading_values(where: str) -> Iterator[None]:
+    """Around the reading of a JSON file's values: what does not fit is the file's fault.
+
+    where: the file or folder that the MtpError names
+    """
+    try:
+        yield
+    except _OF_VALUES as error:
+        raise MtpError(
+            f"{where}: holds a value of an unexpected kind{missing_key(error)}"
+        ) from error
 
 
 def read_range(path: Path, what: str, begin: int, n_bytes: int) -> bytes:

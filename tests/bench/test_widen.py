@@ -88,10 +88,10 @@ def test_answers_and_drafts_are_the_narrow_ones(narrow: Pair, widen: Widen, scal
 def test_it_is_as_wide_as_asked(narrow: Pair, widen: Widen) -> None:
     target, heads = (open_model(path) for path in widen(narrow, Scale(3, 2)))
     assert target.n_embd == heads.n_embd == 3 * tiny.N_EMBD
-    assert target.shape("blk.0.ffn_down.weight") == (3 * tiny.N_EMBD, 2 * tiny.N_FF)
-    assert target.shape("blk.0.attn_k.weight") == (2 * 2 * tiny.D_HEAD, 3 * tiny.N_EMBD)
-    assert heads.shape("blk.0.attn_qkv.weight") == (2 * 8 * tiny.D_HEAD, 3 * tiny.N_EMBD)
-    assert heads.shape("blk.0.nextn.eh_proj.weight") == (3 * tiny.N_EMBD, 6 * tiny.N_EMBD)
+    assert target.matrix("blk.0.ffn_down.weight") == (3 * tiny.N_EMBD, 2 * tiny.N_FF)
+    assert target.matrix("blk.0.attn_k.weight") == (2 * 2 * tiny.D_HEAD, 3 * tiny.N_EMBD)
+    assert heads.matrix("blk.0.attn_qkv.weight") == (2 * 8 * tiny.D_HEAD, 3 * tiny.N_EMBD)
+    assert heads.matrix("blk.0.nextn.eh_proj.weight") == (3 * tiny.N_EMBD, 6 * tiny.N_EMBD)
     assert target.file.get("llama.attention.head_count") == 2 * tiny.N_HEAD
     assert target.file.get("llama.rope.dimension_count") == tiny.D_HEAD
     assert "scaled" in target.file.get("general.name")

@@ -6,6 +6,7 @@ Owns the folder's layout and its validation. Knows nothing of model families or 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -86,9 +87,10 @@ def open_checkpoint(
     files, weight_map = _shards(folder, wanted)
     if in_files is not None:
         files = [file for file in files if file.name in in_files]
-    missing = [file for file in files if not file.is_file()]
+    # os.path takes a name that no file can have for one that none has; pathlib raises.
+    missing = [file.name for file in files if not os.path.isfile(file)]
     if missing:
-        raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0].name}")
+        raise MtpError(f"{folder}: {len(missing)} shard(s) missing, the first is {missing[0][:80]}")
     tensors = _joined([*files, *_unlisted_heads(folder, files, weight_map)])
     is_whole = wanted is None and in_files is None
     absent = [name for name in weight_map if is_whole and name not in tensors]

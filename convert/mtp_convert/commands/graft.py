@@ -132,7 +132,8 @@ def _check_norms(
     opened = {entry.file.name for entry in heads.tensors.values()}
     nearby = open_checkpoint(folder, in_files=opened)
     for name, source in Resolver(nearby, family, config).norms(only_present=True):
-        if name in model.file.tensors and not np.allclose(
-            load(source), model.values(name), rtol=1e-3, atol=1e-5
-        ):
+        if name not in model.file.tensors:
+            continue
+        ours, theirs = load(source), model.values(name)
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-5):
             raise MtpError(f"{folder}: {name} differs from {model.path}'s: another model's heads")

@@ -142,7 +142,7 @@ def _checkpoint_heads(resolver: Resolver) -> Generator[str, None, str]:
 def _gguf_lines(model: GgufModel) -> Iterator[str]:
     file = model.file
     kind = "head file" if model.is_head_file else "model"
-    yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.get('general.name', '?')}"
+    yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.name or '?'}"
     if model.has_target and not model.is_head_file:
         yield (f"target: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
     if model.is_assistant:

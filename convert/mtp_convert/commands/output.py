@@ -44,10 +44,9 @@ def is_ours(path: Path) -> bool:
     """Whether a file can be made again by a command of ours."""
     try:
         file = read_gguf(path)
+        return file.text(KEY_WRITER) == WRITER or file.text(head_file.KEY_TYPE) == head_file.TYPE
     except MtpError:
         return False
-    is_head_file = file.get(head_file.KEY_TYPE) == head_file.TYPE
-    return bool(file.get(KEY_WRITER) == WRITER or is_head_file)
 
 
 def _files(inputs: Iterable[Path]) -> Iterator[Path]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
-from mtp_convert.gguf.header import GgufFile, Pair
+from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.metadata import pairs
 from mtp_convert.gguf.mixes import Traits
 from mtp_convert.gguf.model import GgufModel, open_model
@@ -62,14 +62,21 @@ def _check_target(target: GgufModel) -> None:
     """The dense Llama shape and nothing else: no biases, no experts, no scaled frequencies."""
     if target.arch != "llama":
         raise MtpError(f"{target.path}: architecture {target.arch}; only llama can be packed")
-    wanted = {"token_embd.weight", "output_norm.weight"}
-    wanted |= {f"blk.{i}.{part}.weight" for i in range(target.n_layers) for part in _LAYER}
-    missing = sorted(wanted - target.file.tensors.keys())
-    extra = sorted(target.file.tensors.keys() - wanted - {"output.weight"})
-    if missing:
-        raise MtpError(f"{target.path}: {missing[0]} is missing: not a dense Llama")
+    found = target.file.tensors.keys()
+    # The file says how many layers it has: the first that is not there ends the search.
+    missing = next((name for name in _dense(target.n_layers) if name not in found), None)
+    if missing is not None:
+        raise MtpError(f"{target.path}: {missing} is missing: not a dense Llama")
+    extra = sorted(found - {*_dense(target.n_layers), "output.weight"})
     if extra:
         raise MtpError(f"{target.path}: {extra[0]}: {ARCH} has no place for it")
+
+
+def _dense(n_layers: int) -> Iterator[str]:
+    """The tensors of a dense Llama; it may have an output matrix, too."""
+    yield from ("token_embd.weight", "output_norm.weight")
+    for i in range(n_layers):
+        yield from (f"blk.{i}.{part}.weight" for part in _LAYER)
 
 
 def _check_heads(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> None:
@@ -81,45 +88,58 @@ def _check_heads(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) 
     if info.fingerprint != target.fingerprint():
         raise MtpError(f"{heads.path}: made for {info.target_name}, not for {target.path}")
     for name in ("embedding_length", "attention.head_count", "feed_forward_length"):
-        ours, theirs = target.file.get(target.key(name)), heads.file.get(heads.key(name))
+        ours, theirs = (m.file.count_per_layer(m.key(name)) for m in (target, heads))
         if ours != theirs:
             raise MtpError(f"{heads.path}: {name} {theirs}, the target's is {ours}")
-    if _head_width(target) != heads.file.get(heads.key("attention.key_length")):
+    if _head_width(target) != heads.file.count(heads.key("attention.key_length")):
         raise MtpError(f"{heads.path}: attention heads of another width than the target's")
     if info.n_vocab != target.n_vocab:
         raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the target has {target.n_vocab}")
+    if heads.n_layers:
+        raise MtpError(f"{heads.path}: {heads.n_layers} layers before the heads; expected none")
+    n_ids = target.n_vocab if info.vocabulary is None else len(info.vocabulary.draft_ids)
+    for model, rows in ((heads, n_ids), (target, target.n_vocab)):
+        _check_output(model, (rows, target.n_embd))
+
+
+def _check_output(model: GgufModel, wanted: tuple[int, int]) -> None:
+    name = "output.weight"
+    is_there = model.is_head_file or name in model.file.tensors  # a target's may be tied
+    if is_there and model.matrix(name) != wanted:
+        raise MtpError(f"{model.path}: {name}: expected {wanted}, found {model.matrix(name)}")
+
+
+def _n_head(model: GgufModel) -> int:
+    found = model.file.count_per_layer(model.key("attention.head_count"))
+    if not found:
+        raise MtpError(f"{model.path}: {model.key('attention.head_count')}: expected at least one")
+    return found
 
 
 def _head_width(target: GgufModel) -> int:
-    n_head = target.file.count(target.key("attention.head_count"))
-    default = target.n_embd // n_head if n_head else 0
-    return int(target.file.get(target.key("attention.key_length"), default))
+    return target.file.count(target.key("attention.key_length"), target.n_embd // _n_head(target))
 
 
 def _n_kv(model: GgufModel) -> int:
-    found = model.file.get(model.key("attention.head_count_kv"))
-    if found is None:
-        return model.file.count(model.key("attention.head_count"))
-    return int(found[0]) if isinstance(found, np.ndarray) else int(found)
+    return model.file.count_per_layer(model.key("attention.head_count_kv"), _n_head(model))
 
 
-def _unrotated(file: GgufFile, name: str, n_heads: int) -> Taken:
+def _unrotated(target: GgufModel, name: str, n_heads: int) -> Taken:
     """q or k with the rows of each head back from interleaved pairs to halves."""
-    n = file.tensors[name].shape[0]
-    if n % (2 * n_heads):
-        raise MtpError(f"{file.path}: {name}: {n} rows do not divide into {n_heads} heads")
+    n, _ = target.matrix(name)
+    if not n_heads or n % (2 * n_heads):
+        raise MtpError(f"{target.path}: {name}: {n} rows do not divide into {n_heads} heads")
     index = np.arange(n).reshape(n_heads, n // n_heads // 2, 2).transpose(0, 2, 1).ravel()
-    return Taken(file, name, name, index)
+    return Taken(target.file, name, name, index)
 
 
 def _target_tensors(target: GgufModel) -> Iterator[Taken]:
     file = target.file
-    n_head = file.count(target.key("attention.head_count"))
-    n_heads = {"attn_q": n_head, "attn_k": _n_kv(target)}
+    n_heads = {"attn_q": _n_head(target), "attn_k": _n_kv(target)}
     for name in file.tensors:
         part = name.split(".")[-2]
         if name.startswith("blk.") and part in n_heads:
-            yield _unrotated(file, name, n_heads[part])
+            yield _unrotated(target, name, n_heads[part])
         else:
             yield Taken(file, name, name)
     if "output.weight" not in file.tensors:
@@ -175,8 +195,7 @@ def _metadata(target: GgufModel, heads: GgufModel) -> dict[str, Pair]:
         if target.key(name) in file.pairs:
             found[f"{ARCH}.{name}"] = file.pairs[target.key(name)]
     width = _head_width(target)
-    base = float(file.get(target.key("rope.freq_base"), 10000.0))
-    head_base = float(heads.file.get(heads.key("rope.freq_base"), 10000.0))
+    base, head_base = (m.file.number(m.key("rope.freq_base"), 10000.0) for m in (target, heads))
     if base != head_base:
         raise MtpError(f"{heads.path}: rope.freq_base {head_base}, the target's is {base}")
     n_kv: Sequence[int] = [_n_kv(target)] * n_layers + [_n_kv(heads)] * heads.n_heads

@@ -141,10 +141,11 @@ class Resolver:
             raise MtpError(
                 f"{where}: {n_rows} rows of scales for {spare[0].shape} in blocks of {block}"
             )
-        try:
-            source = rule.how(sources, dims)
-        except MtpError as error:
-            raise MtpError(f"{where}: {error}") from error
+        with reading(self.config):
+            try:
+                source = rule.how(sources, dims)
+            except MtpError as error:
+                raise MtpError(f"{where}: {error}") from error
         expected = tuple(dims[name] for name in rule.shape.split(","))
         if source.shape != expected:
             raise MtpError(f"{where}: expected {expected} by config.json, found {source.shape}")

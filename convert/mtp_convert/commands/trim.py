@@ -83,6 +83,8 @@ def old_ids(heads: GgufModel, target: GgufModel, size: int) -> Ids:
     info = heads.info()
     if info.fingerprint != target.fingerprint():
         raise MtpError(f"{heads.path}: made for {info.target_name}, not for {target.path}")
+    if info.n_vocab != target.n_vocab:
+        raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the target has {target.n_vocab}")
     found = np.arange(info.n_vocab, dtype=np.int32)
     found = found if info.vocabulary is None else info.vocabulary.draft_ids
     if not 0 < size < len(found):
@@ -134,8 +136,9 @@ def _models(heads: GgufModel) -> Iterable[list[tuple[str, str]]]:
 def _cut(heads: GgufModel, name: str, to: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
     if not _OVER_IDS.fullmatch(to):
         return Taken(heads.file, name, to)
-    if heads.shape(name)[0] != n_ids:
-        raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {heads.shape(name)}")
+    shape = heads.matrix(name)
+    if shape[0] != n_ids:
+        raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {shape}")
     return Taken(heads.file, name, to, rows)
 
 

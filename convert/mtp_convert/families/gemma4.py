@@ -23,7 +23,7 @@ from mtp_convert.families.common import (
     union,
 )
 from mtp_convert.families.graph import GELU
-from mtp_convert.families.rope import DEFAULT, PROPORTIONAL
+from mtp_convert.families.rope import DEFAULT, PROPORTIONAL, rotary
 from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Rule
 from mtp_convert.tensors.sources import Constant, Source
 
@@ -140,7 +140,7 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 def _rope(config: Config) -> dict[str, Source]:
     scope = config.rope.get("full_attention") or {}
-    half = int(_full(config, "head_dim", "global_head_dim")) // 2
+    half = rotary(config, int(_full(config, "head_dim", "global_head_dim"))) // 2
     n_turned = int(2 * half * float(scope.get("partial_rotary_factor", 0.25)) / 2)
     factors = np.where(np.arange(half) < n_turned, 1.0, 1e30).astype(np.float32)
     return {"rope_freqs.weight": Constant(factors)}

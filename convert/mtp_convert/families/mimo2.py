@@ -128,6 +128,8 @@ def fused_by_rank(sources: Sequence[Source], dims: Dims) -> Source:
     source, n_rows = sources[0], dims["qkv"]
     if not isinstance(source, Fp8):
         return source
+    if source.shape[0] != n_rows:
+        raise MtpError(f"expected {n_rows} rows, found {source.shape[0]}")
     n_ranks, block = _n_ranks(source, n_rows), source.block[0]
     each = n_rows // n_ranks
     rank, row = np.divmod(np.arange(n_rows), each)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mtp_cli.errors import MtpError
 from mtp_convert.families.common import (
     attention,
     common_dims,
@@ -121,7 +122,10 @@ def _regrouped(parts: slice) -> Any:
     def transform(sources: Sequence[Source], dims: Dims) -> Source:
         n_heads, each = dims["k_heads"], dims["v_heads"] // dims["k_heads"] * dims["v_dim"]
         widths = [dims["k_dim"], dims["k_dim"], each, each]
-        index = np.arange(n_heads * sum(widths)).reshape(n_heads, sum(widths))
+        n, _ = sources[0].shape
+        if n != n_heads * sum(widths):
+            raise MtpError(f"expected {n_heads} times {sum(widths)} rows, found {n}")
+        index = np.arange(n).reshape(n_heads, sum(widths))
         columns = np.split(index, np.cumsum(widths)[:-1], axis=1)
         return picked(sources[0], np.concatenate([column.ravel() for column in columns[parts]]))
 

@@ -22,6 +22,7 @@ Scope = Mapping[str, Any]
 DEFAULT, LINEAR, YARN, LLAMA3 = "default", "linear", "yarn", "llama3"
 LONGROPE, PROPORTIONAL, MROPE = "longrope", "proportional", "mrope"
 SCALED = frozenset({DEFAULT, LINEAR, YARN})  # what every graph with one kind of attention computes
+MAX_ROTARY = 1 << 16  # of one head: factors for more would fill the memory before they are refused
 _ALIASES = {"": DEFAULT, "none": DEFAULT, "su": LONGROPE}
 _BY_LAYER = ("full_attention", "sliding_attention")
 _YARN = {
@@ -182,6 +183,15 @@ def longrope_factors(config: Config, n_rotary: int) -> dict[str, Source]:
     return found
 
 
+def rotary(config: Config, n_rotary: int) -> int:
+    """How many dimensions are turned; MtpError where that many would not be a head's."""
+    if n_rotary > MAX_ROTARY:
+        raise MtpError(
+            f"{config.where}: {n_rotary} rotary dimensions; expected {MAX_ROTARY} at most"
+        )
+    return n_rotary
+
+
 def llama3_rope(config: Config, n_rotary: int) -> dict[str, Source]:
     """rope_freqs.weight for Llama 3's scaled rotary embedding (Meta's formula), or nothing."""
     scope = full_scope(config)
@@ -194,7 +204,7 @@ def rope_factors(scope: Scope, config: Config, n_rotary: int) -> Any:
     """What each rotary frequency is divided by: 1 below, `factor` above, smooth between."""
     base = config.rope_value("rope_theta", default=10000.0) or 10000.0
     factor, low, high, original = (float(scope.get(k, default)) for k, default in _LLAMA3.items())
-    exponents = np.arange(0, n_rotary, 2, dtype=np.float32) / np.float32(n_rotary)
+    exponents = np.arange(0, rotary(config, n_rotary), 2, dtype=np.float32) / np.float32(n_rotary)
     wavelength = 2 * math.pi * np.float32(base) ** exponents
     smooth = (original / wavelength - low) / (high - low)
     between = 1 / ((1 - smooth) / factor + smooth)

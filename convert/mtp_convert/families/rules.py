@@ -6,13 +6,13 @@ of GGUF's encoding.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mtp_cli.errors import MtpError, missing_key
+from mtp_cli.errors import MtpError
+from mtp_convert.files import reading_values
 from mtp_convert.tensors.sources import Source
 
 Dims = Mapping[str, int]
@@ -160,16 +160,9 @@ class Config:
         return values[:n_layers]
 
 
-@contextmanager
-def reading(config: Config) -> Iterator[None]:
-    """Around a family's reading of a config: values of unexpected types are the file's fault."""
-    try:
-        yield
-    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError,
-            struct.error) as error:  # fmt: skip
-        raise MtpError(
-            f"{config.where}: holds a value of an unexpected kind{missing_key(error)}"
-        ) from error
+def reading(config: Config) -> AbstractContextManager[None]:
+    """Around a family's reading of a config, and its arithmetic with what it read."""
+    return reading_values(config.where)
 
 
 @dataclass(frozen=True)

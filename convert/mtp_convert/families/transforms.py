@@ -75,6 +75,8 @@ def row_slice(begin: str, end: str) -> Transform:
 
     def transform(sources: Sequence[Source], dims: Dims) -> Source:
         first, last = (_sum(text, dims) for text in (begin, end))
+        if last > n_rows(sources[0]):
+            raise MtpError(f"expected at least {last} rows, found {sources[0].shape}")
         return picked(sources[0], np.arange(first, last))
 
     return transform
@@ -142,29 +144,31 @@ def _mla_part(source: Source, dims: Dims, begin: int, end: int) -> Source:
     return Groups(source, each, begin, end, (n_head, end - begin, source.shape[-1]))
 
 
-def tiled_order(n_groups: int, n_each: int, width: int, offset: int = 0) -> Index:
+def tiled_order(n_found: int, dims: Dims, width: str, offset: int = 0) -> Index:
     """Indices that reorder heads from grouped (g0v0 g0v1 g1v0 ...) to tiled (g0v0 g1v0 ...).
 
     Hugging Face stores the value heads of a linear attention grouped by key head; ggml's
-    broadcast wants key heads tiled.
+    broadcast wants key heads tiled. n_found: rows or columns that there are; those before `offset`
+    stay. MtpError where the heads of `width` do not make up the others.
     """
-    index = np.arange(n_groups * n_each * width).reshape(n_groups, n_each, width)
-    return index.transpose(1, 0, 2).ravel() + offset
+    n_groups, n_each, n_wide = dims["k_heads"], dims["v_heads"] // dims["k_heads"], dims[width]
+    # Before anything is allocated: the sizes are the configuration's, which may say anything.
+    if offset + n_groups * n_each * n_wide != n_found:
+        raise MtpError(
+            f"expected {offset} and {n_groups} times {n_each} heads of {n_wide}, found {n_found}"
+        )
+    index = np.arange(offset, n_found).reshape(n_groups, n_each, n_wide)
+    return np.concatenate([np.arange(offset), index.transpose(1, 0, 2).ravel()])
 
 
 def tiled_rows(width: str, offset: str = "") -> Transform:
     """Value heads (of `width` rows each) tiled; the rows before `offset` stay."""
 
     def transform(sources: Sequence[Source], dims: Dims) -> Source:
-        start = _sum(offset, dims)
-        each = dims["v_heads"] // dims["k_heads"]
-        order = tiled_order(dims["k_heads"], each, dims[width], start)
-        index = np.concatenate([np.arange(start), order])
         source = sources[0]
+        index = tiled_order(source.shape[0], dims, width, _sum(offset, dims))
         if len(source.shape) == 2:
             return picked(source, index)
-        if source.shape[0] != len(index):
-            raise MtpError(f"expected {len(index)} values, found {source.shape}")
         shape = tuple(n for n in source.shape if n > 1)
         return Whole(sources, lambda values: np.squeeze(values)[index], shape)
 
@@ -175,11 +179,7 @@ def tiled_columns(width: str) -> Transform:
     """The same on the columns: the projection out of the value heads."""
 
     def transform(sources: Sequence[Source], dims: Dims) -> Source:
-        each = dims["v_heads"] // dims["k_heads"]
-        index = tiled_order(dims["k_heads"], each, dims[width])
-        if sources[0].shape[-1] != len(index):
-            raise MtpError(f"expected {len(index)} columns, found {sources[0].shape}")
-        return Columns(sources[0], index)
+        return Columns(sources[0], tiled_order(sources[0].shape[-1], dims, width))
 
     return transform
 

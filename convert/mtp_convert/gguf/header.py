@@ -31,6 +31,7 @@ MAX_ENTRIES = 1 << 20
 MAX_HEADER_BYTES = 1 << 30
 MAX_STRING_BYTES = 1 << 26
 MAX_DIMENSIONS = 4
+MAX_COUNT = (1 << 31) - 1  # of layers, heads, ids: what int32, ggml's type for them, holds
 
 V = GGUFValueType
 _SCALARS = {
@@ -95,26 +96,62 @@ class GgufFile:
 
     @property
     def architecture(self) -> str:
-        return str(self.get("general.architecture", ""))
+        return self.text("general.architecture")
+
+    @property
+    def name(self) -> str | None:
+        """The model's name: text, or whatever else a converter put there that reads as one."""
+        value = self.get("general.name")
+        return str(value) if isinstance(value, str | int | float) else None
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A metadata value as Python; `{arch}.` in the key stands for the architecture."""
-        if key.startswith("{arch}."):
-            key = self.architecture + key[6:]
+        """A metadata value of any type, as Python; the methods below refuse unexpected types."""
         pair = self.pairs.get(key)
         return default if pair is None else pair.value
 
-    def count(self, key: str, default: int = 0) -> int:
-        """A metadata value that must be one non-negative integer; MtpError otherwise."""
+    def text(self, key: str, default: str = "") -> str:
+        """A value that must be text; MtpError otherwise."""
         value = self.get(key, default)
-        if type(value) is not int or value < 0:
-            shown = key.replace("{arch}", self.architecture)
-            raise MtpError(f"{self.path}: {shown}: expected a count, found {str(value)[:40]}")
+        if not isinstance(value, str):
+            raise self._unexpected(key, "text", value)
         return value
+
+    def count(self, key: str, default: int = 0) -> int:
+        """A value that must be one integer, from 0 to MAX_COUNT; MtpError otherwise."""
+        return self._counted(key, self.get(key, default))
+
+    def count_per_layer(self, key: str, default: int = 0) -> int:
+        """The same, where the file may list it for every layer: then all must have the same."""
+        value = self.get(key, default)
+        if isinstance(value, np.ndarray) and len(value) and (value == value[0]).all():
+            value = value[0].item()
+        return self._counted(key, value)
+
+    def number(self, key: str, default: float) -> float:
+        """A value that must be one finite number; MtpError otherwise."""
+        value = self.get(key, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise self._unexpected(key, "a number", value)
+        return float(value)
+
+    def _counted(self, key: str, value: object) -> int:
+        if type(value) is not int or not 0 <= value <= MAX_COUNT:
+            raise self._unexpected(key, "a count", value)
+        return value
+
+    def _unexpected(self, key: str, wanted: str, value: object) -> MtpError:
+        shown = "a list" if isinstance(value, np.ndarray | list) else str(value)[:40]
+        return MtpError(f"{self.path}: {key}: expected {wanted}, found {shown}")
+
+    def tensor(self, name: str) -> GgufTensor:
+        """What the file says of a tensor; MtpError where it has none of that name."""
+        if name not in self.tensors:
+            raise MtpError(f"{self.path}: {name} is missing")
+        return self.tensors[name]
 
     def read(self, name: str, begin: int = 0, n_bytes: int | None = None) -> bytes:
         """Bytes of a tensor from byte `begin` of it on."""
-        tensor = self.tensors[name]
+        tensor = self.tensor(name)
         n_wanted = tensor.n_bytes - begin if n_bytes is None else n_bytes
         return read_range(tensor.file, name, tensor.offset + begin, n_wanted)
 

@@ -30,7 +30,7 @@ _LEFT_ALONE = re.compile(
 )
 _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 _ATTN_V = ("attn_qkv.weight", "attn_kv_b.weight", "attn_v.weight")
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 
 
 def default_head_type(outtype: str) -> str:

@@ -23,7 +23,7 @@ from mtp_convert.gguf.metadata import pair
 from mtp_convert.gguf.splits import read_whole
 from mtp_convert.tensors import formats
 
-_BLOCK = re.compile(r"^blk\.(\d+)\.")
+_BLOCK = re.compile(r"^blk\.([0-9]{1,9})\.")
 SHARED = ("token_embd.weight", "output_norm.weight", "output.weight")
 ASSISTANT = "gemma4-assistant"
 BLOCK_COUNT, NEXTN = "block_count", "nextn_predict_layers"
@@ -85,12 +85,12 @@ class GgufModel:
 
     @property
     def is_head_file(self) -> bool:
-        return bool(self.file.get(head_file.KEY_TYPE) == head_file.TYPE)
+        return self.file.text(head_file.KEY_TYPE) == head_file.TYPE
 
     @property
     def is_independent(self) -> bool:
         """A file of heads that are models of one layer each (`independent.py`)."""
-        return self.is_head_file and bool(self.file.get(head_file.KEY_HIDDEN) == "last_layer")
+        return self.is_head_file and self.file.text(head_file.KEY_HIDDEN) == "last_layer"
 
     @property
     def is_assistant(self) -> bool:
@@ -101,22 +101,24 @@ class GgufModel:
     def has_target(self) -> bool:
         return any(_block(n) is not None and n not in self.head_tensors for n in self.file.tensors)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        if name not in self.file.tensors:
-            raise MtpError(f"{self.path}: {name} is missing")
-        return self.file.tensors[name].shape
+    def matrix(self, name: str) -> tuple[int, int]:
+        """Rows and columns of a tensor that must be a matrix; MtpError otherwise."""
+        shape = self.file.tensor(name).shape
+        if len(shape) != 2:
+            raise MtpError(f"{self.path}: {name}: expected a matrix, found {shape}")
+        return shape[0], shape[1]
 
     @property
     def n_embd(self) -> int:
-        return self.shape("token_embd.weight")[1]
+        return self.matrix("token_embd.weight")[1]
 
     @property
     def n_vocab(self) -> int:
-        return self.shape("token_embd.weight")[0]
+        return self.matrix("token_embd.weight")[0]
 
     def values(self, name: str) -> npt.NDArray[np.float32]:
         """A small tensor as float32; MtpError where its format cannot be read."""
-        tensor = self.file.tensors[name]
+        tensor = self.file.tensor(name)
         try:
             return formats.decode(self.file.read(name), tensor.kind, tensor.shape)
         except NotImplementedError as error:

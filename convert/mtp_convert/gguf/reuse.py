@@ -57,11 +57,11 @@ class Taken:
 
     @property
     def stored(self) -> Kind:
-        return self.file.tensors[self.name].kind
+        return self.file.tensor(self.name).kind
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.file.tensors[self.name].shape
+        shape = self.file.tensor(self.name).shape
         return shape if self.index is None else (len(self.index), shape[-1])
 
     def planned(self, kind: Kind | None) -> PlannedTensor:
@@ -78,7 +78,7 @@ class Taken:
         return source if self.index is None else Pick(source, self.index, self.shape)
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        tensor = self.file.tensors[self.name]
+        tensor = self.file.tensor(self.name)
         if self.index is None:
             for begin in range(0, tensor.n_bytes, COPY_BYTES):
                 yield self.file.read(self.name, begin, min(COPY_BYTES, tensor.n_bytes - begin))
@@ -110,7 +110,7 @@ class Decoded:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.file.tensors[self.name].shape
+        return self.file.tensor(self.name).shape
 
     @property
     def dtype(self) -> str:
@@ -118,7 +118,7 @@ class Decoded:
 
     @property
     def _kind(self) -> Kind:
-        return self.file.tensors[self.name].kind
+        return self.file.tensor(self.name).kind
 
     def rows(self, begin: int, end: int) -> Array:
         n_cols = self.shape[-1]

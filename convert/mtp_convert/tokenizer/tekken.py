@@ -12,12 +12,14 @@ import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import read_json
 
 NAME = "tekken.json"
 N_BYTES = 256
+MAX_IDS = 1 << 24  # of a vocabulary: names are made up for ids that the file does not list
 # What the first special tokens are in files that do not say, up to their version 7.
 _UNNAMED = (
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
@@ -57,7 +59,9 @@ def read_tekken(file: Path) -> Tekken:
     """
     data = read_json(file)
     config = data["config"]
-    n_all, n_special = int(config["default_vocab_size"]), int(config["default_num_special_tokens"])
+    n_all, n_special = (
+        _count(file, config, f"default_{name}") for name in ("vocab_size", "num_special_tokens")
+    )
     n_pieces, listed = n_all - n_special, data["vocab"]
     if not N_BYTES <= n_pieces <= len(listed):
         raise MtpError(
@@ -72,6 +76,13 @@ def read_tekken(file: Path) -> Tekken:
             f"{file}: vocab: expected different pieces by rank, the {N_BYTES} bytes first"
         )
     return Tekken(_special(file, data.get("special_tokens"), n_special), pieces, config["pattern"])
+
+
+def _count(file: Path, config: dict[str, Any], key: str) -> int:
+    value = config[key]
+    if type(value) is not int or not 0 <= value <= MAX_IDS:
+        raise MtpError(f"{file}: {key}: expected a count, found {str(value)[:40]}")
+    return value
 
 
 def _special(file: Path, listed: list[dict[str, str]] | None, n_special: int) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from gguf import TokenType
 
-from mtp_cli.errors import MtpError, missing_key
+from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import read_json
 from mtp_convert.families.rules import Family
+from mtp_convert.files import reading_values
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.metadata import pairs
 from mtp_convert.tokenizer import characters, tekken
@@ -54,17 +55,12 @@ def tokenizer_metadata(
 
     notes: gets what was left out
     """
-    try:
+    with reading_values(f"{folder}: one of the tokenizer's files"):
         found = _metadata(folder, _Empty(n_vocab, notes), family, pre)
         if found == NO_VOCABULARY:
             return pairs(found)
         suppressed = _suppressed(folder, n_vocab) if family.suppresses else {}
         return pairs({**found, **ends_metadata(folder, found, notes), **suppressed})
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
-        raise MtpError(
-            f"{folder}: the tokenizer's files hold a value of an unexpected kind"
-            f"{missing_key(error)}"
-        ) from error
 
 
 def _metadata(folder: Path, empty: _Empty, family: Family, pre: str | None) -> dict[str, Any]:
