@@ -5,62 +5,82 @@
 Input i of a seed is always the same: `--seed S --from I --count 1` shows it again, and a run that
 was stopped goes on with `--from`. Inputs are read in a child, which is restarted when it dies or
 hangs, and may want only so much memory. A death inside ggml's own parser is counted as llama.cpp's:
-the product examines files in a child for that reason.
+the product examines files in a child for that reason. One run keeps one core busy; run a seed on
+each.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
+import logging
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from tests.endurance.readers import Reader, all_readers, check_valid, outcome
+import psutil
 
-LIMIT_S = 20.0  # for one input: the slowest takes a few hundredths of a second
+from tests.endurance.readers import Reader, Scratch, all_readers, check_valid, outcome
+
+# One input takes a few hundredths of a second; a processor's time, since a machine may be busy.
+LIMIT_S = 20.0
 MOST_BYTES = 1 << 31  # that a child may have beyond what it starts with
+_POLL_S, _SAY_S = 0.2, 10.0
+_MOST_WAITS = 3000  # polls without an end, of a child that uses no processor either
 _OURS = ("mtp_cli", "mtp_convert")
+_READ, _REFUSED, _FAULT, _CRASH, _SLOWEST_US, _GROWN = range(6)  # of a reader's row in Shared
 
 
-@dataclass(frozen=True)
-class Told:
-    """What the child says of one input. said: "read", "refused", or a fault in a line."""
+class Shared:
+    """What parent and child both see: the input that is being read, and a row for each reader.
 
-    said: str
-    seconds: float
-    grown_bytes: int
+    In memory of both, since a message for each input takes as long as many an input.
+    """
+
+    def __init__(self, readers: Sequence[Reader], first: int) -> None:
+        self.names = [reader.name for reader in readers]
+        self._index = RawArray("q", [first])
+        self._rows = {name: RawArray("q", 6) for name in self.names}
+
+    @property
+    def index(self) -> int:
+        return int(self._index[0])
+
+    @index.setter
+    def index(self, value: int) -> None:
+        self._index[0] = value
+
+    def row(self, reader: Reader) -> Any:
+        """Its counts, by the names above."""
+        return self._rows[reader.name]
 
 
-@dataclass
-class Tally:
-    counts: Counter[str] = field(default_factory=Counter)
-    slowest_s: float = 0.0
-    grown_bytes: int = 0
+class Inputs:
+    """The inputs of one seed."""
 
+    def __init__(self, readers: Sequence[Reader], seed: int) -> None:
+        self.readers, self.seed = readers, seed
+        self._turns = [reader for reader in readers for _ in range(reader.share)]
 
-def reader_of(readers: Sequence[Reader], index: int) -> Reader:
-    return readers[index % len(readers)]
+    def reader(self, index: int) -> Reader:
+        return self._turns[index % len(self._turns)]
 
-
-def damaged(readers: Sequence[Reader], seed: int, index: int, folder: Path) -> Reader:
-    """Write input `index` into an empty folder."""
-    shutil.rmtree(folder, ignore_errors=True)
-    reader = reader_of(readers, index)
-    reader.damage(Random(f"{seed}:{index}"), folder)
-    return reader
+    def write(self, index: int, scratch: Scratch) -> Path:
+        """The folder that holds input `index`."""
+        return scratch.damage(self.reader(index), Random(f"{self.seed}:{index}"))
 
 
 def fault_line(error: BaseException) -> str:
@@ -71,24 +91,38 @@ def fault_line(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(at.filename).name}:{at.lineno} ({at.line})"
 
 
-def child(readers: Sequence[Reader], seed: int, first: int, end: int, told: Connection) -> None:
-    """Read the inputs from `first` on, and tell of each."""
+def child(inputs: Inputs, shared: Shared, end: int, told: Connection) -> None:
+    """Read the inputs from the shared one on; tell of each that is at fault."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)  # ggml says there what is wrong with a file
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ggml says there what is wrong with a file
+    logging.disable()  # gguf-py, too
+    gc.freeze()
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (own + MOST_BYTES, own + MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with tempfile.TemporaryDirectory(dir=readers[0].folder.parent) as scratch:
-        folder = Path(scratch) / "input"
-        for index in range(first, end):
-            reader = damaged(readers, seed, index, folder)
-            before, started = _peak_bytes(), time.perf_counter()
-            try:
-                said = outcome(reader, folder)
-            except Exception as error:
-                said = fault_line(error)
-            told.send(Told(said, time.perf_counter() - started, _peak_bytes() - before))
+    with tempfile.TemporaryDirectory(dir=inputs.readers[0].folder.parent) as root:
+        scratch = Scratch(Path(root))
+        for index in range(shared.index, end):
+            shared.index = index
+            fault = _read(inputs, index, scratch, shared)
+            if fault:
+                told.send((index, fault))
+        shared.index = end
+
+
+def _read(inputs: Inputs, index: int, scratch: Scratch, shared: Shared) -> str:
+    """The fault, or ""; counted in the reader's row."""
+    reader, before, started = inputs.reader(index), _peak_bytes(), time.perf_counter()
+    row, fault = shared.row(reader), ""
+    try:
+        said = outcome(reader, inputs.write(index, scratch))
+        row[_READ if said == "read" else _REFUSED] += 1
+    except Exception as error:
+        fault = fault_line(error)
+        row[_FAULT] += 1
+    row[_SLOWEST_US] = max(row[_SLOWEST_US], int(1e6 * (time.perf_counter() - started)))
+    row[_GROWN] = max(row[_GROWN], _peak_bytes() - before)
+    return fault
 
 
 def _peak_bytes() -> int:
@@ -98,23 +132,23 @@ def _peak_bytes() -> int:
 class Run:
     """One run over [first, end): children one after the other, and what they told."""
 
-    def __init__(self, readers: Sequence[Reader], seed: int, first: int, end: int) -> None:
-        self.readers, self.seed, self.next, self.end = readers, seed, first, end
-        self.tallies: dict[str, Tally] = defaultdict(Tally)
+    def __init__(self, inputs: Inputs, first: int, end: int) -> None:
+        self.inputs, self.end = inputs, end
+        self.shared = Shared(inputs.readers, first)
         self.faults: dict[tuple[str, str], list[int]] = defaultdict(list)
-        self.n_crashes = 0
+        self._said_s = time.monotonic()
 
     def go(self, until: float) -> None:
         """Until the end, or that time (`time.monotonic`)."""
         fork = multiprocessing.get_context("fork")
-        while self.next < self.end and time.monotonic() < until:
+        while self.shared.index < self.end and time.monotonic() < until:
             ours, theirs = fork.Pipe(duplex=False)
-            arguments = (self.readers, self.seed, self.next, self.end, theirs)
+            arguments = (self.inputs, self.shared, self.end, theirs)
             process = fork.Process(target=child, args=arguments, daemon=True)
             process.start()
             theirs.close()
             try:
-                why = self._listen(ours, until)
+                why = self._listen(ours, psutil.Process(process.pid), until)
             finally:
                 process.kill()
                 process.join()
@@ -122,47 +156,47 @@ class Run:
             if why:
                 self._died(why)
 
-    def _listen(self, told: Connection, until: float) -> str:
+    def _listen(self, told: Connection, process: psutil.Process, until: float) -> str:
         """Take up what the child says; why it will say no more, "" where all is as it should be."""
-        said_s = time.monotonic()
-        while self.next < self.end and time.monotonic() < until:
-            if not told.poll(LIMIT_S):
-                return f"no end after {LIMIT_S:.0f} s"
-            try:
-                self._take(told.recv())
-            except EOFError:
-                return "the process died"
-            if time.monotonic() - said_s > 10:
-                said_s = time.monotonic()
-                self.say()
+        index, began_s, n_waits = -1, 0.0, 0
+        while time.monotonic() < until:
+            with contextlib.suppress(EOFError):
+                while told.poll(_POLL_S):
+                    self._take(*told.recv())
+                n_waits += 1
+                self._say_at_times()
+                if self.shared.index != index:
+                    index, began_s, n_waits = self.shared.index, _used_s(process), 0
+                if n_waits > _MOST_WAITS or _used_s(process) - began_s > LIMIT_S:
+                    return f"no end after {LIMIT_S:.0f} s"
+                continue
+            return "the process died" if self.shared.index < self.end else ""
         return ""
 
-    def _take(self, told: Told) -> None:
-        reader = reader_of(self.readers, self.next)
-        tally = self.tallies[reader.name]
-        is_fault = told.said not in ("read", "refused")
-        tally.counts["fault" if is_fault else told.said] += 1
-        tally.slowest_s = max(tally.slowest_s, told.seconds)
-        tally.grown_bytes = max(tally.grown_bytes, told.grown_bytes)
-        if is_fault:
-            self.faults[reader.name, told.said].append(self.next)
-        self.next += 1
+    def _take(self, index: int, fault: str) -> None:
+        self.faults[self.inputs.reader(index).name, fault].append(index)
 
     def _died(self, why: str) -> None:
-        reader = reader_of(self.readers, self.next)
+        index = self.shared.index
+        reader = self.inputs.reader(index)
         if reader.is_native and why == "the process died":
-            self.tallies[reader.name].counts[_CRASH] += 1
-            self.n_crashes += 1
+            self.shared.row(reader)[_CRASH] += 1
         else:
-            self.tallies[reader.name].counts["fault"] += 1
-            self.faults[reader.name, why].append(self.next)
-        self.next += 1
+            self.shared.row(reader)[_FAULT] += 1
+            self._take(index, why)
+        self.shared.index += 1
+
+    def _say_at_times(self) -> None:
+        if time.monotonic() - self._said_s > _SAY_S:
+            self._said_s = time.monotonic()
+            self.say()
 
     def say(self) -> None:
         n_faults = sum(map(len, self.faults.values()))
+        n_crashes = sum(self.shared.row(reader)[_CRASH] for reader in self.inputs.readers)
         print(
-            f"seed {self.seed}, next {self.next:,} of {self.end:,}: {n_faults} faults, "
-            f"{self.n_crashes} crashes of llama.cpp's",
+            f"seed {self.inputs.seed}, next {self.shared.index:,} of {self.end:,}: {n_faults} "
+            f"faults, {n_crashes} crashes of llama.cpp's",
             file=sys.stderr,
         )
 
@@ -170,13 +204,11 @@ class Run:
         """The summary."""
         names = ("reader", "inputs", "read", "refused", "llama.cpp's", "faults", "ms", "MB")
         print("{:25}{:>9}{:>9}{:>9}{:>12}{:>7}{:>8}{:>5}".format(*names))
-        for reader in self.readers:
-            tally = self.tallies[reader.name]
-            n = tally.counts
+        for reader in self.inputs.readers:
+            read, refused, fault, crash, slowest_us, grown = self.shared.row(reader)
             print(
-                f"{reader.name:25}{n.total():9,}{n['read']:9,}{n['refused']:9,}"
-                f"{n[_CRASH]:12,}{n['fault']:7,}{1000 * tally.slowest_s:8,.0f}"
-                f"{tally.grown_bytes >> 20:5}"
+                f"{reader.name:25}{read + refused + fault + crash:9,}{read:9,}{refused:9,}"
+                f"{crash:12,}{fault:7,}{slowest_us / 1000:8,.0f}{grown >> 20:5}"
             )
         for (name, said), indices in sorted(self.faults.items()):
             print(f"FAULT {name}: {said}: {len(indices)}, first --from {indices[0]}")
@@ -184,11 +216,15 @@ class Run:
     def keep(self, folder: Path) -> None:
         """The first input of each fault, to look at."""
         for number, indices in enumerate(self.faults.values()):
-            with contextlib.suppress(OSError):
-                damaged(self.readers, self.seed, indices[0], folder / f"{number}-{indices[0]}")
+            self.inputs.write(indices[0], Scratch(folder / f"{number}-{indices[0]}"))
 
 
-_CRASH = "llama.cpp's crash"
+def _used_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:  # it is gone; the pipe says so, too
+        return 0.0
+    return float(times.user + times.system)
 
 
 def main() -> int:
@@ -203,7 +239,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as root:
         readers = all_readers(Path(root))
         check_valid(readers)
-        run = Run(readers, options.seed, options.first, options.first + options.count)
+        inputs = Inputs(readers, options.seed)
+        run = Run(inputs, options.first, options.first + options.count)
         with contextlib.suppress(KeyboardInterrupt):
             run.go(time.monotonic() + 60 * options.minutes)
         run.say()

@@ -10,6 +10,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -68,9 +69,9 @@ def odd(random: Random) -> Any:
     return random.choice(makers)()
 
 
-def of_values(random: Random, value: Any) -> Any:
-    """JSON's kind of value with some of what is in it replaced, dropped, doubled or renamed."""
-    root = {"": copy.deepcopy(value)}
+def of_values(random: Random, raw: bytes) -> Any:
+    """A JSON text's value with some of what is in it replaced, dropped, doubled or renamed."""
+    root = {"": json.loads(raw)}
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         holder, key = _place(random, root)
         kind = random.randrange(4)
@@ -98,21 +99,26 @@ def _place(random: Random, root: dict[str, Any]) -> tuple[Any, Any]:
     return holder, key
 
 
-def _text(random: Random, value: Any) -> bytes:
+def of_values_of_json(random: Random, raw: bytes) -> bytes:
+    """Always JSON."""
+    return json.dumps(of_values(random, raw)).encode()
+
+
+def _text(random: Random, raw: bytes) -> bytes:
     if random.random() < 0.02:
         return b"[" * random.choice((100, _DEEP, 200_000))
-    return json.dumps(of_values(random, value)).encode()
+    return of_values_of_json(random, raw)
 
 
 def of_json(random: Random, raw: bytes) -> bytes:
-    return of_bytes(random, raw) if random.random() < 0.3 else _text(random, json.loads(raw))
+    return of_bytes(random, raw) if random.random() < 0.3 else _text(random, raw)
 
 
 def of_safetensors(random: Random, raw: bytes) -> bytes:
     n_header = 8 + int.from_bytes(raw[:8], "little")
     if random.random() < 0.4:
         return in_front(n_header)(random, raw)
-    text = _text(random, json.loads(raw[8:n_header]))
+    text = _text(random, raw[8:n_header])
     return len(text).to_bytes(8, "little") + text + raw[n_header:]
 
 
@@ -132,29 +138,23 @@ def of_pth(random: Random, raw: bytes) -> bytes:
     return made.getvalue()
 
 
-def of_gguf(values: dict[str, Any], tensors: list[tuple[Any, ...]], data: bytes) -> Mutate:
-    """The header's bytes, or some of its values and tensors."""
-    n_header = len(encode_header({k: pair(v) for k, v in values.items()}, tensors, 32))
+def of_gguf(path: Path) -> Mutate:
+    """A GGUF's header: its bytes, or some of its values and tensors."""
+    file, whole = read_gguf(path), path.read_bytes()
+    start = min(t.offset for t in file.tensors.values())
+    tensors = [(t.name, t.shape, t.kind, t.offset - start) for t in file.tensors.values()]
+    keys, data = [*file.pairs], whole[start:]
 
     def mutate(random: Random, raw: bytes) -> bytes:
         if random.random() < 0.5:
-            return in_front(n_header)(random, raw)
-        changed = dict(values)
-        for _ in range(random.choice((1, 1, 2))):
-            changed[random.choice([*values])] = odd(random)
+            return in_front(start)(random, raw)
+        changed = dict(file.pairs)
         kept = [t for t in tensors if random.random() > 0.02]
         try:
-            named = {key: pair(value) for key, value in changed.items()}
-            return encode_header(named, kept, 32) + data
+            for _ in range(random.choice((1, 1, 2))):
+                changed[random.choice(keys)] = pair(odd(random))
+            return encode_header(changed, kept, 32) + data
         except Exception:  # what cannot be written cannot be read
-            return in_front(n_header)(random, raw)
+            return in_front(start)(random, raw)
 
     return mutate
-
-
-def of_gguf_file(path: Any) -> Mutate:
-    """The same for a file that holds a model."""
-    file, raw = read_gguf(path), path.read_bytes()
-    start = min(t.offset for t in file.tensors.values())
-    tensors = [(t.name, t.shape, t.kind, t.offset - start) for t in file.tensors.values()]
-    return of_gguf({key: p.value for key, p in file.pairs.items()}, tensors, raw[start:])

@@ -9,11 +9,13 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType
 
 from mtp_cli.conversation import saved
 from mtp_cli.engine.files import gguf_header, pairing, soundness
@@ -29,14 +31,18 @@ from mtp_convert.commands.detach import plan_extract, plan_strip
 from mtp_convert.commands.graft import plan_graft
 from mtp_convert.commands.inspect import inspect_lines
 from mtp_convert.commands.pack import plan_pack
+from mtp_convert.commands.trim import plan_trim
 from mtp_convert.families.llama import FAMILIES
 from mtp_convert.gguf.header import read_gguf
+from mtp_convert.gguf.plan import Plan
 from mtp_convert.gguf.reuse import Wanted
+from mtp_convert.gguf.splits import read_whole
 from mtp_convert.gguf.write import write
 from mtp_convert.tokenizer.protobuf import read_pieces
 from mtp_convert.tokenizer.vocabulary import tokenizer_metadata
 from tests.convert import checkpoints, checkpoints_meta, checkpoints_mtp
 from tests.convert.heads import write_head_file
+from tests.convert.test_splits import split
 from tests.convert.test_tekken import tekken
 from tests.endurance import mutations as mutate
 
@@ -45,6 +51,7 @@ from tests.endurance import mutations as mutate
 class Reader:
     """files: what is damaged, each its own way, one of them each time; they lie in `folder`
     read:      all that is made of them, given a copy of the folder
+    share:     how many of its inputs come to one of another's: the faster, the more
     is_native: in llama.cpp's own code, which may end the process
     """
 
@@ -52,14 +59,39 @@ class Reader:
     folder: Path
     files: Mapping[str, mutate.Mutate]
     read: Callable[[Path], object]
+    share: int = 1
     is_native: bool = False
 
-    def damage(self, random: Random, copy: Path) -> None:
-        """Make `copy` the folder, with one file damaged."""
+    @cached_property
+    def whole(self) -> dict[str, bytes]:
+        """What is damaged, undamaged."""
+        return {name: (self.folder / name).read_bytes() for name in self.files}
+
+    def damaged(self, random: Random) -> tuple[str, bytes]:
+        """The name and content of one damaged file."""
         name = random.choice([*self.files])
-        raw = (self.folder / name).read_bytes()
-        shutil.copytree(self.folder, copy, dirs_exist_ok=True)
-        (copy / name).write_bytes(self.files[name](random, raw))
+        return name, self.files[name](random, self.whole[name])
+
+
+class Scratch:
+    """Copies of the readers' folders, in each of which one file is damaged at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._damaged: dict[str, str] = {}  # reader -> file
+
+    def damage(self, reader: Reader, random: Random) -> Path:
+        """The reader's folder, damaged."""
+        folder = self.root / reader.name.replace("/", " ")
+        before = self._damaged.get(reader.name)
+        if before is None:
+            shutil.copytree(reader.folder, folder)
+        name, content = reader.damaged(random)
+        if before not in (None, name):
+            (folder / before).write_bytes(reader.whole[before])
+        (folder / name).write_bytes(content)
+        self._damaged[reader.name] = name
+        return folder
 
 
 def _each(*jobs: Callable[[], object]) -> None:
@@ -77,14 +109,31 @@ def _refusal(job: Callable[[], object]) -> MtpError | None:
     return None
 
 
-def _planned(folder: Path) -> None:
-    """What inspect, strip and extract make of a model before they write."""
+def _made(plan: Plan) -> None:
+    """All that is written of a plan, but for the file."""
+    plan.header()
+    for tensor in plan.tensors:
+        n_bytes = sum(map(len, tensor.blocks()))
+        if n_bytes != tensor.n_bytes:
+            raise RuntimeError(f"{tensor.name}: planned {tensor.n_bytes} bytes, made {n_bytes}")
+
+
+def _taken_apart(folder: Path) -> None:
     path = folder / "model.gguf"
     _each(
         lambda: list(inspect_lines(path)),
-        lambda: plan_strip(path, Wanted("q8_0")),
+        lambda: _made(plan_strip(path, Wanted("q8_0"))),
         lambda: plan_extract(path),
     )
+
+
+def _packed(folder: Path) -> None:
+    _made(plan_pack(folder / "target.gguf", folder / "heads.gguf"))
+
+
+def _trimmed(folder: Path) -> None:
+    counts = np.arange(checkpoints.N_VOCAB)
+    _made(plan_trim(folder / "heads.gguf", folder / "target.gguf", counts, 8, [1]).plan)
 
 
 def _native(folder: Path) -> None:
@@ -103,10 +152,10 @@ def _paired(folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> None:
-    _each(
-        lambda: list(inspect_lines(folder)),
-        lambda: plan_checkpoint(open_checkpoint(folder), Options()),
-    )
+    """inspect, which plans what convert would write, and says why where it would not."""
+    refusal = next((line for line in inspect_lines(folder) if "refuses: " in line), None)
+    if refusal is not None:
+        raise MtpError(refusal)
 
 
 def _tokenizer(folder: Path) -> None:
@@ -158,23 +207,29 @@ def _of_ggufs(root: Path) -> list[Reader]:
     for name in ("model", "pair", "graft"):
         (root / name).mkdir()
     model, target = root / "model" / "model.gguf", root / "pair" / "target.gguf"
-    write(plan_checkpoint(open_checkpoint(qwen), Options()), model)
-    write(plan_checkpoint(open_checkpoint(llama), Options()), target)
-    heads = write_head_file(root / "pair" / "heads.gguf", target)
+    small = Options(outtype="q4_0")  # files are written in full for each input
+    write(plan_checkpoint(open_checkpoint(qwen), small), model)
+    write(plan_checkpoint(open_checkpoint(llama), small), target)
+    heads = write_head_file(root / "pair" / "heads.gguf", target, kind=GGMLQuantizationType.Q8_0)
     bare = root / "graft" / "target.gguf"
     write(plan_strip(model), bare)
-    damaged = {"model.gguf": mutate.of_gguf_file(model)}
-    both = {file.name: mutate.of_gguf_file(file) for file in (target, heads)}
-    graft = {"target.gguf": mutate.of_gguf_file(bare)}
+    parts = split(bare, root / "parts", 20)
+    damaged = {"model.gguf": mutate.of_gguf(model)}
+    both = {file.name: mutate.of_gguf(file) for file in (target, heads)}
+    graft = {"target.gguf": mutate.of_gguf(bare)}
+    each = {part.name: mutate.of_gguf(part) for part in parts}
+    whole = parts[0].name
     return [
-        Reader("GGUF header", model.parent, damaged, lambda f: read_gguf(f / "model.gguf")),
-        Reader("inspect, strip, extract", model.parent, damaged, _planned),
+        Reader("GGUF header", model.parent, damaged, lambda f: read_gguf(f / "model.gguf"), 4),
+        Reader("GGUF in parts", parts[0].parent, each, lambda f: read_whole(f / whole), 2),
+        Reader("inspect, strip, extract", model.parent, damaged, _taken_apart, 2),
+        Reader("pack", target.parent, both, _packed, 2),
+        Reader("trim", target.parent, both, _trimmed, 2),
         Reader(
-            "pack", target.parent, both, lambda f: plan_pack(f / "target.gguf", f / "heads.gguf")
+            "graft", bare.parent, graft, lambda f: _made(plan_graft(f / "target.gguf", qwen)), 2
         ),
-        Reader("graft", bare.parent, graft, lambda f: plan_graft(f / "target.gguf", qwen)),
-        Reader("GGUF, the engine's", model.parent, damaged, _native, is_native=True),
-        Reader("heads, the engine's", target.parent, both, _paired, is_native=True),
+        Reader("GGUF, the engine's", model.parent, damaged, _native, 2, True),
+        Reader("heads, the engine's", target.parent, both, _paired, 2, True),
     ]
 
 
@@ -194,10 +249,10 @@ def _of_checkpoints(root: Path) -> list[Reader]:
     folder = dict.fromkeys((*settings, "model.safetensors.index.json"), mutate.of_json)
     return [
         Reader("safetensors", pth.parent, {shard: mutate.of_safetensors},
-               lambda f: read_header(f / shard)),
-        Reader(".pth", pth.parent, {"x.pth": mutate.of_pth}, lambda f: read_pth(f / "x.pth")),
-        Reader("checkpoint folder", small, folder | {"README.md": mutate.of_bytes}, _checkpoint),
-        Reader("Meta's folder", meta, of_params, open_checkpoint),
+               lambda f: read_header(f / shard), 8),
+        Reader(".pth", pth.parent, {"x.pth": mutate.of_pth}, lambda f: read_pth(f / "x.pth"), 8),
+        Reader("checkpoint folder", small, folder | {"README.md": mutate.of_bytes}, _checkpoint, 3),
+        Reader("Meta's folder", meta, of_params, open_checkpoint, 2),
     ]  # fmt: skip
 
 
@@ -225,19 +280,19 @@ def _of_texts(root: Path) -> list[Reader]:
     whatever = _written(root / "whatever" / "x", _WHATEVER)
     head_info = _written(root / "head" / "values.json", json.dumps(_HEAD_INFO))
     sampling = _written(root / "sampling" / "values.json", json.dumps(_SAMPLING))
-    values = {"values.json": lambda random, raw: json.dumps(
-        mutate.of_values(random, json.loads(raw))).encode()}  # fmt: skip
+    values = {"values.json": mutate.of_values_of_json}
     pieces = {"tokenizer.model": mutate.of_bytes}
     return [
-        Reader("tokenizer.json", json_tokenizer, dict.fromkeys(names, mutate.of_json), _tokenizer),
-        Reader("tekken.json", tekken_folder, {"tekken.json": mutate.of_json}, _tokenizer),
+        Reader("tokenizer.json", json_tokenizer, dict.fromkeys(names, mutate.of_json),
+               _tokenizer, 4),
+        Reader("tekken.json", tekken_folder, {"tekken.json": mutate.of_json}, _tokenizer, 2),
         Reader("SentencePiece", root / "pieces", pieces,
-               lambda f: read_pieces(f / "tokenizer.model")),
+               lambda f: read_pieces(f / "tokenizer.model"), 6),
         Reader("saved conversation", talk.parent, {"talk.json": mutate.of_json},
-               lambda f: saved.load(f / "talk.json")),
-        Reader("what is no GGUF", whatever, {"x": _replaced}, lambda f: check_gguf(f / "x")),
-        Reader("head file's keys", head_info, values, _head_info),
-        Reader("recommended sampling", sampling, values, _recommended),
+               lambda f: saved.load(f / "talk.json"), 6),
+        Reader("what is no GGUF", whatever, {"x": _replaced}, lambda f: check_gguf(f / "x"), 6),
+        Reader("head file's keys", head_info, values, _head_info, 6),
+        Reader("recommended sampling", sampling, values, _recommended, 4),
     ]  # fmt: skip
 
 
