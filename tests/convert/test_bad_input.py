@@ -126,6 +126,18 @@ def test_a_bad_checkpoint(case: str, refused: Run, tmp_path: Path) -> None:
     assert all(word in line for word in (str(folder), *words)), line
 
 
+def test_a_head_file_where_graft_takes_a_folder(
+    refused: Run, converted: Convert, tmp_path: Path
+) -> None:
+    target = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    line = refused("graft", target, heads)
+    assert f"{heads}: a head file" in line
+    assert "mtp-convert pack joins a head file to its target" in line
+    line = refused("graft", target, target)
+    assert f"{target}: expected a checkpoint folder; a GGUF needs no converting" in line
+
+
 OTHER_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "another width": ({"hidden_size": 32}, "embedding_length 32"),
     "another vocabulary": ({"vocab_size": 300}, "a vocabulary of 300"),

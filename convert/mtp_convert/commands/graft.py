@@ -14,6 +14,7 @@ import numpy as np
 from gguf import GGUFValueType
 
 from mtp_cli.errors import MtpError
+from mtp_cli.paths.gguf import check_checkpoint
 from mtp_convert.checkpoint import meta
 from mtp_convert.checkpoint.folder import Checkpoint, open_checkpoint, read_json
 from mtp_convert.checkpoint.quantization import check_transforms
@@ -35,6 +36,7 @@ _MUST_AGREE = ("embedding_length", "attention.head_count", "attention.key_length
 
 def plan_graft(target: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     """The plan that joins a target and a checkpoint's heads; refuses heads of another model."""
+    _check_folder(folder)
     if meta.is_meta_folder(folder):
         raise MtpError(
             f"{folder}: llama.cpp has no place for independent heads in a model's file; "
@@ -70,6 +72,23 @@ def plan_graft(target: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     traits = mixes.Traits.of(model.arch, metadata)
     tensors = list(_joined(taken, heads, wanted, wanted.head or _own_format(model), traits))
     return Plan(metadata, tuple(tensors), (*notes, *losses(taken, tensors)))
+
+
+def _check_folder(folder: Path) -> None:
+    """MtpError where it is none; a head file, which is taken for one, has a command of its own."""
+    if folder.is_file() and _is_head_file(folder):
+        raise MtpError(
+            f"{folder}: a head file, and graft takes a checkpoint's folder; mtp-convert pack joins "
+            "a head file to its target"
+        )
+    check_checkpoint(folder)
+
+
+def _is_head_file(path: Path) -> bool:
+    try:
+        return open_model(path).is_head_file
+    except MtpError:
+        return False
 
 
 def _joined(
