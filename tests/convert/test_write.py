@@ -157,10 +157,23 @@ def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
 
+ADVICE = "make room, or name a file on another disk with --output$"
+
+
 def test_a_full_disk_is_seen_before_writing(tmp_path: Path) -> None:
     huge = PlannedTensor("a.weight", (1 << 30, 1 << 20), Kind.F32, 1 << 52, lambda: iter(()))
-    with pytest.raises(MtpError, match=r"the disk has .* free"):
+    wanted = rf"out\.gguf: needs 4503599628 MB, the disk has \d+ MB free; {ADVICE}"
+    with pytest.raises(MtpError, match=wanted):
         write(plan_of(huge), tmp_path / "out.gguf")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_fills_says_how_far_it_came(tmp_path: Path) -> None:
+    many = PlannedTensor("a.weight", (1 << 20,), Kind.F32, 1 << 22, lambda: iter([bytes(1 << 22)]))
+    full = failing(OSError(errno.ENOSPC, "No space left on device"))
+    wanted = rf"out\.gguf: the disk is full; the file needs 5 MB, of which 4 were written; {ADVICE}"
+    with pytest.raises(MtpError, match=wanted):
+        write(plan_of(many, full), tmp_path / "out.gguf")
     assert os.listdir(tmp_path) == []
 
 

@@ -7,6 +7,7 @@ knows it by its lock, which only a running process holds. Knows nothing of check
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -23,24 +24,45 @@ from mtp_convert.gguf.plan import Plan, PlannedTensor
 
 Progress = Callable[[int, int], None]  # (bytes done, bytes in all)
 READ_BYTES = 1 << 24
+_MB = 1_000_000
+_MORE_ROOM = "make room, or name a file on another disk with --output"
 
 
 def write(plan: Plan, out: Path, progress: Progress = lambda done, total: None) -> None:
     """Write `plan` to `out`, which appears only by rename, after it was read back."""
+    done = 0
+
+    def counted(n_bytes: int, total: int) -> None:
+        nonlocal done
+        done = n_bytes
+        progress(n_bytes, total)
+
     try:
         with _temporary(out) as path:
             free = shutil.disk_usage(path.parent).free
             if plan.n_bytes > free:
-                raise MtpError(f"{out}: needs {plan.n_bytes} bytes, the disk has {free} free")
+                raise MtpError(
+                    f"{out}: needs {_mb(plan.n_bytes)} MB, the disk has {free // _MB} MB free; "
+                    f"{_MORE_ROOM}"
+                )
             with path.open("wb") as file:
-                sums = list(_stream(plan, file, progress))
+                sums = list(_stream(plan, file, counted))
                 file.flush()
                 os.fsync(file.fileno())
             _verify(plan, path, sums)
             path.replace(out)
             _sync_folder(out.parent)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MtpError(
+                f"{out}: the disk is full; the file needs {_mb(plan.n_bytes)} MB, of which "
+                f"{done // _MB} were written; {_MORE_ROOM}"
+            ) from error
         raise MtpError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+def _mb(n_bytes: int) -> int:
+    return -(-n_bytes // _MB)
 
 
 @contextmanager
