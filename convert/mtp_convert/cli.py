@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,26 +20,13 @@ from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
-from mtp_convert.checkpoint.folder import open_checkpoint
-from mtp_convert.commands.build import Options, Part, plan_checkpoint
-from mtp_convert.commands.detach import plan_extract, plan_strip
-from mtp_convert.commands.graft import plan_graft
-from mtp_convert.commands.inspect import inspect_lines
-from mtp_convert.commands.output import check_output, marked
-from mtp_convert.commands.pack import plan_pack
-from mtp_convert.commands.report import (
-    counting_bar,
-    notices,
-    plan_lines,
-    progress_bar,
-    summary_lines,
-)
-from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
-from mtp_convert.gguf.model import coarse_tensors, open_model
-from mtp_convert.gguf.plan import Plan
-from mtp_convert.gguf.reuse import Wanted
-from mtp_convert.gguf.write import write
-from mtp_convert.tensors import formats
+from mtp_convert.tensors.outtypes import NAMES, canonical
+
+# What a command works with is imported when it runs, so that help comes without numpy.
+if TYPE_CHECKING:
+    from mtp_convert.commands.build import Part
+    from mtp_convert.gguf.plan import Plan
+    from mtp_convert.gguf.reuse import Wanted
 
 app = typer.Typer(
     context_settings=HELP,
@@ -56,12 +43,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and writ
 
 
 INTERRUPTED = 130
-FORMATS = ", ".join(formats.OUTTYPES)
+FORMATS = ", ".join(NAMES)
 
 
 def _format(name: str | None) -> str | None:
     try:
-        return name and formats.canonical(name)
+        return name and canonical(name)
     except MtpError as error:
         raise typer.BadParameter(f"expected one of {FORMATS}") from error
 
@@ -106,6 +93,9 @@ def convert(
     dry_run: DryRun = False,
 ) -> None:
     """Convert a checkpoint, target and heads, into one GGUF."""
+    from mtp_convert.checkpoint.folder import open_checkpoint
+    from mtp_convert.commands.build import Options, plan_checkpoint
+
     if heads_only and no_heads:
         raise typer.BadParameter("--heads-only and --no-heads exclude each other")
     part: Part = "heads" if heads_only else "target" if no_heads else "all"
@@ -126,8 +116,10 @@ def graft(
     dry_run: DryRun = False,
 ) -> None:
     """Join a checkpoint's heads to an existing GGUF of the same model."""
+    from mtp_convert.commands.graft import plan_graft
+
     with _reading(target):
-        plan = plan_graft(target, checkpoint, Wanted(outtype, head_outtype))
+        plan = plan_graft(target, checkpoint, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [target, checkpoint], force, dry_run))
 
 
@@ -142,8 +134,10 @@ def pack(
     dry_run: DryRun = False,
 ) -> None:
     """Join a target and its head file into one GGUF that llama.cpp's own tools draft with."""
+    from mtp_convert.commands.pack import plan_pack
+
     with _reading(target):
-        plan = plan_pack(target, heads, Wanted(outtype, head_outtype))
+        plan = plan_pack(target, heads, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [target, heads], force, dry_run))
 
 
@@ -157,8 +151,10 @@ def extract(
     dry_run: DryRun = False,
 ) -> None:
     """Take the heads out of a GGUF into a head file."""
+    from mtp_convert.commands.detach import plan_extract
+
     with _reading(model):
-        plan = plan_extract(model, Wanted(outtype, head_outtype))
+        plan = plan_extract(model, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [model], force, dry_run))
 
 
@@ -177,8 +173,10 @@ def strip(
     dry_run: DryRun = False,
 ) -> None:
     """Write a GGUF without its heads."""
+    from mtp_convert.commands.detach import plan_strip
+
     with _reading(model):
-        plan = plan_strip(model, Wanted(outtype, head_outtype))
+        plan = plan_strip(model, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [model], force, dry_run))
 
 
@@ -200,8 +198,10 @@ def trim(
     dry_run: DryRun = False,
 ) -> None:
     """Make a head with a smaller draft vocabulary, chosen from text."""
-    # Here, so that the commands that need no model also need no llama.cpp.
+    from mtp_convert.commands.report import counting_bar
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
+    from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
+    from mtp_convert.gguf.model import open_model
 
     destination = Destination(output, [heads, target, *(text or [])], force, dry_run)
     n_vocab = len(old_ids(open_model(heads), open_model(target), ids))
@@ -211,7 +211,7 @@ def trim(
         texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
         chosen, held_out = parted(texts)
     counts = count_ids(chosen, open_model(target).n_vocab)
-    wanted = Wanted(outtype, head_outtype)
+    wanted = _wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, target, counts, ids, ends_of_text(target), wanted)
     _execute(trimmed.plan, destination)
     share = trimmed.coverage(count_ids(held_out or chosen, open_model(target).n_vocab))
@@ -231,6 +231,7 @@ def check(
 ) -> None:
     """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
     from mtp_convert.commands.trial import try_heads
+    from mtp_convert.gguf.model import coarse_tensors, open_model
 
     owner = open_model(heads or model)
     if not owner.n_heads and not owner.is_assistant:
@@ -246,6 +247,8 @@ def inspect_command(
     path: Annotated[Path, typer.Argument(help="A checkpoint folder or a GGUF.")],
 ) -> None:
     """Say what a checkpoint or a GGUF holds, and what can run it."""
+    from mtp_convert.commands.inspect import inspect_lines
+
     with _reading(path):
         lines = [*inspect_lines(path)]
     for line in lines:
@@ -269,7 +272,15 @@ def _trying(path: Path) -> Wait:
     return Wait(lambda: f"trying the heads of {path.name}", sys.stderr, quiet=False)
 
 
+def _wanted(outtype: str | None, head_outtype: str | None) -> Wanted:
+    from mtp_convert.gguf.reuse import Wanted
+
+    return Wanted(outtype, head_outtype)
+
+
 def _say(line: str) -> None:
+    from mtp_convert.commands.report import notices
+
     notices.print(visible(line), markup=False, soft_wrap=True)
 
 
@@ -283,11 +294,17 @@ class Destination:
     dry_run: bool
 
     def check(self) -> None:
+        from mtp_convert.commands.output import check_output
+
         check_output(self.output, self.inputs, self.force)
 
 
 def _execute(plan: Plan, destination: Destination) -> None:
     """Show the plan, or run that very plan."""
+    from mtp_convert.commands.output import marked
+    from mtp_convert.commands.report import plan_lines, progress_bar, summary_lines
+    from mtp_convert.gguf.write import write
+
     destination.check()
     plan = marked(plan)
     if destination.dry_run:

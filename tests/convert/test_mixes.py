@@ -17,7 +17,7 @@ from mtp_convert.commands.build import Options
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import read_gguf
 from mtp_convert.gguf.mixes import MIXES, Traits, choose
-from mtp_convert.tensors import formats
+from mtp_convert.tensors import formats, outtypes
 from mtp_convert.tensors.kinds import Kind
 from tests.convert.conftest import ALL, Convert
 
@@ -140,9 +140,13 @@ def test_every_k_quant_of_the_quantizer_has_a_name() -> None:
     assert k_quants - {"q2_k_s"} == {name for name in formats.OUTTYPES if "_k" in name}
 
 
-@pytest.mark.parametrize(("alias", "name"), formats.ALIASES.items())
+def test_every_outtype_has_a_format() -> None:
+    assert tuple(formats.OUTTYPES) == outtypes.NAMES
+
+
+@pytest.mark.parametrize(("alias", "name"), outtypes.ALIASES.items())
 def test_short_and_capital_names(alias: str, name: str) -> None:
-    assert formats.canonical(alias.upper()) == name
+    assert outtypes.canonical(alias.upper()) == name
     assert mixes.choose(alias, [("a.weight", (4, 256))], Traits(1)) == mixes.choose(
         name, [("a.weight", (4, 256))], Traits(1)
     )

@@ -17,6 +17,7 @@ import numpy as np
 from mtp_convert.gguf.header import Pair
 from mtp_convert.tensors import formats
 from mtp_convert.tensors.kinds import Kind
+from mtp_convert.tensors.outtypes import canonical
 
 Shape = tuple[int, ...]
 Choice = Callable[[int, int, "Traits"], Kind | None]
@@ -141,7 +142,7 @@ def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) ->
 
     The whole file is asked at once: some formats depend on a tensor's place among its kind.
     """
-    name = formats.canonical(outtype)
+    name = canonical(outtype)
     wanted = formats.outtype(name)
     listed = dict(shapes)
     if name not in MIXES:

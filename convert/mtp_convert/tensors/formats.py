@@ -1,6 +1,6 @@
 """Number formats of GGUF tensors, and rows encoded into them.
 
-Owns the names a user may ask for, the block arithmetic and the encoding. Quantized formats are
+Owns the block arithmetic and the encoding. Quantized formats are
 encoded by ggml's own quantizer, which comes with llama-cpp-python (the library file is opened
 with ctypes; llama_cpp itself is not imported), and by gguf-py's numpy version where that library
 is missing. Knows nothing of which tensor gets which format.
@@ -19,9 +19,10 @@ from gguf import GGMLQuantizationType, LlamaFileType, quants
 
 from mtp_cli.errors import MtpError
 from mtp_convert.tensors.kinds import Kind, fits, row_bytes
+from mtp_convert.tensors.outtypes import canonical
 from mtp_convert.tensors.sources import Array, to_float32
 
-# --outtype name -> (most tensors' format, general.file_type)
+# outtypes.NAMES -> (most tensors' format, general.file_type)
 OUTTYPES = {
     "f32": (Kind.F32, LlamaFileType.ALL_F32),
     "f16": (Kind.F16, LlamaFileType.MOSTLY_F16),
@@ -38,9 +39,6 @@ OUTTYPES = {
     "q5_k_m": (Kind.Q5_K, LlamaFileType.MOSTLY_Q5_K_M),
     "q6_k": (Kind.Q6_K, LlamaFileType.MOSTLY_Q6_K),
 }
-# llama-quantize's own short names.
-ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
-
 # What a row takes instead when its length is no multiple of the format's block, as llama.cpp does.
 _FALLBACK = {
     Kind.Q2_K: Kind.Q4_0, Kind.Q3_K: Kind.Q4_0, Kind.Q4_K: Kind.Q5_0, Kind.Q5_K: Kind.Q5_1,
@@ -49,15 +47,6 @@ _FALLBACK = {
 }  # fmt: skip
 
 _PLAIN = {Kind.F32: "F32", Kind.F16: "F16", Kind.BF16: "BF16"}
-
-
-def canonical(name: str) -> str:
-    """An outtype as OUTTYPES spells it; MtpError when there is none of that name."""
-    lower = name.lower()
-    found = ALIASES.get(lower, lower)
-    if found not in OUTTYPES:
-        raise MtpError(f"number format {name!r}: expected one of {', '.join(OUTTYPES)}")
-    return found
 
 
 def outtype(name: str) -> Kind:
