@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtp_train.corpus import Sample, write_shard
+from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
+from mtp_train.corpus import Role, Sample, is_held_out, write_shard
+from tests.engine import tiny
 
 
 def mtp_train(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,6 +50,25 @@ def test_another_models_corpus_is_one_line_and_nothing_is_added_to_it(tmp_path: 
     assert "shard-1-0000.npz: another model wrote it" in found.stderr
     assert found.stderr.count("\n") == 1
     assert len(list(tmp_path.rglob("*.*"))) == 1
+
+
+def test_too_little_text_is_one_line(tmp_path: Path) -> None:
+    """A corpus whose every text is trained on, with none to measure with."""
+    pytest.importorskip("torch")
+    spec = tiny.llama()
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = spec.write(tmp_path / "model.gguf")
+    ids = np.arange(1, 13, dtype=np.int32)
+    rows = np.zeros((len(ids), tiny.N_EMBD), np.float16)
+    sample = Sample(ids, np.full(len(ids), Role.GREEDY, np.uint8), rows)
+    assert not is_held_out(sample.prompt)
+    (tmp_path / "corpus").mkdir()
+    fingerprint = target_fingerprint(read_shards(model))
+    write_shard(tmp_path / "corpus" / "shard-1-0000.npz", fingerprint, [sample], [{}])
+    found = mtp_train("fit", "--folder", str(tmp_path), "-m", str(model), "--steps", "1")
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
+    assert "too little text to train on and to measure with" in found.stderr
+    assert "larger --tokens" in found.stderr
 
 
 @pytest.mark.parametrize("arguments", [("measure", "--depth", "9"), ("fit", "--cooldown")])

@@ -13,7 +13,8 @@ import pytest
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
-from mtp_train.preflight import NO_TORCH, check_folder, check_output, check_writing
+from mtp_train.preflight import check_folder, check_output, check_writing
+from mtp_train.pytorch import NO_TORCH
 from tests.engine import tiny
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

@@ -9,24 +9,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mtp_cli import models
-from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.errors import MtpError
 from mtp_cli.options import HELP, MAX_THREADS, Version
 from mtp_cli.screen import printing, say_error
-from mtp_train import generate as generating
-from mtp_train.batching import bf16_copy
-from mtp_train.corpus import Sample, coverage, n_tokens_in, read_corpus
-from mtp_train.measure import Acceptance, held_out_keys
-from mtp_train.measure import measure as measure_heads
-from mtp_train.preflight import INSTALL_TORCH, NO_TORCH, check_output, check_torch, check_writing
-from mtp_train.target import Target
+from mtp_train.pytorch import INSTALL_TORCH, NO_TORCH, check_torch
+
+# What a command works with is imported when it runs, so that help comes without numpy.
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mtp_train.corpus import Sample
+    from mtp_train.measure import Acceptance
 
 app = typer.Typer(
     context_settings=HELP,
@@ -78,6 +75,7 @@ Average = Annotated[
 Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the target's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
+Heads = Annotated[Path, typer.Option("--output", "-o", help="The head file to read.")]
 Depth = Annotated[int, typer.Option(min=1, max=8, help="Draft positions measured.")]
 Length = Annotated[int, typer.Option(help="Longest measured answer, in tokens.")]
 
@@ -87,17 +85,22 @@ _N_HELD_OUT = 60
 
 
 def _target_path(model: Path | None) -> Path:
+    from mtp_cli import models
+
     return models.find(model).model
 
 
 def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+    from rich import progress as bars
+    from rich.console import Console
+
+    return bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
 
@@ -118,17 +121,23 @@ def generate(
     threads: Threads = None,
 ) -> None:
     """Have the target write its training text, with its hidden rows, until there is enough."""
+    from mtp_train.batching import bf16_copy
+    from mtp_train.corpus import remove_abandoned
+    from mtp_train.generate import Generator, Settings
+    from mtp_train.preflight import check_writing
+
     corpus, path = folder / "corpus", _target_path(model)
     have = _written(corpus, path)
     check_writing(path, folder, n_tokens=max(0, tokens - have), bf16=bf16)
     corpus.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(corpus)
     if have >= tokens:
         print(f"{corpus}: {have:,} tokens", file=sys.stderr)
         return
     if bf16:
         path = bf16_copy(path, folder)
-    settings = generating.Settings(tokens - have, n_slots=slots, seed=seed + 1000 * have)
-    generator = generating.Generator(path, corpus, settings, threads or _threads())
+    settings = Settings(tokens - have, n_slots=slots, seed=seed + 1000 * have)
+    generator = Generator(path, corpus, settings, threads or _threads())
     with _progress() as progress:
         task = progress.add_task("writing", total=tokens, completed=have, note="")
         generator.run(lambda n: progress.update(task, completed=have + n))
@@ -137,6 +146,9 @@ def generate(
 
 def _written(corpus: Path, target: Path) -> int:
     """Tokens that are there already."""
+    from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
+    from mtp_train.corpus import n_tokens_in
+
     return n_tokens_in(corpus, target_fingerprint(read_shards(target))) if corpus.is_dir() else 0
 
 
@@ -163,8 +175,10 @@ def fit(
         raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
     import torch
 
+    from mtp_train.corpus import coverage, read_corpus
     from mtp_train.fit import Settings
     from mtp_train.recipe import prepare
+    from mtp_train.target import Target
 
     if cooldown:
         settings = Settings.cooldown(steps)
@@ -174,6 +188,11 @@ def fit(
     path = _target_path(model)
     target = Target(path)
     corpus = read_corpus(folder / "corpus", target.fingerprint, _measured_prompts(path))
+    if not corpus.training or not corpus.held_out:
+        raise MtpError(
+            f"{folder}: too little text to train on and to measure with; mtp-train generate writes "
+            "more, with a larger --tokens"
+        )
     run = prepare(
         target,
         corpus,
@@ -202,6 +221,7 @@ def fit(
 
 def _measured_prompts(path: Path) -> list[bytes]:
     from mtp_cli.engine import Engine
+    from mtp_train.measure import held_out_keys
 
     with Engine.open(path, n_ctx=512) as engine:
         return held_out_keys(engine)
@@ -216,6 +236,7 @@ def export(
 ) -> None:
     """Write the checkpoint as a head-only GGUF."""
     from mtp_train.recipe import export as write
+    from mtp_train.target import Target
 
     n_bytes = write(Target(_target_path(model)), folder, output, average=average)
     print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
@@ -223,13 +244,16 @@ def export(
 
 @app.command()
 def measure(
-    heads: Output = DEFAULT_OUTPUT,
+    heads: Heads = DEFAULT_OUTPUT,
     model: Model = None,
     depth: Depth = 3,
     max_tokens: Length = 200,
     threads: Threads = None,
 ) -> None:
     """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
+    from mtp_cli import models
+    from mtp_train.measure import measure as measure_heads
+
     target = _target_path(model)
     found = measure_heads(
         target,
@@ -261,6 +285,8 @@ def run(
     threads: Threads = None,
 ) -> None:
     """Everything: write the text, train, export, measure. Run again to continue."""
+    from mtp_train.preflight import check_output, check_writing
+
     path = _target_path(model)
     check_torch(device)
     check_output(output, path)

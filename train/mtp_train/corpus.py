@@ -15,6 +15,7 @@ A shard is an uncompressed .npz of whole sequences one after another:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 
 HELD_OUT_SHARE = 0.03
+_UNFINISHED = ".partial"
 PROMPT_SHARE = 0.25  # of samples whose prompt, or a part of it, goes in with the answer
 OUTSIDE_WEIGHT = 0.25  # of a position whose true next token no draft id stands for
 
@@ -94,8 +96,9 @@ def write_shard(
     path: Path, target: str, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]
 ) -> None:
     """Write one shard; it appears under its name only when complete. target: the fingerprint."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(_UNFINISHED)
     with partial.open("wb") as file:
+        _try_lock(file)
         np.savez(
             file,
             ids=np.concatenate([s.ids for s in sequences]),
@@ -106,6 +109,23 @@ def write_shard(
             target=np.array(target),
         )
     os.replace(partial, path)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Unfinished shards whose process was killed: a running one holds the lock on its own."""
+    for path in folder.glob(f"*{_UNFINISHED}"):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            if _try_lock(file):
+                path.unlink()
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Lock a file for as long as it is open; False if another holds it, or nothing can."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

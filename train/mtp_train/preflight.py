@@ -6,11 +6,9 @@ Knows nothing of how text is written or heads are trained.
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from mtp_cli import head_file
 from mtp_cli.engine.backend.model import Model
@@ -20,9 +18,6 @@ from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
 from mtp_train.target import Target
 
-# The package is on no index: this is for a clone.
-INSTALL_TORCH = ".venv/bin/pip install -c constraints.txt -e '.[train]'"
-NO_TORCH = f"PyTorch is needed; in a clone of mtp-cli: {INSTALL_TORCH}"
 _ID_AND_ROLE_BYTES = 5
 _N_DRAFT = 8192  # ids of a draft vocabulary, unless more are asked for
 _COPIES = 4  # a checkpoint holds weights and two moments, the file being written beside it counts
@@ -89,20 +84,3 @@ def _is_head_file(path: Path) -> bool:
         return read_header(path).pairs.get(head_file.KEY_TYPE) == head_file.TYPE
     except MtpError:
         return False
-
-
-def check_torch(device: str) -> None:
-    """That PyTorch loads, and has the device."""
-    try:
-        torch: Any = importlib.import_module("torch")
-    except ModuleNotFoundError as error:
-        raise MtpError(NO_TORCH) from error
-    except (ImportError, OSError) as error:
-        raise MtpError(f"PyTorch does not load: {str(error).splitlines()[0]}") from error
-    if device == "auto":
-        return
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0][:100]
-        raise MtpError(f"--device {device}: PyTorch cannot use it: {reason}") from error
