@@ -77,9 +77,9 @@ def convert(disk: Disk, writer: Writer, random: Random) -> list[Fault]:
         disk.fill(place)
     process = writer.start(disk.path, preexec_fn=lambda: os.nice(15))  # so that it can be caught
     while not is_full_before and process.poll() is None:
-        if written_bytes(disk.path) > 0:
+        if written_bytes(writer, disk.path) > 0:
             process.send_signal(signal.SIGSTOP)
-            disk.fill(max(0, place - written_bytes(disk.path)))
+            disk.fill(max(0, place - written_bytes(writer, disk.path)))
             process.send_signal(signal.SIGCONT)
             break
         time.sleep(0.0005)

@@ -5,15 +5,18 @@ Owns their input, made once. Knows nothing of how they are interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from mtp_cli import models
 from mtp_convert.checkpoint.folder import open_checkpoint
@@ -25,6 +28,29 @@ from tests.convert.checkpoints import EMBD, Tiny
 OUTPUT = "out.gguf"
 _WIDE = 24_576  # FFN rows, so that a file has some 60 MB and takes a while
 _POLL_S = 0.001
+_MARK = "MTP_ENDURANCE_FOLDER"
+
+
+def started(command: Sequence[str], folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """A module of ours as a command, marked with the folder it writes into."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", _MARK: str(folder)},
+        **options,
+    )
+
+
+def going_on(folder: Path) -> list[str]:
+    """The processes that were started for a folder, by whatever started them, and still are."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_MARK) == str(folder):
+                found.append(" ".join(process.info["cmdline"] or ["?"])[:80])
+    return found
 
 
 @dataclass(frozen=True)
@@ -43,14 +69,18 @@ class Writer:
     writing_s: float = 0.0
 
     def start(self, folder: Path, **options: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "mtp_convert.cli", *self.arguments]
-        return subprocess.Popen(
-            [*command, "-o", str(folder / OUTPUT)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200"},
-            **options,
+        command = ["mtp_convert.cli", *self.arguments, "-o", str(folder / OUTPUT)]
+        return started(command, folder, **options)
+
+    def unfinished(self, folder: Path) -> Path | None:
+        return next(folder.glob(f".{OUTPUT}.*.tmp"), None)
+
+    def faults(self, folder: Path) -> list[str]:
+        """What is wrong with what an interruption left, and after the command is run once more."""
+        out = folder / OUTPUT
+        is_half = out.exists() and digest(out) != self.digest
+        return (["a half file under the final name"] if is_half else []) + rerun_faults(
+            self, folder
         )
 
 
@@ -78,34 +108,41 @@ def _widened(tiny: Tiny) -> Tiny:
 def _tried(root: Path, name: str, *arguments: str) -> Writer:
     folder = root / "undisturbed"
     folder.mkdir(exist_ok=True)
-    started = time.perf_counter()
-    process = Writer(name, (name, *arguments)).start(folder)
-    began = ended = None
-    while process.poll() is None:
-        if temporary(folder) is not None:
-            began = began or time.perf_counter()
-            ended = time.perf_counter()
-        time.sleep(_POLL_S)
+    writer, started = Writer(name, (name, *arguments)), time.perf_counter()
+    process = writer.start(folder)
+    writing_s = watched(process, lambda: writer.unfinished(folder) is not None)
     whole_s = time.perf_counter() - started
     _, said = process.communicate()
-    if process.returncode or began is None or ended is None:
+    if process.returncode:
         raise SystemExit(f"{name}: an undisturbed run fails: {said}")
     out = folder / OUTPUT
-    found = Writer(
-        name, (name, *arguments), digest(out), out.stat().st_size, whole_s, ended - began
+    found = replace(
+        writer,
+        digest=digest(out),
+        n_bytes=out.stat().st_size,
+        whole_s=whole_s,
+        writing_s=writing_s,
     )
     out.unlink()
     return found
 
 
-def temporary(folder: Path) -> Path | None:
-    """The unfinished file, while there is one."""
-    return next(folder.glob(f".{OUTPUT}.*.tmp"), None)
+def watched(process: subprocess.Popen[str], is_writing: Callable[[], bool]) -> float:
+    """How long a process was writing, up to its end; seconds."""
+    began = ended = time.perf_counter()
+    was_writing = False
+    while process.poll() is None:
+        if is_writing():
+            ended = time.perf_counter()
+            began = began if was_writing else ended
+            was_writing = True
+        time.sleep(_POLL_S)
+    return ended - began
 
 
-def written_bytes(folder: Path) -> int:
+def written_bytes(writer: Writer, folder: Path) -> int:
     """How much of the unfinished file is there; -1 where there is none."""
-    found = temporary(folder)
+    found = writer.unfinished(folder)
     try:
         return -1 if found is None else found.stat().st_size
     except FileNotFoundError:
