@@ -41,6 +41,7 @@ from mtp_convert.gguf.write import write
 from mtp_convert.tokenizer.protobuf import read_pieces
 from mtp_convert.tokenizer.vocabulary import tokenizer_metadata
 from tests.convert import checkpoints, checkpoints_meta, checkpoints_mtp
+from tests.convert.conftest import ALL
 from tests.convert.heads import write_head_file
 from tests.convert.test_splits import split
 from tests.convert.test_tekken import tekken
@@ -49,8 +50,9 @@ from tests.endurance import mutations as mutate
 
 @dataclass(frozen=True)
 class Reader:
-    """files: what is damaged, each its own way, one of them each time; they lie in `folder`
-    read:      all that is made of them, given a copy of the folder
+    """files: what is damaged, each its own way, one of them each time; they lie in `folder`, or in
+               folders of it
+    read:      all that is made of them, given the folder that the damaged file lies in
     share:     how many of its inputs come to one of another's: the faster, the more
     is_native: in llama.cpp's own code, which may end the process
     """
@@ -81,7 +83,7 @@ class Scratch:
         self._damaged: dict[str, str] = {}  # reader -> file
 
     def damage(self, reader: Reader, random: Random) -> Path:
-        """The reader's folder, damaged."""
+        """The folder of a damaged file."""
         folder = self.root / reader.name.replace("/", " ")
         before = self._damaged.get(reader.name)
         if before is None:
@@ -91,7 +93,7 @@ class Scratch:
             (folder / before).write_bytes(reader.whole[before])
         (folder / name).write_bytes(content)
         self._damaged[reader.name] = name
-        return folder
+        return (folder / name).parent
 
 
 def _each(*jobs: Callable[[], object]) -> None:
@@ -244,6 +246,9 @@ def _of_checkpoints(root: Path) -> list[Reader]:
     pth.parent.mkdir()
     checkpoints_meta.write_pth(pth, tiny.tensors, tiny.formats)
     checkpoints.write_shard(pth.with_name(shard), tiny.tensors, tiny.formats)
+    families = root / "families"
+    for name, (tiny_of, _, _) in ALL.items():
+        checkpoints.write_checkpoint(families / name, tiny_of(), n_shards=1)
     of_params = {"params.json": mutate.of_json}
     settings = ("config.json", "tokenizer_config.json", "generation_config.json")
     folder = dict.fromkeys((*settings, "model.safetensors.index.json"), mutate.of_json)
@@ -252,6 +257,8 @@ def _of_checkpoints(root: Path) -> list[Reader]:
                lambda f: read_header(f / shard), 8),
         Reader(".pth", pth.parent, {"x.pth": mutate.of_pth}, lambda f: read_pth(f / "x.pth"), 8),
         Reader("checkpoint folder", small, folder | {"README.md": mutate.of_bytes}, _checkpoint, 3),
+        Reader("config.json of a family", families,
+               {f"{name}/config.json": mutate.of_json for name in ALL}, _checkpoint, 4),
         Reader("Meta's folder", meta, of_params, open_checkpoint, 2),
     ]  # fmt: skip
 
@@ -334,4 +341,5 @@ def outcome(reader: Reader, folder: Path) -> str:
 def check_valid(readers: Sequence[Reader]) -> None:
     """What is undamaged is read; MtpError where it is not."""
     for reader in readers:
-        reader.read(reader.folder)
+        for folder in dict.fromkeys((reader.folder / name).parent for name in reader.files):
+            reader.read(folder)
