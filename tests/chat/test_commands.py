@@ -350,7 +350,7 @@ def test_stats_show_the_last_answer_beside_all() -> None:
 
 @pytest.mark.parametrize("columns", [20, 30, 45, 46, 60])
 def test_stats_are_whole_in_a_narrow_window(columns: int) -> None:
-    chat = chat_with(ScriptedEngine(said("one"), [(1, 2)] * 90 + said("two")))
+    chat = chat_with(ScriptedEngine([*said("one")], [*[(1, 2)] * 90, *said("two")]))
     ask(chat, "first")
     ask(chat, "second")
     with window(columns) as narrow:
