@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.resources
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -69,6 +69,19 @@ def find(
     if model is not None:
         return ModelFiles(_given(model), _given(heads) if heads else None)
     return ModelFiles(built_in_model(), _given(heads) if heads else built_in_heads())
+
+
+def with_heads_beside(files: ModelFiles) -> ModelFiles:
+    """The same, with the head file in the model's folder where nothing else is to draft.
+
+    Loads llama.cpp, whose parser reads headers.
+    """
+    if files.heads is not None or files.draft_model is not None:
+        return files
+
+    from mtp_cli.engine.files.beside import heads_beside
+
+    return replace(files, heads=heads_beside(files.model))
 
 
 def defaults(model: Path) -> Defaults:

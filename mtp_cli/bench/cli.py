@@ -153,13 +153,13 @@ def bench(
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
     from mtp_cli import models
 
-    files = models.find(
-        model, heads, draft_model
-    )  # what is wrong with a path shows before the rest is imported
+    # What is wrong with a path shows before the rest is imported.
+    files = models.find(model, heads, draft_model)
 
     from mtp_cli.bench.measure import Plan, shortened, warm_up
     from mtp_cli.engine import Engine
 
+    files = models.with_heads_beside(files)
     plan = Plan(
         tuple(dict.fromkeys(classes.split(","))),
         tuple(dict.fromkeys(float(part) for part in temperatures.split(","))),

@@ -86,8 +86,8 @@ _Heads = Annotated[
     typer.Option(
         metavar="PATH",
         parser=file_name,
-        help="Head-only GGUF that drafts for the model. [default: the heads inside the model, or "
-        "the built-in model's own]",
+        help="Head-only GGUF that drafts for the model. [default: the heads inside the model; else "
+        "mtp-*.gguf or *-mtp.gguf beside it that was made for it]",
     ),
 ]
 _DraftModel = Annotated[
@@ -359,9 +359,8 @@ def chat(
     """
     from mtp_cli import models
 
-    files = models.find(
-        model, heads, draft_model
-    )  # what is wrong with a path shows before the rest is imported
+    # What is wrong with a path shows before the rest is imported.
+    files = models.find(model, heads, draft_model)
 
     from mtp_cli.chat.start import Options, start
 

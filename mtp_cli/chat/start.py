@@ -22,7 +22,7 @@ from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
 from mtp_cli.conversation.session import Engine as SessionEngine
 from mtp_cli.conversation.speech import Ending
-from mtp_cli.models import Defaults, ModelFiles
+from mtp_cli.models import Defaults, ModelFiles, with_heads_beside
 from mtp_cli.options import MAX_TOKENS
 from mtp_cli.screen import is_terminal
 from mtp_cli.waiting import loading
@@ -80,9 +80,10 @@ def start(options: Options) -> int:
     elif not is_terminal(_screen()):
         raise typer.BadParameter("a conversation needs a terminal; give a REQUEST.")
     out = pipe.utf8_stdout()
-    files = options.files
 
     from mtp_cli.engine import Engine  # loads llama.cpp
+
+    files = with_heads_beside(options.files)
 
     with loading(files.name, sys.stderr, quiet=options.quiet) as report:
         engine = Engine.open(

@@ -103,6 +103,16 @@ def test_a_model_without_heads_says_so_once_and_answers() -> None:
     assert len(said) == 1
 
 
+def test_heads_beside_the_model_are_found(tmp_path: Path) -> None:
+    model, heads = tmp_path / "some.gguf", tmp_path / "some-mtp.gguf"
+    model.symlink_to(models.built_in_model())
+    built_in = models.built_in_heads()
+    assert built_in is not None
+    heads.symlink_to(built_in)
+    done = run("-m", str(model), "-n", "4", "--json", "Hi")
+    assert json.loads(done.stdout)["heads"] == str(heads)
+
+
 def test_a_smaller_model_can_draft() -> None:
     """The built-in model stands for a family: it drafts for itself."""
     request = ("-n", "16", "-t", "0", "--json", "Count to ten.")

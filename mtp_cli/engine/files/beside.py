@@ -1,0 +1,50 @@
+"""Finds a head file that lies beside its model, under the names that tools give such files.
+
+Works on names and headers alone. A file for another model is passed over: folders hold many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mtp_cli.engine.files import gguf_header
+from mtp_cli.engine.files.pairing import pair
+from mtp_cli.errors import MtpError
+
+_NAME = re.compile(r"mtp-.*\.gguf|.*-mtp\.gguf", re.IGNORECASE)  # llama.cpp's, and ours
+_MOST_READ = 32  # headers; each takes a millisecond
+
+
+def heads_beside(model: Path) -> Path | None:
+    """The head file in the model's folder that was made for it; None where there is none, where the
+    model's own file has heads, or where it cannot be read: loading it says why.
+    """
+    candidates = list(_candidates(model))[:_MOST_READ]
+    if not candidates:
+        return None
+    try:
+        shards = gguf_header.read_shards(model)
+    except (MtpError, OSError):
+        return None
+    if gguf_header.has_heads(shards):
+        return None
+    return next((path for path in candidates if _fits(shards, path)), None)
+
+
+def _candidates(model: Path) -> Iterator[Path]:
+    """Those first that are called after the model."""
+    try:
+        found = sorted(path for path in model.parent.iterdir() if _NAME.fullmatch(path.name))
+    except OSError:
+        return
+    own = {f"mtp-{model.stem}.gguf", f"{model.stem}-mtp.gguf"}
+    yield from sorted((path for path in found if path != model), key=lambda p: p.name not in own)
+
+
+def _fits(shards: list[gguf_header.Header], path: Path) -> bool:
+    try:
+        return pair(shards, path) is not None
+    except (MtpError, OSError):
+        return False
