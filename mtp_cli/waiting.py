@@ -75,6 +75,10 @@ class Wait:
         self._screen.flush()
         self._shown = text
 
+    @property
+    def is_over(self) -> bool:
+        return self._over.is_set()
+
     def end(self) -> None:
         """Take it back; from then on nothing is said."""
         self._over.set()

@@ -69,14 +69,22 @@ class Chat:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
         self.pass_on_notes()
         self._note_left_out(answer)
-        stream = SpokenStream(self.out, is_shown=self.is_reasoning_shown)
-        wait = self.awaiting(answer)
         is_seen = not is_file(self.out) or are_one(self.out, self.err)  # nobody sees a file filling
+        wait = self.awaiting(answer)
+
+        def before_text() -> None:
+            if is_seen:
+                wait.end()
+
+        stream = SpokenStream(self.out, is_shown=self.is_reasoning_shown, before_text=before_text)
 
         def hear(part: Part) -> None:
-            if is_seen and stream.shows(part):
-                wait.end()
-            stream.write(part)
+            nonlocal wait
+            if stream.write(part):
+                return
+            stream.pause()
+            if wait.is_over:
+                wait = self.awaiting(answer)
 
         try:
             listen(answer, hear)
@@ -144,7 +152,7 @@ def _progress(answer: Answer) -> str:
     """How far an answer has come; asked from another thread."""
     n, n_read, n_said = answer.stats.prompt_tokens, answer.n_read, len(answer.tokens)
     if n_said:
-        doing = "thinking" if answer.is_thought else "answering"
+        doing = "thinking" if answer.is_thinking else "answering"
         return f"{doing}: {n_said:,} {'token' if n_said == 1 else 'tokens'}"
     return f"reading the prompt: {100 * n_read // max(n, 1)}% of {n:,} tokens"
 

@@ -5,6 +5,7 @@ Knows streams and parts. Where nothing can be dim, reasoning stands between `<th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TextIO
 
 from mtp_cli.chat.terminal import AnswerStream
@@ -15,32 +16,48 @@ _OPEN, _CLOSE = "<think>\n", "</think>\n"
 
 
 class SpokenStream:
-    """Writes an answer's parts as they come; is_shown: whether reasoning is among them."""
+    """Writes an answer's parts as they come; is_shown: whether reasoning is among them.
 
-    def __init__(self, out: TextIO, *, is_shown: bool) -> None:
+    before_text: called before anything is written
+    """
+
+    def __init__(
+        self, out: TextIO, *, is_shown: bool, before_text: Callable[[], None] = lambda: None
+    ) -> None:
         self._out = out
+        self._before_text = before_text
         self._is_shown = is_shown
         before, _text, after = dim("\n", out).partition("\n")
         self._marks = (before, after) if before else (_OPEN, _CLOSE)
         self._thought: AnswerStream | None = None
-        self._said = AnswerStream(out)
+        self._said = self._stream()
+        self._begins = False  # content, after a thought that has a blank line behind it
 
-    def shows(self, part: Part) -> bool:
-        return self._is_shown or part.kind == "content"
+    def _stream(self) -> AnswerStream:
+        return AnswerStream(self._out, self._before_text)
 
-    def write(self, part: Part) -> None:
-        if not self.shows(part):
-            return
+    def write(self, part: Part) -> bool:
+        """False for a part that is not to be shown."""
         if part.kind == "content":
             self._end_thought("\n")
-            self._said.write(part.text)
-            return
+            self._said.write(part.text.lstrip("\n") if self._begins else part.text)
+            self._begins = False
+            return True
+        if self._is_shown:
+            self._write_thought(part.text)
+        return self._is_shown
+
+    def _write_thought(self, text: str) -> None:
         if self._thought is None:
             self._said.end()
-            self._said = AnswerStream(self._out)
-            self._thought = AnswerStream(self._out)
+            self._said, self._thought = self._stream(), self._stream()
+            self._before_text()
             self._out.write(self._marks[0])
-        self._thought.write(part.text)
+        self._thought.write(text)
+
+    def pause(self) -> None:
+        """Leave a terminal's line to others until more is written."""
+        self._said.pause()
 
     def end(self) -> None:
         self._end_thought("")
@@ -50,5 +67,7 @@ class SpokenStream:
         if self._thought is not None:
             self._thought.end()
             self._thought = None
+            self._begins = True
+            self._before_text()
             self._out.write(self._marks[1] + space)
             self._out.flush()

@@ -21,30 +21,48 @@ class AnswerStream:
 
     On a terminal it is made safe, its lines break between words, and one that has begun ends with
     just one newline. Elsewhere it is what was said, and a newline where that does not end with one.
+
+    before_text: called before anything is written
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, before_text: Callable[[], None] = lambda: None) -> None:
         self._out = out
+        self._before_text = before_text
         self._wrap = WordWrap(lambda: width(out)) if is_terminal(out) else None
         self._held = ""  # newlines and spaces that a terminal gets once something follows them
         self._is_mid_line = False
+        self._is_broken = False  # by a newline that was not said yet
 
     def write(self, chunk: str) -> None:
-        text = chunk if self._wrap is None else self._tidied(visible(chunk))
+        self._write(chunk if self._wrap is None else self._tidied(visible(chunk)))
+
+    def pause(self) -> None:
+        """Leave a terminal's line to others: what comes next begins one of its own."""
+        if self._wrap is None:
+            return
+        rest = self._wrap.flush()
+        if rest or self._is_mid_line:
+            self._write(rest + self._wrap.feed("\n") + self._wrap.flush())
+            self._is_broken = True
+
+    def end(self) -> None:
+        rest = self._wrap.flush() if self._wrap else ""
+        if rest or self._is_mid_line or (self._held.strip(" ") and not self._is_broken):
+            self._write(rest + "\n")
+
+    def _write(self, text: str) -> None:
         if text:
+            self._before_text()
             self._out.write(text)
             self._out.flush()
             self._is_mid_line = not text.endswith("\n")
 
-    def end(self) -> None:
-        rest = self._wrap.flush() if self._wrap else ""
-        if rest or self._is_mid_line or self._held.strip(" "):
-            self._out.write(rest + "\n")
-            self._out.flush()
-
     def _tidied(self, text: str) -> str:
         assert self._wrap is not None
         text = self._held + text
+        if self._is_broken and text:
+            text = text.removeprefix("\n")
+            self._is_broken = False
         body = text.rstrip("\n ")
         self._held = text[len(body) :]
         return self._wrap.feed(body) if body else ""

@@ -88,6 +88,11 @@ class Answer:
         return self.finish_reason == "stop" and not self.speech.is_stopped
 
     @property
+    def is_thinking(self) -> bool:
+        """Whether what comes now is reasoning; safe to ask from another thread."""
+        return bool(self.splitter.closers)
+
+    @property
     def is_thought(self) -> bool:
         """Whether all that was said so far is reasoning."""
         return bool(self.splitter.reasoning and not self.splitter.text)

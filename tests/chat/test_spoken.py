@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import io
+import time
+from pathlib import Path
 
 import pytest
 
+from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.spoken import SpokenStream
 from mtp_cli.conversation.reasoning import Part
+from mtp_cli.conversation.session import Session, Settings
+from mtp_cli.engine import Sampling
+from mtp_cli.models import ModelFiles
+from tests.chat.scripted import END, said
+from tests.chat.window import window
+from tests.conversation.test_session_reasoning import SAYS_NOTHING, THINK, UNTHINK, ThinkingEngine
 
 HM, WELL, YES, NO = (
     Part("reasoning", "Hm,"),
@@ -65,7 +74,64 @@ def test_reasoning_that_ends_the_answer_leaves_the_terminal_undimmed() -> None:
 
 def test_thinking_again_after_an_answer_is_dim_again() -> None:
     assert shown(Terminal(), YES, HM, NO) == f"Yes.\n{DIM}Hm,\n{PLAIN}\n No.\n"
+    later = Part("content", "\n\nNo.")
+    assert shown(Terminal(), YES, HM, later) == f"Yes.\n{DIM}Hm,\n{PLAIN}\nNo.\n"
+
+
+def test_what_is_not_shown_leaves_the_line_to_others_and_no_trace() -> None:
+    later = Part("content", "\n\nNo.")
+    for out in (Terminal(), io.StringIO()):
+        stream = SpokenStream(out, is_shown=False)
+        assert stream.write(YES)
+        assert not stream.write(HM)
+        stream.pause()
+        stream.pause()
+        assert out.getvalue() == ("Yes.\n" if out.isatty() else "Yes.")
+        stream.write(later)
+        stream.end()
+        assert out.getvalue() == "Yes.\n\nNo.\n"
+
+
+def test_it_says_before_it_writes_and_not_sooner() -> None:
+    said: list[str] = []
+    out = Terminal()
+    stream = SpokenStream(out, is_shown=False, before_text=lambda: said.append(out.getvalue()))
+    for part in (Part("content", " "), HM, Part("content", "Ye")):
+        stream.write(part)
+    assert said == []  # nothing shows yet
+    stream.write(Part("content", "s. No"))
+    assert said == [""]
 
 
 def test_no_escape_in_reasoning_reaches_the_terminal() -> None:
     assert shown(Terminal(), Part("reasoning", "\x1b[0m")) == f"{DIM}␛[0m\n{PLAIN}"
+
+
+@pytest.mark.parametrize("first", ["", "First."])
+def test_a_sign_is_shown_while_hidden_reasoning_comes(first: str) -> None:
+    """Before the answer, and again in the middle of one, on a line of its own."""
+    rounds = [*said(first, end=False), (THINK,), *said("Hm, hm."), (UNTHINK,), *said("Yes.")]
+    engine = ThinkingEngine([ids for ids in rounds if ids != (END,)], template=SAYS_NOTHING)
+    with window(60) as terminal:
+
+        def linger() -> None:
+            assert engine.generation is not None
+            is_late = engine.generation.tokens[-1] == ord(",")
+            until = time.monotonic() + 20
+            while is_late and "thinking: " not in terminal.so_far and time.monotonic() < until:
+                time.sleep(0.05)
+
+        engine.after_round = linger
+        settings = Settings(Sampling(temperature=0.0))
+        files = ModelFiles(Path("/m.gguf"), None)
+        chat = Chat(Session(engine), settings, files, 999, terminal.screen, terminal.screen)
+        chat.shows_reasoning = False
+        chat.show(chat.session.ask("So?", chat.settings))
+        raw = terminal.raw()
+    before, sign, after = raw.partition("thinking: ")
+    assert sign
+    n_said = len(first) + 4
+    assert after.startswith(f"{n_said} tokens")
+    assert before.replace("\r\x1b[K", "").removesuffix(DIM) == (f"{first}\n" if first else "")
+    answered = after.rpartition("\r\x1b[K")[2]
+    assert answered.startswith("\nYes.\n" if first else "Yes.\n")
