@@ -48,6 +48,25 @@ def test_h_is_help(command: str, subcommand: str) -> None:
     assert f"Usage: {command}" in short.stdout
 
 
+def subcommands(command: str) -> list[str]:
+    _before, _heading, listed = run(command, "--help").stdout.partition("\nCommands:\n")
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+@every_command
+def test_all_help_is_of_one_style(command: str) -> None:
+    """No boxes; values in capitals or as choices, defaults in brackets, no summary cut off."""
+    for given in ([], *([name] for name in subcommands(command))):
+        shown = run(command, *given, "--help", COLUMNS="80").stdout
+        options = shown.partition("\nOptions:\n")[2].partition("\n\n")[0]
+        assert options.startswith("  -")
+        assert shown.isascii()
+        assert "Default:" not in shown
+        assert "..." not in shown.partition("\n")[2]
+        for kind in ("<path>", "<int", "<str>", "<bool>", "<float", "INTEGER"):
+            assert kind not in options
+
+
 @every_command
 def test_version_tells_what_runs(command: str) -> None:
     done = run(command, "--version", MTP_KERNELS="ggml")

@@ -32,10 +32,13 @@ app = typer.Typer(
     context_settings=HELP,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Gets multi-token-prediction heads into GGUF files, and out of them.",
 )
 
-Out = Annotated[Path, typer.Option("--output", "-o", help="The GGUF file to write.")]
+Out = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The GGUF file to write.")
+]
 Force = Annotated[
     bool, typer.Option("--force", help="Write over a file that is none of mtp-convert's.")
 ]
@@ -54,20 +57,25 @@ def _format(name: str | None) -> str | None:
 
 
 Outtype = Annotated[
-    str, typer.Option("--outtype", callback=_format, help=f"Number format: {FORMATS}.")
+    str,
+    typer.Option("--outtype", metavar="TYPE", callback=_format, help=f"Number format: {FORMATS}."),
 ]
 HeadOuttype = Annotated[
     str | None,
     typer.Option(
         "--head-outtype",
+        metavar="TYPE",
         callback=_format,
-        help="Number format of the heads. Default: as --outtype, but at least q8_0.",
+        help="Number format of the heads. [default: as --outtype, but at least q8_0]",
     ),
 ]
 AnyOuttype = Annotated[
     str | None,
     typer.Option(
-        "--outtype", callback=_format, help=f"Number format: {FORMATS}. Default: as it is."
+        "--outtype",
+        metavar="TYPE",
+        callback=_format,
+        help=f"Number format: {FORMATS}. [default: as it is]",
     ),
 ]
 
@@ -79,16 +87,22 @@ def commands(version: Version = False) -> None:
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A folder with config.json and safetensors.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A folder with config.json and safetensors."),
+    ],
     output: Out,
     heads_only: Annotated[bool, typer.Option("--heads-only", help="A file of heads only.")] = False,
     no_heads: Annotated[bool, typer.Option("--no-heads", help="The target only.")] = False,
     outtype: Outtype = "bf16",
     head_outtype: HeadOuttype = None,
     pre: Annotated[
-        str | None, typer.Option("--pre", help="llama.cpp's name for the pre-tokenizer.")
+        str | None,
+        typer.Option("--pre", metavar="NAME", help="llama.cpp's name for the pre-tokenizer."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="The model's name.")
+    ] = None,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -107,8 +121,11 @@ def convert(
 
 @app.command()
 def graft(
-    target: Annotated[Path, typer.Argument(help="A GGUF without heads.")],
-    checkpoint: Annotated[Path, typer.Argument(help="The folder of the same model's checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A GGUF without heads.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="The folder of the same model's checkpoint."),
+    ],
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
@@ -123,10 +140,10 @@ def graft(
     _execute(plan, Destination(output, [target, checkpoint], force, dry_run))
 
 
-@app.command()
+@app.command(short_help="Join a target and its head file into one GGUF.")
 def pack(
-    target: Annotated[Path, typer.Argument(help="A dense Llama-type GGUF.")],
-    heads: Annotated[Path, typer.Argument(help="A head file made by mtp-train.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A dense Llama-type GGUF.")],
+    heads: Annotated[Path, typer.Argument(metavar="HEADS", help="A head file made by mtp-train.")],
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
@@ -143,7 +160,7 @@ def pack(
 
 @app.command()
 def extract(
-    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF with heads.")],
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
@@ -160,13 +177,16 @@ def extract(
 
 @app.command()
 def strip(
-    model: Annotated[Path, typer.Argument(help="A GGUF with heads.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF with heads.")],
     output: Out,
     outtype: AnyOuttype = None,
     head_outtype: Annotated[
         str | None,
         typer.Option(
-            "--head-outtype", callback=_format, help="Of no effect: no heads are written."
+            "--head-outtype",
+            metavar="TYPE",
+            callback=_format,
+            help="Of no effect: no heads are written.",
         ),
     ] = None,
     force: Force = False,
@@ -182,15 +202,21 @@ def strip(
 
 @app.command()
 def trim(
-    heads: Annotated[Path, typer.Argument(help="A head file.")],
-    target: Annotated[Path, typer.Argument(help="Its target.")],
+    heads: Annotated[Path, typer.Argument(metavar="HEADS", help="A head file.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Its target.")],
     output: Out,
-    ids: Annotated[int, typer.Option("--ids", min=1, help="How many ids to keep.")] = 8192,
+    ids: Annotated[
+        int, typer.Option("--ids", metavar="N", min=1, help="How many ids to keep.")
+    ] = 8192,
     text: Annotated[
-        list[Path] | None, typer.Option("--text", help="Text that stands for your use.")
+        list[Path] | None,
+        typer.Option("--text", metavar="FILE", help="Text that stands for your use."),
     ] = None,
     tokens: Annotated[
-        int, typer.Option("--tokens", min=1, help="Without --text: what the model writes itself.")
+        int,
+        typer.Option(
+            "--tokens", metavar="N", min=1, help="Without --text: what the model writes itself."
+        ),
     ] = 20_000,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
@@ -224,10 +250,12 @@ def trim(
             _say(f"acceptance by position {name}: {shares}")
 
 
-@app.command()
+@app.command(short_help="Load a model with heads, and judge the heads.")
 def check(
-    model: Annotated[Path, typer.Argument(help="A GGUF.")],
-    heads: Annotated[Path | None, typer.Option("--heads", help="Its head file.")] = None,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF.")],
+    heads: Annotated[
+        Path | None, typer.Option("--heads", metavar="PATH", help="Its head file.")
+    ] = None,
 ) -> None:
     """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
     from mtp_convert.commands.trial import try_heads
@@ -244,7 +272,7 @@ def check(
 
 @app.command("inspect")
 def inspect_command(
-    path: Annotated[Path, typer.Argument(help="A checkpoint folder or a GGUF.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder or a GGUF.")],
 ) -> None:
     """Say what a checkpoint or a GGUF holds, and what can run it."""
     from mtp_convert.commands.inspect import inspect_lines

@@ -100,7 +100,12 @@ _MaxTokens = Annotated[
 ]
 _Classes = Annotated[
     str,
-    typer.Option(metavar="A,B", callback=_classes, help=f"Of {', '.join(PROMPTS)}. [default: all]"),
+    typer.Option(
+        metavar="A,B",
+        callback=_classes,
+        show_default=False,
+        help=f"Of {', '.join(PROMPTS)}. [default: all]",
+    ),
 ]
 _Temperatures = Annotated[
     str, typer.Option(metavar="X,Y", callback=_temperatures, help="0 is greedy.")

@@ -34,30 +34,39 @@ app = typer.Typer(
     f"training text. Needs PyTorch; in a clone of mtp-cli: {INSTALL_TORCH}",
 )
 
-Folder = Annotated[Path, typer.Option("--folder", "-f", help="Corpus, checkpoint and log.")]
+Folder = Annotated[
+    Path, typer.Option("--folder", "-f", metavar="PATH", help="Corpus, checkpoint and log.")
+]
 Model = Annotated[
-    Path | None, typer.Option("--model", "-m", help="The target's GGUF. Default: the built-in one.")
+    Path | None,
+    typer.Option("--model", "-m", metavar="PATH", help="The target's GGUF. [default: built in]"),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=MAX_THREADS, help="CPU threads. Default: the physical cores."),
+    typer.Option(
+        metavar="N", min=1, max=MAX_THREADS, help="CPU threads. [default: the physical cores]"
+    ),
 ]
-Tokens = Annotated[int, typer.Option(help="How many tokens of text the target writes.")]
-Slots = Annotated[int, typer.Option(help="Conversations written at once.")]
+Tokens = Annotated[
+    int, typer.Option(metavar="N", help="How many tokens of text the target writes.")
+]
+Slots = Annotated[int, typer.Option(metavar="N", help="Conversations written at once.")]
 Bf16 = Annotated[
     bool, typer.Option("--bf16", help="Write with a BF16 copy of the target: faster on CPUs.")
 ]
-Seed = Annotated[int, typer.Option(help="Another seed writes another corpus.")]
-Steps = Annotated[int, typer.Option(help="Optimizer steps of the whole run.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Another seed writes another corpus.")]
+Steps = Annotated[int, typer.Option(metavar="N", help="Optimizer steps of the whole run.")]
 Draft = Annotated[
     int | None,
     typer.Option(
         "--vocabulary",
-        help="Draft in the ids that the target wrote most, so many. Default: --start's, or 8192.",
+        metavar="N",
+        help="Draft in the ids that the target wrote most, so many. [default: --start's, or 8192]",
     ),
 ]
 Start = Annotated[
-    Path | None, typer.Option(help="A head file to go on from. Default: random weights.")
+    Path | None,
+    typer.Option(metavar="PATH", help="A head file to go on from. [default: random weights]"),
 ]
 Cooldown = Annotated[
     bool,
@@ -69,15 +78,22 @@ Cooldown = Annotated[
 Average = Annotated[
     Path | None,
     typer.Option(
-        help="Write the mean of the checkpoint's weights and this head file's, its --start."
+        metavar="PATH",
+        help="Write the mean of the checkpoint's weights and this head file's, its --start.",
     ),
 ]
-Width = Annotated[int | None, typer.Option("--ffn", help="FFN width. Default: the target's.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The head file to write.")]
-Heads = Annotated[Path, typer.Option("--output", "-o", help="The head file to read.")]
-Depth = Annotated[int, typer.Option(min=1, max=8, help="Draft positions measured.")]
-Length = Annotated[int, typer.Option(help="Longest measured answer, in tokens.")]
+Width = Annotated[
+    int | None, typer.Option("--ffn", metavar="N", help="FFN width. [default: the target's]")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The head file to write.")
+]
+Heads = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="The head file to read.")
+]
+Depth = Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Draft positions measured.")]
+Length = Annotated[int, typer.Option(metavar="N", help="Longest measured answer, in tokens.")]
 
 DEFAULT_FOLDER = Path("mtp-train")
 DEFAULT_OUTPUT = Path("mtp-head.gguf")
@@ -110,7 +126,7 @@ def commands(version: Version = False) -> None:
     """Makes multi-token-prediction heads for a model that has none."""
 
 
-@app.command()
+@app.command(short_help="Have the target write its training text.")
 def generate(
     folder: Folder = DEFAULT_FOLDER,
     model: Model = None,
@@ -158,7 +174,7 @@ def _threads() -> int:
     return physical_cores()
 
 
-@app.command()
+@app.command(short_help="Train a head on the corpus.")
 def fit(
     folder: Folder = DEFAULT_FOLDER,
     model: Model = None,
@@ -242,7 +258,7 @@ def export(
     print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
 
 
-@app.command()
+@app.command(short_help="Acceptance at each draft position.")
 def measure(
     heads: Heads = DEFAULT_OUTPUT,
     model: Model = None,
