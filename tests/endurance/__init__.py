@@ -6,5 +6,5 @@ disk.py   a disk that fills while files are written
 talk.py   a long conversation with the built-in model, beside plain decoding
 
 mutations.py, readers.py  what fuzz damages, and what reads it
-writing.py                the writers that kill and disk interrupt
+writing.py, training.py   the writers that kill and disk interrupt
 """

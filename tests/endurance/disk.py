@@ -2,9 +2,9 @@
 
     python -m tests.endurance.disk --count 50
 
-A tmpfs of its own, in a mount namespace of its own, is filled at so many places of convert, graft
-and pack, of saving a conversation and of the caches. It needs root or user namespaces (Linux), and
-says so where it has neither.
+A tmpfs of its own, in a mount namespace of its own, is filled at so many places of convert, graft,
+pack and mtp-train, of saving a conversation and of the caches. It needs root or user namespaces
+(Linux), and says so where it has neither.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from typing import Any
 
 from mtp_cli.conversation import saved
 from mtp_cli.errors import MtpError
-from tests.endurance.writing import OUTPUT, Writer, digest, rerun_faults, writers, written_bytes
+from tests.endurance.writing import (
+    OUTPUT,
+    Writer,
+    digest,
+    rerun_faults,
+    training,
+    writers,
+    written_bytes,
+)
 from tests.engine import tiny
 
 _INSIDE = "MTP_ENDURANCE_NAMESPACE"
@@ -92,6 +100,22 @@ def convert(disk: Disk, writer: Writer, random: Random) -> list[Fault]:
         faults.append(f"exits with {process.returncode}: {said.strip()[-300:]}")
     disk.relieve()
     return faults + rerun_faults(writer, disk.path, frozenset({_BYSTANDER}))
+
+
+def train(disk: Disk, step: Any, random: Random) -> list[Fault]:
+    """One of mtp-train's steps, with room for a part of what it writes."""
+    folder = disk.path / "training"
+    step.prepare(folder)
+    disk.fill(int(random.random() * 0.9 * step.n_bytes))
+    _, said = (process := step.process(folder)).communicate()
+    errors = [line for line in said.splitlines() if line.startswith("error")]
+    faults = disk.faults(folder.name)
+    if process.returncode != 1 or len(errors) != 1 or "Traceback" in said:
+        faults.append(f"exits with {process.returncode}: {said.strip()[-300:]}")
+    left = step.unfinished(folder)
+    faults += [f"leaves {left.name}"] if left else []
+    disk.relieve()
+    return [*faults, *step.faults(folder)]
 
 
 def save(disk: Disk, random: Random) -> list[Fault]:
@@ -177,8 +201,10 @@ def _run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as root, tempfile.TemporaryDirectory() as mounted:
         every = list(writers(Path(root)))
         model = tiny.llama().write(Path(root) / "tiny.gguf")
+        trained = training(Path(root))
         jobs: list[tuple[str, Callable[[Disk, Random], list[Fault]]]] = [
             *((w.name, lambda disk, random, w=w: convert(disk, w, random)) for w in every),
+            *((s.name, lambda disk, random, s=s: train(disk, s, random)) for s in trained),
             ("save", save),
             ("caches", lambda disk, random: caches(disk, model, random)),
             ("answer", lambda disk, random: answer(disk, model, random)),

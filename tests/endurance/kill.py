@@ -10,7 +10,6 @@ undisturbed run leaves, and nothing else. mtp-train needs PyTorch, and is left o
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from tests.endurance.writing import going_on, writers
+from tests.endurance.writing import going_on, training, writers
 
 
 class Command(Protocol):
@@ -35,16 +34,6 @@ class Command(Protocol):
     def start(self, folder: Path) -> subprocess.Popen[str]: ...
     def unfinished(self, folder: Path) -> Path | None: ...
     def faults(self, folder: Path) -> list[str]: ...
-
-
-def commands(root: Path) -> list[Command]:
-    found: list[Command] = [*writers(root)]
-    if importlib.util.find_spec("torch") is None:
-        print("mtp-train is left out: PyTorch is not installed", file=sys.stderr)
-        return found
-    from tests.endurance.training import steps
-
-    return [*found, *steps(root / "training")]
 
 
 def killed(command: Command, folder: Path, random: Random) -> tuple[str, list[str]]:
@@ -89,7 +78,7 @@ def main() -> int:
     options = parser.parse_args()
     counts: Counter[tuple[str, str]] = Counter()
     with tempfile.TemporaryDirectory() as root:
-        every = commands(Path(root))
+        every: list[Command] = [*writers(Path(root)), *training(Path(root))]
         for index in range(options.count):
             random, command = Random(f"{options.seed}:{index}"), every[index % len(every)]
             with tempfile.TemporaryDirectory(dir=root) as folder:

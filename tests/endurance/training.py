@@ -32,6 +32,7 @@ class Step:
     """One of mtp-train's commands, in a folder of its own.
 
     start_folder: what the folder holds before
+    n_bytes:  that it writes, about
     made:     what must be the same in every run, however often it was interrupted
     whole_s, writing_s: what an undisturbed run took, and how long an unfinished file was there
     """
@@ -42,14 +43,18 @@ class Step:
     model: Path
     made: Callable[[Path], object]
     wanted: object = None
+    n_bytes: int = 0
     whole_s: float = 0.0
     writing_s: float = 0.0
 
     def start(self, folder: Path) -> subprocess.Popen[str]:
-        shutil.copytree(self.start_folder, folder, dirs_exist_ok=True)
-        return self._process(folder)
+        self.prepare(folder)
+        return self.process(folder)
 
-    def _process(self, folder: Path) -> subprocess.Popen[str]:
+    def prepare(self, folder: Path) -> None:
+        shutil.copytree(self.start_folder, folder, dirs_exist_ok=True)
+
+    def process(self, folder: Path) -> subprocess.Popen[str]:
         command = ["mtp_train.cli", *self.arguments, "-f", str(folder)]
         return started([*command, "-m", str(self.model), *self._output(folder)], folder)
 
@@ -67,7 +72,7 @@ class Step:
             self._check_whole(folder)
         except Exception as error:
             faults.append(f"a half file: {type(error).__name__}: {error}")
-        _, said = (process := self._process(folder)).communicate()
+        _, said = (process := self.process(folder)).communicate()
         if process.returncode:
             return [*faults, f"the rerun exits with {process.returncode}: {said.strip()[-300:]}"]
         faults += [] if self.made(folder) == self.wanted else ["the rerun makes something else"]
@@ -142,4 +147,11 @@ def _tried(step: Step, root: Path) -> Step:
     _, said = process.communicate()
     if process.returncode:
         raise SystemExit(f"{step.name}: an undisturbed run fails: {said}")
-    return replace(step, wanted=step.made(folder), whole_s=whole_s, writing_s=writing_s)
+    n_bytes = _size(folder) - _size(step.start_folder)
+    return replace(
+        step, wanted=step.made(folder), n_bytes=n_bytes, whole_s=whole_s, writing_s=writing_s
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def writers(root: Path) -> Iterator[Writer]:
     heads = models.built_in_heads()
     if heads is not None:
         yield _tried(root, "pack", str(models.built_in_model()), str(heads))
+
+
+def training(root: Path) -> list[Any]:
+    """mtp-train's steps (`training.Step`), where PyTorch is installed."""
+    if importlib.util.find_spec("torch") is None:
+        print("mtp-train is left out: PyTorch is not installed", file=sys.stderr)
+        return []
+    from tests.endurance.training import steps
+
+    return [*steps(root / "training")]
 
 
 def _widened(tiny: Tiny) -> Tiny:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,6 @@ from mtp_train.corpus import (
     make_batch,
     n_tokens_in,
     read_corpus,
-    remove_abandoned,
     write_shard,
 )
 
@@ -185,14 +183,3 @@ def test_half_of_what_is_asked_about_is_out_of_the_targets_own_texts() -> None:
     ]
     share = sum(any(word in text for word in words) for text in poems) / len(poems)
     assert 0.3 < share < 0.7
-
-
-def test_what_a_killed_run_left_is_removed_and_a_running_ones_is_not(folder: Path) -> None:
-    shards = {path.name for path in folder.iterdir()}
-    (folder / "shard-7.partial").write_bytes(b"half")
-    with (folder / "shard-8.partial").open("wb") as writing:
-        fcntl.flock(writing, fcntl.LOCK_EX)
-        remove_abandoned(folder)
-        assert {path.name for path in folder.iterdir()} == {*shards, "shard-8.partial"}
-    remove_abandoned(folder)
-    assert {path.name for path in folder.iterdir()} == shards

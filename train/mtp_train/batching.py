@@ -7,7 +7,6 @@ Knows nothing of text, sampling or training.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
+from mtp_train.files import written_whole
 
 
 class ManySequences:
@@ -89,11 +89,10 @@ def bf16_copy(model: Path, folder: Path) -> Path:
         params.ftype = lib.LLAMA_FTYPE_MOSTLY_BF16
         params.output_tensor_type = params.token_embedding_type = int(GGMLQuantizationType.BF16)
         params.allow_requantize = True
-        partial = copy.with_suffix(".partial")
-        arguments = str(model).encode(), str(partial).encode(), ctypes.byref(params)
-        if lib.llama_model_quantize(*arguments) != 0:
-            raise MtpError(f"{model}: llama.cpp could not widen it to BF16")
-        os.replace(partial, copy)
+        with written_whole(copy) as partial:
+            arguments = str(model).encode(), str(partial).encode(), ctypes.byref(params)
+            if lib.llama_model_quantize(*arguments) != 0:
+                raise MtpError(f"{model}: llama.cpp could not widen it to BF16")
     return copy
 
 

@@ -138,7 +138,7 @@ def generate(
 ) -> None:
     """Have the target write its training text, with its hidden rows, until there is enough."""
     from mtp_train.batching import bf16_copy
-    from mtp_train.corpus import remove_abandoned
+    from mtp_train.files import remove_abandoned
     from mtp_train.generate import Generator, Settings
     from mtp_train.preflight import check_writing
 
@@ -146,7 +146,8 @@ def generate(
     have = _written(corpus, path)
     check_writing(path, folder, n_tokens=max(0, tokens - have), bf16=bf16)
     corpus.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(corpus)
+    for place in (folder, corpus):
+        remove_abandoned(place)
     if have >= tokens:
         print(f"{corpus}: {have:,} tokens", file=sys.stderr)
         return

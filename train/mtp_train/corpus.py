@@ -15,24 +15,22 @@ A shard is an uncompressed .npz of whole sequences one after another:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
+from mtp_train.files import written_whole
 
 HELD_OUT_SHARE = 0.03
-_UNFINISHED = ".partial"
 PROMPT_SHARE = 0.25  # of samples whose prompt, or a part of it, goes in with the answer
 OUTSIDE_WEIGHT = 0.25  # of a position whose true next token no draft id stands for
 
@@ -96,9 +94,7 @@ def write_shard(
     path: Path, target: str, sequences: Sequence[Sample], meta: Sequence[dict[str, Any]]
 ) -> None:
     """Write one shard; it appears under its name only when complete. target: the fingerprint."""
-    partial = path.with_suffix(_UNFINISHED)
-    with partial.open("wb") as file:
-        _try_lock(file)
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
             ids=np.concatenate([s.ids for s in sequences]),
@@ -108,24 +104,6 @@ def write_shard(
             meta=np.array(json.dumps(list(meta))),
             target=np.array(target),
         )
-    os.replace(partial, path)
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Unfinished shards whose process was killed: a running one holds the lock on its own."""
-    for path in folder.glob(f"*{_UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-            if _try_lock(file):
-                path.unlink()
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Lock a file for as long as it is open; False if another holds it, or nothing can."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ the file. Knows nothing of training; the weights come and go as arrays.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quant
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, HeadInfo
+from mtp_train.files import written_whole
 from mtp_train.target import Target
 
 F32 = npt.NDArray[np.float32]
@@ -60,8 +60,19 @@ def write_head(
     """Write `path` by rename. shape: HeadShape's fields; weights: the head's parameters by name;
     kinds: the format of "token_embd", "output" and "block" (its matrices)."""
     check_shapes(target, vocabulary, shape, weights)
-    partial = path.with_name(path.name + ".partial")
-    writer = GGUFWriter(partial, "mimo2")
+    with written_whole(path) as partial:
+        _write(partial, target, vocabulary, shape, weights, kinds)
+
+
+def _write(
+    path: Path,
+    target: Target,
+    vocabulary: DraftVocabulary,
+    shape: Shape,
+    weights: Mapping[str, F32],
+    kinds: Mapping[str, GGMLQuantizationType],
+) -> None:
+    writer = GGUFWriter(path, "mimo2")
     writer.add_type(head_file.TYPE)
     writer.add_name(f"{target.name} MTP head")
     _add_pairs(writer, head_info(target, vocabulary))
@@ -80,7 +91,6 @@ def write_head(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    os.replace(partial, path)
 
 
 def read_head(path: Path, target: Target) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:

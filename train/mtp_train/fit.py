@@ -8,7 +8,6 @@ from (seed, epoch) or (seed, step), so an interrupted run and an uninterrupted o
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from mtp_train.agreement import Agreement, agreement
 from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
+from mtp_train.files import writing, written_whole
 from mtp_train.head import Head, HeadShape, Keys, rms_norm, shifted
 from mtp_train.losses import blocked_cross_entropy, target_distribution
 from mtp_train.precision import autocast, product_type
@@ -172,21 +172,22 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint; it replaces the last one only when complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / _CHECKPOINT
-        partial = path.with_suffix(".partial")
-        torch.save(
-            {
-                "head": self.head.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "progress": asdict(self.progress),
-                "shape": asdict(self.head.shape),
-                "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
-                "settings": asdict(self.settings),
-                "target": self.target,
-            },
-            partial,
-        )
-        os.replace(partial, path)
+        made = {
+            "head": self.head.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "progress": asdict(self.progress),
+            "shape": asdict(self.head.shape),
+            "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
+            "settings": asdict(self.settings),
+            "target": self.target,
+        }
+        with written_whole(self.folder / _CHECKPOINT) as partial, partial.open("wb") as file:
+            try:
+                torch.save(made, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # the file's own, which torch replaces
+                    raise error.__context__ from error
+                raise
 
     def resume(self, saved: Checkpoint) -> None:
         """Continue where a checkpoint stands."""
@@ -224,7 +225,8 @@ class Run:
             "loss": sum(recent) / max(len(recent), 1),
             **asdict(found),
         }
-        with (self.folder / "log.jsonl").open("a") as file:
+        path = self.folder / "log.jsonl"
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
 
     def _next_batch(self) -> Batch:
