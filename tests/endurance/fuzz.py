@@ -94,6 +94,7 @@ def fault_line(error: BaseException) -> str:
 def child(inputs: Inputs, shared: Shared, end: int, told: Connection) -> None:
     """Read the inputs from the shared one on; tell of each that is at fault."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # ggml says there what is wrong with a file
     logging.disable()  # gguf-py, too
     gc.freeze()
@@ -241,6 +242,7 @@ def main() -> int:
         check_valid(readers)
         inputs = Inputs(readers, options.seed)
         run = Run(inputs, options.first, options.first + options.count)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was found is said
         with contextlib.suppress(KeyboardInterrupt):
             run.go(time.monotonic() + 60 * options.minutes)
         run.say()

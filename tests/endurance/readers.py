@@ -222,14 +222,12 @@ def _of_ggufs(root: Path) -> list[Reader]:
     each = {part.name: mutate.of_gguf(part) for part in parts}
     whole = parts[0].name
     return [
-        Reader("GGUF header", model.parent, damaged, lambda f: read_gguf(f / "model.gguf"), 4),
+        Reader("GGUF header", model.parent, damaged, lambda f: read_gguf(f / "model.gguf"), 6),
         Reader("GGUF in parts", parts[0].parent, each, lambda f: read_whole(f / whole), 2),
-        Reader("inspect, strip, extract", model.parent, damaged, _taken_apart, 2),
-        Reader("pack", target.parent, both, _packed, 2),
-        Reader("trim", target.parent, both, _trimmed, 2),
-        Reader(
-            "graft", bare.parent, graft, lambda f: _made(plan_graft(f / "target.gguf", qwen)), 2
-        ),
+        Reader("inspect, strip, extract", model.parent, damaged, _taken_apart),
+        Reader("pack", target.parent, both, _packed),
+        Reader("trim", target.parent, both, _trimmed),
+        Reader("graft", bare.parent, graft, lambda f: _made(plan_graft(f / "target.gguf", qwen))),
         Reader("GGUF, the engine's", model.parent, damaged, _native, 2, True),
         Reader("heads, the engine's", target.parent, both, _paired, 2, True),
     ]
@@ -254,12 +252,12 @@ def _of_checkpoints(root: Path) -> list[Reader]:
     folder = dict.fromkeys((*settings, "model.safetensors.index.json"), mutate.of_json)
     return [
         Reader("safetensors", pth.parent, {shard: mutate.of_safetensors},
-               lambda f: read_header(f / shard), 8),
-        Reader(".pth", pth.parent, {"x.pth": mutate.of_pth}, lambda f: read_pth(f / "x.pth"), 8),
-        Reader("checkpoint folder", small, folder | {"README.md": mutate.of_bytes}, _checkpoint, 3),
+               lambda f: read_header(f / shard), 24),
+        Reader(".pth", pth.parent, {"x.pth": mutate.of_pth}, lambda f: read_pth(f / "x.pth"), 16),
+        Reader("checkpoint folder", small, folder | {"README.md": mutate.of_bytes}, _checkpoint),
         Reader("config.json of a family", families,
-               {f"{name}/config.json": mutate.of_json for name in ALL}, _checkpoint, 4),
-        Reader("Meta's folder", meta, of_params, open_checkpoint, 2),
+               {f"{name}/config.json": mutate.of_json for name in ALL}, _checkpoint, 2),
+        Reader("Meta's folder", meta, of_params, open_checkpoint),
     ]  # fmt: skip
 
 
@@ -291,15 +289,15 @@ def _of_texts(root: Path) -> list[Reader]:
     pieces = {"tokenizer.model": mutate.of_bytes}
     return [
         Reader("tokenizer.json", json_tokenizer, dict.fromkeys(names, mutate.of_json),
-               _tokenizer, 4),
-        Reader("tekken.json", tekken_folder, {"tekken.json": mutate.of_json}, _tokenizer, 2),
+               _tokenizer, 6),
+        Reader("tekken.json", tekken_folder, {"tekken.json": mutate.of_json}, _tokenizer, 4),
         Reader("SentencePiece", root / "pieces", pieces,
-               lambda f: read_pieces(f / "tokenizer.model"), 6),
+               lambda f: read_pieces(f / "tokenizer.model"), 12),
         Reader("saved conversation", talk.parent, {"talk.json": mutate.of_json},
-               lambda f: saved.load(f / "talk.json"), 6),
-        Reader("what is no GGUF", whatever, {"x": _replaced}, lambda f: check_gguf(f / "x"), 6),
-        Reader("head file's keys", head_info, values, _head_info, 6),
-        Reader("recommended sampling", sampling, values, _recommended, 4),
+               lambda f: saved.load(f / "talk.json"), 16),
+        Reader("what is no GGUF", whatever, {"x": _replaced}, lambda f: check_gguf(f / "x"), 12),
+        Reader("head file's keys", head_info, values, _head_info, 16),
+        Reader("recommended sampling", sampling, values, _recommended, 12),
     ]  # fmt: skip
 
 
