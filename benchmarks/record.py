@@ -5,6 +5,12 @@
     python -m benchmarks.record few-rows ttft      # only these
     python -m benchmarks.record --skip peer        # it needs llama-server, see benchmarks.peer
     python -m benchmarks.record --list             # names, commands and about how long each takes
+    python -m benchmarks.record --models FOLDER qwen-1.5b peer-qwen-1.5b   # real files, see below
+
+What is measured of real files needs a folder that has them, by --models or MTP_BENCH_MODELS, and is
+left out without: Qwen2.5-Coder-Instruct with 0.5B and 1.5B parameters in Q4_K_M, by the names that
+`--list` shows. --server names a llama-server that is not where benchmarks.peer builds it, and
+--peer-bench a llama-bench to compare rows with.
 
 A recorded result is not run again without --again, so that a run that was stopped goes on where it
 was; a quick one gives way to a full one. Nothing else should run on the machine meanwhile. Then
@@ -33,6 +39,7 @@ from mtp_cli.errors import MtpError
 
 _BENCH = ("-m", "mtp_cli.bench.cli")
 _GREEDY = ("--temperatures", "0", "--depths", "0,1,2,3,auto", "--max-tokens", "48")
+_COPYING = ("--temperatures", "0", "--depths", "0,auto", "--max-tokens", "96")
 _SAMPLED = ("--temperatures", "0.7,1", "--depths", "0,1,auto", "--max-tokens", "48")
 
 
@@ -45,10 +52,37 @@ class Effort:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where what is not ours lies. models: a folder of real files; None where there is none"""
+
+    models: Path | None = None
+    server: Path | None = None
+    peer_bench: Path | None = None
+
+    def options(self, program: str) -> list[str]:
+        """What a benchmark is told of them."""
+        if program == "benchmarks.peer" and self.server is not None:
+            return ["--server", str(self.server)]
+        if program == "benchmarks.few_rows" and self.peer_bench is not None:
+            return ["--peer-bench", str(self.peer_bench)]
+        return []
+
+    def file(self, name: str) -> Path | None:
+        """A real file, None where it is not there."""
+        path = None if self.models is None else self.models / name
+        return path if path is not None and path.is_file() else None
+
+
+NOWHERE = Places()
+
+
+@dataclass(frozen=True)
 class Step:
     """One benchmark of the set. name: of its file in the results.
 
     outtype: the format that the built-in model is requantized to for it, None for as it is
+    file:    the real file that it is about, None for the built-in model
+    draft:   the real file that llama-server drafts with
     """
 
     name: str
@@ -57,14 +91,24 @@ class Step:
     full: Effort
     quick: Effort
     outtype: str | None = None
+    file: str | None = None
+    draft: str | None = None
 
-    def command(self, quick: bool, model: Path | None, out: Path) -> list[str]:
+    def command(
+        self, quick: bool, model: Path | None, out: Path, places: Places = NOWHERE
+    ) -> list[str]:
         effort = self.quick if quick else self.full
-        files = [] if model is None else ["--model", str(model), *_heads()]
+        files = [] if model is None else ["--model", str(model), *self._drafting(model)]
+        options = places.options(self.program[1]) if self.file is not None else []
         return [
             *(sys.executable, *self.program, *self.arguments),
-            *(*shlex.split(effort.arguments), *files, "--json", str(out)),
+            *(*shlex.split(effort.arguments), *files, *options, "--json", str(out)),
         ]
+
+    def _drafting(self, model: Path) -> list[str]:
+        if self.file is None:
+            return _heads()
+        return [] if self.draft is None else ["--draft-model", str(model.with_name(self.draft))]
 
 
 def _module(name: str) -> tuple[str, str]:
@@ -84,6 +128,41 @@ def _bench(outtype: str, minutes: float, quick_minutes: float) -> Step:
         Effort(minutes, "--repetitions 5"),
         Effort(quick_minutes, "--repetitions 2"),
         None if outtype == "q4_1" else outtype,
+    )
+
+
+_QWEN = {size: f"qwen2.5-coder-{size}-instruct-q4_k_m.gguf" for size in ("0.5b", "1.5b")}
+
+
+def _real(size: str, minutes: float, draft: str | None, repetitions: int) -> tuple[Step, ...]:
+    """What is measured of a real file without heads. minutes: of mtp-bench's run"""
+    file = _QWEN[size]
+    return (
+        Step(
+            f"qwen-{size}",
+            _BENCH,
+            _COPYING,
+            Effort(minutes, "--repetitions 3"),
+            Effort(minutes / 3, "--repetitions 1"),
+            file=file,
+        ),
+        Step(
+            f"few-rows-qwen-{size}",
+            _module("few_rows"),
+            (),
+            Effort(1.4, "--seconds 75"),
+            Effort(0.7, "--seconds 30"),
+            file=file,
+        ),
+        Step(
+            f"peer-qwen-{size}",
+            _module("peer"),
+            ("run", "--max-tokens", "64"),
+            Effort(7, f"--minutes 4 --repetitions {repetitions}"),
+            Effort(2, "--quick"),
+            file=file,
+            draft=draft,
+        ),
     )
 
 
@@ -135,6 +214,8 @@ STEPS = (
         Effort(0.5, ""),
         Effort(0.5, ""),
     ),
+    *_real("0.5b", 4, None, 2),
+    *_real("1.5b", 6, _QWEN["0.5b"], 1),
 )
 
 Execute = Callable[[Sequence[str]], None]
@@ -145,17 +226,22 @@ def execute(command: Sequence[str]) -> None:
     subprocess.run(command, check=False)
 
 
-def run(step: Step, results: Path, quick: bool, execute: Execute) -> None:
-    """One step into its file. Raises MtpError when the benchmark wrote nothing."""
+def run(step: Step, results: Path, quick: bool, execute: Execute, places: Places) -> None:
+    """One step into its file. Raises MtpError when the benchmark wrote nothing, or its file is not
+    there."""
     with tempfile.TemporaryDirectory() as folder:
         out, model = Path(folder) / f"{step.name}.json", None
+        if step.file is not None:
+            model = places.file(step.file)
+            if model is None:
+                raise MtpError(f"{step.name}: needs --models, a folder with {step.file}")
         if step.outtype is not None:
             source = models.built_in_model()
             stem = source.name.split(".")[0]
             model = Path(folder) / f"{stem}.{step.outtype.upper()}.gguf"
             quantize(source, model, step.outtype)
         started = time.monotonic()
-        execute(step.command(quick, model, out))
+        execute(step.command(quick, model, out, places))
         seconds = time.monotonic() - started
         if not out.exists():
             raise MtpError(f"{step.name}: nothing was recorded; see what it said above")
@@ -173,8 +259,9 @@ def is_recorded(path: Path, quick: bool) -> bool:
 
 
 def record(
-    steps: Iterable[Step], results: Path, *, quick: bool, again: bool, execute: Execute = execute
-) -> list[str]:
+    steps: Iterable[Step], results: Path, *, quick: bool, again: bool, execute: Execute = execute,
+    places: Places = NOWHERE,
+) -> list[str]:  # fmt: skip
     """Run what is not recorded yet; the names of steps that gave nothing."""
     failed = []
     for step in steps:
@@ -183,25 +270,28 @@ def record(
             continue
         _say(f"{step.name}: about {(step.quick if quick else step.full).minutes:g} minutes")
         try:
-            run(step, results, quick, execute)
+            run(step, results, quick, execute, places)
         except MtpError as error:
             _say(f"error: {error}")
             failed.append(step.name)
     return failed
 
 
-def chosen(names: Sequence[str], skipped: Sequence[str]) -> list[Step]:
+def chosen(names: Sequence[str], skipped: Sequence[str], places: Places = NOWHERE) -> list[Step]:
+    """Those that are named; of all, those whose file is there."""
     known = [step.name for step in STEPS]
     for name in (*names, *skipped):
         if name not in known:
             raise typer.BadParameter(f"no {name!r}; there are {', '.join(known)}.")
-    wanted = names or known
+    there = [step.name for step in STEPS if step.file is None or places.file(step.file)]
+    wanted = names or there
     return [step for step in STEPS if step.name in wanted and step.name not in skipped]
 
 
 def show(steps: Sequence[Step], quick: bool) -> None:
     for step in steps:
         model = None if step.outtype is None else Path(f"{step.outtype.upper()}.gguf")
+        model = model if step.file is None else Path(step.file)
         command = step.command(quick, model, Path(f"{step.name}.json"))
         minutes = (step.quick if quick else step.full).minutes
         print(f"{step.name:18} {minutes:4g} min  {recording.command_line('python', command[1:])}")
@@ -219,13 +309,20 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Also what is recorded already.")] = False,
     skip: Annotated[str, typer.Option(help="Names, with commas between.")] = "",
     list_: Annotated[bool, typer.Option("--list", help="Only say what would run.")] = False,
+    models: Annotated[
+        Path | None, typer.Option(envvar="MTP_BENCH_MODELS", help="A folder of real files.")
+    ] = None,
+    server: Annotated[Path | None, typer.Option(help="A llama-server.")] = None,
+    peer_bench: Annotated[Path | None, typer.Option(help="A llama-bench.")] = None,
 ) -> None:
-    steps = chosen(names or [], [name for name in skip.split(",") if name])
+    places = Places(models, server, peer_bench)
+    skipped = [name for name in skip.split(",") if name]
     if list_:
-        show(steps, quick)
+        show(chosen(names or [step.name for step in STEPS], skipped), quick)
         return
+    steps = chosen(names or [], skipped, places)
     try:
-        failed = record(steps, FOLDER, quick=quick, again=again)
+        failed = record(steps, FOLDER, quick=quick, again=again, places=places)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on with what is not recorded yet")
         sys.exit(130)

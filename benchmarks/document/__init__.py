@@ -1,4 +1,4 @@
-"""Writes what was measured into the documents: docs/measured.md, two charts, README's five numbers.
+"""Writes what was measured into the documents: docs/measured.md, its charts, README's five numbers.
 
     python -m benchmarks.document           # from benchmarks/results
     python -m benchmarks.document --check   # exits 1 when what is there differs

@@ -52,6 +52,7 @@ def documents(results: Results, root: Path) -> list[Document]:
         Document(docs / "measured.md", lambda: page(results)),
         _chart(docs / "speed.svg", charts.speed(results)),
         _chart(docs / "rows.svg", charts.rows(results)),
+        _chart(docs / "copying.svg", charts.copying(results)),
         Document(readme, lambda: with_numbers(text, results)),
     ]
 

@@ -1,4 +1,4 @@
-"""The two charts, as SVG. The same numbers give the same bytes.
+"""The charts, as SVG. The same numbers give the same bytes.
 
 Owns how they look. A chart carries a digest of its numbers and of this file, so that `--check`
 needs no matplotlib, whose versions draw the same in other bytes.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.document.page import FEW_ROWS
+from benchmarks.document.real import FILES, peer_of
 from benchmarks.document.results import Results
 from benchmarks.document.speed import CLASSES, best_fixed, depths_of, recorded_formats
 
@@ -88,6 +89,23 @@ def rows(results: Results) -> Chart:
     return Chart(numbers, _draw_rows)
 
 
+def copying(results: Results) -> Chart:
+    """numbers: by real file and class, automatic depth over plain, and llama-server's best setting
+    over its plain; null where that was not recorded."""
+    numbers = {}
+    for name, title in FILES.items():
+        if name in results:
+            ratios = depths_of(results[name])["auto"]
+            theirs = results.get(peer_of(name), {}).get("summary", {})
+            best = theirs.get("peer_best_of_class_over_plain", {})
+            numbers[title] = {
+                shown: [ratios[cls], best.get(cls)]
+                for cls, shown in CLASSES.items()
+                if cls in ratios
+            }
+    return Chart(numbers, _draw_copying)
+
+
 def _draw_speed(numbers: Numbers) -> Figure:
     """A panel for each format, a line for each class: two marks and what is between them."""
     from matplotlib.ticker import MultipleLocator
@@ -107,6 +125,26 @@ def _draw_speed(numbers: Numbers) -> Figure:
         axes.grid(axis="x", linewidth=0.3)
     panels[0].invert_yaxis()
     _name(figure, panels[0], "times plain decoding (1: plain)", "class of prompts")
+    return figure
+
+
+def _draw_copying(numbers: Numbers) -> Figure:
+    """A panel for each file, a line for each class."""
+    figure, panels = _panels(len(numbers), height=3.6)
+    for axes, (name, classes) in zip(panels, numbers.items(), strict=True):
+        automatic, theirs = zip(*classes.values(), strict=True)
+        asked = [(ratio, place) for place, ratio in enumerate(theirs) if ratio is not None]
+        axes.axvline(1, color=_GREY, linewidth=0.8)
+        if asked:
+            axes.plot(*zip(*asked, strict=True), "D", color=_OTHER, markerfacecolor="white",
+                      markersize=5, label="llama-server's best setting of the class")  # fmt: skip
+        axes.plot(automatic, range(len(classes)), "o", color=_OURS, markersize=5.5,
+                  label="automatic depth")  # fmt: skip
+        axes.set_yticks(range(len(classes)), classes)
+        axes.set_title(name)
+        axes.grid(axis="x", linewidth=0.3)
+    panels[0].invert_yaxis()
+    _name(figure, panels[0], "times its own plain decoding (1: plain)", "class of prompts")
     return figure
 
 

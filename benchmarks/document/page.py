@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.document import speed
+from benchmarks.document.real import real
 from benchmarks.document.results import (
     Content,
     Results,
@@ -37,6 +38,7 @@ def page(results: Results) -> str:
     sections = (
         speed.greedy,
         speed.sampled,
+        real,
         *(_section(*one) for one in _SECTIONS),
     )
     return "\n\n".join([_START, *(section(results) for section in sections)]) + "\n"

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from benchmarks.peer import build as building
 from benchmarks.peer import report
 from benchmarks.peer.compare import BESIDE, Contender, Record, compare, ours, peers
-from benchmarks.peer.server import SETTINGS, Server, Setting
+from benchmarks.peer.server import SETTINGS, Server, Setting, settings_without_heads
 from benchmarks.peer.summary import summary
 from benchmarks.scaled import SIZES, widened
 from mtp_cli import models
@@ -29,6 +29,8 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
 from mtp_cli.engine.engine import physical_cores
+from mtp_cli.engine.files import gguf_header
+from mtp_cli.engine.files.pairing import pair
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS
@@ -77,14 +79,47 @@ def packed(files: ModelFiles, outtype: str | None, size: str | None, folder: Pat
     return ModelFiles(out, Path(shutil.copy(files.heads, folder / "beside.gguf")))
 
 
+def has_own_heads(files: ModelFiles) -> bool:
+    return pair(gguf_header.read_shards(files.model), None) is not None
+
+
+def contenders_of(
+    stack: contextlib.ExitStack, files: ModelFiles, folder: Path, outtype: str | None,
+    size: str | None, n_ctx: int, n_threads: int,
+) -> tuple[Path, list[Contender], Sequence[Setting], Engine]:  # fmt: skip
+    """What both tools run, our side of it ready, llama-server's settings, and our engine.
+
+    A head file is packed into its target, since llama-server takes none beside; a file with heads
+    of its own, or without any, is run as it is.
+    """
+
+    def opened(model: Path, heads: Path | None) -> Engine:
+        engine = Engine.open(model, heads, n_ctx=n_ctx, n_threads=n_threads)
+        stack.enter_context(engine).costs()
+        return engine
+
+    if files.heads is not None:
+        made = packed(files, outtype, size, folder)
+        engine = opened(made.model, None)
+        found = [*ours(engine), *ours(opened(made.model, made.heads), BESIDE)]
+        return made.model, found, SETTINGS, engine
+    if outtype is not None or size is not None:
+        raise MtpError("--outtype and --scaled need a head file; name it with --heads")
+    engine = opened(files.model, None)
+    if has_own_heads(files):
+        return files.model, ours(engine), SETTINGS, engine
+    settings = settings_without_heads(files.draft_model)
+    return files.model, ours(engine, depths=()), settings, engine
+
+
 def start(
     stack: contextlib.ExitStack, binary: Path, model: Path, settings: Sequence[Setting],
-    n_ctx: int, n_threads: int,
+    n_ctx: int, n_threads: int, folder: Path,
 ) -> list[Contender]:  # fmt: skip
-    """Every setting of both tools, ready to answer; `stack` ends them."""
+    """Every setting of llama-server, ready to answer; `stack` ends them. folder: for their logs"""
     servers = []
     for index, setting in enumerate(settings):
-        log = model.parent / f"server-{index}.log"
+        log = folder / f"server-{index}.log"
         server = Server(binary, model, setting, n_ctx=n_ctx, n_threads=n_threads, log=log)
         servers.append(stack.enter_context(server))
     return peers(servers)
@@ -116,6 +151,9 @@ def run(
         Path | None, typer.Option("--model", "-m", help="A Llama-type target.")
     ] = None,
     heads: Annotated[Path | None, typer.Option(help="Its head file.")] = None,
+    draft_model: Annotated[
+        Path | None, typer.Option(help="For llama-server to draft with, where there are no heads.")
+    ] = None,
     outtype: Annotated[
         str | None, typer.Option(help=f"Requantize the target: {', '.join(OUTTYPES)}.")
     ] = None,
@@ -144,46 +182,45 @@ def run(
         raise typer.BadParameter(f"--scaled: one of {', '.join(SIZES)}.")
     if not server.exists():
         raise MtpError(f"{server}: not there; python -m benchmarks.peer build makes it")
-    files, n_threads = models.find(model, heads), threads or physical_cores()
+    files, n_threads = models.find(model, heads, draft_model), threads or physical_cores()
     plan = Plan(tuple(classes.split(",")), (0.0,), (0,), repetitions, max_tokens)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workdir)))
-        made = packed(files, outtype, scaled, folder)
-        engine, beside = (
-            stack.enter_context(
-                Engine.open(made.model, heads=heads, n_ctx=ctx, n_threads=n_threads)
-            )
-            for heads in (None, made.heads)
+        run_file, contenders, settings, engine = contenders_of(
+            stack, files, folder, outtype, scaled, ctx, n_threads
         )
-        for one in (engine, beside):
-            one.costs()
-        servers = start(stack, server, made.model, SETTINGS, ctx, n_threads)
-        contenders = [*ours(engine), *ours(beside, BESIDE), *servers]
+        contenders += start(stack, server, run_file, settings, ctx, n_threads, folder)
         plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
         records = measured(engine, contenders, plan)
-        name = str(open_model(made.model).file.get("general.name", ""))
+        name = str(open_model(run_file).file.get("general.name", ""))
     report.show(Console(width=None if sys.stdout.isatty() else 200), name, records)
     if json_file is not None:
         program = "python -m benchmarks.peer"
         holds_for = recording.provenance("peer", program, n_threads, files, quick=quick)
-        found = as_json(server, name, ctx, plan, records)
+        found = as_json(server, name, settings, ctx, plan, records)
         recording.write(json_file, {**holds_for, **found})
 
 
 def as_json(
-    server: Path, name: str, n_ctx: int, plan: Plan, records: list[Record]
-) -> dict[str, Any]:
+    server: Path, name: str, settings: Sequence[Setting], n_ctx: int, plan: Plan,
+    records: list[Record],
+) -> dict[str, Any]:  # fmt: skip
     """One record for each class, repetition, tool and setting; see `Record`."""
     return {
         "name": name,
         "llama_server_build": building.configuration(server),
-        "settings": {setting.name: list(setting.options) for setting in SETTINGS},
+        "settings": {setting.name: _named(setting.options) for setting in settings},
         "n_ctx": n_ctx,
         "max_tokens": plan.max_tokens,
         "repetitions": plan.repetitions,
         "summary": summary(records),
         "records": [record.to_json() for record in records],
     }
+
+
+def _named(options: Sequence[str]) -> list[str]:
+    """Of files only their names."""
+    return [Path(option).name if "/" in option else option for option in options]
 
 
 if __name__ == "__main__":

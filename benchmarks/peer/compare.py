@@ -52,9 +52,12 @@ class Record:
         return {"class" if name == "cls" else name: value for name, value in vars(self).items()}
 
 
-def ours(engine: Engine, tool: str = OURS) -> list[Contender]:
+def ours(engine: Engine, tool: str = OURS, depths: Sequence[int] = DEPTHS) -> list[Contender]:
     """Our settings: the fixed depths that llama-server is run at, automatic, and plain decoding,
-    which a head beside the target does not change."""
+    which a head beside the target does not change.
+
+    depths: none where nothing but copying drafts
+    """
 
     def at(depth: Depth) -> Answering:
         def answer(prompt: Sequence[int], max_tokens: int) -> Answer:
@@ -70,7 +73,7 @@ def ours(engine: Engine, tool: str = OURS) -> list[Contender]:
         return answer
 
     plain = [Contender(tool, "plain", at(0))] if tool == OURS else []
-    fixed = [Contender(tool, f"depth {n}", at(n)) for n in DEPTHS]
+    fixed = [Contender(tool, f"depth {n}", at(n)) for n in depths]
     return [*plain, *fixed, Contender(tool, "auto", at("auto"))]
 
 

@@ -50,6 +50,11 @@ class Setting:
             options += ["--spec-draft-p-min", str(p_min)]
         return cls(name, tuple(options))
 
+    @classmethod
+    def draft_model(cls, path: Path, n_max: int) -> Setting:
+        options = ("--spec-type", "draft-simple", "--spec-draft-model", str(path))
+        return cls(f"draft model n-max {n_max}", (*options, "--spec-draft-n-max", str(n_max)))
+
 
 PLAIN = Setting("plain")
 DEFAULTS = Setting.draft_mtp("draft-mtp defaults")
@@ -60,6 +65,22 @@ SETTINGS = (
     *(Setting.draft_mtp(f"depth {n}", n) for n in DEPTHS),
     *(Setting.draft_mtp(f"n-max {n} p-min {p}", n, p) for n, p in ((3, 0.5), (3, 0.8), (8, 0.8))),
 )
+
+# For a file without heads: its ways to copy, at their defaults.
+NGRAMS = tuple(
+    Setting(kind, ("--spec-type", kind))
+    for kind in ("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache")
+)
+DRAFT_MODEL_N_MAX = (3, 8)  # its default, and as far as it may pay
+
+
+def settings_without_heads(draft_model: Path | None) -> tuple[Setting, ...]:
+    drafting = (
+        []
+        if draft_model is None
+        else [Setting.draft_model(draft_model, n) for n in DRAFT_MODEL_N_MAX]
+    )
+    return PLAIN, *NGRAMS, *drafting
 
 
 def parse_answer(body: Mapping[str, Any]) -> Answer:

@@ -102,6 +102,30 @@ def peer() -> Content:
     return {**head("peer", "python -m benchmarks.peer run --minutes 4"), **body}
 
 
+def copying(name: str, step: float) -> Content:
+    """mtp-bench's of a file without heads, of which one class is left out."""
+    greedy = {depth: ratios for depth, ratios in over_plain(step).items() if depth in ("0", "auto")}
+    model = {"file": f"{name}.gguf", "format": "q4_k", "bytes": 1000, "ours_share": 0.97}
+    return mtp_bench(step, over_plain={"0": greedy}, model=model, command=f"mtp-bench -m {name}")
+
+
+def real_rows() -> Content:
+    found = few_rows()["formats"]["q4_1"]
+    rows = {n: {**found["rows"][n], "peer_ms": 30.0} for n in ("1", "2", "4", "8")}
+    head_ = head("few_rows", "python -m benchmarks.few_rows --model made-up.gguf")
+    return {**head_, **found, "rows": rows}
+
+
+def peer_without_heads() -> Content:
+    one = ratios({"chat": 1.5, "editing": 3.0})
+    summary = {
+        "peer_best_setting": "ngram-mod", "peer_best_of_class_over_plain": one,
+        "plain_over_peer_plain": one, "auto_over_peer_best": one,
+        "auto_over_peer_best_of_class": ratios({"chat": 1.2, "editing": 1.2}),
+    }  # fmt: skip
+    return {**head("peer", "python -m benchmarks.peer run -m x.gguf"), "summary": summary}
+
+
 def scaled() -> Content:
     run = {**mtp_bench(), "label": "scaled width, 4,032 bf16", "plan": {"max_tokens": 24}}
     return {**head("scaled", "python -m benchmarks.scaled"), "is_scaled": True, "runs": [run]}
@@ -137,4 +161,7 @@ def everything() -> dict[str, Content]:
         "scaled": scaled(),
         "lossless": lossless(),
         "python-overhead": overhead(),
+        **{f"qwen-{size}": copying(size, step) for size, step in (("0.5b", 0.1), ("1.5b", 0.2))},
+        **{f"few-rows-qwen-{size}": real_rows() for size in ("0.5b", "1.5b")},
+        **{f"peer-qwen-{size}": peer_without_heads() for size in ("0.5b", "1.5b")},
     }

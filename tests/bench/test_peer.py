@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -166,6 +167,7 @@ def test_from_packing_to_json(
         server=binary,
         model=target.write(tmp_path / "target.gguf"),
         heads=heads,
+        draft_model=None,
         outtype=outtype,
         scaled=size,
         classes="chat,factual",
@@ -190,6 +192,49 @@ def test_from_packing_to_json(
         "chat", "factual", "geomean", "worst",
     }  # fmt: skip
     assert not any(path.is_dir() and path.name != "cache" for path in tmp_path.iterdir())
+
+
+def test_a_file_without_heads_is_run_as_it_is(
+    binary: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    target = tiny.llama().write(tmp_path / "target.gguf")
+    run = functools.partial(
+        command.run, server=binary, model=target, heads=None, outtype=None, scaled=None,
+        classes="chat,factual", repetitions=1, max_tokens=8, minutes=1, quick=False, ctx=1024,
+        threads=1, workdir=tmp_path, json_file=tmp_path / "found.json",
+    )  # fmt: skip
+    run(draft_model=target)
+    assert "its best of each class" in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["records"]) == 2 * (2 + len(found["settings"]))
+    assert found["settings"]["ngram-mod"] == ["--spec-type", "ngram-mod"]
+    assert "target.gguf" in found["settings"]["draft model n-max 8"]
+    assert str(tmp_path) not in json.dumps(found)
+    assert found["summary"]["peer_best_of_class"] == {"chat": "plain", "factual": "plain"}
+    assert "beside" not in found["summary"]
+    assert "its best setting: which | plain |" in page({"peer-qwen-1.5b": found})
+    run(draft_model=None)
+    assert "draft model n-max 8" not in (tmp_path / "found.json").read_text()
+    with pytest.raises(MtpError, match="need a head file"):
+        run(draft_model=None, outtype="q8_0")
+
+
+def test_the_worst_class_may_fall_short_by_itself() -> None:
+    without_heads = {(OURS, "plain"): 110.0, (OURS, "auto"): 130.0, (PEER, "plain"): 100.0}
+    found = records({**without_heads, (PEER, "ngram-mod"): 50.0})
+    found = [
+        dataclasses.replace(r, tokens_per_s=2.5 * r.tokens_per_s)
+        if (r.cls, r.setting) == ("editing", "ngram-mod") else r
+        for r in found
+    ]  # fmt: skip
+    rows = bar(Speeds(found))
+    assert rows[-1].ratios["worst"] == pytest.approx(130 / 125)
+    assert [row.is_met for row in rows] == [True, True, False]
+    assert Speeds(found).best_of_class() == {"chat": "plain", "editing": "ngram-mod"}
 
 
 def test_the_build_takes_the_wheels_flags(tmp_path: Path) -> None:

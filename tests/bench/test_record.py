@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import typer
 
 from benchmarks.document.results import read_all, read_result
-from benchmarks.record import STEPS, Execute, Step, chosen, is_recorded, record, show
+from benchmarks.record import STEPS, Execute, Places, Step, chosen, is_recorded, record, show
 from mtp_cli.errors import MtpError
 from tests.bench import made_up
 
@@ -93,19 +94,46 @@ def test_another_form_s_result_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_names_are_chosen_and_skipped() -> None:
-    assert [step.name for step in chosen([], ["peer"])] == [n for n in NAMES if n != "peer"]
+    built_in = [step.name for step in STEPS if step.file is None]
+    assert [step.name for step in chosen([], ["peer"])] == [n for n in built_in if n != "peer"]
     assert [step.name for step in chosen(["peer", "ttft"], [])] == ["ttft", "peer"]
     with pytest.raises(typer.BadParameter, match="no 'pear'; there are mtp-bench-q4_1"):
         chosen([], ["pear"])
 
 
+def test_real_files_are_found_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (step,) = chosen(["peer-qwen-1.5b"], [])
+    assert record([step], tmp_path, quick=True, again=False) == ["peer-qwen-1.5b"]
+    assert step.file is not None
+    assert f"needs --models, a folder with {step.file}" in capsys.readouterr().err
+    (tmp_path / step.file).write_bytes(b"")
+    places = Places(tmp_path, tmp_path / "llama-server", tmp_path / "llama-bench")
+    assert "peer-qwen-1.5b" in [found.name for found in chosen([], [], places)]
+    assert "peer-qwen-0.5b" not in [found.name for found in chosen([], [], places)]
+    ran: list[list[str]] = []
+
+    def execute(command: Sequence[str]) -> None:
+        ran.append(list(command))
+        Path(command[-1]).write_text(json.dumps(made_up.head("peer", "x")))
+
+    assert record([step], tmp_path, quick=True, again=False, execute=execute, places=places) == []
+    after = dict(itertools.pairwise(ran[0]))
+    assert after["--model"] == str(tmp_path / step.file)
+    assert after["--draft-model"] == str(tmp_path / step.file.replace("1.5b", "0.5b"))
+    assert after["--server"] == str(tmp_path / "llama-server")
+
+
 @pytest.mark.parametrize("step", STEPS, ids=NAMES)
 def test_every_benchmark_takes_its_arguments(step: Step) -> None:
     for quick in (False, True):
-        model = None if step.outtype is None else Path("m.gguf")
-        _, _, module, *arguments = step.command(quick, model, Path("out.json"))
-        program = importlib.import_module(f"{module}.__main__" if step.name == "peer" else module)
-        if step.name == "peer":
+        model = None if step.outtype is None and step.file is None else Path("m.gguf")
+        places = Places(server=Path("s"), peer_bench=Path("b"))
+        _, _, module, *arguments = step.command(quick, model, Path("out.json"), places)
+        is_peer = module == "benchmarks.peer"
+        program = importlib.import_module(f"{module}.__main__" if is_peer else module)
+        if is_peer:
             program, arguments = program.run, arguments[1:]
         else:
             program = getattr(program, "bench", None) or program.main
@@ -116,7 +144,7 @@ def test_every_benchmark_takes_its_arguments(step: Step) -> None:
 def test_the_list_names_no_path_and_the_set_fits_in_its_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for quick, minutes in ((False, 45), (True, 20)):
+    for quick, minutes in ((False, 75), (True, 30)):
         show(STEPS, quick)
         lines = capsys.readouterr().out.splitlines()
         assert [line.split()[0] for line in lines] == [*NAMES, "together"]
