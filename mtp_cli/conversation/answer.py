@@ -24,6 +24,7 @@ class Answer:
 
     splitter:   tells the two apart, and has heard the parts of this answer that came before
     opening:    text of an earlier part that was not shown then and begins this one
+    margin:     what its tokenizer puts in front of a first word: it is no part of the text
     n_left_out: exchanges that its prompt does not have any more, for want of room, and the one
                 before it had
     """
@@ -35,12 +36,14 @@ class Answer:
         splitter: Splitter,
         *,
         opening: str = "",
+        margin: str = "",
         n_left_out: int = 0,
     ) -> None:
         self.speech = speech
         self.splitter = splitter
         self.n_left_out = n_left_out
         self._opening = opening
+        self._margin = margin
         self._on_end = on_end
         self.text = ""
         self.reasoning = ""
@@ -63,12 +66,17 @@ class Answer:
             self._on_end(self)
 
     def _taken(self, parts: list[Part]) -> list[Part]:
-        for kind, text in parts:
+        taken = [part for part in map(self._without_margin, parts) if part.text]
+        for kind, text in taken:
             if kind == "reasoning":
                 self.reasoning += text
             else:
                 self.text += text
-        return parts
+        return taken
+
+    def _without_margin(self, part: Part) -> Part:
+        margin, self._margin = self._margin, ""
+        return part._replace(text=part.text.removeprefix(margin))
 
     def stop(self) -> None:
         """Let the round under way be the last; safe to call from a signal handler."""

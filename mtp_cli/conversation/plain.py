@@ -29,6 +29,11 @@ class PlainText:
         self._adds_space = alone != b"x"
 
     @property
+    def margin(self) -> str:
+        """What stands in front of a text's first word, " " or ""."""
+        return " " if self._adds_space else ""
+
+    @property
     def is_spaced_once(self) -> bool:
         """Whether a text gets a space in front only where nothing stands before it."""
         return self._scheme == "first"

@@ -77,6 +77,11 @@ class PromptReader:
         self._known = _KnownText()
         self._guarded: dict[str, str] = {}
 
+    @property
+    def margin(self) -> str:
+        """What the tokenizer puts in front of a text's first word."""
+        return self._plain.margin
+
     def extend(self, text: str, ids: Sequence[int]) -> None:
         """Take up a prompt with its answer, and the ids of both."""
         self._known.extend(text, ids)

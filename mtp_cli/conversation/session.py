@@ -271,6 +271,7 @@ class Session:
             take_up,
             splitter,
             opening=begun.cut_off,
+            margin="" if self.raw or begun.splitter else self._prompts.margin,
             n_left_out=(prompt.n_left_out - n_before) // 2,
         )
 

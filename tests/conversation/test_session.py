@@ -68,6 +68,32 @@ def test_the_next_prompt_extends_the_generated_ids() -> None:
     assert engine.cached[1] == len(answered) + 1
 
 
+class SpacedEngine(ScriptedEngine):
+    """Its tokenizer puts a space in front of every text, as Llama 2's does."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        return super().tokenize(
+            f" {text}" if text else "", add_special=add_special, parse_special=parse_special
+        )
+
+
+def test_the_space_of_a_first_word_is_no_part_of_an_answer() -> None:
+    engine = SpacedEngine(
+        said(" Yes.  Or", end=False), said(" no."), said("   indented"), n_ctx=5000
+    )
+    session = Session(engine)
+    assert ask(session, "So?") == "Yes.  Or"
+    assert "".join(session.more(SETTINGS)) == " no."
+    assert ask(session, "And?") == "  indented"
+    read = bytes(token for token in engine.prompts[2] if token < 256).decode()
+    assert " Yes.  Or no." in read
+
+
+def test_text_that_goes_on_without_a_template_keeps_it() -> None:
+    assert ask(Session(SpacedEngine(said(" world")), raw=True), "Hello") == " world"
+    assert ask(Session(ScriptedEngine(said(" world"))), "Hello") == " world"
+
+
 def test_undo_and_regenerate_reuse_the_prompt_they_share() -> None:
     engine = ScriptedEngine(said("one"), said("two"), said("three"), said("four"))
     session = Session(engine)
