@@ -6,6 +6,7 @@ same bytes everywhere.
 
 from __future__ import annotations
 
+import codecs
 import io
 import sys
 from typing import TextIO
@@ -17,6 +18,7 @@ from mtp_cli.screen import forget_unwritten, is_terminal
 from mtp_cli.waiting import Wait
 
 EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as PowerShell may write files
 
 
 def read_request(
@@ -46,9 +48,11 @@ def _read(stdin: TextIO) -> str:
     try:
         return stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        byte = error.object[error.start]
+        raw = bytes(error.object)
+        if raw.startswith(_UTF_16):
+            raise MtpError("stdin is UTF-16 text; iconv -f UTF-16 turns it into UTF-8") from error
         raise MtpError(
-            f"stdin is not UTF-8 text: byte 0x{byte:02x} at offset {error.start}; "
+            f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}; "
             "iconv -f LATIN1 turns older text into it"
         ) from error
     except OSError as error:

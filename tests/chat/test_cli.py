@@ -81,6 +81,14 @@ def test_bytes_that_are_no_utf8_are_named() -> None:
         read_request("Explain", stdin(b"abc\xffdef"), io.StringIO(), raw=False)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named_with_what_makes_text_of_it(encoding: str) -> None:
+    """Read as an older eight-bit encoding it would become a prompt of every other character."""
+    raw = "\ufeffHi".encode(encoding)
+    with pytest.raises(MtpError, match="stdin is UTF-16 text; iconv -f UTF-16 turns it"):
+        read_request(None, stdin(raw), io.StringIO(), raw=False)
+
+
 @pytest.mark.parametrize(
     "args",
     [
