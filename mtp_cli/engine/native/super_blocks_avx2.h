@@ -51,7 +51,7 @@ inline Ints scales_by_32(__m128i eight, int i) {
 
 // Sums of two products of bytes; 16 bits hold them
 inline Ints pairs_of(Ints unsigned_weights, const int8_t * row) {
-    return _mm256_maddubs_epi16(unsigned_weights, bytes(row));
+    return _mm256_maddubs_epi16(unsigned_weights, load(row));
 }
 inline Ints pairs_of(const uint8_t * unsigned_row, Ints weights) {
     return _mm256_maddubs_epi16(load_32(unsigned_row), weights);
@@ -61,7 +61,7 @@ inline Ints pairs_of(int unsigned_byte, Ints weights) {
 }
 // Of signed weights, too
 inline Ints signed_pairs_of(Ints weights, const int8_t * row) {
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(bytes(row), weights));
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(load(row), weights));
 }
 inline Ints add_scaled(Ints sum, Ints pairs, Ints scales) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scales));
@@ -82,9 +82,6 @@ inline Ints products_of_16(Ints a, const int16_t * b) {
 inline Floats for_lanes(__m128 four, int i) {
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four), _mm256_set1_epi32(i));
 }
-// The sums of each weight row's eight lanes, in the order of ggml's hsum_float_8
-inline __m128 sums_of_rows(const Floats x[4]) { return sums4(x); }
-
 // Four lanes of each of four weight rows
 struct FourLanes {
     static constexpr int VECTORS = 2;

@@ -114,16 +114,6 @@ inline Floats for_lanes(__m128 four, int i) {
         _mm512_inserti64x4(_mm512_set1_epi32(2 * i), _mm256_set1_epi32(2 * i + 1), 1);
     return _mm512_permutexvar_ps(order, _mm512_castps128_ps512(four));
 }
-// The sums of each weight row's eight lanes, in the order of ggml's hsum_float_8
-inline __m128 sums_of_rows(const Floats x[4 / PER_VECTOR]) {
-    const Floats four = add(_mm512_shuffle_f32x4(x[0], x[1], 0x88),
-                            _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
-    const Floats two = add(four, _mm512_permute_ps(four, 0x0e));
-    const Floats one = add(two, _mm512_permute_ps(two, 0x01));
-    const Ints order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
-    return _mm512_castps512_ps128(_mm512_permutexvar_ps(order, one));
-}
-
 // Four lanes of each of four weight rows
 struct FourLanes {
     static constexpr int VECTORS = 1;

@@ -1,8 +1,8 @@
 // The vector operations the kernels are written in, under the same names for every vector width:
 // AVX-512 with VNNI, or AVX2. MTP_VECTORS is the width's name, and undefined where there is none.
 //
-// A vector of eight-bit sums holds PER_VECTOR rows, eight lanes each, as ggml's kernels for one
-// row do: lane i of a row adds up bytes 4i to 4i + 3 of every block. Knows nothing of formats.
+// A vector of eight-bit sums holds PER_VECTOR weight rows, eight lanes each, as ggml's kernels for
+// one row do: lane i adds up bytes 4i to 4i + 3 of every block. Knows nothing of formats.
 #pragma once
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && \

@@ -1,4 +1,4 @@
-// The vector operations in AVX2: a vector holds one row of eight-bit sums, or 8 floats.
+// The vector operations in AVX2: a vector holds eight sums of one weight row, or 8 floats.
 #pragma once
 
 #include "vectors_shared.h"
@@ -16,9 +16,6 @@ constexpr int MOST_ROWS_BESIDE_GEMM = 16;
 constexpr bool HAS_UNSIGNED_DOT = false;
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
-inline Floats first_of_pair(__m256 pairs, int pair) {
-    return _mm256_permutevar8x32_ps(pairs, _mm256_set1_epi32(2 * pair));
-}
 inline Floats all(float x) { return _mm256_set1_ps(x); }
 inline float first_lane(Floats x) { return _mm256_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm256_loadu_ps(x); }
@@ -33,35 +30,40 @@ inline Floats widen_f16(const uint16_t * x) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x));
 }
 
-inline Ints bytes(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
-inline Ints offset_bytes(const int8_t * x) { return bytes(x); }  // never multiplied as unsigned
+inline Ints load(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
+inline Ints for_each_weight_row(const void * x) { return load((const int8_t *)x); }
+
+inline Ints offset_bytes(const int8_t * x, const int8_t *) {
+    return load(x);  // never multiplied as unsigned
+}
 constexpr int HIGH_NIBBLE = 1;  // sums of sixteen bits have no room for more
-inline Ints nibbles(const uint8_t * x) { return nibbles_apart(x); }
+inline Ints nibbles(const uint8_t * x, const uint8_t *) { return nibbles_apart(x); }
+inline Ints shifted_nibbles(const uint8_t * x, const uint8_t *) { return nibbles_apart(x); }
 // Nibbles of which each gets one of 32 bits above it
-inline Ints with_fifth_bits(const uint8_t * low, const uint8_t * high) {
+inline Ints with_fifth_bits(Ints nibbles, const uint8_t * x, const uint8_t *) {
     int bits;
-    __builtin_memcpy(&bits, high, 4);
+    __builtin_memcpy(&bits, x, 4);
     const Ints byte_of_each = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202,
                                                 0x0101010101010101, 0);
     const Ints bit_of_each = _mm256_set1_epi64x((int64_t)0x8040201008040201);
     const Ints eight = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), byte_of_each);
     const Ints is_set = _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit_of_each), bit_of_each);
-    return _mm256_or_si256(nibbles_apart(low), _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
+    return _mm256_or_si256(nibbles, _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
 }
-inline Ints dot(Ints weights, const int8_t * rows) {
-    const Ints pairs = _mm256_maddubs_epi16(weights, bytes(rows));
+inline Ints dot(Ints weights, Ints rows) {
+    const Ints pairs = _mm256_maddubs_epi16(weights, rows);
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
+inline Ints dot(Ints start, Ints weights, Ints rows) {
     return _mm256_add_epi32(start, dot(weights, rows));
 }
 // The same of signed weights
-inline Ints signed_dot(Ints weights, const int8_t * rows) {
+inline Ints signed_dot(Ints weights, Ints rows) {
     const Ints pairs =
-        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(bytes(rows), weights));
+        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(rows, weights));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
-inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 
 inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int v, __m128i table) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table),
@@ -72,17 +74,16 @@ inline Floats pair_scales(__m256 eight, int c, int v) {
 }
 inline __m256 added_pair(const Floats x[2]) { return add(x[0], x[1]); }
 
-using Floats4 = __m128;
-inline Floats4 zeros4() { return _mm_setzero_ps(); }
-inline Floats4 load4(const float * x) { return _mm_loadu_ps(x); }
-inline Floats4 second_of_pairs(__m256 pairs) { return _mm256_castps256_ps128(seconds(pairs)); }
-inline Floats4 add(Floats4 a, Floats4 b) { return _mm_add_ps(a, b); }
-inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm_fmadd_ps(a, b, c); }
-inline Floats4 halves(Floats x) {
-    return add(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+// The first of the pairs that four blocks begin with, of weight row v
+template <int HIGH>
+inline Floats first_of_pairs(__m256 pairs, int v) {
+    static_assert(HIGH == 1);
+    return _mm256_permutevar8x32_ps(pairs, _mm256_set1_epi32(2 * v));
 }
-inline Floats4 sums4(const Floats x[4]) { return sums_of_four_vectors(x); }
-inline void store4(Floats4 x, float * out, size_t, int) { _mm_storeu_ps(out, x); }
+inline __m128 halves(Floats x) {
+    return _mm_add_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
+}
+inline __m128 sums_of_rows(const Floats x[4]) { return sums_of_four_vectors(x); }
 
 struct EightRows {
     Ints low[4], high[4];  // of weight rows 0 to 3, 4 to 7, then the next eight bytes of each

@@ -1,5 +1,5 @@
-// The vector operations in AVX-512 with VNNI: a vector holds two rows of eight-bit sums, or 16
-// floats.
+// The vector operations in AVX-512 with VNNI: a vector holds eight sums of each of two weight rows,
+// or 16 floats.
 #pragma once
 
 #include "vectors_shared.h"
@@ -18,9 +18,6 @@ constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels fo
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
-inline Floats first_of_pair(__m256 pairs, int pair) {
-    return _mm512_permutexvar_ps(_mm512_set1_epi32(2 * pair), _mm512_castps256_ps512(pairs));
-}
 inline Floats all(float x) { return _mm512_set1_ps(x); }
 inline float first_lane(Floats x) { return _mm512_cvtss_f32(x); }
 inline Floats load(const float * x) { return _mm512_loadu_ps(x); }
@@ -35,42 +32,53 @@ inline Floats widen_f16(const uint16_t * x) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
 }
 
-// 32 bytes, once for every row of a vector
-inline Ints bytes(const int8_t * x) {
+inline Ints load(const int8_t * x) { return _mm512_loadu_si512(x); }
+inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
+// Eight lanes of a row, once for every weight row of a vector
+inline Ints for_each_weight_row(const void * x) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
 }
-// The same plus 128, as unsigned bytes
-inline Ints offset_bytes(const int8_t * x) {
-    return _mm512_xor_si512(bytes(x), _mm512_set1_epi8((char)0x80));
+
+// 32 bytes of each of two weight rows, plus 128, as unsigned bytes
+inline Ints offset_bytes(const int8_t * a, const int8_t * b) {
+    const Ints low = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)a));
+    const Ints both = _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i *)b), 1);
+    return _mm512_xor_si512(both, _mm512_set1_epi8((char)0x80));
 }
-// 16 low nibbles, then the 16 high ones times HIGH_NIBBLE
+// 16 bytes of each, twice over
+inline Ints twice_each(const uint8_t * a, const uint8_t * b) {
+    const Ints four = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)a));
+    return _mm512_mask_broadcast_i32x4(four, 0xff00, _mm_loadu_si128((const __m128i *)b));
+}
+// 16 low nibbles of each, then its 16 high ones times HIGH_NIBBLE
 constexpr int HIGH_NIBBLE = 16;
-inline Ints nibbles(const uint8_t * x) {
-    const Ints packed = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)x));
+inline Ints nibbles(const uint8_t * a, const uint8_t * b) {
     const __m256i mask = _mm256_set_m128i(_mm_set1_epi8((char)0xf0), _mm_set1_epi8(0x0f));
-    return _mm512_and_si512(packed, _mm512_broadcast_i64x4(mask));
+    return _mm512_and_si512(twice_each(a, b), _mm512_broadcast_i64x4(mask));
+}
+// Likewise, not times anything
+inline Ints shifted_nibbles(const uint8_t * a, const uint8_t * b) {
+    const __m256i by = _mm256_set_m128i(_mm_set1_epi16(4), _mm_setzero_si128());
+    const Ints shifted = _mm512_srlv_epi16(twice_each(a, b), _mm512_broadcast_i64x4(by));
+    return _mm512_and_si512(shifted, _mm512_set1_epi8(15));
 }
 // Nibbles of which each gets one of 32 bits above it
-inline Ints with_fifth_bits(const uint8_t * low, const uint8_t * high) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, high, 4);
-    const Ints four = _mm512_broadcast_i64x4(nibbles_apart(low));
-    return _mm512_mask_add_epi8(four, bits | (uint64_t)bits << 32, four, _mm512_set1_epi8(16));
+inline Ints with_fifth_bits(Ints nibbles, const uint8_t * a, const uint8_t * b) {
+    uint32_t low, high;
+    __builtin_memcpy(&low, a, 4);
+    __builtin_memcpy(&high, b, 4);
+    const __mmask64 bits = low | (uint64_t)high << 32;
+    return _mm512_mask_add_epi8(nibbles, bits, nibbles, _mm512_set1_epi8(16));
 }
 // start + products of unsigned weights and signed rows, four to a lane
-inline Ints dot(Ints start, Ints weights, const int8_t * rows) {
-    return _mm512_dpbusd_epi32(start, weights, _mm512_loadu_si512(rows));
+inline Ints dot(Ints start, Ints weights, Ints rows) {
+    return _mm512_dpbusd_epi32(start, weights, rows);
 }
-inline Ints dot(Ints weights, const int8_t * rows) {
-    return dot(_mm512_setzero_si512(), weights, rows);
-}
-inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
+inline Ints dot(Ints weights, Ints rows) { return dot(_mm512_setzero_si512(), weights, rows); }
 
 // A table's bytes for the nibbles of two blocks, one after the other
 inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int, __m128i table) {
-    const Ints low = _mm512_castsi256_si512(nibbles_apart(first));
-    const Ints both = _mm512_inserti64x4(low, nibbles_apart(second), 1);
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), both);
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), shifted_nibbles(first, second));
 }
 // Of the scales of four pairs of blocks, those of pair c for eight lanes each
 inline Floats pair_scales(__m256 eight, int c, int) {
@@ -83,28 +91,24 @@ inline __m256 added_pair(const Floats x[1]) {
     return _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
 }
 
-// Four floats for each row of a vector
-using Floats4 = __m256;
-inline Floats4 zeros4() { return _mm256_setzero_ps(); }
-inline Floats4 load4(const float * x) { return _mm256_loadu_ps(x); }
-inline Floats4 second_of_pairs(__m256 pairs) { return seconds(pairs); }
-inline Floats4 add(Floats4 a, Floats4 b) { return _mm256_add_ps(a, b); }
-inline Floats4 multiply_add(Floats4 a, Floats4 b, Floats4 c) { return _mm256_fmadd_ps(a, b, c); }
-// The sums of each row's lanes, for four weight rows, in the order of ggml's hsum_float_8
-inline Floats4 sums4(const Floats x[4]) {
-    const auto halves = [](Floats a, Floats b) {
-        return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-    };
-    const Floats ab = halves(x[0], x[1]), cd = halves(x[2], x[3]);
-    const Floats two = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-    const Floats one = add(two, _mm512_permute_ps(two, 0xb1));
-    const Ints order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 6, 12, 4, 10, 2, 8, 0);
-    return _mm512_castps512_ps256(_mm512_permutexvar_ps(order, one));
+// The first of the pairs that four blocks begin with, for the eight lanes of each of the two weight
+// rows that stand in vector v; for the upper four lanes over HIGH
+template <int HIGH>
+inline Floats first_of_pairs(__m256 pairs, int v) {
+    const __m256 over = _mm256_mul_ps(pairs, _mm256_set1_ps(1.0f / HIGH));
+    const Ints order = _mm512_add_epi32(
+        _mm512_set1_epi32(4 * v),
+        _mm512_set_epi32(10, 10, 10, 10, 2, 2, 2, 2, 8, 8, 8, 8, 0, 0, 0, 0));
+    return _mm512_permutexvar_ps(order, _mm512_insertf32x8(_mm512_castps256_ps512(pairs), over, 1));
 }
-// Each row's four, `stride` floats apart, for as many of a vector's rows as there are
-inline void store4(Floats4 x, float * out, size_t stride, int n_rows) {
-    _mm_storeu_ps(out, _mm256_castps256_ps128(x));
-    if (n_rows > 1) _mm_storeu_ps(out + stride, _mm256_extractf128_ps(x, 1));
+// The sums of each weight row's eight lanes, in the order of ggml's hsum_float_8
+inline __m128 sums_of_rows(const Floats x[4 / PER_VECTOR]) {
+    const Floats four = add(_mm512_shuffle_f32x4(x[0], x[1], 0x88),
+                            _mm512_shuffle_f32x4(x[0], x[1], 0xdd));
+    const Floats two = add(four, _mm512_permute_ps(four, 0x0e));
+    const Floats one = add(two, _mm512_permute_ps(two, 0x01));
+    const Ints order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    return _mm512_castps512_ps128(_mm512_permutexvar_ps(order, one));
 }
 
 // Nibbles of eight weight rows that ggml has interleaved by eight bytes, a block of each

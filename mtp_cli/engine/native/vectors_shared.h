@@ -11,9 +11,10 @@ inline __m256 first_pairs(const void * a, const void * b, const void * c, const 
     const __m128i cd = _mm_unpacklo_epi32(_mm_loadu_si32(c), _mm_loadu_si32(d));
     return _mm256_cvtph_ps(_mm_unpacklo_epi64(ab, cd));
 }
-// The second of each pair, twice over
-inline __m256 seconds(__m256 pairs) {
-    return _mm256_permutevar8x32_ps(pairs, _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1));
+// The second of each of four pairs
+inline __m128 seconds(__m256 pairs) {
+    const __m256i odd = _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1);
+    return _mm256_castps256_ps128(_mm256_permutevar8x32_ps(pairs, odd));
 }
 // Bytes with an offset added to each
 inline __m128i raised(__m128i bytes, int offset) {

@@ -17,7 +17,7 @@ struct Q4_0 {
     static constexpr int OFFSET = 8, HIGH = HIGH_NIBBLE;
     static constexpr bool IS_SIGNED = false;
     static constexpr int MOST_ROWS = MOST_ROWS_BESIDE_GEMM;
-    static Ints weights(const Block & block) { return nibbles(block.qs); }
+    static Ints weights(const Block & a, const Block & b) { return nibbles(a.qs, b.qs); }
 };
 
 }  // namespace

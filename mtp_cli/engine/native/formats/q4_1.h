@@ -20,7 +20,7 @@ struct Q4_1 {
     static constexpr int HIGH = HIGH_NIBBLE;  // high halves are not always shifted down
     static constexpr bool IS_SIGNED = false;
     static constexpr int MOST_ROWS = INT_MAX;  // ggml has no kernel for many rows
-    static Ints weights(const Block & block) { return nibbles(block.qs); }
+    static Ints weights(const Block & a, const Block & b) { return nibbles(a.qs, b.qs); }
 };
 
 }  // namespace

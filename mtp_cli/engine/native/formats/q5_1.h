@@ -18,7 +18,9 @@ struct Q5_1 {
     static constexpr int OFFSET = 0, HIGH = 1;
     static constexpr bool IS_SIGNED = false;
     static constexpr int MOST_ROWS = INT_MAX;
-    static Ints weights(const Block & block) { return with_fifth_bits(block.qs, block.qh); }
+    static Ints weights(const Block & a, const Block & b) {
+        return with_fifth_bits(shifted_nibbles(a.qs, b.qs), a.qh, b.qh);
+    }
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ struct Q8_0 {
     static constexpr int OFFSET = HAS_UNSIGNED_DOT ? 128 : 0, HIGH = 1;
     static constexpr bool IS_SIGNED = !HAS_UNSIGNED_DOT;
     static constexpr int MOST_ROWS = MOST_ROWS_BESIDE_GEMM;
-    static Ints weights(const Block & block) { return offset_bytes(block.qs); }
+    static Ints weights(const Block & a, const Block & b) { return offset_bytes(a.qs, b.qs); }
 };
 
 }  // namespace

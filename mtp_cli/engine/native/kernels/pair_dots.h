@@ -58,7 +58,7 @@ struct PairDots {
     }
 
     static Ints products(Ints weights, const Unit & unit, int v) {
-        const auto qs = unit.qs + 4 * LANES * v;
+        const auto qs = load(unit.qs + 4 * LANES * v);
         if constexpr (Format::OFFSET != 0)
             return dot(load(unit.start + LANES * v), weights, qs);
         else
