@@ -72,6 +72,14 @@ def tensor(within: int, array: npt.NDArray[Any]) -> int:
     return int(made)
 
 
+def stored(within: int, kind: str, data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> int:
+    """A tensor of three dimensions that holds what `quantized` made of an array of this shape."""
+    new = ggml("ggml_new_tensor_3d", POINTER, POINTER, INT, INT64, INT64, INT64)
+    made = int(new(within, type_of(kind), *shape[::-1]))
+    ctypes.memmove(data_of(made), data.ctypes.data, data.nbytes)
+    return made
+
+
 def data_of(made: int) -> int:
     return int(ggml("ggml_get_data", POINTER, POINTER)(made))
 

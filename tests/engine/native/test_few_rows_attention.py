@@ -1,15 +1,17 @@
 """Our attention, against a softmax in double precision and against itself.
 
 ggml's own graph runs it on shapes of many models: grouped heads, keys wider than values, ALiBi,
-soft caps, sinks, windows, contexts that end anywhere.
+soft caps, sinks, windows, contexts that end anywhere, caches in every format. What a quantized
+cache holds is read by the `gguf` package.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -20,11 +22,15 @@ from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
+from tests.engine.native import operators
 from tests.engine.native.operators import FLOAT, INT, POINTER, computed, context, ggml, tensor
 
 pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
 
 Doubles = npt.NDArray[np.float64]
+
+
+CLOSE = 2e-5  # of values around 2, in single precision
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Shape:
     softcap: float = 0.0
     sinks: bool = False
     window: int | None = None
+    key_type: str = "f16"
+    value_type: str = "f16"
 
     @property
     def scale(self) -> float:
@@ -54,20 +62,53 @@ SHAPES = {
     "one head": Shape(96, n_heads=1, n_kv_heads=1),
     "keys wider than values": Shape(200, n_heads=4, n_kv_heads=1, key=192, value=128),
     "odd widths": Shape(100, n_heads=2, n_kv_heads=2, key=80, value=48),
+    "widths of no vector": Shape(100, n_heads=3, n_kv_heads=1, key=100, value=36),
+    "as wide as any": Shape(96, n_heads=2, n_kv_heads=1, key=576, value=512),
+    **{f"heads of {n}": Shape(70, key=n, value=n) for n in (96, 112, 120, 128, 160, 192, 256)},
+    **{f"{n} heads a key": Shape(70, n_heads=n, n_kv_heads=1) for n in (2, 5, 7, 13, 16, 128)},
     "ALiBi": Shape(128, n_heads=6, n_kv_heads=6, max_bias=8.0),
     "soft cap": Shape(128, softcap=20.0),
     "sinks": Shape(130, sinks=True),
     "window": Shape(700, window=90),
+    **{
+        f"in {name}": Shape(300, n_heads=4, n_kv_heads=2, key_type=name, value_type=name)
+        for name in ("q8_0", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl")
+    },
+    "keys in Q8_0": Shape(130, key=128, value=128, key_type="q8_0"),
+    "values in Q8_0": Shape(130, key=192, value=128, value_type="q8_0"),
+    "window in Q8_0": Shape(700, window=90, key=96, value=96, key_type="q8_0", value_type="q8_0"),
 }
 
 
 @dataclass(frozen=True)
+class Cache:
+    """Cells (n_cells, n_kv_heads, width), as a cache holds them and as what that stands for."""
+
+    kind: str
+    data: npt.NDArray[np.uint8]
+    values: Floats
+
+    @classmethod
+    def of(cls, values: Floats, kind: str) -> Cache:
+        rows = values.reshape(-1, values.shape[-1])
+        data = operators.quantized(kind, rows).reshape(len(rows), -1)
+        read = gguf.quants.dequantize(data, operators.type_of(kind))
+        return cls(kind, data, read.astype(np.float32).reshape(values.shape))
+
+    def tensor(self, within: int) -> int:
+        """(width, n_cells, n_kv_heads)"""
+        permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
+        made = operators.stored(within, self.kind, self.data, self.values.shape)
+        return int(permute(within, made, 0, 2, 1, 3))
+
+
+@dataclass(frozen=True)
 class Inputs:
-    """q: (n_rows, n_heads, key); k, v: (n_cells, n_kv_heads, width); mask: (n_rows, n_cells)"""
+    """q: (n_rows, n_heads, key); mask: (n_rows, n_cells)"""
 
     q: Floats
-    k: npt.NDArray[np.float16]
-    v: npt.NDArray[np.float16]
+    k: Cache
+    v: Cache
     mask: npt.NDArray[np.float16]
     sinks: Floats | None
 
@@ -88,8 +129,8 @@ def inputs(shape: Shape, n_rows: int) -> Inputs:
     seen = -np.abs(at) if shape.max_bias else np.zeros_like(at)
     return Inputs(
         normal(n_rows, shape.n_heads, shape.key),
-        normal(shape.n_cells, shape.n_kv_heads, shape.key).astype(np.float16),
-        normal(shape.n_cells, shape.n_kv_heads, shape.value).astype(np.float16),
+        Cache.of(normal(shape.n_cells, shape.n_kv_heads, shape.key), shape.key_type),
+        Cache.of(normal(shape.n_cells, shape.n_kv_heads, shape.value), shape.value_type),
         np.where(is_hidden, -np.inf, seen).astype(np.float16),
         normal(shape.n_heads) if shape.sinks else None,
     )
@@ -100,8 +141,8 @@ def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
     permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
     attend = ggml("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, FLOAT, FLOAT, FLOAT)
     with context() as within:
-        parts = (tensor(within, x) for x in (given.q, given.k, given.v))
-        q, k, v = (permute(within, part, 0, 2, 1, 3) for part in parts)
+        q = permute(within, tensor(within, given.q), 0, 2, 1, 3)
+        k, v = given.k.tensor(within), given.v.tensor(within)
         mask = tensor(within, given.mask)
         out = attend(within, q, k, v, mask, shape.scale, shape.max_bias, shape.softcap)
         if given.sinks is not None:
@@ -114,7 +155,7 @@ def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
 def expected(shape: Shape, given: Inputs) -> Doubles:
     """The definition, in double precision."""
     per_key = shape.n_heads // shape.n_kv_heads
-    k, v = (np.repeat(x.astype(np.float64), per_key, axis=1) for x in (given.k, given.v))
+    k, v = (np.repeat(x.values.astype(np.float64), per_key, 1) for x in (given.k, given.v))
     scores = shape.scale * np.einsum("rhd,chd->rhc", given.q.astype(np.float64), k)
     if shape.softcap:
         scores = shape.softcap * np.tanh(scores / shape.softcap)
@@ -146,7 +187,7 @@ def test_attention_is_the_softmax_of_its_definition(name: str) -> None:
     our_kernels.enable(attention=False)
     ggmls = attended(shape, given)
     # ggml adds up in half precision, so that an error as small as this also shows who was at work.
-    assert np.abs(ours - exact).max() < 1e-5 < np.abs(ggmls - exact).max()
+    assert np.abs(ours - exact).max() < CLOSE < np.abs(ggmls - exact).max()
 
 
 @pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.n_cells > 90])
@@ -155,10 +196,10 @@ def test_many_rows_are_what_each_is_alone(name: str) -> None:
     shape = SHAPES[name]
     given = inputs(shape, n_rows=90)
     together = attended(shape, given)
-    assert np.abs(together - expected(shape, given)).max() < 1e-5
+    assert np.abs(together - expected(shape, given)).max() < CLOSE
     for row in (0, 1, 15, 16, 63, 64, 89):
         assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
-    for n_threads in (2, 3, 8):
+    for n_threads in (2, 3):
         assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
 
 
@@ -170,7 +211,7 @@ def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads(name: str) 
     together = attended(shape, given)
     for row in range(n_rows):
         assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
-    for n_threads in (2, 3, 8):
+    for n_threads in (2, 3):
         assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
 
 
@@ -180,14 +221,12 @@ def test_cells_that_nobody_sees_change_no_bit() -> None:
     given = inputs(shape, n_rows=3)
     n_more = longer.n_cells - shape.n_cells
 
-    def padded(x: npt.NDArray[np.float16], with_: float, axis: int) -> npt.NDArray[np.float16]:
-        widths = [(0, n_more if axis == i else 0) for i in range(x.ndim)]
-        return np.pad(x, widths, constant_values=with_)
+    def padded(cache: Cache, with_: float) -> Cache:
+        widths = [(0, n_more), (0, 0), (0, 0)]
+        return Cache.of(np.pad(cache.values, widths, constant_values=with_), cache.kind)
 
-    more = Inputs(
-        *(given.q, padded(given.k, 3, 0), padded(given.v, 5, 0), padded(given.mask, -np.inf, 1)),
-        sinks=None,
-    )
+    mask = np.pad(given.mask, [(0, 0), (0, n_more)], constant_values=-np.inf)
+    more = Inputs(given.q, padded(given.k, 3), padded(given.v, 5), mask, sinks=None)
     assert np.array_equal(attended(shape, given), attended(longer, more))
 
 
@@ -197,15 +236,17 @@ def test_a_row_that_sees_nothing_is_zero() -> None:
     given.mask[0] = -np.inf
     found = attended(shape, given)
     assert not found[0].any()
-    assert np.abs(found[1] - expected(shape, given.row(1))[0]).max() < 1e-5
+    assert np.abs(found[1] - expected(shape, given.row(1))[0]).max() < CLOSE
 
 
 def test_the_weights_of_distant_scores_are_exact_zeros() -> None:
     """One score far above the others: its value alone, to the bit."""
     shape = Shape(70, n_heads=1, n_kv_heads=1)
     given = inputs(shape, n_rows=1)
-    given.q[:], given.k[:], given.k[40] = 10, 0, 10
-    assert np.array_equal(attended(shape, given)[0, 0], given.v[40, 0].astype(np.float32))
+    keys = np.zeros_like(given.k.values)
+    given.q[:], keys[40] = 10, 10
+    given = replace(given, k=Cache.of(keys, "f16"))
+    assert np.array_equal(attended(shape, given)[0, 0], given.v.values[40, 0])
 
 
 @pytest.mark.parametrize("n_past", [20, 250, 505, 600])
