@@ -24,6 +24,33 @@ def file_name(text: str) -> Path:
     return Path(text)
 
 
+# What llama.cpp can keep keys and values in (`engine.backend.cache` has its numbers for them)
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+def _cache_type(text: str) -> str:
+    if text not in CACHE_TYPES:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(CACHE_TYPES)}.")
+    return text
+
+
+CacheTypeK = Annotated[
+    str,
+    typer.Option(
+        "--cache-type-k",
+        metavar="TYPE",
+        callback=_cache_type,
+        help="What the model keeps keys of the context in: f16, q8_0 for half the memory, f32, "
+        "bf16, q4_0, q4_1, iq4_nl, q5_0 or q5_1. Answers are those of the model with it.",
+    ),
+]
+CacheTypeV = Annotated[
+    str,
+    typer.Option(
+        "--cache-type-v", metavar="TYPE", callback=_cache_type, help="The same for values."
+    ),
+]
+
 HELP = {"help_option_names": ["-h", "--help"]}  # context settings of every command
 
 

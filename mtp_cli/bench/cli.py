@@ -14,7 +14,15 @@ import typer
 
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
-from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, Version, file_name
+from mtp_cli.options import (
+    HELP,
+    MAX_INT32,
+    MAX_THREADS,
+    CacheTypeK,
+    CacheTypeV,
+    Version,
+    file_name,
+)
 from mtp_cli.screen import fold, is_terminal, printing, say, say_error
 from mtp_cli.waiting import Wait, loading
 
@@ -153,6 +161,8 @@ def bench(
     ctx: _Ctx = None,
     threads: _Threads = None,
     gpu_layers: _GpuLayers = None,
+    cache_type_k: CacheTypeK = "f16",
+    cache_type_v: CacheTypeV = "f16",
     version: Version = False,
 ) -> None:
     """Measure what drafting is worth on this machine: plain, every fixed depth, automatic."""
@@ -162,7 +172,7 @@ def bench(
     files = models.find(model, heads, draft_model)
 
     from mtp_cli.bench.measure import Plan, shortened, warm_up
-    from mtp_cli.engine import Engine
+    from mtp_cli.engine import CacheTypes, Engine
 
     files = models.with_heads_beside(files)
     plan = Plan(
@@ -186,6 +196,7 @@ def bench(
             n_ctx=ctx,
             n_threads=threads,
             n_gpu_layers=gpu_layers,
+            cache=CacheTypes(cache_type_k, cache_type_v),
             on_progress=progress,
         )
     with opened as engine:

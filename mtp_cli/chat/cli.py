@@ -15,7 +15,16 @@ import typer
 
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
-from mtp_cli.options import HELP, MAX_INT32, MAX_THREADS, MAX_TOKENS, Version, file_name
+from mtp_cli.options import (
+    HELP,
+    MAX_INT32,
+    MAX_THREADS,
+    MAX_TOKENS,
+    CacheTypeK,
+    CacheTypeV,
+    Version,
+    file_name,
+)
 from mtp_cli.screen import printing, say_error
 
 _MAX_DEPTH = 8
@@ -342,6 +351,8 @@ def chat(
     ctx: _Ctx = None,
     threads: _Threads = None,
     gpu_layers: _GpuLayers = None,
+    cache_type_k: CacheTypeK = "f16",
+    cache_type_v: CacheTypeV = "f16",
     depth: _DepthText = "auto",
     exact: _Exact = False,
     as_json: _Json = False,
@@ -386,6 +397,7 @@ def chat(
         n_ctx=ctx,
         n_threads=threads,
         n_gpu_layers=gpu_layers,
+        cache_types=(cache_type_k, cache_type_v),
         depth="auto" if depth == "auto" else int(depth),
         exact=exact,
         json=as_json,

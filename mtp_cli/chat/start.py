@@ -37,6 +37,7 @@ class Options:
     """The command line. sampling holds only what the user set; None is the default everywhere.
 
     max_tokens: 0 and less for no limit
+    cache_types: what keys and values are kept in
     think: levels, "show" and "hide", of each kind the last counts; template_vars: "name=value"
     """
 
@@ -50,6 +51,7 @@ class Options:
     n_ctx: int | None
     n_threads: int | None
     n_gpu_layers: int | None
+    cache_types: tuple[str, str]
     depth: Depth
     exact: bool
     json: bool
@@ -81,7 +83,7 @@ def start(options: Options) -> int:
         raise typer.BadParameter("a conversation needs a terminal; give a REQUEST.")
     out = pipe.utf8_stdout()
 
-    from mtp_cli.engine import Engine  # loads llama.cpp
+    from mtp_cli.engine import CacheTypes, Engine  # loads llama.cpp
 
     files = with_heads_beside(options.files)
 
@@ -93,6 +95,7 @@ def start(options: Options) -> int:
             n_ctx=options.n_ctx,
             n_threads=options.n_threads,
             n_gpu_layers=options.n_gpu_layers,
+            cache=CacheTypes(*options.cache_types),
             on_progress=report,
         )
     with engine:

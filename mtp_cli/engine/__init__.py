@@ -19,15 +19,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mtp_cli.engine.backend.cache import CacheTypes
     from mtp_cli.engine.engine import Engine
     from mtp_cli.engine.generate import Generation
     from mtp_cli.engine.sampling.settings import Sampling
     from mtp_cli.engine.stats import Stats
     from mtp_cli.engine.types import Depth, FinishReason
 
-__all__ = ["Depth", "Engine", "FinishReason", "Generation", "Sampling", "Stats"]
+__all__ = ["CacheTypes", "Depth", "Engine", "FinishReason", "Generation", "Sampling", "Stats"]
 
 _MODULES = {
+    "CacheTypes": "backend.cache",
     "Depth": "types",
     "Engine": "engine",
     "FinishReason": "types",

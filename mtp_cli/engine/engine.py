@@ -18,6 +18,7 @@ import psutil
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends, supports_gpu
+from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
@@ -61,6 +62,7 @@ class _Setup:
     n_threads: int
     spares_cores: bool
     n_gpu_layers: int
+    cache: CacheTypes
     cost_facts: tuple[object, ...]
 
     def open(self, model: Model) -> tuple[Target, Drafter]:
@@ -69,7 +71,12 @@ class _Setup:
         cores = FreeCores(self.n_threads) if self.spares_cores else None
         with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
             target = Target(
-                model, n_ctx=n_ctx, n_threads=self.n_threads, hidden=hidden, cores=cores
+                model,
+                n_ctx=n_ctx,
+                n_threads=self.n_threads,
+                hidden=hidden,
+                cores=cores,
+                cache=self.cache,
             )
             opened.callback(target.close)
             drafter: Drafter = NoDrafter()
@@ -128,6 +135,7 @@ class Engine:
         n_ctx: int | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
+        cache: CacheTypes = F16,
         on_progress: Callable[[float], None] | None = None,
     ) -> Engine:
         """Load a model, and what drafts for it: the heads in its own file or in `heads`, or another
@@ -138,6 +146,7 @@ class Engine:
         n_threads:    default: the physical cores this process may use, and fewer while other
                       programs use some
         n_gpu_layers: default: all, or as many as the device's memory takes
+        cache:        what the target's memory keeps keys and values in; heads' own is in F16
         on_progress:  called with the fraction of the target that is loaded
 
         Raises MtpError for everything that can be wrong with the files, or too large.
@@ -164,9 +173,9 @@ class Engine:
             try:
                 drafts = draft_model or heads
                 files = (identity(model), identity(drafts) if drafts else None)
-                cost_facts = (*files, backends(), our_kernels.install(), n_threads, n_layers)
+                facts = (*files, backends(), our_kernels.install(), n_threads, n_layers, cache)
                 setup = _Setup(
-                    pairing, draft_model, n_ctx, n_threads, spares_cores, n_layers, cost_facts
+                    pairing, draft_model, n_ctx, n_threads, spares_cores, n_layers, cache, facts
                 )
                 return cls(loaded, setup, owns_model=True)
             except BaseException:

@@ -128,6 +128,8 @@ def test_utf_16_is_named_with_what_makes_text_of_it(encoding: str) -> None:
         ("--model", ""),
         ("--heads", ""),
         ("--gpu-layers", "-2"),
+        ("--cache-type-k", "q3_k"),
+        ("--cache-type-v", ""),
         ("--seed", "-1"),
         ("--raw", "--system", "Be brief."),
         ("one", "two"),
@@ -170,6 +172,7 @@ def test_an_error_is_one_line_and_exits_with_1(
         *("--repeat-penalty X", "--repeat-last-n N"),
         *("--presence-penalty X", "--frequency-penalty X"),
         *("--ctx N", "--threads N", "--gpu-layers N", "--depth auto|0..8", "--exact"),
+        *("--cache-type-k TYPE", "--cache-type-v TYPE"),
         *("--json", "--raw", "--quiet", "--version", "git diff | mtp-chat"),
     ],
 )

@@ -23,6 +23,7 @@ NOTHING = Options(
     n_ctx=None,
     n_threads=None,
     n_gpu_layers=None,
+    cache_types=("f16", "f16"),
     depth=0,
     exact=False,
     json=False,

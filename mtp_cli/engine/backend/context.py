@@ -21,6 +21,7 @@ from mtp_cli.engine.backend.binding import (
     lib,
     set_embeddings_layer_inp,
 )
+from mtp_cli.engine.backend.cache import F16, TYPES, CacheTypes
 from mtp_cli.engine.backend.ggml_reference import CpuKernels
 from mtp_cli.engine.backend.memory import within_memory
 from mtp_cli.engine.backend.model import Model
@@ -28,7 +29,6 @@ from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
 
 _ABORTED = 2  # what llama_decode returns then
-_GGML_TYPE_BF16 = 30  # enum ggml_type
 # Cells up to which ggml has one way to attend: llama.cpp pads what it reads to multiples of 256.
 _ONE_WAY_CELLS = 256
 _N_VIEWS = 64  # views of output rows kept: llama.cpp seldom moves its outputs
@@ -45,6 +45,7 @@ class Context:
                outlive this one
     reads:     hidden rows alone, for a head that never sees a token
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
+    cache:     what its memory keeps keys and values in
     owns_model: the model is closed with it
     one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
                cells on, ggml splits a single row's keys among its threads, and only a single
@@ -65,12 +66,15 @@ class Context:
         shares: Context | None = None,
         reads: Reads | None = None,
         n_rs_seq: int = 0,
+        cache: CacheTypes = F16,
         one_kernel: bool = False,
         owns_model: bool = False,
     ) -> None:
         params = lib.llama_context_default_params()
-        if one_kernel and not CpuKernels.can_switch() and not model.is_mla:
-            params.type_k = _GGML_TYPE_BF16
+        needs_reference = one_kernel and cache.splits
+        if needs_reference and not CpuKernels.can_switch() and not model.is_mla:
+            cache = cache._replace(k="bf16")
+        params.type_k, params.type_v = TYPES[cache.k], TYPES[cache.v]
         params.n_ctx = n_ctx
         params.n_batch = n_batch
         params.n_ubatch = min(n_batch, 512)
@@ -88,16 +92,18 @@ class Context:
         with within_memory():
             self.handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise failure(
-                f"{model.path}: llama.cpp could not create a context of {n_ctx} tokens (a smaller "
-                "--ctx takes less memory)"
+            refused = cache.refusal(errors[0]) if errors else None
+            too_large = (
+                f"llama.cpp could not create a context of {n_ctx} tokens (a smaller --ctx takes "
+                "less memory)"
             )
+            raise failure(f"{model.path}: {refused or too_large}")
         if hidden is HiddenSource.NEXTN:
             self._ask_for_nextn()
         if hidden is HiddenSource.LAYER:
             set_embeddings_layer_inp(self.handle, model.n_layer - 1, True)
         self._memory = lib.llama_get_memory(self.handle)
-        self._kernels = CpuKernels(self.handle) if one_kernel else None
+        self._kernels = CpuKernels(self.handle) if needs_reference else None
         self._hidden = hidden
         self._n_outputs_max = n_outputs
         self._has_hidden = False

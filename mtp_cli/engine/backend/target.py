@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtp_cli.engine.backend.abort import Stopped
+from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
@@ -36,6 +37,7 @@ class Target:
 
     cores:     how many threads its decodes have at most, and who says how many now; n_threads
                always without
+    cache:     what its memory keeps keys and values in
     max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
     """
 
@@ -47,6 +49,7 @@ class Target:
         n_threads: int,
         hidden: HiddenSource,
         cores: FreeCores | None = None,
+        cache: CacheTypes = F16,
     ) -> None:
         self.model = model
         self._context = Context(
@@ -57,6 +60,7 @@ class Target:
             n_threads=n_threads,
             hidden=hidden,
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
+            cache=cache,
             one_kernel=True,
         )
         self.cores = cores
