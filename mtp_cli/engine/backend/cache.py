@@ -32,8 +32,8 @@ class CacheTypes(NamedTuple):
         if "cache type" not in reason and "V cache" not in reason:
             return None
         return (
-            f"llama.cpp cannot keep keys in {self.k} and values in {self.v} for it "
-            "(choose another --cache-type-k or --cache-type-v)"
+            f"llama.cpp cannot keep keys in {self.k} and values in {self.v} here (choose another "
+            "--cache-type-k or --cache-type-v)"
         )
 
 

@@ -21,6 +21,10 @@ _KNOWN = (
     (r"(?:\w+: )?tensor '(?P<what>[^']*)' has wrong shape; expected (?P<expected>.*), got "
      r"(?P<found>.*)",
      f"{{what}}: expected {{expected}}, found {{found}}; {_AGAIN}"),
+    (r"[KV] cache type \S+ with block size (?P<block>\d+) does not divide \w+=(?P<width>\d+)",
+     "its heads have {width} numbers, and blocks have {block}"),
+    (r"model does not support different K .* cache types",
+     "it keeps both in one cache, which has one type"),
     (r"CLIP cannot be used as main model.*",
      "it reads pictures for a language model; give the GGUF of that"),
     (r".*(?:failed|unable) to allocate.*",

@@ -28,6 +28,11 @@ LOADING = "llama_model_load: error loading model: "
             "a.weight: expected 32, 2, found 32, 32, 1, 1; get",
         ),
         (LOADING + "CLIP cannot be used as main model, use it", "it reads pictures"),
+        (
+            "llama_init_from_model: model does not support different K (q8_0) and V (f16) cache "
+            "types",
+            "it keeps both in one cache",
+        ),
         ("ggml_backend_cpu: failed to allocate buffer of size 9", "not enough memory; a smaller"),
         ("decode: something else", "llama.cpp says: something else"),
     ],
