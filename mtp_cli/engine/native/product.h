@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ggml_abi.h"
+#include "rounding.h"
 #include "tiles.h"
 
 namespace {
@@ -29,6 +30,11 @@ T * aligned(void * memory) {
     return (T *)(unaligned - unaligned % alignof(T));
 }
 
+// What rounds a row to a number format as ggml does
+inline auto rounding_to(abi::Type type) {
+    return type == abi::Q8_K ? round_to_q8_k : ggml.type_traits(type)->from_float;
+}
+
 template <class Kernel>
 size_t packed_size(const abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
@@ -44,7 +50,7 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
     Unit * units = aligned<Unit>(params->wdata);
 
-    pack_rows<Kernel>(ggml.type_traits(Kernel::ROW)->from_float, (const float *)rows->data,
+    pack_rows<Kernel>(rounding_to(Kernel::ROW), (const float *)rows->data,
                       rows->nb[1] / sizeof(float), n_rows, n_blocks, units, n_blocks * ith / nth,
                       n_blocks * (ith + 1) / nth);
     if (ith == 0) ggml.chunk_set(params->threadpool, nth);

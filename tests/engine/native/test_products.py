@@ -102,6 +102,23 @@ def test_a_row_has_the_bits_that_ggml_gives_it_alone(
 
 
 @in_every_layout
+def test_rows_that_are_hard_to_round(name: str, repacked: bool, alone: Alone) -> None:
+    """Blocks of zeros, of halves, of one magnitude, of numbers whose scale is infinite."""
+    values, rows = normal(16, 512), normal(FEW + 3, 512)
+    rows[0, :256] = 0
+    rows[1] = np.round(2 * rows[1]) / 2
+    rows[2] = np.sign(rows[2])
+    rows[3, 256:] *= 1e-40
+    with held(name, values, repacked=repacked) as weights:
+        assert weights is not None
+        expected = alone(name, weights, values, rows)
+        for n_rows in (4, len(rows)):
+            if are_taken(weights, n_rows):
+                ours = product(weights, rows[:n_rows])
+                assert np.array_equal(ours, expected[:n_rows]), f"{n_rows} rows"
+
+
+@in_every_layout
 def test_the_largest_numbers_overflow_nowhere(name: str, repacked: bool, alone: Alone) -> None:
     """Blocks in which all numbers have the largest magnitude, with signs that never cancel."""
     signs = np.sign(normal(8, 256))
