@@ -3,8 +3,11 @@
 #pragma once
 
 #include "ggml_abi.h"
+#include "many_rows.h"
 #include "rounding.h"
 #include "tiles.h"
+
+#include <type_traits>
 
 namespace {
 
@@ -23,6 +26,10 @@ bool has_groups(const abi::Tensor * weights) {
     const bool is_dense = weights->nb[1] == row_bytes<Kernel>(weights);
     return is_whole && is_dense && weights->ne[1] >= Kernel::COLUMNS;
 }
+
+// Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends with
+// weights that were fetched for nothing, so that more of them cost more.
+constexpr int CHUNKS_OF_A_THREAD = 2;
 
 template <class T>
 T * aligned(void * memory) {
@@ -56,15 +63,54 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     if (ith == 0) ggml.chunk_set(params->threadpool, nth);
     ggml.barrier(params->threadpool);
 
-    // Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends
-    // with weights that were fetched for nothing, so that more of them cost more.
-    const int64_t n_chunks = nth == 1 ? 1 : 2 * nth;
+    const int64_t n_chunks = nth == 1 ? 1 : CHUNKS_OF_A_THREAD * nth;
     for (int64_t chunk = ith; chunk < n_chunks; chunk = ggml.chunk_add(params->threadpool, 1)) {
         multiply_part<Kernel>((const char *)weights->data, n_blocks, weights->ne[1], units, n,
                               chunk, n_chunks, (float *)op->data, op->nb[1] / sizeof(float),
                               n_rows);
     }
 }
+
+// A product with many rows. One thread's work lies behind another's, and the Units behind them all.
+template <class Kernel>
+class ManyProduct final : public abi::TensorTraits {
+public:
+    bool work_size(int n_threads, const abi::Tensor * op, size_t & size) override {
+        const int64_t n_blocks = op->src[0]->ne[0] / Kernel::BLOCK;
+        const int64_t n_rows = ManyRows<Kernel>::padded(op->src[1]->ne[1]);
+        size = alignof(Work) + sizeof(Work) * n_threads +
+               sizeof(typename Kernel::Unit) * n_blocks * n_rows;
+        return true;
+    }
+    bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
+        const abi::Tensor *weights = op->src[0], *rows = op->src[1];
+        const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK);
+        const int ith = params->ith, nth = params->nth;
+        Work * work = aligned<Work>(params->wdata);
+        const ManyRows<Kernel> packed = {(typename Kernel::Unit *)(work + nth), (int)rows->ne[1],
+                                         n_blocks};
+        packed.pack(rounding_to(Kernel::ROW), (const float *)rows->data,
+                    rows->nb[1] / sizeof(float), n_blocks * ith / nth,
+                    n_blocks * (ith + 1) / nth);
+        if (ith == 0) ggml.chunk_set(params->threadpool, nth);
+        ggml.barrier(params->threadpool);
+
+        const int64_t n_chunks = nth == 1 ? 1 : CHUNKS_OF_A_THREAD * nth;
+        for (int64_t chunk = ith; chunk < n_chunks;
+             chunk = ggml.chunk_add(params->threadpool, 1)) {
+            multiply_part((const char *)weights->data, weights->ne[1], packed, work[ith], chunk,
+                          n_chunks, (float *)op->data, op->nb[1] / sizeof(float));
+        }
+        return true;
+    }
+    static abi::TensorTraits * take(const abi::Tensor * op) {
+        static ManyProduct product;
+        return has_groups<Kernel>(op->src[0]) ? &product : nullptr;
+    }
+
+private:
+    using Work = ManyWork<Kernel>;
+};
 
 template <class Kernel>
 class Product final : public abi::TensorTraits {
@@ -79,8 +125,13 @@ public:
     }
     static abi::TensorTraits * take(const abi::Tensor * op) {
         static Product product;
-        const bool are_few = op->src[1]->ne[1] <= Kernel::MOST_ROWS;
-        return has_groups<Kernel>(op->src[0]) && are_few ? &product : nullptr;
+        using Many = typename ForManyRows<Kernel>::Kernel;
+        const int64_t n_rows = op->src[1]->ne[1];
+        if constexpr (!std::is_void_v<Many>) {
+            abi::TensorTraits * many = ManyProduct<Many>::take(op);
+            if (many && n_rows > std::min(Kernel::MOST_ROWS, MOST_OF_FEW_ROWS)) return many;
+        }
+        return has_groups<Kernel>(op->src[0]) && n_rows <= Kernel::MOST_ROWS ? &product : nullptr;
     }
 };
 

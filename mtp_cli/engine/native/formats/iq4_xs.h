@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../kernels/super_dots.h"
+#include "../many_rows.h"
 #include "iq4_values.h"
 
 namespace {
@@ -41,6 +42,12 @@ struct IQ4_XS {
             six[i] = (int16_t)((low >> 4 * i & 15) | (block.scales_high >> 2 * i & 3) << 4);
         return _mm_sub_epi16(_mm_load_si128((const __m128i *)six), _mm_set1_epi16(32));
     }
+};
+
+// Sums of four products of such bytes need more than 16 bits: ggml is faster with many rows.
+template <>
+struct ForManyRows<SuperDots<IQ4_XS>> {
+    using Kernel = void;
 };
 
 }  // namespace

@@ -14,6 +14,7 @@ struct Q3_K {
     };
     // Weights are signed and rows 128 too large, so that what that makes depends on weights alone.
     struct Weights {
+        static constexpr Offset OFFSET = Offset::OF_WEIGHTS;
         Ints q[SUPER_VECTORS], scales[SUPER_VECTORS], offset;
 
         explicit Weights(const Block & block) {

@@ -13,6 +13,7 @@ struct Q6_K {
         uint16_t d;
     };
     struct Weights : UnsignedWeights {
+        static constexpr Offset OFFSET = Offset::OF_SUMS;
         __m256i offset;  // for the row's sums of sixteen, two to a lane, as ggml takes it back
 
         explicit Weights(const Block & block) {

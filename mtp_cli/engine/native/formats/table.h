@@ -26,6 +26,12 @@
 #include "q6_k.h"
 #include "q8_0.h"
 
+#ifdef MTP_AVX512
+#include "../kernels/many_dots.h"
+#include "../kernels/many_side_by_side.h"
+#include "../kernels/many_super_dots.h"
+#endif
+
 namespace {
 
 // How ggml holds a weight matrix in memory: as the file does, or as its buffer type "CPU_REPACK"

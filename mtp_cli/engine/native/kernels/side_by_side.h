@@ -45,7 +45,11 @@ struct BlockSums {
 //
 // and in the end the minima are taken off. A lane is a weight row, as in ggml's kernel for one row.
 //
-// A format has Block, which is ggml's, and `add`: a Block's products with all rows to BlockSums.
+// A format has
+//   Block         ggml's
+//   add           a Block's products with all rows to BlockSums
+//   Scales        two scales of each weight row, and two minima; N_SCALES in a Block
+//   place, shift  of eight weights of each weight row: where in qs, how far up their BITS are
 template <class Format>
 struct SideBySideDots {
     using Block = typename Format::Block;

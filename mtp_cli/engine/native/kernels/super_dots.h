@@ -13,7 +13,7 @@
 
 namespace {
 
-// Of a prompt's rows ggml's kernels (`tiled.cpp`) are faster, and round otherwise.
+// With more ggml's kernels (`tiled.cpp`) are faster than this one, and round otherwise.
 constexpr int MOST_ROWS_BESIDE_TILED = 16;
 
 // A block of one row
@@ -37,7 +37,12 @@ __m128 of_blocks(const Block * const blocks[4], uint16_t Block::*number) {
     return _mm_cvtph_ps(_mm_setr_epi16(of(0), of(1), of(2), of(3), 0, 0, 0, 0));
 }
 
+// What is to be taken back of a Block's products: nothing, something of the row's sums, or, with
+// rows that are 128 too large, something of the weights
+enum class Offset { NONE, OF_SUMS, OF_WEIGHTS };
+
 struct UnsignedWeights {
+    static constexpr Offset OFFSET = Offset::NONE;
     Ints q[SUPER_VECTORS], scales[SUPER_VECTORS];
 
     Ints start(const SuperUnit &) const { return zero_ints(); }

@@ -1,0 +1,122 @@
+// The kernel of blocks of 32 integers for a prompt's many rows, in AVX-512: a lane is a weight row.
+#pragma once
+
+#include "dots.h"
+
+#include "../many_rows.h"
+#include "../many_rows_avx512.h"
+
+namespace {
+
+// What `Dots` computes, to the bit, with the weights of 16 weight rows turned: each of ggml's eight
+// lanes has a vector of sums of its own for each row. A scale is multiplied once for all eight.
+//
+// Weights that have an OFFSET are signed bytes here, and rows 128 too large. What that makes
+// depends on weights alone: `start` takes it back.
+template <class Format>
+struct ManyDots {
+    using Block = typename Format::Block;
+    using Row = typename Format::Row;
+    static constexpr abi::Type ROW = Format::ROW;
+    static constexpr int BLOCK = 32, COLUMNS = 16, SIDE_BY_SIDE = 1, P = 2;
+    static constexpr bool HAS_MINS = ROW == abi::Q8_1, HAS_START = Format::OFFSET != 0;
+
+    struct Unit {
+        int8_t qs[8][4];
+        float d, s;
+    };
+    struct alignas(64) Panel {
+        int8_t qs[8][64];  // four of each weight row
+        int32_t start[HAS_START ? 8 : 0][16];
+        float d[16], m[HAS_MINS ? 16 : 0];
+    };
+
+    static void pack(Unit & unit, const Row & block) {
+        const __m256i flip = _mm256_set1_epi8(HAS_START ? (char)0x80 : 0);
+        const __m256i q = _mm256_loadu_si256((const __m256i *)block.qs);
+        _mm256_storeu_si256((__m256i *)unit.qs, _mm256_xor_si256(q, flip));
+        unit.d = _cvtsh_ss(block.d);
+        if constexpr (HAS_MINS) unit.s = _cvtsh_ss(block.s);
+    }
+
+    static Ints products(Ints start, Ints weights, Ints row) {
+        return HAS_START ? dot_bytes(start, row, weights) : dot_bytes(start, weights, row);
+    }
+
+    static void unpack(const char * weights, int n_blocks, int from, int to, Panel * panels) {
+        const Block * blocks = (const Block *)weights;
+        for (int b = from; b < to; ++b, ++panels) {
+            for (int c = 0; c < COLUMNS; ++c)
+                unpack(blocks[(size_t)c * n_blocks + b], *panels, c);
+            if constexpr (HAS_START) {
+                for (int i = 0; i < 8; ++i) {
+                    const Ints of_zeros = products(zero_ints(), load_64(panels->qs[i]),
+                                                   _mm512_set1_epi8((char)0x80));
+                    store_64(panels->start[i], negated(of_zeros));
+                }
+            }
+        }
+    }
+    static void unpack(const Block & block, Panel & panel, int column) {
+        alignas(32) int8_t q[8][4];
+        _mm256_store_si256((__m256i *)q, numbers(block));
+        for (int i = 0; i < 8; ++i) memcpy(panel.qs[i] + 4 * column, q[i], 4);
+        panel.d[column] = _cvtsh_ss(block.d);
+        if constexpr (HAS_MINS) panel.m[column] = _cvtsh_ss(block.m);
+    }
+    static __m256i numbers(const Block & block) {
+        __m256i q = _mm512_castsi512_si256(Format::weights(block, block));
+        if constexpr (Format::HIGH != 1) {  // the upper half still lies in its bytes' high nibbles
+            const __m128i high = _mm_srli_epi16(_mm256_extracti128_si256(q, 1), 4);
+            q = _mm256_inserti128_si256(q, _mm_and_si128(high, _mm_set1_epi8(15)), 1);
+        }
+        return _mm256_sub_epi8(q, _mm256_set1_epi8((char)Format::OFFSET));
+    }
+
+    struct State {
+        Floats sums[P][8], mins[P];
+
+        State() {
+            for (auto & row : sums) std::fill_n(row, 8, zeros());
+            std::fill_n(mins, P, zeros());
+        }
+        void finish(float * out, size_t stride, int n) const {
+            for (int p = 0; p < n; ++p) {
+                const Floats sum = sum_of_eight(sums[p]);
+                store(out + p * stride, HAS_MINS ? add(sum, mins[p]) : sum);
+            }
+        }
+    };
+
+    static void tile(const Panel * panels, int n, const Unit * units, State & out) {
+        State state = out;  // in registers
+        for (const Panel * panel = panels; panel < panels + n; ++panel, units += P) {
+            Floats scales[P];
+            for (int p = 0; p < P; ++p) scales[p] = multiply(load(panel->d), all(units[p].d));
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) {
+                const Ints weights = kept(load_64(panel->qs[i]));
+                Ints start = zero_ints();
+                if constexpr (HAS_START) start = kept(load_64(panel->start[i]));
+#pragma GCC unroll 2
+                for (int p = 0; p < P; ++p) {
+                    const Ints sum = products(start, weights, four_bytes(units[p].qs[i]));
+                    state.sums[p][i] = multiply_add(scales[p], to_floats(sum), state.sums[p][i]);
+                }
+            }
+            if constexpr (HAS_MINS) {
+                for (int p = 0; p < P; ++p)
+                    state.mins[p] =
+                        multiply_add(load(panel->m), all(units[p].s), state.mins[p]);
+            }
+        }
+        out = state;
+    }
+};
+
+template <class Format>
+struct ForManyRows<Dots<Format>> {
+    using Kernel = ManyDots<Format>;
+};
+
+}  // namespace
