@@ -119,6 +119,10 @@ class PromptReader:
             ids.append(self._tokenizer.first_token)
         return ids + self._read(text[n_chars:], continues=n_chars > 0)
 
+    def read_on(self, text: str) -> list[int]:
+        """The ids of a rendered text that goes on from another, after what was answered."""
+        return self._read(text, continues=True)
+
     def continued(self, text: str) -> list[int]:
         """The ids of plain text that goes on from another."""
         return self._plain.ids(text, continues=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 import gguf
 import pytest
 
+from mtp_cli.conversation.prompt import prompt_ids
+from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
@@ -155,3 +157,17 @@ def test_a_template_that_refuses_system_messages_is_used_without(tmp_path: Path)
         model = Model(target(tmp_path, template), n_gpu_layers=0, no_alloc=True)
         assert Wording(model).takes_system is takes
         model.close()
+
+
+def test_a_request_is_read_whole_as_the_chat_reads_it(tmp_path: Path) -> None:
+    """A tokeniser joins letters across the border of template and request: "t", "h" is "th"."""
+    template = "{% for m in messages %}t{{ m.content }}{% endfor %}"
+    path = target(tmp_path, template)
+    model = Model(path, n_gpu_layers=0, no_alloc=True)
+    wording = Wording(model)
+    first, next_one = wording.asked(None, "hi<|end|>"), wording.asked_on("hi<|end|>")
+    pieces = [model.piece(token, special=True) for token in next_one]
+    model.close()
+    assert pieces == [b"th", b"i", *(bytes([byte]) for byte in b"<|end|>")]  # text, not control
+    with Engine.open(path, n_ctx=64, n_threads=1) as engine:
+        assert first == prompt_ids(engine, "hi<|end|>")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtp_cli.conversation.prompt import PromptReader, chat_format
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.engine.backend.model import Model
@@ -50,12 +51,35 @@ class Settings:
     seed: int = 1
 
 
-class Wording:
-    """The ids the chat template puts around the turns; MtpError where it cannot."""
+class _Tokenizer:
+    """A model's tokeniser, as conversations ask for it."""
 
     def __init__(self, model: Model):
         self._model = model
-        template = model.metadata().get("tokenizer.chat_template", "")
+        self.metadata = model.metadata()
+        self.tokenize, self.is_eog = model.tokenize, model.is_eog
+        self.special_text = model.special_text
+        self.kind, self.is_matched = model.types.kind, model.types.is_matched
+
+    @property
+    def first_token(self) -> int | None:
+        return self._model.first_token
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        return self._model.piece(token, special=special)
+
+
+class Wording:
+    """The ids of turns in the chat template; MtpError where it cannot frame them.
+
+    All that is given at once is read at once, as the chat reads it: a tokeniser may join what a
+    template says with what a request begins with.
+    """
+
+    def __init__(self, model: Model):
+        self._model = model
+        tokenizer = _Tokenizer(model)
+        template = tokenizer.metadata.get("tokenizer.chat_template", "")
         if not template.strip():
             raise MtpError(
                 f"{model.path}: holds no chat template, by which it would write its training text; "
@@ -66,13 +90,16 @@ class Wording:
             bos=model.special_text("bos"),
             eos=model.special_text("eos"),
         )
-        self.answer = self._ids(self._render([{"role": "user", "content": _MARK}])[1])
+        self._reader = PromptReader(tokenizer, chat_format(self._template.render, template))
+        self._before_answer = self._render([{"role": "user", "content": _MARK}])[1]
         talk: list[Message] = [
             {"role": "user", "content": "a"},
             {"role": "assistant", "content": _MARK},
             {"role": "user", "content": _MARK},
         ]
-        self.next_turn = self._ids(self._render(talk)[1])
+        self._between = self._render(talk)[1]
+        self.answer = self._reader.read_on(self._before_answer)
+        self.next_turn = self._reader.read_on(self._between)
         self.takes_system = self._takes_system()
 
     def _takes_system(self) -> bool:
@@ -84,20 +111,26 @@ class Wording:
 
     def opening(self, system: str | None) -> list[int]:
         """Everything before a first request; None is the template's own default."""
-        messages: list[Message] = [{"role": "user", "content": _MARK}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        return self._ids(self._render(messages)[0])
+        return self._reader.read(self._render(self._asked(system, _MARK))[0])
 
-    def ids(self, text: str) -> list[int]:
-        return self._model.tokenize(text, add_special=False, parse_special=False)
+    def asked(self, system: str | None, request: str) -> list[int]:
+        """A first request, and everything before its answer."""
+        return self._reader.read(self._template.render(self._asked(system, request)))
+
+    def asked_on(self, request: str) -> list[int]:
+        """What follows an answer: the next request, and everything before its own answer."""
+        guarded = self._reader.guard(request)
+        return self._reader.read_on(f"{self._between}{guarded}{self._before_answer}")
+
+    def _asked(self, system: str | None, request: str) -> list[Message]:
+        asked = [Message(role="user", content=self._reader.guard(request))]
+        if system is not None:
+            asked.insert(0, Message(role="system", content=self._reader.guard(system)))
+        return asked
 
     def text(self, ids: Sequence[int]) -> str:
         pieces = (self._model.piece(token, special=False) for token in ids)
         return b"".join(pieces).decode(errors="ignore").strip()
-
-    def _ids(self, text: str) -> list[int]:
-        return self._model.tokenize(text, add_special=False, parse_special=True)
 
     def _render(self, messages: list[Message]) -> list[str]:
         found = self._template.render(messages).split(_MARK)
@@ -210,15 +243,14 @@ class Generator:
         new = Conversation(rng, settings, self._model.n_embd)
         if rng.random() < 0.2 and wording.takes_system:
             new.system = rng.choice(prompts.SYSTEMS)
-        opening = wording.opening(new.system)
         if rng.random() >= settings.template_share:
-            new.start_turn(Role.USER, opening)
+            new.start_turn(Role.USER, wording.opening(new.system))
             return new
         request = prompts.prompt(rng, self._material)
         if (request, new.system) in self._asked:
             new.answer_role = Role.SAMPLED  # the greedy answer is in the corpus already
         self._asked.add((request, new.system))
-        new.start_turn(new.answer_role, [*opening, *wording.ids(request), *wording.answer])
+        new.start_turn(new.answer_role, wording.asked(new.system, request))
         return new
 
     def _choose(self, slot: Conversation, token: int) -> bool:
@@ -254,8 +286,7 @@ class Generator:
         if self._rng.random() < 0.5:
             slot.start_turn(Role.USER, list(wording.next_turn))
             return
-        asked = wording.ids(prompts.follow_up(self._rng))
-        slot.start_turn(slot.answer_role, [*wording.next_turn, *asked, *wording.answer])
+        slot.start_turn(slot.answer_role, wording.asked_on(prompts.follow_up(self._rng)))
 
     def _keep(self, slot: Conversation) -> None:
         self._done.append((slot.sample(), slot.meta()))
