@@ -143,7 +143,7 @@ def _real(size: str, minutes: float, draft: str | None, repetitions: int) -> tup
             _BENCH,
             _COPYING,
             Effort(minutes, "--repetitions 3"),
-            Effort(minutes / 3, "--repetitions 1"),
+            Effort(round(minutes / 3, 1), "--repetitions 1"),
             file=file,
         ),
         Step(
