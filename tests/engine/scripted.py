@@ -108,7 +108,8 @@ class ScriptedDrafter:
         self.seen: dict[int, tuple[int, Floats]] = {}
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
-        assert hidden is not None
+        if hidden is None:
+            return
         ids, position = with_rows(ids, position, hidden)
         for at, (token, row) in enumerate(zip(ids, hidden, strict=True), position):
             self.seen[at] = (token, row.copy())

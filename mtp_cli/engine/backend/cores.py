@@ -61,6 +61,7 @@ class FreeCores:
         self.n_threads = n_most
         self._n_most = n_most
         self._read, self._every_s = read, every_s
+        self._remembered_s = (_TUNED.n_looks + 1) * every_s
         self._followers: list[Callable[[int], None]] = []
         self._next_s = -1.0
         self._seen: list[Usage] = []
@@ -80,7 +81,10 @@ class FreeCores:
         if now_s < self._next_s:
             return
         self._next_s = now_s + self._every_s
-        self._seen = [*self._seen[-_TUNED.n_looks :], self._read()]
+        # What others did between two answers says nothing of now.
+        now = self._read()
+        recent = [seen for seen in self._seen if now.clock_s - seen.clock_s < self._remembered_s]
+        self._seen = [*recent[-_TUNED.n_looks :], now]
         self._use(self._wanted())
 
     def _wanted(self) -> int:

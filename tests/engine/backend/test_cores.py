@@ -88,6 +88,20 @@ def test_a_load_is_found_within_a_second_and_so_is_its_end() -> None:
     assert told == [1, 2]
 
 
+def test_what_others_did_between_two_answers_is_not_counted() -> None:
+    """As where programs take turns: the first answer in a while begins with all threads."""
+    machine = Machine(2)
+    cores = FreeCores(2, machine.read)
+    told: list[int] = []
+    cores.follow(told.append)
+    decode(machine, cores, 2.0)
+    machine.others = 2
+    machine.run(0, 5.0)
+    machine.others = 0
+    decode(machine, cores, 2.0)
+    assert told == []
+
+
 def test_it_looks_seldom() -> None:
     n_reads = 0
 
@@ -124,13 +138,13 @@ def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Mode
     def read() -> Usage:
         """Now all cores are idle, now none is."""
         turn = next(turns)
-        return Usage(float(turn), (turn // 2 % 2) * 8.0, 0.0)
+        return Usage(turn * 1e-9, (turn // 2 % 2) * 8e-9, 0.0)
 
     shards = read_shards(tiny_file("llama"))
     pairing = pair(shards, tiny_file("heads-q8_0"))
     assert pairing is not None
     said = []
-    for cores in (None, FreeCores(3, read, every_s=0.0)):
+    for cores in (None, FreeCores(3, read, every_s=1e-9)):
         used: list[int] = []
         if cores is not None:
             cores.follow(used.append)
