@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +124,7 @@ def _draw_speed(numbers: Numbers) -> Figure:
         axes.set_title(name)
         axes.grid(axis="x", linewidth=0.3)
     panels[0].invert_yaxis()
-    _name(figure, panels[0], "times plain decoding (1: plain)", "class of prompts")
+    _name(figure, panels, "times plain decoding (1: plain)", "class of prompts")
     return figure
 
 
@@ -144,7 +144,7 @@ def _draw_copying(numbers: Numbers) -> Figure:
         axes.set_title(name)
         axes.grid(axis="x", linewidth=0.3)
     panels[0].invert_yaxis()
-    _name(figure, panels[0], "times its own plain decoding (1: plain)", "class of prompts")
+    _name(figure, panels, "times its own plain decoding (1: plain)", "class of prompts")
     return figure
 
 
@@ -160,7 +160,7 @@ def _draw_rows(numbers: Numbers) -> Figure:
         axes.set_title(name)
         axes.grid(axis="y", linewidth=0.3)
     panels[0].set_ylim(bottom=0)  # after all panels: it fixes the top, too
-    _name(figure, panels[0], "rows in one decode", "milliseconds")
+    _name(figure, panels, "rows in one decode", "milliseconds")
     return figure
 
 
@@ -171,9 +171,14 @@ def _panels(n: int, height: float) -> tuple[Figure, list[Any]]:
     return figure, list(figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0])
 
 
-def _name(figure: Figure, first: Any, x: str, y: str) -> None:
-    """Both axes' names, and one legend above all panels."""
+def _name(figure: Figure, panels: Sequence[Any], x: str, y: str) -> None:
+    """Both axes' names, and one legend above all panels: what any of them shows, once."""
     figure.supxlabel(x, fontsize=9)
-    first.set_ylabel(y)
-    handles, labels = first.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside upper center", ncols=2, frameon=False)
+    panels[0].set_ylabel(y)
+    shown = {
+        label: handle
+        for panel in panels
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    labels, handles = list(shown)[::-1], list(shown.values())[::-1]
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
