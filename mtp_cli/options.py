@@ -1,4 +1,4 @@
-"""What the options of all commands have in common: numbers' limits, names of files, -h, --version.
+"""What the options of all commands have in common: models and heads, limits, -h, --version.
 
 Imports nothing heavy, so that `--help` and wrong usage answer at once.
 """
@@ -34,6 +34,44 @@ def _cache_type(text: str) -> str:
     return text
 
 
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
+    ),
+]
+Heads = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        parser=file_name,
+        help="Head-only GGUF that drafts for the model. [default: the heads inside the model; else "
+        "mtp-*.gguf or *-mtp.gguf beside it that was made for it]",
+    ),
+]
+DraftModel = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        parser=file_name,
+        help="Smaller model with the same vocabulary that drafts in place of heads.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=MAX_THREADS,
+        help="CPU threads. [default: the physical cores that other programs leave]",
+    ),
+]
+GpuLayers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
+    ),
+]
 CacheTypeK = Annotated[
     str,
     typer.Option(

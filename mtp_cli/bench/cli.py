@@ -17,11 +17,14 @@ from mtp_cli.errors import MtpError
 from mtp_cli.options import (
     HELP,
     MAX_INT32,
-    MAX_THREADS,
     CacheTypeK,
     CacheTypeV,
+    DraftModel,
+    GpuLayers,
+    Heads,
+    Model,
+    Threads,
     Version,
-    file_name,
 )
 from mtp_cli.screen import fold, is_terminal, printing, say, say_error
 from mtp_cli.waiting import Wait, loading
@@ -77,26 +80,6 @@ to stdout, everything else to stderr. Exit status: 0 done, 1 an error, 2 wrong u
 by Ctrl-C."""
 
 
-_Model = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
-    ),
-]
-_Heads = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH", parser=file_name, help="Head-only GGUF that drafts for the model."
-    ),
-]
-_DraftModel = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        parser=file_name,
-        help="Smaller model with the same vocabulary that drafts in place of heads.",
-    ),
-]
 _Quick = Annotated[
     bool, typer.Option("--quick", help="A minute: greedy, few depths, short answers.")
 ]
@@ -127,28 +110,13 @@ _Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Writ
 _Ctx = Annotated[
     int | None, typer.Option(metavar="N", min=1, max=MAX_INT32, help="Tokens of context.")
 ]
-_Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MAX_THREADS,
-        help="CPU threads. [default: the physical cores that other programs leave]",
-    ),
-]
-_GpuLayers = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
-    ),
-]
 
 
 @app.command(epilog=_EPILOG)
 def bench(
-    model: _Model = None,
-    heads: _Heads = None,
-    draft_model: _DraftModel = None,
+    model: Model = None,
+    heads: Heads = None,
+    draft_model: DraftModel = None,
     quick: _Quick = False,
     repetitions: _Repetitions = 5,
     max_tokens: _MaxTokens = 128,
@@ -159,8 +127,8 @@ def bench(
     json_file: _Json = None,
     plot_file: _Plot = None,
     ctx: _Ctx = None,
-    threads: _Threads = None,
-    gpu_layers: _GpuLayers = None,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = None,
     cache_type_k: CacheTypeK = "f16",
     cache_type_v: CacheTypeV = "f16",
     version: Version = False,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,12 +17,15 @@ from mtp_cli.errors import MtpError
 from mtp_cli.options import (
     HELP,
     MAX_INT32,
-    MAX_THREADS,
     MAX_TOKENS,
     CacheTypeK,
     CacheTypeV,
+    DraftModel,
+    GpuLayers,
+    Heads,
+    Model,
+    Threads,
     Version,
-    file_name,
 )
 from mtp_cli.screen import printing, say_error
 
@@ -82,29 +84,6 @@ _Request = Annotated[
         show_default=False,
         callback=_text,
         help="Answer this and exit. Text on stdin follows it, after a blank line.",
-    ),
-]
-_Model = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
-    ),
-]
-_Heads = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        parser=file_name,
-        help="Head-only GGUF that drafts for the model. [default: the heads inside the model; else "
-        "mtp-*.gguf or *-mtp.gguf beside it that was made for it]",
-    ),
-]
-_DraftModel = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        parser=file_name,
-        help="Smaller model with the same vocabulary that drafts in place of heads.",
     ),
 ]
 _System = Annotated[
@@ -243,21 +222,6 @@ _Ctx = Annotated[
         "trained with if that is less]",
     ),
 ]
-_Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MAX_THREADS,
-        help="CPU threads. [default: the physical cores that other programs leave]",
-    ),
-]
-_GpuLayers = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
-    ),
-]
 _DepthText = Annotated[
     str,
     typer.Option(
@@ -332,9 +296,9 @@ Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 @app.command(epilog=_EPILOG)
 def chat(
     request: _Request = None,
-    model: _Model = None,
-    heads: _Heads = None,
-    draft_model: _DraftModel = None,
+    model: Model = None,
+    heads: Heads = None,
+    draft_model: DraftModel = None,
     system: _System = None,
     max_tokens: _MaxTokens = None,
     stop: _Stop = None,
@@ -349,8 +313,8 @@ def chat(
     frequency_penalty: _FrequencyPenalty = None,
     seed: _Seed = None,
     ctx: _Ctx = None,
-    threads: _Threads = None,
-    gpu_layers: _GpuLayers = None,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = None,
     cache_type_k: CacheTypeK = "f16",
     cache_type_v: CacheTypeV = "f16",
     depth: _DepthText = "auto",
