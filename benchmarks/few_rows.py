@@ -36,8 +36,8 @@ from benchmarks.row_costs import PROMPTS, Measurement, OnStep, sides
 from mtp_cli.bench import recording
 from mtp_cli.bench.weights import Weights
 from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
-from mtp_cli.engine.engine import physical_cores
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles, built_in_model
 

@@ -37,8 +37,8 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
-from mtp_cli.engine.engine import physical_cores
 from mtp_cli.options import MAX_THREADS
 
 DEPTHS: tuple[Depth, ...] = (1, 2, 3, 4, 5, 6, 7, 8, "auto")

@@ -37,8 +37,8 @@ from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.bench.trace import Recorder
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.quantize import quantize
-from mtp_cli.engine.engine import physical_cores
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from mtp_cli.options import MAX_THREADS

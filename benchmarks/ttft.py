@@ -25,7 +25,7 @@ from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
-from mtp_cli.engine.engine import physical_cores
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.options import MAX_THREADS
 
 Turns = list[tuple[float, float]]  # seconds with drafting off, on

@@ -29,8 +29,8 @@ from benchmarks.answers.items import ITEMS
 from benchmarks.answers.settings import SYSTEMS, Setting, grid
 from benchmarks.answers.summary import table
 from mtp_cli import models
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.quantize import quantize
-from mtp_cli.engine.engine import physical_cores
 
 _PER_JOB = 24  # requests; so much is asked again when a run is stopped
 _BEFORE = Setting("template", 0.8, 40, 0.95, 0.05, 1.0)  # what mtp-chat did until it was asked here

@@ -27,8 +27,8 @@ from mtp_cli.bench.measure import Plan, shortened, warm_up
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.quantize import OUTTYPES, quantize
-from mtp_cli.engine.engine import physical_cores
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import pair
 from mtp_cli.errors import MtpError

@@ -213,7 +213,7 @@ def _write(
     threads: int | None, quick: bool,
 ) -> None:  # fmt: skip
     from mtp_cli.bench import recording, report
-    from mtp_cli.engine.engine import physical_cores
+    from mtp_cli.engine.backend.cores import physical_cores
 
     n_threads = threads or physical_cores()
     holds_for = recording.provenance("mtp-bench", "mtp-bench", n_threads, files, quick=quick)

@@ -14,20 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-import psutil
-
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends, supports_gpu
 from mtp_cli.engine.backend.cache import F16, CacheTypes
-from mtp_cli.engine.backend.cores import FreeCores
+from mtp_cli.engine.backend.cores import FreeCores, physical_cores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
-from mtp_cli.engine.depth.automatic import ExpectedValue
-from mtp_cli.engine.depth.calibrate import N_CTX_MIN, TABLES, cost_table, table_facts
-from mtp_cli.engine.depth.cost import CostModel, CostTable
-from mtp_cli.engine.depth.exactness import CheckedTarget, Exactness, remembered
-from mtp_cli.engine.depth.learning import Learning
-from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
+from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.depth.exactness import CheckedTarget
+from mtp_cli.engine.depth.experience import Experience, Situation
+from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.drafters import Drafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter, open_small_model
@@ -39,7 +35,7 @@ from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource, TargetLike, TokenKind
+from mtp_cli.engine.types import Depth, HiddenSource, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
@@ -115,11 +111,14 @@ class Engine:
         self._owns_model = owns_model
         self._target, self._drafter = setup.open(model)
         self._ngram = NgramDrafter()
-        self._costs: CostModel | None = None
-        self._exact_costs: CostModel | None = None  # where some row counts may not be tried
-        self._known_exact: Exactness | None = None
-        self._learners: dict[bool, Learning] = {}
-        self._automatic: dict[tuple[bool, ...], ExpectedValue] = {}
+        self._experience = Experience(
+            setup.cost_facts,
+            self._target,
+            self._drafter,
+            n_max=1 + self._target.max_draft,
+            n_threads=self._n_threads,
+            n_threads_most=setup.n_threads,
+        )
         self.drafter = setup.describe()
         self.n_ctx = self._target.n_ctx
         self.n_ctx_train = model.n_ctx_train
@@ -260,7 +259,10 @@ class Engine:
         checked = None
         if exact:
             checked = target = CheckedTarget(
-                target, self._exactness(), can_repeat=self._target.can_repeat, clock=clock
+                target,
+                self._experience.exactness(),
+                can_repeat=self._target.can_repeat,
+                clock=clock,
             )
         generation = Generation(
             target,
@@ -271,7 +273,7 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
-            single_row_s=self._single_row_s,
+            single_row_s=self._experience.single_row_s,
             clock=clock if checked is None else checked.clock,
         )
         generation.stats.exact = exact
@@ -279,15 +281,15 @@ class Engine:
             checked.stats = generation.stats
         return generation
 
+    def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
+        if depth != "auto" and not isinstance(depth, int):
+            return depth
+        situation = Situation(sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
+        return self._experience.policy(depth, situation)
+
     def costs(self) -> CostModel:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
-        if self._costs is None:
-            facts, n_max = self._setup.cost_facts, 1 + self._target.max_draft
-            self._costs = self._model_of(cost_table(facts, self._target, self._drafter, n_max))
-        return self._costs
-
-    def _model_of(self, table: CostTable) -> CostModel:
-        return CostModel(table, n_threads=self._n_threads)
+        return self._experience.costs()
 
     def _n_threads(self) -> int:
         """Of a decode, now."""
@@ -297,86 +299,10 @@ class Engine:
     @property
     def exact_row_counts(self) -> tuple[int, ...]:
         """The row counts that are believed to change no bit now; more are as more was answered."""
-        return self._exactness().proven
-
-    def _exactness(self) -> Exactness:
-        """What is known of row counts: of this process, else of earlier ones."""
-        if self._known_exact is None:
-            n_max = 1 + self._target.max_draft
-            found = remembered(n_max).get(self._setup.cost_facts)
-            self._known_exact = found or Exactness(n_max)
-        return self._known_exact
-
-    def _single_row_s(self, n_past: int) -> float | None:
-        """Seconds of a plain round after n_past tokens, as far as they are known."""
-        costs = self._costs or self._exact_costs
-        return None if costs is None else costs.verify_s(1, n_past)
-
-    def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
-        if depth != "auto" and not isinstance(depth, int):
-            return depth
-        if depth == 0 or self.n_ctx < N_CTX_MIN:
-            return FixedDepth(0)
-        exactness = self._exactness() if exact else None
-        if depth != "auto":
-            return FixedDepth(min(depth, MAX_DEPTH), exactness)
-        # What is accepted differs between these, and what may be tried: each learns by itself.
-        situation = (sampler.is_greedy, sampler.draws_drafts, sampler.n_before > 0, exact)
-        if self._costs is None:
-            self._recall_costs()
-        costs = self._costs or (self._exact_costs if exact else None)
-        if costs is None:
-            return self._learning(situation, exactness)
-        return self._decided(situation, costs, exactness)
-
-    def _decided(
-        self, situation: tuple[bool, ...], costs: CostModel, exactness: Exactness | None
-    ) -> ExpectedValue:
-        """The policy of what is known; it begins another answer."""
-        if situation not in self._automatic:
-            self._automatic[situation] = ExpectedValue(
-                costs, exactness, n_drafted=self._drafter.max_depth
-            )
-        self._automatic[situation].open_answer()
-        return self._automatic[situation]
-
-    def _recall_costs(self) -> None:
-        """Take up what was measured before, in this process or an earlier one."""
-        n_max = 1 + self._target.max_draft
-        table = TABLES.get(table_facts(self._setup.cost_facts, self._target, n_max))
-        if table is not None and len(table.target_s) == n_max:
-            self._costs = self._model_of(table)
-
-    def _learning(self, situation: tuple[bool, ...], exactness: Exactness | None) -> DepthPolicy:
-        """What answers while costs are found out, as far as they were when the last one ended."""
-
-        def on_known(table: CostTable, is_partial: bool) -> DepthPolicy:
-            costs = self._model_of(table)
-            if is_partial:
-                self._exact_costs = costs
-                return self._decided(situation, costs, exactness)
-            self._costs = costs
-            n_max = len(table.target_s)
-            if self._n_threads() == self._setup.n_threads:  # else it is of a busy machine
-                TABLES.put(table_facts(self._setup.cost_facts, self._target, n_max), table)
-            return self._decided(situation, costs, exactness)
-
-        learning = self._learners.get(exactness is not None)
-        if learning is None:
-            learning = Learning(
-                1 + self._target.max_draft,
-                min(MAX_DEPTH, self._drafter.max_depth),
-                exactness=exactness,
-                n_threads=self._n_threads,
-            )
-            self._learners[exactness is not None] = learning
-        learning.open_answer(on_known)
-        return learning
+        return self._experience.exactness().proven
 
     def close(self) -> None:
-        if self._known_exact is not None:
-            n_max = 1 + self._target.max_draft
-            remembered(n_max).put(self._setup.cost_facts, self._known_exact)
+        self._experience.keep()
         self._drafter.close()
         self._target.close()
         if self._owns_model:
@@ -392,17 +318,6 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def physical_cores() -> int:
-    """Cores this process may use, without hyper-threads: those slow llama.cpp down."""
-    logical = psutil.cpu_count() or 1
-    physical = psutil.cpu_count(logical=False) or logical
-    try:
-        usable = len(psutil.Process().cpu_affinity() or [])
-    except (AttributeError, psutil.Error):  # macOS has no affinity
-        usable = logical
-    return max(1, min(physical, usable))
 
 
 def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:

@@ -170,7 +170,7 @@ def _written(corpus: Path, target: Path) -> int:
 
 
 def _threads() -> int:
-    from mtp_cli.engine.engine import physical_cores
+    from mtp_cli.engine.backend.cores import physical_cores
 
     return physical_cores()
 

@@ -43,6 +43,12 @@ def _usable() -> set[int]:
         return set(range(psutil.cpu_count() or 1))
 
 
+def physical_cores() -> int:
+    """Cores this process may use, without hyper-threads: those slow llama.cpp down."""
+    n_usable = len(_usable()) or 1
+    return max(1, min(psutil.cpu_count(logical=False) or n_usable, n_usable))
+
+
 class FreeCores:
     """Looks at the machine while decodes run, and tells its followers how many threads to use.
 
