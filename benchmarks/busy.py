@@ -11,7 +11,6 @@ plain and drafting. A llama-bench beside them is asked for as many tokens.
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -26,12 +25,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.llama_bench import written_per_s
 from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend.cores import physical_cores
-from mtp_cli.errors import MtpError
 
 FOLLOWING, ALL, ONE = "following", "all cores", "one"
 PEER = "llama-bench"
@@ -69,14 +68,6 @@ def tokens_per_s(engine: Engine, prompt: list[int], depth: Depth, seconds: float
     return n_tokens / decode_s
 
 
-def peers_tokens_per_s(binary: Path, model: Path, n_threads: int) -> float:
-    command = [binary, "-m", model, "-t", n_threads, "-p", 0, "-n", N_PEER, "-r", 1, "-o", "json"]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise MtpError(f"{binary}: {done.stderr.strip().splitlines()[-1:]}")
-    return float(json.loads(done.stdout)[0]["avg_ts"])
-
-
 def measure(
     files: models.ModelFiles,
     loads: list[int],
@@ -105,7 +96,7 @@ def measure(
                             speed = tokens_per_s(engine, prompt, depth, seconds)
                             found[n_programs, name, what].append(speed)
                     if peer is not None:
-                        speed = peers_tokens_per_s(peer, files.model, n_cores)
+                        speed = written_per_s(peer, files.model, N_PEER, n_cores)
                         found[n_programs, PEER, "plain"].append(speed)
     return found
 

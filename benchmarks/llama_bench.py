@@ -1,4 +1,4 @@
-"""Asks somebody's llama-bench for prompts of a few tokens, by its own clock.
+"""Asks somebody's llama-bench for prompts of a few tokens, or to write some, by its own clock.
 
 Owns calling it and reading what it prints. Knows nothing of what its numbers are compared with.
 Whatever descends from llama.cpp and takes its options will do; all others stay at its defaults.
@@ -20,8 +20,25 @@ def prompts_ms(
     binary: Path, model: Path, n_tokens: Sequence[int], n_threads: int, repetitions: int
 ) -> Milliseconds:
     """What prompts of so many tokens take. Raises MtpError where it gives no answer."""
-    command = [str(binary), "-m", str(model), "-p", ",".join(map(str, n_tokens)), "-n", "0",
-               "-t", str(n_threads), "-r", str(repetitions), "-o", "json"]  # fmt: skip
+    wanted = ("-p", ",".join(map(str, n_tokens)), "-n", "0")
+    return parsed(_asked(binary, model, wanted, n_threads, repetitions), n_tokens)
+
+
+def written_per_s(binary: Path, model: Path, n_tokens: int, n_threads: int) -> float:
+    """Tokens a second of one text of so many. Raises MtpError where it gives no answer."""
+    text = _asked(binary, model, ("-p", "0", "-n", str(n_tokens)), n_threads, 1)
+    try:
+        return float(json.loads(text)[0]["avg_ts"])
+    except (LookupError, TypeError, ValueError):
+        raise MtpError("llama-bench printed no JSON of its run's speed") from None
+
+
+def _asked(
+    binary: Path, model: Path, wanted: Sequence[str], n_threads: int, repetitions: int
+) -> str:
+    """What it prints."""
+    command = [str(binary), "-m", str(model), *wanted, "-t", str(n_threads),
+               "-r", str(repetitions), "-o", "json"]  # fmt: skip
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -30,7 +47,7 @@ def prompts_ms(
         raise MtpError(f"{binary}: {error.strerror}; --peer-bench wants a llama-bench") from None
     if done.returncode != 0:
         raise MtpError(f"{binary} ended with status {done.returncode}: {_last_line(done.stderr)}")
-    return parsed(done.stdout, n_tokens)
+    return done.stdout
 
 
 def parsed(text: str, n_tokens: Sequence[int]) -> Milliseconds:

@@ -18,6 +18,7 @@ from benchmarks.llama_bench import prompts_ms
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.depth.calibrate import spread_ids
 from mtp_cli.engine.types import Floats, HiddenSource
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
@@ -39,10 +40,6 @@ class Peer:
 
     binary: Path
     model: Path
-
-
-def some_ids(n: int) -> list[int]:
-    return [7 * i % 61 + 1 for i in range(n)]
 
 
 def apart(rows: Floats, others: Floats) -> float:
@@ -102,6 +99,9 @@ class Measurement:
             self._prompt_bits(n, 1 if n * one_s < _SHARE * seconds else _PIECE)
         self._row_bits()
 
+    def _ids(self, n: int) -> list[int]:
+        return spread_ids(n, self._target.model.n_vocab)
+
     def _one_row_s(self) -> float:
         self._logits(1)  # its graph is built in this one
         return self._timed(functools.partial(self._logits, 1))
@@ -110,7 +110,7 @@ class Measurement:
         at_once = self._read(n)
         self._target.clear()
         for first in range(0, n, n_rows):
-            logits = self._target.decode(some_ids(n)[first : first + n_rows]).logits
+            logits = self._target.decode(self._ids(n)[first : first + n_rows]).logits
         self.prompt_difference[n] = apart(at_once, logits[-1])
         self.prompt_pieces[n] = n_rows
 
@@ -129,19 +129,19 @@ class Measurement:
     def _read(self, n: int) -> Floats:
         """Read n tokens of a prompt into an empty context; logits after the last one."""
         self._target.clear()
-        rows = self._target.prefill(some_ids(n), 0, lambda: False)
+        rows = self._target.prefill(self._ids(n), 0, lambda: False)
         assert rows is not None
         logits: Floats = rows.logits[-1].copy()
         return logits
 
     def _one_by_one(self) -> Floats:
-        ids = some_ids(self.counts[-1])
+        ids = self._ids(self.counts[-1])
         rows = [self._target.decode([id_]).logits[0].copy() for id_ in ids]
         self._target.truncate(self._n_before)
         return np.stack(rows)
 
     def _logits(self, n: int) -> Floats:
-        logits = self._target.decode(some_ids(n)).logits.copy()
+        logits = self._target.decode(self._ids(n)).logits.copy()
         self._target.truncate(self._n_before)
         return logits
 
@@ -166,7 +166,7 @@ class Measurement:
             for side, is_ours in SIDES.items():
                 our_kernels.enable(products=is_ours, attention=is_ours)
                 self._logits(n)  # its graph is built in this one
-                elapsed_s = self._timed(functools.partial(self._target.decode, some_ids(n)))
+                elapsed_s = self._timed(functools.partial(self._target.decode, self._ids(n)))
                 self.rows_ms[side, n].append(elapsed_s * 1e3)
                 self._target.truncate(self._n_before)
 

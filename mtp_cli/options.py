@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from mtp_cli.engine.backend.cache import TYPES
+
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS: with more it crashes
 MAX_INT32 = 2**31 - 1  # llama.cpp counts in C's int: anything above would arrive as another number
 # Of an answer, unless the user says otherwise: a long one has half as many, and a model that finds
@@ -24,13 +26,9 @@ def file_name(text: str) -> Path:
     return Path(text)
 
 
-# What llama.cpp can keep keys and values in (`engine.backend.cache` has its numbers for them)
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
-
 def _cache_type(text: str) -> str:
-    if text not in CACHE_TYPES:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(CACHE_TYPES)}.")
+    if text not in TYPES:
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(TYPES)}.")
     return text
 
 

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from benchmarks import busy
+from benchmarks.llama_bench import written_per_s
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
 from tests.engine.specs import SPECS
@@ -64,4 +65,4 @@ def test_a_run_has_all_threads_at_every_load(tmp_path: Path) -> None:
 def test_a_llama_bench_that_fails_is_one_clear_line(tmp_path: Path) -> None:
     broken = peer(tmp_path / "llama-bench", "#!{python}\nraise SystemExit('no such model')\n")
     with pytest.raises(MtpError, match="no such model"):
-        busy.peers_tokens_per_s(broken, tmp_path / "m.gguf", 2)
+        written_per_s(broken, tmp_path / "m.gguf", 8, 2)

@@ -78,6 +78,14 @@ def calibrate(
     return table
 
 
+def spread_ids(n: int, n_vocab: int) -> list[int]:
+    """Ids from all over a vocabulary: their rows differ, and choose experts, as a text's do.
+
+    Ids that lie together may be unused ones, whose rows are alike.
+    """
+    return [int((i + 1) * _GOLDEN % 1 * n_vocab) for i in range(n)]
+
+
 def _has_room(target: TargetLike, n_max: int) -> bool:
     """Whether the context is long enough to measure what its length costs."""
     return target.n_ctx >= _TUNED.n_long + n_max
@@ -96,11 +104,7 @@ class _TargetBench:
         self._rewind()
 
     def ids(self, n: int) -> list[int]:
-        """From all over the vocabulary, so that rows choose experts as those of a text do.
-
-        Ids that lie together may be unused ones, which all choose the same.
-        """
-        return [int((i + 1) * _GOLDEN % 1 * self._n_vocab) for i in range(n)]
+        return spread_ids(n, self._n_vocab)
 
     def _rewind(self) -> None:
         n_past = self._target.truncate(len(self._prefix))

@@ -9,13 +9,12 @@ import pytest
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.cache import TYPES, CacheTypes
+from mtp_cli.engine.backend.cache import CacheTypes
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.types import HiddenSource
 from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_heads, built_in_model
-from mtp_cli.options import CACHE_TYPES
 from tests.engine import tiny
 from tests.engine.conftest import Files
 from tests.engine.scripted import finish
@@ -35,10 +34,6 @@ def model() -> Iterator[Model]:
     loaded = Model(built_in_model())
     yield loaded
     loaded.close()
-
-
-def test_the_options_offer_what_there_is() -> None:
-    assert set(CACHE_TYPES) == set(TYPES)
 
 
 @pytest.fixture(params=[True, False], ids=["ours", "llama"])
