@@ -389,7 +389,7 @@ class SmallModelTuning:
     n_first: int = constant(
         4, "tokens", "of the beginning, which all others attend to (arXiv:2309.17453)"
     )
-    n_last: int = constant(256, "tokens", "of the end: reading them pauses an answer half a second")
+    n_last: int = constant(256, "tokens", "of the end: the answer waits while they are read")
     n_ctx: int = constant(4096, "tokens", "that it remembers at most")
 
 

@@ -51,7 +51,7 @@ class Header:
 
     pairs: strings, numbers and numeric arrays (numpy); arrays of strings are left out, since the
            vocabulary's are large and only llama.cpp needs them
-    corrected: those of them that the file has otherwise: it announces heads that it lacks
+    corrected: pairs that differ from the file's own, because the file announces heads and has none
     """
 
     path: Path

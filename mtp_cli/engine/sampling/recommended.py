@@ -1,4 +1,4 @@
-"""What a GGUF recommends for sampling: what of it is followed, and what is said of the rest.
+"""A GGUF's recommendations for sampling: which are followed, and a line for each that is not.
 
 Owns llama.cpp's keys (LLM_KV_GENERAL_SAMPLING_* in src/llama-arch.cpp, read by
 common_init_sampler_from_model in common/common.cpp). Chooses nothing.

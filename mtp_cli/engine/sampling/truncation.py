@@ -1,4 +1,4 @@
-"""Rows of logits: their best ids, the distribution that truncation leaves, what of a draft stands.
+"""Rows of logits: their best ids, their truncated distribution, and how much of a draft stands.
 
 Owns the passes over whole rows, which are what choosing a token costs: compiled ones
 (`native/logits.cpp`) for what nearly everyone uses, numpy's for all else. Knows neither penalties

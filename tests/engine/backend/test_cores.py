@@ -8,17 +8,22 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
+from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.cores import FreeCores, Usage, usage
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files.gguf_header import read_shards
 from mtp_cli.engine.files.pairing import pair
 from mtp_cli.engine.tuning import TUNING
+from mtp_cli.engine.types import HiddenSource
+from tests.engine import tiny
 from tests.engine.conftest import Files, Models
 from tests.engine.scripted import finish, new_generation
 
+KINDS = ("llama", "llama-q8_0", "gemma2", "mimo2", "mamba", "jamba", "qwen35", "lfm2")
 LOOK_S = TUNING.cores.look_every_s
 
 
@@ -129,6 +134,22 @@ def test_the_systems_counts_go_up_with_what_is_done() -> None:
         os.getpid()
     assert after.clock_s > before.clock_s
     assert after.idle_s >= before.idle_s
+
+
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "llama.cpp's"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_depend_on_threads(tiny_model: Models, kind: str, is_ours: bool) -> None:
+    """Beyond 512 tokens, too, where ggml's own attention shares a single row's keys out."""
+    found = []
+    our_kernels.enable(products=is_ours, attention=is_ours)
+    for n_threads in (1, 3):
+        target = Target(tiny_model(kind), n_ctx=1024, n_threads=n_threads, hidden=HiddenSource.NONE)
+        target.prefill(tiny.random_ids(700, seed=3), 0, lambda: False)
+        rows = [target.decode(list(range(1, 1 + n))).logits.copy() for n in (1, 4, 1)]
+        found.append(np.concatenate(rows))
+        target.close()
+    our_kernels.enable()
+    assert np.array_equal(*found)
 
 
 def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Models) -> None:

@@ -266,7 +266,7 @@ def test_a_models_rows_are_exact_in_long_contexts(n_past: int) -> None:
 
 
 def test_how_a_models_prompt_is_cut_changes_no_bit() -> None:
-    """So that an answer does not tell what of its prompt was cached."""
+    """The answer is the same whether the prompt was cached, in part or not at all."""
     model = Model(built_in_model())
     prompt, rows = [7 * i % 4001 + 11 for i in range(290)], tiny.random_ids(3, seed=10)
     logits = []
