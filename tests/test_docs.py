@@ -24,8 +24,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = (".", "docs", "convert", "train", "findings", ".github", ".github/ISSUE_TEMPLATE")
 FOUND = (path for folder in FOLDERS for path in (ROOT / folder).glob("*.md"))
 PAGES = sorted(str(p.relative_to(ROOT)) for p in FOUND if p.name != "LOG.md")  # logs tell the past
-GENERATED = "docs/measured.md"  # names commands and files as they were run
-NARROW = [p for p in PAGES if not p.startswith(("convert/", "train/")) and p != GENERATED]
+NARROW = [p for p in PAGES if not p.startswith(("convert/", "train/"))]
 MOST_README, MOST_COLUMNS = 100, 100
 
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

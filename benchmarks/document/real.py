@@ -59,7 +59,7 @@ def real(results: Results) -> str:
 
 
 def _each(found: Mapping[str, Content]) -> str:
-    return "\n".join(f"- {name}: {holds_for(content)}" for name, content in found.items())
+    return "\n".join(holds_for(content, name) for name, content in found.items())
 
 
 def _speed(found: Mapping[str, Content]) -> str:

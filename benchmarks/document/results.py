@@ -38,8 +38,8 @@ def command(content: Content) -> str:
     return _JSON_OPTION.sub("", str(content["command"]))
 
 
-def holds_for(content: Content) -> str:
-    """Command, day, commit and machine, in one line of Markdown."""
+def holds_for(content: Content, name: str | None = None) -> str:
+    """Command, day, commit and machine: a paragraph of Markdown, or an item of a list by name."""
     machine = content["machine"]
     vectors = machine["vectors"]
     kernels = f"our kernels with {vectors}" if vectors else "llama.cpp's kernels"
@@ -50,7 +50,11 @@ def holds_for(content: Content) -> str:
         f"{machine['processor']}, {cores}, {kernels}",
         f"llama-cpp-python {content['llama_cpp_python']}",
     ]
-    return " · ".join(parts + ["**a quick run**: fewer repetitions"] * bool(content["quick"]))
+    said = " · ".join(parts + ["**a quick run**: fewer repetitions"] * bool(content["quick"]))
+    start, indent = ("", "") if name is None else (f"- {name}: ", "  ")
+    return textwrap.fill(
+        start + said, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], n_text: int = 1) -> str:

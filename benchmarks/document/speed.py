@@ -157,7 +157,7 @@ def _equals(recorded: Mapping[str, Content]) -> str:
 
 
 def _each(recorded: Mapping[str, Content]) -> str:
-    return "\n".join(f"- {name}: {holds_for(content)}" for name, content in recorded.items())
+    return "\n".join(holds_for(content, name) for name, content in recorded.items())
 
 
 def sampled(results: Results) -> str:
