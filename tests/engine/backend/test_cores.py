@@ -149,7 +149,8 @@ def test_rows_do_not_depend_on_threads(tiny_model: Models, kind: str, is_ours: b
         found.append(np.concatenate(rows))
         target.close()
     our_kernels.enable()
-    assert np.array_equal(*found)
+    one, three = found
+    assert np.array_equal(one, three)
 
 
 def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Models) -> None:
