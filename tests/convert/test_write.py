@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,34 @@ def test_values_that_a_format_cannot_hold_are_refused() -> None:
         encode(np.full((1, 32), 1e6, np.float32), "F32", Kind.F16)
     with pytest.raises(MtpError, match="not finite; Q8_0"):
         encode(np.full((1, 32), np.nan, np.float32), "F32", Kind.Q8_0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("stored", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0])
+def test_a_weight_that_is_not_finite_is_refused_in_every_format(
+    kind: Kind, stored: str, bad: float
+) -> None:
+    values = random_rows(4, 64)
+    values[2, 7] = bad
+    with pytest.raises(MtpError, match=r"^blk\.0\.x: holds NaN or infinity; get the checkpoint"):
+        list(encoded("blk.0.x", Stored(values, stored), kind).blocks())
+    values[2, 7] = 65504.0  # the largest that all of them hold
+    list(encoded("blk.0.x", Stored(values, stored), kind).blocks())
+
+
+class Stored:
+    """Values as a shard has them."""
+
+    def __init__(self, values: npt.NDArray[np.float32], dtype: str) -> None:
+        self.shape, self.dtype = values.shape, dtype
+        if dtype == "BF16":
+            self._rows: npt.NDArray[Any] = (values.view(np.uint32) >> 16).astype("<u2")
+        else:
+            self._rows = values.astype({"F16": "<f2", "F32": "<f4"}[dtype])
+
+    def rows(self, begin: int, end: int) -> npt.NDArray[Any]:
+        return self._rows[begin:end]
 
 
 @pytest.mark.parametrize(

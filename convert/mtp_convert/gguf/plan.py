@@ -41,7 +41,10 @@ def encoded(name: str, source: Source, kind: Kind) -> PlannedTensor:
 
     def block(begin: int, end: int) -> bytes | memoryview:
         try:
-            return formats.encode(source.rows(begin, end), source.dtype, fits)
+            rows = source.rows(begin, end)
+            if not formats.is_finite(rows, source.dtype):
+                raise MtpError("holds NaN or infinity; get the checkpoint again")
+            return formats.encode(rows, source.dtype, fits)
         except MtpError as error:
             raise MtpError(f"{name}: {error}") from error
 

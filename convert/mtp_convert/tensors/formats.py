@@ -46,6 +46,7 @@ _FALLBACK = {
     Kind.Q8_0: Kind.F16,
 }  # fmt: skip
 
+_EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}  # its bits, all set in NaN and infinity
 _PLAIN = {Kind.F32: "F32", Kind.F16: "F16", Kind.BF16: "BF16"}
 
 
@@ -71,6 +72,14 @@ def fitting(kind: Kind, n_cols: int) -> Kind:
 
 def is_quantized(kind: Kind) -> bool:
     return kind not in _PLAIN
+
+
+def is_finite(rows: Array, dtype: str) -> bool:
+    """Whether rows in storage format `dtype` hold neither NaN nor infinity."""
+    if dtype in _EXPONENT:
+        bits = rows.view("<u2") & np.uint16(_EXPONENT[dtype])
+        return not bool((bits == _EXPONENT[dtype]).any())
+    return bool(np.isfinite(to_float32(rows, dtype)).all())
 
 
 def encode(rows: Array, dtype: str, kind: Kind) -> bytes | memoryview:
