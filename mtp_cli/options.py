@@ -1,4 +1,4 @@
-"""What the options of all commands have in common: models and heads, limits, -h, --version.
+"""What the options of all commands have in common: numbers' limits, names of files, -h, --version.
 
 Imports nothing heavy, so that `--help` and wrong usage answer at once.
 """
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from mtp_cli.engine.backend.cache import TYPES
 
 MAX_THREADS = 512  # ggml's GGML_MAX_N_THREADS: with more it crashes
 MAX_INT32 = 2**31 - 1  # llama.cpp counts in C's int: anything above would arrive as another number
@@ -25,67 +23,6 @@ def file_name(text: str) -> Path:
         raise typer.BadParameter("an empty name.")
     return Path(text)
 
-
-def _cache_type(text: str) -> str:
-    if text not in TYPES:
-        raise typer.BadParameter(f"{text!r} is none of {', '.join(TYPES)}.")
-    return text
-
-
-Model = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
-    ),
-]
-Heads = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        parser=file_name,
-        help="Head-only GGUF that drafts for the model. [default: the heads inside the model; else "
-        "mtp-*.gguf or *-mtp.gguf beside it that was made for it]",
-    ),
-]
-DraftModel = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        parser=file_name,
-        help="Smaller model with the same vocabulary that drafts in place of heads.",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MAX_THREADS,
-        help="CPU threads. [default: the physical cores that other programs leave]",
-    ),
-]
-GpuLayers = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", min=0, max=MAX_INT32, help="Layers on the GPU. [default: all that fit]"
-    ),
-]
-CacheTypeK = Annotated[
-    str,
-    typer.Option(
-        "--cache-type-k",
-        metavar="TYPE",
-        callback=_cache_type,
-        help="What the model keeps keys of the context in: f16, q8_0 for half the memory, f32, "
-        "bf16, q4_0, q4_1, iq4_nl, q5_0 or q5_1. Answers are those of the model with it.",
-    ),
-]
-CacheTypeV = Annotated[
-    str,
-    typer.Option(
-        "--cache-type-v", metavar="TYPE", callback=_cache_type, help="The same for values."
-    ),
-]
 
 HELP = {"help_option_names": ["-h", "--help"]}  # context settings of every command
 

@@ -14,9 +14,7 @@ import typer
 
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
-from mtp_cli.options import (
-    HELP,
-    MAX_INT32,
+from mtp_cli.model_options import (
     CacheTypeK,
     CacheTypeV,
     DraftModel,
@@ -24,8 +22,8 @@ from mtp_cli.options import (
     Heads,
     Model,
     Threads,
-    Version,
 )
+from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import fold, is_terminal, printing, say, say_error
 from mtp_cli.waiting import Wait, loading
 

@@ -14,10 +14,7 @@ import typer
 
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
-from mtp_cli.options import (
-    HELP,
-    MAX_INT32,
-    MAX_TOKENS,
+from mtp_cli.model_options import (
     CacheTypeK,
     CacheTypeV,
     DraftModel,
@@ -25,8 +22,8 @@ from mtp_cli.options import (
     Heads,
     Model,
     Threads,
-    Version,
 )
+from mtp_cli.options import HELP, MAX_INT32, MAX_TOKENS, Version
 from mtp_cli.screen import printing, say_error
 
 _MAX_DEPTH = 8
