@@ -18,6 +18,7 @@ import pytest
 import typer
 from typer.core import TyperGroup
 
+from mtp_cli.chat import dispatch
 from tests import rooms
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,8 @@ def command_of(split: list[str]) -> tuple[Any, list[str]]:
     """What a command line runs, and its arguments."""
     found = OURS.match(split[0])
     assert found is not None
+    if found[1] == "mtp-chat" and (beside := dispatch.COMMANDS.get(" ".join(split[1:2]))):
+        return in_module(beside.module), split[2:]
     if found[1] in scripts():
         return in_module(scripts()[found[1]]), split[1:]
     assert not found[1].startswith("mtp-"), f"there is no command {found[1]}"

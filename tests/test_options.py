@@ -50,7 +50,7 @@ def test_h_is_help(command: str, subcommand: str) -> None:
 
 def subcommands(command: str) -> list[str]:
     _before, _heading, listed = run(command, "--help").stdout.partition("\nCommands:\n")
-    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+    return [line.split()[0] for line in listed.partition("\n\n")[0].splitlines() if line.strip()]
 
 
 @every_command

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from mtp_cli.chat import dispatch
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.model_options import (
@@ -80,6 +81,7 @@ _Request = Annotated[
         metavar="REQUEST",
         show_default=False,
         callback=_text,
+        autocompletion=dispatch.names,
         help="Answer this and exit. Text on stdin follows it, after a blank line.",
     ),
 ]
@@ -290,7 +292,7 @@ characters in an answer as symbols; a pipe or file gets the text as it was said.
 Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 
-@app.command(epilog=_EPILOG)
+@app.command(cls=dispatch.OrCommand, epilog=_EPILOG)
 def chat(
     request: _Request = None,
     model: Model = None,
