@@ -14,6 +14,7 @@ from mtp_cli.conversation.speech import FinishReason, Speech
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import Stats
+    from mtp_cli.engine.types import Proposer
 
 
 class Answer:
@@ -45,6 +46,7 @@ class Answer:
         self._opening = opening
         self._margin = margin
         self._on_end = on_end
+        self._n_found = 0  # of what was said, by the parts that `proposed` was asked about
         self.text = ""
         self.reasoning = ""
 
@@ -77,6 +79,14 @@ class Answer:
     def _without_margin(self, part: Part) -> Part:
         margin, self._margin = self._margin, ""
         return part._replace(text=part.text.removeprefix(margin))
+
+    def proposed(self, part: Part) -> list[tuple[str, Proposer]]:
+        """A part that has just come, in pieces that one has proposed; ask about each in turn."""
+        start = self.speech.said.find(part.text, self._n_found)
+        if start < 0:  # said in an earlier part of the same answer
+            return [(part.text, "target")]
+        self._n_found = start + len(part.text)
+        return self.speech.proposed(start, self._n_found)
 
     def stop(self) -> None:
         """Let the round under way be the last; safe to call from a signal handler."""

@@ -17,6 +17,7 @@ from mtp_cli.conversation.stops import StopScanner
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import FinishReason as GenerationEnd
     from mtp_cli.engine import Stats
+    from mtp_cli.engine.types import Proposer
 
 FinishReason = Literal["stop", "length", "interrupted", "repetition"]
 _LOOKS_EVERY = 16  # tokens from one look for a loop to the next: each costs 0.1 ms or so
@@ -27,6 +28,10 @@ class Generation(Protocol):
 
     @property
     def tokens(self) -> Sequence[int]: ...
+    @property
+    def proposers(self) -> Sequence[Proposer]:
+        """Who proposed each token."""
+
     @property
     def finish_reason(self) -> GenerationEnd: ...
     @property
@@ -101,6 +106,7 @@ class Speech:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._decoder.decode(pending)
         self._n_taken = self._n_looked = self._n_scanned = self._n_text = 0
+        self._proposed: list[tuple[int, Proposer]] = []  # where each token's text ends, and whose
         self._borders = [] if pending else [_Border(0, 0, 0)]
         self.said = ""
         self.period = 0
@@ -127,6 +133,7 @@ class Speech:
         text = self._decoder.decode(heard.text)
         self._n_scanned += len(text) + len(heard.spelling)
         self._n_text += len(text) + len(heard.shown_as)
+        self._proposed.append((self._n_text, self._generation.proposers[self._n_taken - 1]))
         if not heard.is_end and not self.pending:
             self._borders.append(_Border(self._n_taken, self._n_scanned, self._n_text))
         counts = self._is_answering is None or self._is_answering(text + heard.shown_as)
@@ -167,6 +174,15 @@ class Speech:
         if not borders:
             return [], self.said
         return self.tokens[: borders[-1].n_tokens], self.said[borders[-1].n_text :]
+
+    def proposed(self, start: int, end: int) -> list[tuple[str, Proposer]]:
+        """`said[start:end]`, in pieces that one has proposed."""
+        pieces: list[tuple[str, Proposer]] = []
+        for token_end, proposer in self._proposed:
+            if start < min(token_end, end):
+                pieces.append((self.said[start : min(token_end, end)], proposer))
+                start = token_end
+        return pieces
 
     def cut_off(self) -> str:
         """The stop and what else came in its last token."""

@@ -17,7 +17,7 @@ from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Proposal
 from mtp_cli.engine.sampling.verify import verify_by_match
 from mtp_cli.engine.stats import Stats
-from mtp_cli.engine.types import FinishReason, Floats, Ids, Row, Rows, TargetLike
+from mtp_cli.engine.types import FinishReason, Floats, Ids, Proposer, Row, Rows, TargetLike
 from mtp_cli.errors import MtpError
 
 
@@ -54,6 +54,7 @@ class Generation:
     `stop()`. The target then holds the prompt and the answer but its last token, whatever the
     reason.
 
+    proposers:    who proposed each of `tokens`
     policy:       who decides how far to draft, and learns from it
     single_row_s: what a plain round after so many tokens takes here, None while that is unknown
     """
@@ -73,6 +74,7 @@ class Generation:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
+        self.proposers: list[Proposer] = []
         self.stats = Stats(prompt_tokens=len(prompt))
         self.finish_reason: FinishReason = "interrupted"
         self.policy = policy
@@ -110,6 +112,7 @@ class Generation:
         first = self._prefill()
         if first is None:
             return
+        self.proposers.append("target")
         yield self._emit([first])
         while not self._is_over():
             started = self._clock()
@@ -167,6 +170,7 @@ class Generation:
         chosen = self._accept(draft, verified, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
+        self.proposers += _proposers(draft.ids, verified, chosen)
         # Nothing of the target's own comes after a drafted end.
         is_end_drafted = self._is_end(chosen[-1]) and chosen == verified[: len(chosen)]
         self.stats.count_round(len(verified), len(chosen) - (not is_end_drafted))
@@ -231,3 +235,15 @@ class Generation:
             self.finish_reason = "length"
             return True
         return False
+
+
+def _proposers(
+    drafted: Sequence[int], verified: Sequence[int], chosen: Sequence[int]
+) -> list[Proposer]:
+    """Whose each of a round's tokens is: what was verified and not drafted is a copy."""
+    proposers: list[Proposer] = []
+    for end in range(1, len(chosen) + 1):
+        is_accepted = list(verified[:end]) == list(chosen[:end])
+        is_drafted = list(drafted[:end]) == list(chosen[:end])
+        proposers.append(("drafter" if is_drafted else "copy") if is_accepted else "target")
+    return proposers

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
 Depth = int | Literal["auto"]
 FinishReason = Literal["stop", "length", "interrupted"]
+Proposer = Literal["target", "drafter", "copy"]  # a drafter: heads, or a draft model
 TokenKind = Literal["text", "control", "user-defined"]
 
 MAX_DEPTH = (

@@ -10,7 +10,7 @@ from typing import Literal
 
 from mtp_cli.conversation.session import Depth
 from mtp_cli.engine import FinishReason, Sampling, Stats
-from mtp_cli.engine.types import TokenKind
+from mtp_cli.engine.types import Proposer, TokenKind
 
 BOS, START, END = 256, 257, 258
 MERGED = 300  # "ab", which the tokeniser always merges, and an answer may spell as "a", "b"
@@ -37,6 +37,7 @@ class ScriptedGeneration:
         self, rounds: Rounds, stats: Stats, max_tokens: int, after: Callable[[], None]
     ) -> None:
         self.tokens: list[int] = []
+        self.proposers: list[Proposer] = []
         self.finish_reason: FinishReason = "interrupted"
         self.stats = stats
         self._rounds = rounds
@@ -60,6 +61,8 @@ class ScriptedGeneration:
                 break
             kept = tuple(ids)[:room]
             self.tokens += kept
+            self.proposers.extend("drafter" for _ in kept[1:])
+            self.proposers.append("target")
             self.stats.completion_tokens = len(self.tokens)
             self.stats.count_round(2, min(1, len(kept) - 1))
             if kept[-1] == END:

@@ -5,13 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
+from mtp_cli.engine.depth.policy import FixedDepth
 from mtp_cli.engine.drafters import NoDrafter
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.stats import Stats
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import (
+    GREEDY,
+    N_VOCAB,
     SKILLS,
     ScriptedDrafter,
     ScriptedTarget,
@@ -56,6 +66,53 @@ def test_a_round_verifies_the_newest_id_and_its_draft() -> None:
         ("verify", expected[4:8]),
     ]
     assert target.ids == PROMPT + expected[:8]
+
+
+def test_who_proposed_each_token() -> None:
+    target = ScriptedTarget()
+    generation = new_generation(target, perfect(target), PROMPT, depth=2, max_tokens=7)
+    list(generation)
+    assert generation.proposers == ["target", *["drafter", "drafter", "target"] * 2]
+
+
+def test_a_wrong_draft_is_the_targets_own() -> None:
+    target = ScriptedTarget()
+    drafter = ScriptedDrafter(target, PROMPT + text(64), lambda: len(target.ids) % 2 == 0)
+    generation = new_generation(target, drafter, PROMPT, depth=3, max_tokens=20)
+    rounds = list(generation)
+    owners = iter(generation.proposers)
+    for ids in rounds:
+        own = [next(owners) for _ in ids]
+        assert own == ["drafter"] * (len(ids) - 1) + ["target"]
+
+
+class Copying(FixedDepth):
+    """Verifies whatever can be copied."""
+
+    def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
+        self._match = match
+        return 0
+
+    def choose(self, draft: Draft) -> list[int]:
+        return self._match.ids
+
+
+def test_what_was_copied_is_a_copy() -> None:
+    def in_fours(ids: Sequence[int]) -> Floats:
+        row = np.zeros(N_VOCAB, np.float32)
+        row[1 + len(ids) % 4] = 10
+        return row
+
+    target, sampler = ScriptedTarget(in_fours), Sampler(GREEDY)
+    generation = Generation(
+        target, NoDrafter(), sampler, Copying(0), [9], max_tokens=60, is_end=lambda _id: False
+    )
+    rounds = list(generation)
+    assert generation.tokens == [1 + n % 4 for n in range(1, 61)]
+    owners = iter(generation.proposers)
+    for ids in rounds:
+        assert [next(owners) for _ in ids] == ["copy"] * (len(ids) - 1) + ["target"]
+    assert generation.proposers.count("copy") > 30
 
 
 def test_a_rejected_draft_is_dropped_at_once() -> None:
