@@ -52,6 +52,13 @@ def cells(text: str) -> int:
     return max(wcswidth(text), 0)
 
 
+def cut(text: str, columns: int) -> str:
+    """As much of the beginning as there is room for: a line that wraps cannot be taken back."""
+    while cells(text) > max(columns, 0):
+        text = text[:-1]
+    return text
+
+
 def say(text: str, err: TextIO) -> None:
     """Print a line beside the answer, which is no worse where that line cannot be written."""
     try:
@@ -128,8 +135,12 @@ def is_file(stream: TextIO) -> bool:
 
 def dim(text: str, stream: TextIO) -> str:
     """`text`, dimmed where the stream is a terminal that shows it."""
-    plain = not is_terminal(stream) or "NO_COLOR" in os.environ or is_dumb()
-    return text if plain else f"\x1b[2m{text}\x1b[0m"
+    return f"\x1b[2m{text}\x1b[0m" if shows_styles(stream) else text
+
+
+def shows_styles(stream: TextIO | None) -> bool:
+    """Whether it is a terminal where text can be dim, bold or coloured."""
+    return is_terminal(stream) and "NO_COLOR" not in os.environ and not is_dumb()
 
 
 def is_dumb() -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import TextIO
 
-from mtp_cli.screen import cells, dim, forget_unwritten, is_dumb, is_terminal, one_line, width
+from mtp_cli.screen import cells, cut, dim, forget_unwritten, is_dumb, is_terminal, one_line, width
 
 _SHOWN_S = 0.5  # a terminal's line appears after this: what is quicker needs no word
 _FRESH_S = 0.2  # it is brought up to date as often
@@ -66,7 +66,7 @@ class Wait:
     def _show(self, text: str) -> None:
         if self._is_live:  # a line that never changes looks as if nothing happened any more
             passed = f" … {time.monotonic() - self._began_s:.0f} s"
-            text = _cut(text, width(self._screen) - 1 - cells(passed)) + passed
+            text = cut(text, width(self._screen) - 1 - cells(passed)) + passed
             if text == self._shown:
                 return
             self._screen.write("\r\x1b[K" + dim(text, self._screen))
@@ -99,13 +99,6 @@ class Wait:
         traceback: TracebackType | None,
     ) -> None:
         self.end()
-
-
-def _cut(text: str, columns: int) -> str:
-    """As much of the beginning as there is room for: a line that wraps cannot be taken back."""
-    while cells(text) > max(columns, 0):
-        text = text[:-1]
-    return text
 
 
 @contextlib.contextmanager

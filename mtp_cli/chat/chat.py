@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
+from mtp_cli.chat.colours import highlighted
+from mtp_cli.chat.live import LiveLine
+from mtp_cli.chat.markdown import Markdown
+from mtp_cli.chat.proposed import Proposed
 from mtp_cli.chat.spoken import SpokenStream
 from mtp_cli.chat.terminal import interruptible, silent_keys
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.attached import Attached, with_files
 from mtp_cli.conversation.reasoning import Part
 from mtp_cli.conversation.session import Session, Settings
 from mtp_cli.models import ModelFiles
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
     from mtp_cli.engine import Stats
 
 
+_BAR = 16  # columns of the bar that fills while a prompt is read
+
+
 @dataclass
 class Chat:
     """out: where answers go, alone; err: everything else.
@@ -31,6 +39,9 @@ class Chat:
     history: the statistics of every answer shown, newest last.
     is_conversation: there is a prompt to type commands at
     shows_reasoning: None for the usual, which is in a terminal alone
+    shows_drafts: whether colours say who proposed what, in place of what Markdown says
+    is_plain: whether a terminal gets no styles at all
+    attached: files that go with the next message
     """
 
     session: Session
@@ -43,6 +54,9 @@ class Chat:
     history: list[Stats] = field(default_factory=list)
     is_conversation: bool = False
     shows_reasoning: bool | None = None
+    shows_drafts: bool = False
+    is_plain: bool = False
+    attached: list[Attached] = field(default_factory=list)
 
     @property
     def is_reasoning_shown(self) -> bool:
@@ -57,6 +71,13 @@ class Chat:
         """The same where nothing else answers what was typed."""
         say(dim(fold(text, self.err), self.err), self.err)
 
+    def ask(self, text: str) -> None:
+        """Answer a message, with what is attached to it."""
+        with self.preparing():
+            answer = self.session.ask(with_files(text, self.attached), self.settings)
+        self.attached = []
+        self.show(answer)
+
     def preparing(self) -> Wait:
         """While a question becomes a prompt."""
         return Wait(lambda: "preparing the answer", self.err, quiet=self.quiet)
@@ -65,24 +86,42 @@ class Chat:
         """While an answer is under way and nothing of it shows."""
         return Wait(lambda: _progress(answer), self.err, quiet=self.quiet)
 
+    def _live(self, answer: Answer) -> LiveLine:
+        """How fast an answer comes, below it: where both are on one terminal."""
+        is_one = is_terminal(self.out) and are_one(self.out, self.err)
+        return LiveLine(lambda: report.pace(answer.stats), self.err, quiet=self.quiet or not is_one)
+
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
         self.pass_on_notes()
         self._note_left_out(answer)
         is_seen = not is_file(self.out) or are_one(self.out, self.err)  # nobody sees a file filling
         wait = self.awaiting(answer)
+        live = self._live(answer)
 
         def before_text() -> None:
             if is_seen:
                 wait.end()
+            live.take_back()
 
-        stream = SpokenStream(self.out, is_shown=self.is_reasoning_shown, before_text=before_text)
+        proposed = Proposed() if self.shows_drafts else None
+        stream = SpokenStream(
+            self.out,
+            is_shown=self.is_reasoning_shown,
+            before_text=before_text,
+            after_text=live.show_below,
+            styler=lambda: proposed or (None if self.is_plain else Markdown(highlighted)),
+        )
 
         def hear(part: Part) -> None:
             nonlocal wait
+            if proposed is not None and part.kind == "content":
+                proposed.expect(answer.proposed(part))
             if stream.write(part):
                 return
+            live.end()
             stream.pause()
+            live.end()
             if wait.is_over:
                 wait = self.awaiting(answer)
 
@@ -90,7 +129,9 @@ class Chat:
             listen(answer, hear)
         finally:
             wait.end()
+            live.end()
             stream.end()
+            live.end()
         self._note_ending(answer)
         if answer.stats.inexact:
             self.note(
@@ -154,7 +195,9 @@ def _progress(answer: Answer) -> str:
     if n_said:
         doing = "thinking" if answer.is_thinking else "answering"
         return f"{doing}: {n_said:,} {'token' if n_said == 1 else 'tokens'}"
-    return f"reading the prompt: {100 * n_read // max(n, 1)}% of {n:,} tokens"
+    filled = _BAR * n_read // max(n, 1)
+    bar = "━" * filled + "╌" * (_BAR - filled)
+    return f"reading the prompt {bar} {100 * n_read // max(n, 1)}% of {n:,} tokens"
 
 
 def listen(answer: Answer, hear: Callable[[Part], None]) -> None:

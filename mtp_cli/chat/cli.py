@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -243,6 +244,25 @@ _Json = Annotated[
 _Raw = Annotated[
     bool, typer.Option("--raw", help="No chat template: the model continues the text as it is.")
 ]
+_Plain = Annotated[
+    bool, typer.Option("--plain", help="No Markdown styles in a terminal: answers as said.")
+]
+_ShowDrafts = Annotated[
+    bool,
+    typer.Option(
+        "--show-drafts", help="Colours for who proposed what: drafted green, copied cyan."
+    ),
+]
+_File = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="Text file that goes with the REQUEST, or with a conversation's first message; may "
+        "be given more than once.",
+    ),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Nothing on stderr but errors.")]
 
 _TEMPLATE_PANEL = "Chat template and thinking"
@@ -323,6 +343,9 @@ def chat(
     think: _Think = None,
     chat_template: _ChatTemplate = None,
     template_var: _TemplateVar = None,
+    file: _File = None,
+    plain: _Plain = False,
+    show_drafts: _ShowDrafts = False,
     quiet: _Quiet = False,
     version: Version = False,
 ) -> None:
@@ -337,6 +360,7 @@ def chat(
     files = models.find(model, heads, draft_model)
 
     from mtp_cli.chat.start import Options, start
+    from mtp_cli.conversation.attached import attach
 
     sampling = {
         "temperature": temperature,
@@ -368,6 +392,9 @@ def chat(
         think=tuple(think or ()),
         chat_template=chat_template,
         template_vars=tuple(template_var or ()),
+        attached=tuple(attach(Path(name)) for name in file or ()),
+        plain=plain,
+        shows_drafts=show_drafts,
         quiet=quiet,
     )
     raise typer.Exit(start(options))

@@ -10,12 +10,10 @@ import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from mtp_cli.chat import report
+from mtp_cli.chat import proposed, report, texts
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.terminal import AnswerStream
-from mtp_cli.conversation import saved
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.screen import dim, width
@@ -35,7 +33,7 @@ _MEANT = {
     **dict.fromkeys(("exit", "quit", "exit()", "quit()", "logout", ":q", ":q!", ":wq"), "/exit"),
     **dict.fromkeys(("help", "help()", "?", ":h", ":help"), "/help"),
 }
-_ALIASES = {"/?": "/help", "/bye": "/exit"}
+_ALIASES = {"/?": "/help", "/bye": "/exit", "/quit": "/exit", "/regen": "/retry"}
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,10 @@ def _undo(chat: Chat, _argument: str) -> None:
     asked = chat.session.undo()
     if asked is None:
         raise MtpError("there is nothing to undo")
-    chat.note(f"took back: {_shortened(asked)}")
+    chat.note(f"took back: {texts.shortened(asked)}")
 
 
-def _regen(chat: Chat, argument: str) -> None:
+def _retry(chat: Chat, argument: str) -> None:
     sampling = chat.settings.sampling
     if argument:
         sampling = dataclasses.replace(sampling, temperature=_temperature(argument))
@@ -124,7 +122,7 @@ def _regen(chat: Chat, argument: str) -> None:
     with chat.preparing():
         answer = chat.session.regenerate(dataclasses.replace(chat.settings, sampling=sampling))
     if sampling.temperature == 0:
-        chat.note("at temperature 0 an answer repeats itself; /regen 0.8 varies it")
+        chat.note("at temperature 0 an answer repeats itself; /retry 0.8 varies it")
     chat.show(answer)
 
 
@@ -132,6 +130,11 @@ def _more(chat: Chat, _argument: str) -> None:
     with chat.preparing():
         answer = chat.session.more(chat.settings)
     chat.show(answer)
+
+
+def _drafts(chat: Chat, _argument: str) -> None:
+    chat.shows_drafts = not chat.shows_drafts
+    chat.note(proposed.LEGEND if chat.shows_drafts else "drafts are not shown any more")
 
 
 def _system(chat: Chat, argument: str) -> None:
@@ -176,42 +179,10 @@ def _think(chat: Chat, argument: str) -> None:
     chat.note(f"thinking: {level}; {'shown' if chat.is_reasoning_shown else 'hidden'}")
 
 
-def _save(chat: Chat, argument: str) -> None:
-    path = _path(argument, "/save")
-    saved.save(
-        path,
-        saved.Conversation(
-            system=chat.session.system,
-            messages=chat.session.messages,
-            model=chat.files.name,
-            sampling=dataclasses.asdict(chat.settings.sampling),
-        ),
-    )
-    chat.note(f"saved {len(chat.session.messages)} messages to {path}")
-
-
-def _load(chat: Chat, argument: str) -> None:
-    path = _path(argument, "/load")
-    conversation = saved.load(path)
-    chat.session.system = conversation.system
-    chat.session.messages = list(conversation.messages)
-    chat.note(f"loaded {len(conversation.messages)} messages from {path}")
-    if conversation.model and conversation.model != chat.files.name:
-        chat.note(f"they were said to {conversation.model}")
-    if conversation.messages:
-        chat.note(f"the last answer: {_shortened(conversation.messages[-1]['content'])}")
-
-
 def _stats(chat: Chat, _argument: str) -> None:
     if not chat.history:
         raise MtpError("there are no statistics before the first answer")
     report.show_table(chat.history, chat.n_ctx, chat.err)
-
-
-def _path(argument: str, command: str) -> Path:
-    if not argument:
-        raise MtpError(f"{command} needs a file name")
-    return Path(argument)
 
 
 def _temperature(text: str) -> float:
@@ -224,22 +195,20 @@ def _temperature(text: str) -> float:
     return value
 
 
-def _shortened(text: str, limit: int = 60) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
 COMMANDS = (
     Command("/help", "", "this list", _help),
     Command("/exit", "", "leave, as Ctrl-D does", _exit),
-    Command("/quit", "", "the same", _exit),
     Command("/clear", "", "begin a new conversation", _clear),
     Command("/undo", "", "take back the last question and its answer", _undo),
-    Command("/regen", "[T]", "answer again, at temperature T", _regen),
+    Command("/retry", "[T]", "answer again, at temperature T", _retry),
     Command("/more", "", "go on with an answer that was cut or stopped", _more),
+    Command("/edit", "[last]", "write a message in your editor, or the last one anew", texts.edit),
+    Command("/file", "FILE", "let a text file go with the next message", texts.file),
+    Command("/copy", "[code]", "the last answer, or its last code, to the clipboard", texts.copy),
+    Command("/drafts", "", "show in colours what was drafted; again: no more", _drafts),
     Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
     Command("/think", "[LEVEL]", "how much to think: off, on, low, high; show or hide it", _think),
-    Command("/save", "FILE", "write the conversation to FILE as JSON", _save),
-    Command("/load", "FILE", "go on from a saved conversation", _load),
+    Command("/save", "FILE", "write the conversation to FILE as JSON", texts.save),
+    Command("/load", "FILE", "go on from a saved conversation", texts.load),
     Command("/stats", "", "what the answers so far cost", _stats),
 )

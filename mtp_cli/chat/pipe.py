@@ -6,25 +6,31 @@ same bytes everywhere.
 
 from __future__ import annotations
 
-import codecs
 import io
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from mtp_cli.chat import report
 from mtp_cli.chat.chat import Chat, listen
+from mtp_cli.conversation.attached import Attached, decoded, with_files
 from mtp_cli.errors import MtpError
 from mtp_cli.screen import forget_unwritten, is_terminal
 from mtp_cli.waiting import Wait
 
 EXIT_INTERRUPTED = 130  # as a shell reports a command that Ctrl-C ended
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # as PowerShell may write files
 
 
 def read_request(
-    argument: str | None, stdin: TextIO | None, err: TextIO, *, raw: bool, quiet: bool = False
+    argument: str | None,
+    stdin: TextIO | None,
+    err: TextIO,
+    *,
+    raw: bool,
+    quiet: bool = False,
+    files: Sequence[Attached] = (),
 ) -> str:
-    """The argument, a blank line, what stdin holds: whichever of the two are there.
+    """The files, the argument, what stdin holds, whichever are there, a blank line in between.
 
     raw keeps the text as it is, but for the newline that ends stdin.
     """
@@ -36,25 +42,17 @@ def read_request(
             material = _read(stdin)
     material = material.removesuffix("\n") if raw else material.strip()
     parts = [part for part in (argument, material) if part and not part.isspace()]
-    if not parts:
+    if not parts and not files:
         raise MtpError(
             "nothing to answer: no REQUEST was given and stdin is empty; "
             "mtp-chat --help shows both ways to ask"
         )
-    return "\n\n".join(parts)
+    return with_files("\n\n".join(parts), files)
 
 
 def _read(stdin: TextIO) -> str:
     try:
-        return stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raw = bytes(error.object)
-        if raw.startswith(_UTF_16):
-            raise MtpError("stdin is UTF-16 text; iconv -f UTF-16 turns it into UTF-8") from error
-        raise MtpError(
-            f"stdin is not UTF-8 text: byte 0x{raw[error.start]:02x} at offset {error.start}; "
-            "iconv -f LATIN1 turns older text into it"
-        ) from error
+        return decoded(stdin.buffer.read(), "stdin")
     except OSError as error:
         raise MtpError(f"cannot read stdin: {error.strerror}") from error
 

@@ -39,9 +39,7 @@ def _obey(chat: Chat, line: str) -> None:
     """
     try:
         if not dispatch(chat, line):
-            with chat.preparing():
-                answer = chat.session.ask(line.strip(), chat.settings)
-            chat.show(answer)
+            chat.ask(line.strip())
     except MtpError as error:
         say_error(error, chat.err)
     except BrokenPipeError:  # whoever read the answers has had enough, as in `mtp-chat | head -1`

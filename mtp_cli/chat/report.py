@@ -34,6 +34,19 @@ def line(stats: Stats, *, with_prompt: bool) -> str:
     return ", ".join(parts)
 
 
+_FIRST_PACE_S = 0.3  # of an answer: its first rounds say little
+
+
+def pace(stats: Stats) -> str:
+    """How fast an answer comes so far; "" until that is known."""
+    if stats.decode_s < _FIRST_PACE_S:
+        return ""
+    parts = [f"{_speed(stats.tokens_per_s)} tok/s"]
+    if any(stats.verified):
+        parts.append(f"{sum(stats.accepted) / sum(stats.verified):.0%} of the drafts accepted")
+    return ", ".join(parts)
+
+
 def _speed(tokens_per_s: float) -> str:
     return f"{tokens_per_s:.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.1f}"
 

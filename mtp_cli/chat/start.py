@@ -16,6 +16,7 @@ import typer
 
 from mtp_cli.chat import pipe
 from mtp_cli.chat.chat import Chat
+from mtp_cli.conversation.attached import Attached
 from mtp_cli.conversation.choice import named_template, template_file
 from mtp_cli.conversation.levels import is_level
 from mtp_cli.conversation.repetition import STUCK
@@ -59,6 +60,9 @@ class Options:
     think: Sequence[str]
     chat_template: str | None
     template_vars: Sequence[str]
+    attached: Sequence[Attached]
+    plain: bool
+    shows_drafts: bool
     quiet: bool
 
 
@@ -75,7 +79,12 @@ def start(options: Options) -> int:
     request = None
     if options.request is not None or not is_terminal(sys.stdin):
         request = pipe.read_request(
-            options.request, sys.stdin, sys.stderr, raw=options.raw, quiet=options.quiet
+            options.request,
+            sys.stdin,
+            sys.stderr,
+            raw=options.raw,
+            quiet=options.quiet,
+            files=options.attached,
         )
     elif options.json:
         raise typer.BadParameter("--json needs a REQUEST, or text on stdin.")
@@ -109,6 +118,8 @@ def start(options: Options) -> int:
             session.think(levels[-1])
         chat = Chat(session, settings, files, engine.n_ctx, out, sys.stderr, options.quiet)
         chat.shows_reasoning = _is_shown(options.think)
+        chat.is_plain, chat.shows_drafts = options.plain, options.shows_drafts
+        chat.attached = [] if request is not None else [*options.attached]
         _warn_of_length(chat, options.n_ctx, engine.n_ctx_train)
         warn_of_sampling(chat, recommended)
         return _talk(chat, options, engine.drafter, request)

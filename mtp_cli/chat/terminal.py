@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TextIO
 
+from mtp_cli.chat.colours import RESET, code
+from mtp_cli.chat.markdown import Run, Styler
 from mtp_cli.chat.wrap import WordWrap
 from mtp_cli.screen import is_terminal, visible, width
 
@@ -22,12 +24,21 @@ class AnswerStream:
     On a terminal it is made safe, its lines break between words, and one that has begun ends with
     just one newline. Elsewhere it is what was said, and a newline where that does not end with one.
 
-    before_text: called before anything is written
+    before_text, after_text: called before and after anything is written
+    styler: gives text its styles, where a terminal shows them
     """
 
-    def __init__(self, out: TextIO, before_text: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        out: TextIO,
+        before_text: Callable[[], None] = lambda: None,
+        after_text: Callable[[str], None] = lambda text: None,
+        styler: Styler | None = None,
+    ) -> None:
         self._out = out
         self._before_text = before_text
+        self._after_text = after_text
+        self._styler = styler
         self._wrap = WordWrap(lambda: width(out)) if is_terminal(out) else None
         self._held = ""  # newlines and spaces that a terminal gets once something follows them
         self._is_mid_line = False
@@ -40,13 +51,13 @@ class AnswerStream:
         """Leave a terminal's line to others: what comes next begins one of its own."""
         if self._wrap is None:
             return
-        rest = self._wrap.flush()
+        rest = self._flush()
         if rest or self._is_mid_line:
             self._write(rest + self._wrap.feed("\n") + self._wrap.flush())
             self._is_broken = True
 
     def end(self) -> None:
-        rest = self._wrap.flush() if self._wrap else ""
+        rest = self._flush()
         if rest or self._is_mid_line or (self._held.strip(" ") and not self._is_broken):
             self._write(rest + "\n")
 
@@ -56,6 +67,7 @@ class AnswerStream:
             self._out.write(text)
             self._out.flush()
             self._is_mid_line = not text.endswith("\n")
+            self._after_text(text)
 
     def _tidied(self, text: str) -> str:
         assert self._wrap is not None
@@ -65,7 +77,30 @@ class AnswerStream:
             self._is_broken = False
         body = text.rstrip("\n ")
         self._held = text[len(body) :]
-        return self._wrap.feed(body) if body else ""
+        return self._styled(body) if body else ""
+
+    def _styled(self, text: str) -> str:
+        assert self._wrap is not None
+        return (
+            self._wrap.feed(text) if self._styler is None else self._placed(self._styler.feed(text))
+        )
+
+    def _placed(self, runs: list[Run]) -> str:
+        assert self._wrap is not None
+        shown = ""
+        for text, style in runs:
+            before, after = (code(style), RESET) if style else ("", "")
+            shown += self._wrap.mark(before) if before else ""
+            shown += self._wrap.feed(text)
+            shown += self._wrap.mark(after) if after else ""
+        return shown
+
+    def _flush(self) -> str:
+        """What is held back of a terminal's line."""
+        if self._wrap is None:
+            return ""
+        rest = "" if self._styler is None else self._placed(self._styler.flush())
+        return rest + self._wrap.flush()
 
 
 @contextlib.contextmanager

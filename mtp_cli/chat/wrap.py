@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from wcwidth import iter_graphemes
 
+from mtp_cli.chat.fences import Fences
 from mtp_cli.screen import cells
 
-_FENCE = "```"
 _TAB = 8  # columns between tab stops
 
 
@@ -24,16 +24,27 @@ class WordWrap:
         self._columns = columns
         self._cluster = ""
         self._word, self._n_cells = "", 0
+        self._has_text = False  # the word may be codes alone, see `mark`
         self._spaces = ""
         self._line = ""  # what the current line of the text, not of the screen, begins with
         self._column = 0
-        self._in_code = False
+        self._fences = Fences()
         self._is_endless = False  # in a word longer than a line: the terminal's to break
 
     def feed(self, text: str) -> str:
         """What can be shown of all that came so far."""
         *whole, self._cluster = ("", *iter_graphemes(self._cluster + text))
         return "".join(map(self._feed_cluster, whole))
+
+    def mark(self, code: str) -> str:
+        """Put `code`, which takes no room, between what came and what comes; it is held back with
+        the word that it stands at, so that both are shown at once."""
+        last, self._cluster = self._cluster, ""
+        shown = self._feed_cluster(last)
+        if self._fences.is_open or self._is_endless:
+            return shown + code
+        self._word += code
+        return shown
 
     def flush(self) -> str:
         """What was held back; the text has ended."""
@@ -43,8 +54,8 @@ class WordWrap:
     def _feed_cluster(self, cluster: str) -> str:
         if cluster == "\n":
             return self._end_line()
-        self._line += cluster if len(self._line) < len(_FENCE) or self._line.isspace() else ""
-        if self._in_code:
+        self._line += cluster
+        if self._fences.is_open:
             return cluster
         if cluster in (" ", "\t"):
             shown = self._place()
@@ -58,6 +69,7 @@ class WordWrap:
         is_wide = n_cells == 2
         shown = self._place() if is_wide else ""  # lines of wide scripts break anywhere
         self._word += cluster
+        self._has_text = True
         self._n_cells += n_cells
         if is_wide:
             return shown + self._place()
@@ -68,18 +80,19 @@ class WordWrap:
 
     def _end_line(self) -> str:
         shown = self._place() + "\n"
-        if self._line.lstrip().startswith(_FENCE):
-            self._in_code = not self._in_code
+        self._fences.end_line(self._line)
         self._line, self._spaces, self._column = "", "", 0
         self._is_endless = False
         return shown
 
     def _place(self) -> str:
         """Put the held word on this line, or at the start of the next where it does not fit."""
-        if not self._word:
-            return ""
+        if not self._has_text:
+            codes, self._word = self._word, ""
+            return codes
         spaces, word, n_cells = self._spaces, self._word, self._n_cells
         self._word, self._n_cells, self._spaces = "", 0, ""
+        self._has_text = False
         start = self._column
         for space in spaces:
             start += _TAB - start % _TAB if space == "\t" else 1

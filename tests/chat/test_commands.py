@@ -157,8 +157,8 @@ def test_regen_answers_again_with_another_seed_and_temperature() -> None:
     chat = chat_with(engine)
     chat.settings = Settings(Sampling(temperature=0.7, seed=5))
     ask(chat, "first")
-    dispatch(chat, "/regen")
-    dispatch(chat, "/regen 1.5")
+    dispatch(chat, "/retry")
+    dispatch(chat, "/retry 1.5")
     assert contents(chat) == ["first", "three"]
     asked = [sampling for sampling, *_ in engine.asked]
     assert [sampling.temperature for sampling in asked] == [0.7, 0.7, 1.5]
@@ -168,8 +168,8 @@ def test_regen_answers_again_with_another_seed_and_temperature() -> None:
 def test_regen_says_that_greedy_answers_repeat() -> None:
     chat = chat_with(ScriptedEngine(said("one"), said("one")))
     ask(chat, "first")
-    dispatch(chat, "/regen")
-    assert "/regen 0.8 varies it" in shown(chat)
+    dispatch(chat, "/retry")
+    assert "/retry 0.8 varies it" in shown(chat)
 
 
 @pytest.mark.parametrize("text", ["-1", "hot", "nan", "inf"])
@@ -177,7 +177,7 @@ def test_regen_refuses_what_is_no_temperature(text: str) -> None:
     chat = chat_with(ScriptedEngine(said("one")))
     ask(chat, "first")
     with pytest.raises(MtpError, match="expected a temperature"):
-        dispatch(chat, f"/regen {text}")
+        dispatch(chat, f"/retry {text}")
     assert contents(chat) == ["first", "one"]
 
 

@@ -242,7 +242,7 @@ def test_a_long_prompt_shows_how_far_it_is_read_and_ctrl_c_ends_that(tmp_path: P
     shell = pexpect.spawn(
         "bash", ["-c", command], cwd=str(ROOT), encoding="utf-8", timeout=60, dimensions=(24, 80)
     )
-    shell.expect("reading the prompt: [0-9]+% of 7,[0-9]{3} tokens … [0-9]+ s")
+    shell.expect("reading the prompt [━╌]+ [0-9]+% of 7,[0-9]{3} tokens … [0-9]+ s")
     shell.sendintr()
     shell.expect_exact("stopped before the first word")
     shell.expect("status 130")

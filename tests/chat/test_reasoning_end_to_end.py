@@ -147,7 +147,7 @@ def test_a_conversation_in_channels_goes_on(tmp_path: Path) -> None:
     for question in ("hi", "again"):
         chat.expect_exact(PROMPT)
         chat.send(question + "\r")
-        chat.expect_exact("\x1b[2mA greeting.\r\n\x1b[0m\r\nHello to you!\r\n")
+        chat.expect_exact("\x1b[2mA greeting.\x1b[0m\r\n\r\nHello to you!\r\n")
     chat.expect_exact(PROMPT)
     chat.send("/think hide\r")
     chat.expect("hidden")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -24,6 +25,8 @@ HM, WELL, YES, NO = (
     Part("content", "Yes."),
     Part("content", " No."),
 )
+# The line below an answer, until it is taken back.
+LIVE = re.compile(r"\n\x1b\[2m\d+ tok/s[^\n]*?(?:\x1b\[\?2026h)?\x1b\[J")
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -47,7 +50,9 @@ def shown(out: io.StringIO, *parts: Part, is_shown: bool = True) -> str:
 
 
 def test_in_a_terminal_reasoning_is_dim_above_the_answer() -> None:
-    assert shown(Terminal(), HM, WELL, YES, NO) == f"{DIM}Hm, well.\n{PLAIN}\nYes. No.\n"
+    assert (
+        shown(Terminal(), HM, WELL, YES, NO) == f"{DIM}Hm,{PLAIN}{DIM} well.{PLAIN}\n\nYes. No.\n"
+    )
 
 
 def test_an_answer_without_reasoning_looks_as_ever() -> None:
@@ -69,13 +74,13 @@ def test_where_nothing_is_dim_it_stands_between_lines(monkeypatch: pytest.Monkey
 
 
 def test_reasoning_that_ends_the_answer_leaves_the_terminal_undimmed() -> None:
-    assert shown(Terminal(), HM) == f"{DIM}Hm,\n{PLAIN}"
+    assert shown(Terminal(), HM) == f"{DIM}Hm,{PLAIN}\n"
 
 
 def test_thinking_again_after_an_answer_is_dim_again() -> None:
-    assert shown(Terminal(), YES, HM, NO) == f"Yes.\n{DIM}Hm,\n{PLAIN}\n No.\n"
+    assert shown(Terminal(), YES, HM, NO) == f"Yes.\n{DIM}Hm,{PLAIN}\n\n No.\n"
     later = Part("content", "\n\nNo.")
-    assert shown(Terminal(), YES, HM, later) == f"Yes.\n{DIM}Hm,\n{PLAIN}\nNo.\n"
+    assert shown(Terminal(), YES, HM, later) == f"Yes.\n{DIM}Hm,{PLAIN}\n\nNo.\n"
 
 
 def test_what_is_not_shown_leaves_the_line_to_others_and_no_trace() -> None:
@@ -104,7 +109,7 @@ def test_it_says_before_it_writes_and_not_sooner() -> None:
 
 
 def test_no_escape_in_reasoning_reaches_the_terminal() -> None:
-    assert shown(Terminal(), Part("reasoning", "\x1b[0m")) == f"{DIM}␛[0m\n{PLAIN}"
+    assert shown(Terminal(), Part("reasoning", "\x1b[0m")) == f"{DIM}␛[0m{PLAIN}\n"
 
 
 @pytest.mark.parametrize("first", ["", "First."])
@@ -128,7 +133,7 @@ def test_a_sign_is_shown_while_hidden_reasoning_comes(first: str) -> None:
         chat.shows_reasoning = False
         chat.show(chat.session.ask("So?", chat.settings))
         raw = terminal.raw()
-    before, sign, after = raw.partition("thinking: ")
+    before, sign, after = LIVE.sub("", raw).partition("thinking: ")
     assert sign
     n_said = len(first) + 4
     assert after.startswith(f"{n_said} tokens")

@@ -31,6 +31,9 @@ NOTHING = Options(
     think=(),
     chat_template=None,
     template_vars=(),
+    attached=(),
+    plain=False,
+    shows_drafts=False,
     quiet=False,
 )
 LIKE_SMOLLM = (  # adds a system turn of its own where there is none, as the built-in model's does
