@@ -1,8 +1,9 @@
 """Our compiled code, where it could be built: where it is, how it is built, every signature in it.
 
-Owns telling it from one of other sources. `our_kernels.py`, `compiled_head.py` and `truncation.py`
-use it, and do without. It is looked for on the path of this package, so that another build in a
-folder at the head of `mtp_cli.engine.native.__path__` is loaded instead.
+Owns telling it from one of other sources, and choosing among a wheel's builds for the processor at
+hand. `our_kernels.py`, `compiled_head.py` and `truncation.py` use it, and do without. It is looked
+for on the path of this package, so that another build in a folder at the head of
+`mtp_cli.engine.native.__path__` is loaded instead.
 Imports nothing of the package: setup.py runs this file.
 """
 
@@ -22,6 +23,13 @@ OPTIONS = (
     "-ffp-contract=off",  # what a row is added up by must not depend on what is compiled beside it
     *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
 )
+# Of a wheel, best last: by the level of the x86-64 psABI, and what ggml rounds otherwise with.
+BUILDS = {
+    "v3": ("-march=x86-64-v3",),
+    "v4": ("-march=x86-64-v4",),
+    "v4_vnni": ("-march=x86-64-v4", "-mavx512vnni"),
+    "v4_bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
+}
 
 
 class Truncation(ctypes.Structure):
@@ -97,10 +105,10 @@ def sources_digest() -> str:
 @functools.cache
 def load() -> Any:
     """What the package was built with; None where it could not be built, or is out of date."""
-    found = importlib.util.find_spec("mtp_cli.engine.native._compiled")
-    if found is None or found.origin is None:
+    path = _path("_compiled") or _path_for_any_machine()
+    if path is None:
         return None
-    library = ctypes.CDLL(found.origin)
+    library = ctypes.CDLL(path)
     expected = sources_digest()
     if expected and _built_from(library) != expected:
         warnings.warn(
@@ -114,6 +122,24 @@ def load() -> Any:
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, result
     return library
+
+
+def _path(name: str) -> str | None:
+    found = importlib.util.find_spec(f"mtp_cli.engine.native.{name}")
+    return None if found is None else found.origin
+
+
+def _path_for_any_machine() -> str | None:
+    """The best of a wheel's builds that this processor can run."""
+    chooser = _path("_processor")
+    if chooser is None:
+        return None
+    ask = ctypes.CDLL(chooser).mtp_processor
+    ask.restype = _TEXT
+    best = ask().decode()
+    runnable = [*BUILDS][: [*BUILDS].index(best) + 1] if best else []
+    paths = [_path(f"_compiled_{name}") for name in reversed(runnable)]
+    return next((path for path in paths if path is not None), None)
 
 
 def digest() -> str:

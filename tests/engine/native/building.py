@@ -30,17 +30,18 @@ def build(library: Path, sources: Sequence[Path], *options: str) -> None:
     _run([[COMPILER, "-shared", "-o", library, *made]])
 
 
-def lacking(processor: str) -> set[str]:
-    """The instructions that code for a processor may use, and this one does not have.
+def lacking(options: Sequence[str]) -> set[str]:
+    """The instructions that code compiled with `options` may use, and this processor lacks.
 
-    Raises RuntimeError where the compiler does not know it.
+    Raises RuntimeError where the compiler does not know them.
     """
-    return _instructions(processor) - _instructions("native")
+    return instructions(options) - instructions(["-march=native"])
 
 
-def _instructions(processor: str) -> set[str]:
+def instructions(options: Sequence[str]) -> set[str]:
+    """Those that code compiled with `options` may use, by the compiler's names."""
     assert COMPILER is not None
-    command = [COMPILER, f"-march={processor}", "-dM", "-E", "-x", "c++", os.devnull]
+    command = [COMPILER, *options, "-dM", "-E", "-x", "c++", os.devnull]
     (text,) = _run([command])
     return set(_INSTRUCTIONS.findall(text))
 

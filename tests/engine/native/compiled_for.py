@@ -1,6 +1,6 @@
 """A plugin of pytest that loads another build of our code than the package's own.
 
-    python -m pytest -p tests.engine.native.compiled_for --compiled-for haswell \\
+    python -m pytest -p tests.engine.native.compiled_for --compiled-for v3 \\
         tests/engine/native/test_products.py
 
 The package looks into the folder of that build before its own. ggml stays as it is.
@@ -19,7 +19,7 @@ from tests.engine.native.building import build
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--compiled-for", metavar="PROCESSOR", help="build it for GCC's -march")
+    parser.addoption("--compiled-for", metavar="NAME", help="one of compiled.BUILDS")
     parser.addoption("--compiled-in", metavar="FOLDER", help="take _compiled.so from there")
 
 
@@ -31,7 +31,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
         folder = tempfile.TemporaryDirectory()
         early_config.add_cleanup(folder.cleanup)
         library = Path(folder.name, "_compiled.so")
-        build(library, compiled.sources(".cpp"), f"-march={options.compiled_for}")
+        build(library, compiled.sources(".cpp"), *compiled.BUILDS[options.compiled_for])
         native.__path__.insert(0, folder.name)
     elif options.compiled_in is not None:
         native.__path__.insert(0, options.compiled_in)

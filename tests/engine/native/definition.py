@@ -83,13 +83,13 @@ def _of_two(x: Floats) -> Floats:
 _AVX512_FOUR = Order(16, 4, lambda x: _folded(_of_four(x)))
 _AVX2_FOUR = Order(8, 4, lambda x: _in_pairs(_of_four(x)))
 _AVX512 = {"f16": _AVX512_FOUR, "f32": _AVX512_FOUR, "bf16": Order(16, 2, _of_two)}
-# By the processors that GCC compiles for
+# By the builds of `compiled.BUILDS`
 ORDERS: dict[str, dict[str, Order]] = {
-    "haswell": {
+    "v3": {
         "f16": _AVX2_FOUR,
         "f32": _AVX2_FOUR,
         "bf16": Order(8, 4, lambda x: _folded(_of_four(x))),
     },
-    "skylake-avx512": _AVX512,
-    "cascadelake": _AVX512,
+    "v4": _AVX512,
+    "v4_vnni": _AVX512,
 }

@@ -170,7 +170,7 @@ def test_the_definition_is_ggmls(name: str) -> None:
     has = {what: ggml(f"ggml_cpu_has_{what}", int)() for what in ("avx2", "avx512", "avx512_bf16")}
     if not has["avx2"] or (name == "bf16" and has["avx512_bf16"]):
         pytest.skip("ggml adds them up with other instructions here")
-    order = definition.ORDERS["cascadelake" if has["avx512"] else "haswell"][name]
+    order = definition.ORDERS["v4_vnni" if has["avx512"] else "v3"][name]
     values, rows = normal(6, 512), normal(5, 512)
     our_kernels.enable(products=False)
     with held(name, values) as weights:
