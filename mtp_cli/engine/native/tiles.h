@@ -32,8 +32,8 @@
 
 namespace {
 
-// Weights are asked for so many bytes before they are read: the hardware's prefetching ends with
-// every page and row.
+// Weights are asked for so many bytes before they are read, or a little more: the hardware's
+// prefetching ends with every page and row.
 constexpr int64_t AHEAD = 8192;
 
 constexpr int PANEL = 8;                        // Units whose blocks lie together
@@ -43,13 +43,16 @@ inline void prefetch(const void * from, size_t n_bytes) {
     for (size_t i = 0; i < n_bytes; i += 64) _mm_prefetch((const char *)from + i, _MM_HINT_T0);
 }
 
-// From a Block that is being read to the one that will be AHEAD bytes later, in bytes. The rows of
-// a group are read side by side, one Block of each, and after a group comes the next.
+// The group that will be read AHEAD bytes later. Its weights are asked for in the order of their
+// addresses, from front to back, while those of another group are read side by side.
 struct Ahead {
-    int64_t within, beyond;  // of the groups it may be in, the nearer and the next one
-    int first_beyond;        // the first Block of a row for which it is that one
+    const char * group;
 
-    int64_t of(int block) const { return block < first_beyond ? within : beyond; }
+    // As many bytes as a group has at a time, for the block that is being read
+    template <size_t N_BYTES>
+    void fetch(int block) const {
+        prefetch(group + block * N_BYTES, N_BYTES);
+    }
 };
 
 // A panel of rows times one group of weight rows
@@ -98,16 +101,6 @@ size_t group_bytes(int64_t n_blocks) {
     return n_blocks * sizeof(typename Kernel::Block) * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
 }
 
-template <class Kernel>
-Ahead ahead_in(int64_t n_blocks) {
-    constexpr int64_t BLOCK = sizeof(typename Kernel::Block);
-    constexpr int64_t AT_A_TIME = BLOCK * Kernel::COLUMNS / Kernel::SIDE_BY_SIDE;
-    const int64_t n_groups = AHEAD / AT_A_TIME / n_blocks, rest = AHEAD / AT_A_TIME % n_blocks;
-    const int64_t within = n_groups * group_bytes<Kernel>(n_blocks) + rest * BLOCK;
-    return {within, within + (int64_t)group_bytes<Kernel>(n_blocks) - n_blocks * BLOCK,
-            (int)(n_blocks - rest)};
-}
-
 // n blocks of a row, from the first-th on, into their Units
 template <class Kernel>
 void pack_blocks(const typename Kernel::Row * blocks, int row, int n_rows, int n_blocks,
@@ -143,7 +136,7 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
                      int n_units, int64_t from, int64_t to, float * out, size_t stride,
                      int n_rows) {
     const int64_t bytes = group_bytes<Kernel>(n_blocks);
-    const Ahead ahead = ahead_in<Kernel>(n_blocks);
+    const int64_t ahead = (AHEAD + bytes - 1) / bytes * bytes;
     const int64_t most =
         n_units <= PANEL ? to - from : std::max<int64_t>(1, WEIGHTS_AT_A_TIME / bytes);
     for (; from < to; from += most) {
@@ -151,8 +144,9 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
             const Place place = place_of(first, n_blocks, n_units);
             const int row = first * Kernel::ROWS;
             for (int64_t g = from; g < std::min(from + most, to); ++g) {
-                multiply_group<Kernel>(weights + g * bytes, n_blocks, units + place.first,
-                                       place.step, ahead, out + row * stride + g * Kernel::COLUMNS,
+                const char * group = weights + g * bytes;
+                multiply_group<Kernel>(group, n_blocks, units + place.first, place.step,
+                                       {group + ahead}, out + row * stride + g * Kernel::COLUMNS,
                                        stride, n_rows - row);
             }
         }

@@ -76,10 +76,9 @@ struct Dots {
         std::fill_n(mins, P, _mm_setzero_ps());
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
             const Block * blocks[COLUMNS];
-            for (int c = 0; c < COLUMNS; ++c) {
+            ahead.fetch<COLUMNS * sizeof(Block)>(b);
+            for (int c = 0; c < COLUMNS; ++c)
                 blocks[c] = (const Block *)(weights + c * row_bytes) + b;
-                prefetch((const char *)blocks[c] + ahead.of(b), 1);
-            }
             const __m256 pairs = first_pairs(blocks[0], blocks[1], blocks[2], blocks[3]);
             Ints w[VECTORS];
             Floats d[VECTORS];

@@ -48,7 +48,7 @@ struct EightRowsDots {
         Floats sums[P];
         for (int p = 0; p < P; ++p) sums[p] = zeros();
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
-            prefetch((const char *)(blocks + b) + ahead.of(b), sizeof(Block));
+            ahead.fetch<sizeof(Block)>(b);
             const auto eight = Format::weights(blocks[b]);
             const Floats d = Format::scales(blocks[b]);
 #pragma GCC unroll 4

@@ -50,25 +50,41 @@ struct FloatDots {
 
     static void pack(Unit & unit, int, const Row & row) { unit = row; }
 
+    // With one row, one weight row after another: memory is read fastest from one place.
     template <int P>
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
+        if (P > 1 || COLUMNS == 1) {
+            columns<P, COLUMNS>(weights, n_blocks, units, n_units, ahead, out, stride);
+            return;
+        }
+        for (int c = 0; c < COLUMNS; ++c, weights += n_blocks * sizeof(Block))
+            columns<P, 1>(weights, n_blocks, units, n_units, {weights + AHEAD}, out + c, stride);
+    }
+
+private:
+    // Of one row in single precision the hardware fetches as much by itself.
+    template <int P>
+    static constexpr bool IS_FETCHED = P > 1 || sizeof(Number) < sizeof(float);
+
+    template <int P, int C>
+    static void columns(const char * weights, int n_blocks, const Unit * units, int n_units,
+                        const Ahead & ahead, float * out, size_t stride) {
         const size_t length = (size_t)n_blocks * BLOCK;
         const Number * w = (const Number *)weights;
-        Floats sums[P][COLUMNS][N_SUMS];
+        Floats sums[P][C][N_SUMS];
         for (auto & row : sums) {
             for (auto & column : row) std::fill_n(column, N_SUMS, FloatSums::zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units, w += BLOCK) {
-            for (int c = 0; c < COLUMNS; ++c)
-                prefetch((const char *)(w + c * length) + ahead.of(b), sizeof(Block));
+            if constexpr (IS_FETCHED<P>) ahead.fetch<C * sizeof(Block)>(b);
 #pragma GCC unroll 8
             for (int i = 0; i < BLOCK; i += STEP) {
                 typename Format::Wide rows[P];
 #pragma GCC unroll 6
                 for (int p = 0; p < P; ++p) rows[p] = Format::widen(units[p].x + i);
 #pragma GCC unroll 4
-                for (int c = 0; c < COLUMNS; ++c) {
+                for (int c = 0; c < C; ++c) {
                     const auto x = Format::widen(w + c * length + i);
 #pragma GCC unroll 6
                     for (int p = 0; p < P; ++p) {
@@ -79,7 +95,7 @@ struct FloatDots {
             }
         }
         for (int p = 0; p < P; ++p) {
-            for (int c = 0; c < COLUMNS; ++c) out[p * stride + c] = Format::sum(sums[p][c]);
+            for (int c = 0; c < C; ++c) out[p * stride + c] = Format::sum(sums[p][c]);
         }
     }
 };

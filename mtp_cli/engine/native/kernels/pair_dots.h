@@ -74,10 +74,10 @@ struct PairDots {
             for (auto & column : row) std::fill_n(column, VECTORS, zeros());
         }
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
+            ahead.fetch<COLUMNS * sizeof(Block)>(b);
             const typename Format::Block * blocks[2 * COLUMNS];
             for (int c = 0; c < COLUMNS; ++c) {
                 const Block * pair = (const Block *)(weights + c * row_bytes) + b;
-                prefetch((const char *)pair + ahead.of(b), 1);
                 blocks[2 * c] = pair->halves;
                 blocks[2 * c + 1] = pair->halves + 1;
             }

@@ -71,7 +71,7 @@ struct SideBySideDots {
         std::fill_n(mins, P, _mm256_setzero_ps());
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
             const Block & block = blocks[b];
-            prefetch((const char *)&block + ahead.of(b), sizeof(Block));
+            ahead.fetch<sizeof(Block)>(b);
             BlockSums<P> of_block;
             Format::add(block, units, of_block);
             const Floats d = SideBySide::numbers(block.d);

@@ -155,10 +155,9 @@ struct SuperDots {
         typename Format::template Mins<P> mins;
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
             const Block * blocks[COLUMNS];
-            for (int c = 0; c < COLUMNS; ++c) {
+            ahead.fetch<COLUMNS * sizeof(Block)>(b);
+            for (int c = 0; c < COLUMNS; ++c)
                 blocks[c] = (const Block *)(weights + c * row_bytes) + b;
-                prefetch((const char *)blocks[c] + ahead.of(b), sizeof(Block));
-            }
             mins.add_block(blocks, units, sums);
             const __m128 d = of_blocks(blocks, &Block::d);
             for (int v = 0; v < VECTORS; ++v) {
