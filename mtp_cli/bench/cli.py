@@ -20,8 +20,10 @@ from mtp_cli.model_options import (
     DraftModel,
     GpuLayers,
     Heads,
+    HfRepo,
     Model,
     Threads,
+    one_model,
 )
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import fold, is_terminal, printing, say, say_error
@@ -113,6 +115,7 @@ _Ctx = Annotated[
 @app.command(epilog=_EPILOG)
 def bench(
     model: Model = None,
+    hf_repo: HfRepo = None,
     heads: Heads = None,
     draft_model: DraftModel = None,
     quick: _Quick = False,
@@ -135,7 +138,7 @@ def bench(
     from mtp_cli import models
 
     # What is wrong with a path shows before the rest is imported.
-    files = models.find(model, heads, draft_model)
+    files = models.find(one_model(model, hf_repo), heads, draft_model)
 
     from mtp_cli.bench.measure import Plan, shortened, warm_up
     from mtp_cli.engine import CacheTypes, Engine

@@ -22,8 +22,10 @@ from mtp_cli.model_options import (
     DraftModel,
     GpuLayers,
     Heads,
+    HfRepo,
     Model,
     Threads,
+    one_model,
 )
 from mtp_cli.options import HELP, MAX_INT32, MAX_TOKENS, Version
 from mtp_cli.screen import printing, say_error
@@ -304,6 +306,7 @@ Examples:
   mtp-chat "Write a haiku about rain"           one answer
   git diff | mtp-chat "Write a commit message"  one answer about stdin
   mtp-chat -m big.gguf --heads big-mtp.gguf     your own model and heads
+  mtp-chat -m hf:USER/REPO                      one of Hugging Face, downloaded
   mtp-chat -m big.gguf --draft-model small.gguf one of its family drafts
 
 \b
@@ -316,6 +319,7 @@ Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 def chat(
     request: _Request = None,
     model: Model = None,
+    hf_repo: HfRepo = None,
     heads: Heads = None,
     draft_model: DraftModel = None,
     system: _System = None,
@@ -357,7 +361,7 @@ def chat(
     from mtp_cli import models
 
     # What is wrong with a path shows before the rest is imported.
-    files = models.find(model, heads, draft_model)
+    files = models.find(one_model(model, hf_repo), heads, draft_model, quiet=quiet)
 
     from mtp_cli.chat.start import Options, start
     from mtp_cli.conversation.attached import attach

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtp_cli.paths import parts
+
 _N_LISTED = 4
-_LATER_SHARD = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 _CONFIGS = ("config.json", "params.json")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "consolidated.*.pth")
 
 
 def ggufs(path: Path) -> list[Path]:
     """GGUF files in a folder, of those in several parts the first."""
-    return sorted(found for found in path.glob("*.gguf") if not _LATER_SHARD.search(found.name))
+    return sorted(found for found in path.glob("*.gguf") if not parts.is_later_part(found.name))
 
 
 def listed(names: Sequence[str]) -> str:

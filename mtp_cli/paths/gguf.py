@@ -10,13 +10,16 @@ import re
 from pathlib import Path
 
 from mtp_cli.errors import MtpError
-from mtp_cli.paths import content, folder, ollama
+from mtp_cli.paths import content, folder
 
 MAGIC = b"GGUF"
-_GGUFS = " --include '*.gguf'"  # of what the hub's command fetches
 _NOTHING = "No such file or directory"
 _ADDRESS = re.compile(r"https?:/+(?P<host>[^/]+)/(?P<rest>.*)")
-_HUB = re.compile(r"(?:hf\.co/|huggingface\.co/|hf://)?(?P<name>[\w.-]+/[\w.-]+?)(?::[\w.-]+)?")
+_HUB = re.compile(
+    r"(?:hf\.co/|huggingface\.co/|hf:/+)?(?P<name>[\w.-]+/[\w.-]+?)(?P<tag>:[\w.-]+)?"
+)
+_FETCH_GGUF = "hf:{name}{tag} in its place downloads it"
+_FETCH_CHECKPOINT = "hf download {name} --local-dir {local}"
 _HUB_HOSTS = ("huggingface.co", "hf.co")
 
 
@@ -31,7 +34,7 @@ def check_gguf(path: Path) -> int:
             head = file.read(content.HEAD_BYTES)
             n_bytes = file.seek(0, 2)
     except FileNotFoundError:
-        raise MtpError(f"{path}: {_instead_of_nothing(path, _GGUFS)}") from None
+        raise MtpError(f"{path}: {_instead_of_nothing(path, _FETCH_GGUF)}") from None
     except ValueError:
         raise MtpError(f"{str(path)!r}: not a name that a file can have") from None
     except OSError as error:
@@ -46,7 +49,7 @@ def check_checkpoint(path: Path) -> None:
     if path.is_dir():
         return
     if not path.exists():
-        raise MtpError(f"{path}: {_instead_of_nothing(path)}")
+        raise MtpError(f"{path}: {_instead_of_nothing(path, _FETCH_CHECKPOINT)}")
     if not path.is_file():
         raise MtpError(f"{path}: expected a checkpoint folder")
     with path.open("rb") as file:
@@ -55,24 +58,20 @@ def check_checkpoint(path: Path) -> None:
     raise MtpError(f"{path}: expected a checkpoint folder; name the one that it lies in")
 
 
-def _instead_of_nothing(path: Path, which: str = "") -> str:
-    """What may be meant by a name that leads to no file. which: files to download."""
+def _instead_of_nothing(path: Path, fetch: str) -> str:
+    """What may be meant by a name that leads to no file. fetch: how it comes from Hugging Face."""
     name = str(path)
     address = _ADDRESS.match(name)
     if address is not None and address["host"] not in _HUB_HOSTS:
         return "an address; download the file and give its path"
     if address is not None:
         name = "/".join(address["rest"].split("/")[:2])
-    blob = ollama.blob_of(name)
-    if blob is not None:
-        return f"{_NOTHING}; Ollama keeps the GGUF of this model in {blob}: give that path"
     hub = _HUB.fullmatch(name)
     if hub is not None and not Path(hub["name"].split("/")[0]).exists():
-        local = hub["name"].split("/")[1]
-        return (
-            f"{_NOTHING}, and models are not downloaded; if it is on Hugging Face: "
-            f"hf download {hub['name']}{which} --local-dir {local}"
+        how = fetch.format(
+            name=hub["name"], tag=hub["tag"] or "", local=hub["name"].partition("/")[2]
         )
+        return f"{_NOTHING}; if it is on Hugging Face, {how}"
     if address is None and ":" in name and "/" not in name:
         return f"{_NOTHING}, and no model that Ollama keeps here (ollama pull {name} fetches one)"
     return f"{_NOTHING}{_near(path)}"

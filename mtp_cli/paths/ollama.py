@@ -1,4 +1,4 @@
-"""Where Ollama keeps the GGUF of a model.
+"""Where Ollama keeps the GGUF of a model, and what it calls the model.
 
 Its store holds blobs, named by their sha256, and manifests, which say what the blobs are of. A
 model's name is that of its manifest: [[host/]namespace/]name[:tag].
@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-_HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
+_HOSTS, _NAMESPACE, _TAG = ("registry.ollama.ai", "ollama.com"), "library", "latest"
+_FOLDERS = ("manifests", "manifests-v2")
 _MODEL = "application/vnd.ollama.image.model"
 _MOST_BYTES = 1 << 20  # of a manifest; they have hundreds
 
 
-def blob_of(name: str) -> Path | None:
-    """The GGUF of the model that Ollama knows by this name; None where it keeps none."""
-    path, _, tag = name.partition(":")
-    parts = path.split("/")
-    if not all(parts) or len(parts) > 3 or ".." in parts or "/" in tag:
-        return None
-    whole = [_HOST, _NAMESPACE][: 3 - len(parts)] + parts
+def models() -> Iterator[tuple[tuple[str, ...], Path]]:
+    """Each model's names, Ollama's own first, and its GGUF."""
     for store in _stores():
-        blob = blob_in_manifest(store.joinpath("manifests", *whole, tag or _TAG))
-        if blob is not None:
-            return blob
-    return None
+        for folder in _FOLDERS:
+            for manifest in sorted((store / folder).glob("*/*/*/*")):
+                blob = blob_in_manifest(manifest)
+                if blob is not None:
+                    yield _names(*manifest.parts[-4:]), blob
+
+
+def _names(host: str, namespace: str, name: str, tag: str) -> tuple[str, ...]:
+    """From as short as Ollama has it to whole."""
+    short, middle = f"{name}:{tag}", f"{namespace}/{name}:{tag}"
+    names = [middle, f"{host}/{middle}"] if host in _HOSTS else [f"{host}/{middle}"]
+    if host in _HOSTS and namespace == _NAMESPACE:
+        names.insert(0, short)
+    bare = [one.removesuffix(f":{tag}") for one in names] if tag == _TAG else []
+    return (*names, *bare)
 
 
 def _stores() -> list[Path]:

@@ -167,7 +167,13 @@ def test_an_error_is_one_line_and_exits_with_1(
 @pytest.mark.parametrize(
     "promised",
     [
-        *("-m, --model PATH", "--heads PATH", "-s, --system TEXT", "-n, --max-tokens N"),
+        *(
+            "-m, --model PATH|NAME",
+            "-hf, --hf-repo USER/REPO[:QUANT]",
+            "--heads PATH",
+            "-s, --system TEXT",
+            "-n, --max-tokens N",
+        ),
         *("-t, --temperature X", "--top-k N", "--top-p X", "--min-p X", "--seed N"),
         *("--repeat-penalty X", "--repeat-last-n N"),
         *("--presence-penalty X", "--frequency-penalty X"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +48,9 @@ def test_heads_and_a_draft_model_exclude_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("which", ["model", "heads", "draft_model"])
 def test_what_is_no_gguf_is_refused_before_anything_is_loaded(which: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {which: tmp_path}
     with pytest.raises(MtpError, match="Is a directory"):
-        models.find(**{which: tmp_path})
+        models.find(**given)
 
 
 def test_the_built_in_model_is_asked_alike_whoever_names_its_file(tmp_path: Path) -> None:

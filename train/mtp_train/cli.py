@@ -39,7 +39,12 @@ Folder = Annotated[
 ]
 Model = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="PATH", help="The target's GGUF. [default: built in]"),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="PATH|NAME",
+        help="The target's GGUF, name, or hf:USER/REPO[:QUANT]. [default: built in]",
+    ),
 ]
 Threads = Annotated[
     int | None,

@@ -12,6 +12,7 @@ from pathlib import Path
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import pair
 from mtp_cli.errors import MtpError
+from mtp_cli.paths import parts
 
 _NAME = re.compile(r"mtp-.*\.gguf|.*-mtp\.gguf", re.IGNORECASE)  # llama.cpp's, and ours
 _MOST_READ = 32  # headers; each takes a millisecond
@@ -34,9 +35,18 @@ def heads_beside(model: Path) -> Path | None:
 
 
 def _candidates(model: Path) -> Iterator[Path]:
-    """Those first that are called after the model."""
+    """Those first that are called after the model, in its folder before those above it.
+
+    Repositories keep the parts of a model in a folder that is called after its quantization.
+    """
+    yield from _in_folder(model.parent, model)
+    if parts.quant(model.parent.name):
+        yield from _in_folder(model.parent.parent, model)
+
+
+def _in_folder(folder: Path, model: Path) -> Iterator[Path]:
     try:
-        found = sorted(path for path in model.parent.iterdir() if _NAME.fullmatch(path.name))
+        found = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     except OSError:
         return
     own = {f"mtp-{model.stem}.gguf", f"{model.stem}-mtp.gguf"}
