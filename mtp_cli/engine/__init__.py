@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     from mtp_cli.engine.generate import Generation
     from mtp_cli.engine.sampling.settings import Sampling
     from mtp_cli.engine.stats import Stats
-    from mtp_cli.engine.types import Depth, FinishReason
+    from mtp_cli.engine.types import Depth, FinishReason, Saved
 
-__all__ = ["CacheTypes", "Depth", "Engine", "FinishReason", "Generation", "Sampling", "Stats"]
+__all__ = [
+    "CacheTypes",
+    "Depth",
+    "Engine",
+    "FinishReason",
+    "Generation",
+    "Sampling",
+    "Saved",
+    "Stats",
+]
 
 _MODULES = {
     "CacheTypes": "backend.cache",
@@ -35,6 +44,7 @@ _MODULES = {
     "FinishReason": "types",
     "Generation": "generate",
     "Sampling": "sampling.settings",
+    "Saved": "types",
     "Stats": "stats",
 }
 

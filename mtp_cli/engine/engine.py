@@ -31,11 +31,11 @@ from mtp_cli.engine.files import draft_model as draft_models
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
-from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import Depth, HiddenSource, TargetLike, TokenKind
+from mtp_cli.engine.types import Depth, HiddenSource, Saved, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
 
 N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
@@ -228,6 +228,28 @@ class Engine:
         self._drafter.truncate(0)
         self._ngram.truncate(0)
 
+    def save(self) -> Saved:
+        """What the timeline holds now, in memory of the machine's own.
+
+        For a prompt that begins with it to be read on from there, after others were answered.
+        """
+        return self._target.save()
+
+    def restore(self, saved: Saved) -> None:
+        """Hold what was saved, as if nothing had come between; heads have no part in it.
+
+        They start anew, as at the end of a long prompt. A context that has no room for it is empty
+        then.
+        """
+        self.forget()
+        self._target.restore(saved)
+        self._drafter.observe(self._target.ids, 0, None)
+
+    @property
+    def can_shorten(self) -> bool:
+        """Whether the timeline can drop any of its last ids; else all go where one has to."""
+        return self._target.can_repeat
+
     def generate(
         self,
         prompt: Sequence[int],
@@ -236,6 +258,7 @@ class Engine:
         max_tokens: int,
         depth: Depth | DepthPolicy = "auto",
         exact: bool = False,
+        watch: Watch | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Generation:
         """Continue `prompt`. At most one generation is under way at a time.
@@ -248,6 +271,7 @@ class Engine:
                choose every token by itself, so that the answer is plain decoding's on every format:
                the greedy one, or the seed's. `Stats.inexact` tells when that was mistaken
         max_tokens: at 0 the answer has no token, and the prompt is not read
+        watch: told each token and the (n_vocab,) logits that it was chosen from (`Generation`)
 
         At a temperature above 0 every answer comes from the target's own distribution. With a seed
         it is plain decoding's answer, on one machine and where row counts change no bit of the
@@ -274,6 +298,7 @@ class Engine:
             is_end=self.is_eog,
             ngram=self._ngram,
             single_row_s=self._experience.single_row_s,
+            watch=watch,
             clock=clock if checked is None else checked.clock,
         )
         generation.stats.exact = exact

@@ -20,6 +20,8 @@ from mtp_cli.engine.stats import Stats
 from mtp_cli.engine.types import FinishReason, Floats, Ids, Proposer, Row, Rows, TargetLike
 from mtp_cli.errors import MtpError
 
+Watch = Callable[[int, Floats], None]
+
 
 class SamplerLike(Protocol):
     """What the loop needs of a sampler; `mtp_cli.engine.sampling.sampler.Sampler` is the real one.
@@ -57,6 +59,8 @@ class Generation:
     proposers:    who proposed each of `tokens`
     policy:       who decides how far to draft, and learns from it
     single_row_s: what a plain round after so many tokens takes here, None while that is unknown
+    watch:        told each token of the answer before it is given out, and the row of logits that
+                  it was chosen from, which is another one afterwards
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Generation:
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
         single_row_s: Callable[[int], float | None] = lambda n_past: None,
+        watch: Watch | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.tokens: list[int] = []
@@ -86,6 +91,7 @@ class Generation:
         self._is_end = is_end
         self._ngram = NgramDrafter() if ngram is None else ngram
         self._single_row_s = single_row_s
+        self._watch = watch
         self._clock = clock
         self._is_stopped = False
         self._rounds = self._run()
@@ -139,7 +145,9 @@ class Generation:
             return None
         self._drafter.observe(new, n_past, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
-        first = self._choose(self._row(len(self._prompt) - 1, rows.logits[-1]))
+        row = self._row(len(self._prompt) - 1, rows.logits[-1])
+        first = self._choose(row)
+        self._show([first], [row])
         self.stats.cached_tokens = n_past
         self.stats.prefill_s = self._clock() - started
         return first
@@ -168,6 +176,7 @@ class Generation:
         rows = self._target.decode([newest, *verified])
         places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
         chosen = self._accept(draft, verified, places)
+        self._show(chosen, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
         self.proposers += _proposers(draft.ids, verified, chosen)
@@ -196,6 +205,12 @@ class Generation:
         if list(verified[:n_committed]) != draft.ids[:n_committed]:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
         return self._sampler.verify_block(verified, draft.drawn, rows, self._is_end)
+
+    def _show(self, chosen: Sequence[int], rows: Sequence[Row]) -> None:
+        """Each token beside the row that it was chosen from."""
+        if self._watch is not None:
+            for token, row in zip(chosen, rows, strict=False):
+                self._watch(token, row.logits)
 
     def _keep(self, n_past: int, ids: list[int], rows: Rows) -> None:
         """Of the rows just decoded, keep those of `ids`, and show them to the drafters."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
 Depth = int | Literal["auto"]
 FinishReason = Literal["stop", "length", "interrupted"]
 Proposer = Literal["target", "drafter", "copy"]  # a drafter: heads, or a draft model
@@ -64,6 +65,22 @@ class Rows:
 
     logits: Floats
     hidden: Floats | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a timeline held at one moment.
+
+    ids:   the ids it had decoded
+    state: what its memory held of them
+    """
+
+    ids: tuple[int, ...]
+    state: Bytes
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.state) + 8 * len(self.ids)
 
 
 class TargetLike(Protocol):

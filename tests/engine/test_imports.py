@@ -21,7 +21,13 @@ NEED_NOTHING = (
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
     *("drafters.base", "drafters.independent", "drafters.mtp", "drafters.ngram"),
     "drafters.shared_kv",
-    *("sampling.candidates", "sampling.penalties", "sampling.proposals", "sampling.sampler"),
+    *(
+        "sampling.candidates",
+        "sampling.logprobs",
+        "sampling.penalties",
+        "sampling.proposals",
+        "sampling.sampler",
+    ),
     *("sampling.settings", "sampling.truncation", "sampling.verify"),
 )
 # In the order of the flow: a room imports only from itself and from rooms before it.

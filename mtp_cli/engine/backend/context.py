@@ -11,6 +11,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mtp_cli.engine.backend.abort import Stopped, asking
 from mtp_cli.engine.backend.batch import SEQUENCE, Batch, Reads, floats_at
 from mtp_cli.engine.backend.binding import (
@@ -25,7 +27,7 @@ from mtp_cli.engine.backend.cache import F16, TYPES, CacheTypes
 from mtp_cli.engine.backend.ggml_reference import CpuKernels
 from mtp_cli.engine.backend.memory import within_memory
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.types import Floats, HiddenSource
+from mtp_cli.engine.types import Bytes, Floats, HiddenSource
 from mtp_cli.errors import MtpError
 
 _ABORTED = 2  # what llama_decode returns then
@@ -229,6 +231,23 @@ class Context:
         """Choose which of a model's chained heads an MTP context runs."""
         ext.llama_set_nextn_layer_offset(self.handle, index)
 
+    def save(self) -> Bytes:
+        """All that its memory holds, as bytes."""
+        size = lib.llama_state_seq_get_size(self.handle, SEQUENCE)
+        state = np.empty(size, np.uint8)
+        if lib.llama_state_seq_get_data(self.handle, _pointer(state), size, SEQUENCE) != size:
+            raise failure("llama.cpp could not save what the context holds")
+        return state
+
+    def restore(self, state: Bytes) -> bool:
+        """Hold what was saved, and nothing else; False, and empty, where that failed."""
+        self.clear()
+        size = len(state)
+        if lib.llama_state_seq_set_data(self.handle, _pointer(state), size, SEQUENCE) == size:
+            return True
+        self.clear()
+        return False
+
     def save_partial(self) -> bytes:
         """The recurrent and sliding-window state, the part that cannot drop a suffix."""
         flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
@@ -250,3 +269,7 @@ class Context:
             self.handle = None
             if self._owns_model:
                 self.model.close()
+
+
+def _pointer(state: Bytes) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

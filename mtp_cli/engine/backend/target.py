@@ -25,7 +25,7 @@ from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows
+from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows, Saved
 from mtp_cli.errors import MtpError
 
 N_BATCH = 512
@@ -217,6 +217,15 @@ class Target:
     def can_repeat(self) -> bool:
         """Whether all rows of the last decode can be dropped, and decoded again."""
         return not self.model.is_recurrent  # windows hold the whole context: `swa_full`
+
+    def save(self) -> Saved:
+        return Saved(tuple(self.ids), self._context.save())
+
+    def restore(self, saved: Saved) -> None:
+        """Go back to what was saved; empty where llama.cpp cannot."""
+        self.clear()
+        if self._context.restore(saved.state):
+            self.ids.extend(saved.ids)
 
     def clear(self) -> None:
         self._context.clear()
