@@ -22,6 +22,7 @@ _NAMES: Mapping[Role, str] = {
     "system": "the system prompt",
     "user": "a question",
     "assistant": "an answer",
+    "tool": "what a tool gave",
 }
 
 
@@ -94,6 +95,8 @@ class FittedTemplate:
         """What the prompt for `messages` says after its last text."""
         *before, last = messages
         marked = Message(role=last["role"], content=last["content"] + _WHOLE)
+        if "more" in last:
+            marked["more"] = last["more"]
         rendered = self._apply(
             [*before, marked], self._form, variables, place=self.place, wraps=self.wraps
         )
@@ -169,8 +172,12 @@ class FittedTemplate:
 
 def _words(message: Message, i: int) -> Message:
     """A message of the same kind in words of our own."""
-    content = _WHOLE.format(i) if message["content"] else ""
+    more = message.get("more", {})
+    # What is said beside a call is no part of it, and many templates leave it out.
+    content = _WHOLE.format(i) if message["content"] and "tool_calls" not in more else ""
     words = Message(role=message["role"], content=content)
+    if more:
+        words["more"] = more
     if "reasoning" in message:
         words["reasoning"] = _REASONED.format(i)
     return words
@@ -193,15 +200,15 @@ def _dressed(
     message: Message, form: Form, place: Place | None, wraps: tuple[str, str] | None
 ) -> dict[str, Any]:
     role, content, reasoning = message["role"], message["content"], message.get("reasoning")
-    more: dict[str, Any] = {}
+    more = dict(message.get("more", {}))
     if reasoning and place == "parts":
-        more = {"type": "thinking", "thinking": reasoning, "closed": True}
-        return {"role": role, "content": [more, {"type": "text", "text": content}]}
+        thought = {"type": "thinking", "thinking": reasoning, "closed": True}
+        return {"role": role, "content": [thought, {"type": "text", "text": content}], **more}
     if reasoning and wraps and not place:
         content = f"{wraps[0]}\n{reasoning}\n{wraps[1]}\n\n{content}"
     if reasoning and place:
         more[place] = reasoning
-    is_parts = vars(form)[role] == "parts"
+    is_parts = vars(form).get(role) == "parts"
     return {
         "role": role,
         "content": [{"type": "text", "text": content}] if is_parts else content,
@@ -225,6 +232,10 @@ def _notes(messages: Sequence[Message], form: Form, rendered: str) -> list[str]:
             "question"
         )
     squeezed = "".join(rendered.split())
-    changed = [m for m in messages if "".join(m["content"].split()) not in squeezed]
+    changed = [
+        message
+        for message in messages
+        if "more" not in message and "".join(message["content"].split()) not in squeezed
+    ]
     notes += [f"the chat template changes {_NAMES[m['role']]}" for m in changed]
     return list(dict.fromkeys(notes))

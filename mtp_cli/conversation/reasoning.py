@@ -328,6 +328,20 @@ class Splitter:
         return text[len(rest) :]
 
 
+def listening(splitter: Splitter, opening: str = "") -> Callable[[str], bool]:
+    """Whether each text that comes belongs to the answer, for `Speech`.
+
+    splitter: has heard what came before; opening: what comes first
+    """
+    splitter.feed(opening)
+
+    def is_answering(text: str) -> bool:
+        splitter.feed(text)
+        return splitter.is_answering
+
+    return is_answering
+
+
 def _margin(text: str) -> int:
     """How many characters at its beginning show nothing."""
     found = _NOTHING.match(text)

@@ -7,7 +7,7 @@ of the engine only what the protocols here say.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -15,8 +15,8 @@ from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
-from mtp_cli.conversation.reasoning import Splitter, as_control, without_control
-from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech
+from mtp_cli.conversation.reasoning import Splitter, listening, without_control
+from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech, heard
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.conversation.templated import Templated
 from mtp_cli.conversation.tokenizer import Tokenizer
@@ -94,20 +94,6 @@ class _Prompt:
     ids: list[int]
     n_left_out: int
     pending: bytes = b""
-
-
-def _listening(splitter: Splitter, opening: str) -> Callable[[str], bool]:
-    """Whether each text that comes belongs to the answer, for `Speech`.
-
-    splitter: has heard what came before; opening: what comes first
-    """
-    splitter.feed(opening)
-
-    def is_answering(text: str) -> bool:
-        splitter.feed(text)
-        return splitter.is_answering
-
-    return is_answering
 
 
 class Session:
@@ -258,7 +244,7 @@ class Session:
             depth=settings.depth,
             exact=settings.exact,
         )
-        listener = _listening(splitter.again(), begun.cut_off) if settings.ending.stops else None
+        listener = listening(splitter.again(), begun.cut_off) if settings.ending.stops else None
         n_before = min(self._n_left_out, len(asked) - 1)
         self._n_left_out = prompt.n_left_out
 
@@ -350,12 +336,7 @@ class Session:
         return splitter
 
     def _hear(self, token: int) -> Heard:
-        if self._engine.is_eog(token):
-            return Heard(b"", is_end=True)
-        text = self._engine.piece(token)
-        spelled = b"" if text else self._engine.piece(token, special=True)
-        spelling = spelled.decode(errors="replace")
-        return Heard(text, spelling, as_control(spelling) if self._template else "")
+        return heard(self._engine, token, marks_control=self._template is not None)
 
     def _render(self, messages: Sequence[Message]) -> str:
         if self._template is None:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from mtp_cli.conversation.reasoning import as_control
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.stops import StopScanner
+from mtp_cli.conversation.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import FinishReason as GenerationEnd
@@ -55,6 +57,16 @@ class Heard(NamedTuple):
     spelling: str = ""
     shown_as: str = ""
     is_end: bool = False
+
+
+def heard(tokenizer: Tokenizer, token: int, *, marks_control: bool) -> Heard:
+    """marks_control: a control token stands in the text as a `Splitter` wants it"""
+    if tokenizer.is_eog(token):
+        return Heard(b"", is_end=True)
+    text = tokenizer.piece(token)
+    spelled = b"" if text else tokenizer.piece(token, special=True)
+    spelling = spelled.decode(errors="replace")
+    return Heard(text, spelling, as_control(spelling) if marks_control else "")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from mtp_cli.errors import MtpError
 MAX_CHARACTERS = 250_000  # ten times the longest one known; as many take a second to compile
 _WAYS = "--chat-template gives another, --raw does without"
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 GIVEN = frozenset(("messages", "add_generation_prompt", "bos_token", "eos_token"))
 """The variables that a conversation itself gives to a template."""
@@ -38,9 +38,13 @@ class _Turn(TypedDict):
 
 
 class Message(_Turn, total=False):
-    """One turn. reasoning: what an assistant thought before it said its content."""
+    """One turn. reasoning: what an assistant thought before it said its content.
+
+    more: its other fields, as they go to the template, such as `tool_calls`
+    """
 
     reasoning: str
+    more: dict[str, Any]
 
 
 class _GenerationTag(jinja2.ext.Extension):

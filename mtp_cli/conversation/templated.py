@@ -5,6 +5,7 @@ Knows of the engine only its tokeniser.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,10 @@ from mtp_cli.conversation.forms import FittedTemplate
 from mtp_cli.conversation.reasoning import Around, Splitter, as_control
 from mtp_cli.conversation.template import GIVEN, ChatTemplate, Message
 from mtp_cli.conversation.thinking import Thinking, thinking
+from mtp_cli.conversation.tools import Calling, calling
 from mtp_cli.errors import MtpError
+
+Tools = Sequence[Mapping[str, Any]] | None
 
 
 class Vocabulary(Protocol):
@@ -57,9 +61,12 @@ class Templated:
             self._notes.append(found.note)
         self._learn()
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The prompt; MtpError where the template refuses or drops what it is given."""
-        rendered = self._template.render(messages, self._given)
+    def render(self, messages: Sequence[Message], tools: Tools = None) -> str:
+        """The prompt; MtpError where the template refuses or drops what it is given.
+
+        tools: what the model may call, as the template takes it; None for nothing
+        """
+        rendered = self._template.render(messages, self._given_with(tools))
         self._notes += self._template.notes
         return rendered
 
@@ -74,9 +81,9 @@ class Templated:
         self._notes.clear()
         return new
 
-    def splitter(self, messages: Sequence[Message]) -> Splitter:
+    def splitter(self, messages: Sequence[Message], tools: Tools = None) -> Splitter:
         """For the answer to `messages`, the last of which is a question."""
-        tail = self._template.tail(messages, self._given)
+        tail = self._template.tail(messages, self._given_with(tools))
         closers = map(self._spelled, self._reasoning.closers(tail))
         return Splitter(self._reasoning.marks.mapped(self._spelled), tuple(closers))
 
@@ -128,6 +135,14 @@ class Templated:
     @property
     def _given(self) -> dict[str, Any]:
         return {**self._thinking.variables, **self._variables}
+
+    def _given_with(self, tools: Tools) -> dict[str, Any]:
+        return self._given if tools is None else {**self._given, "tools": tools}
+
+    @functools.cached_property
+    def calling(self) -> Calling | None:
+        """How the template puts tools and calls of them; None where it knows of none."""
+        return calling(self._template, self._given)
 
     def _learn(self) -> None:
         self._reasoning = marks.find(self._template, self._given, self._is_token)
