@@ -42,6 +42,7 @@ class Chat:
     shows_drafts: whether colours say who proposed what, in place of what Markdown says
     is_plain: whether a terminal gets no styles at all
     attached: files that go with the next message
+    switch: goes on with another model, by its name or path
     """
 
     session: Session
@@ -57,6 +58,7 @@ class Chat:
     shows_drafts: bool = False
     is_plain: bool = False
     attached: list[Attached] = field(default_factory=list)
+    switch: Callable[[str], None] | None = None
 
     @property
     def is_reasoning_shown(self) -> bool:

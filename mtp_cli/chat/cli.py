@@ -363,7 +363,8 @@ def chat(
     # What is wrong with a path shows before the rest is imported.
     files = models.find(one_model(model, hf_repo), heads, draft_model, quiet=quiet)
 
-    from mtp_cli.chat.start import Options, start
+    from mtp_cli.chat.loaded import Options
+    from mtp_cli.chat.start import start
     from mtp_cli.conversation.attached import attach
 
     sampling = {

@@ -137,6 +137,15 @@ def _drafts(chat: Chat, _argument: str) -> None:
     chat.note(proposed.LEGEND if chat.shows_drafts else "drafts are not shown any more")
 
 
+def _model(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.note(str(chat.files.model))
+    elif chat.switch is None:
+        raise MtpError("the model cannot be changed here")
+    else:
+        chat.switch(argument)
+
+
 def _system(chat: Chat, argument: str) -> None:
     if not argument:
         _show_system(chat)
@@ -206,6 +215,7 @@ COMMANDS = (
     Command("/file", "FILE", "let a text file go with the next message", texts.file),
     Command("/copy", "[code]", "the last answer, or its last code, to the clipboard", texts.copy),
     Command("/drafts", "", "show in colours what was drafted; again: no more", _drafts),
+    Command("/model", "[NAME]", "say which model answers, or go on with another", _model),
     Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
     Command("/think", "[LEVEL]", "how much to think: off, on, low, high; show or hide it", _think),
     Command("/save", "FILE", "write the conversation to FILE as JSON", texts.save),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mtp_cli import models
-from mtp_cli.chat.start import Options, prepared
+from mtp_cli.chat.loaded import Options, prepared
 from mtp_cli.engine import Sampling
 from tests.chat.scripted import ScriptedEngine, said
 
