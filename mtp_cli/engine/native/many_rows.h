@@ -25,7 +25,7 @@ namespace {
 
 constexpr int MOST_OF_FEW_ROWS = 32;  // with more, unpacking weights beforehand pays
 
-constexpr int64_t PANELS_AT_A_TIME = 28 << 10;  // bytes that leave room for rows in the first cache
+constexpr int64_t PANELS_AT_A_TIME = 32 << 10;  // bytes that leave room for rows in the first cache
 constexpr int ROWS_AT_A_TIME = 512;             // whose States stay in the second cache
 
 // The kernel for many rows that computes what one of tiles.h does, where there is one
@@ -40,8 +40,11 @@ struct ManyWork {
     static constexpr int PANELS =
         (int)std::max<int64_t>(1, PANELS_AT_A_TIME / sizeof(typename Kernel::Panel));
 
+    static constexpr int STATES = (ROWS_AT_A_TIME + Kernel::P - 1) / Kernel::P;
+    static constexpr int ROWS = STATES * Kernel::P;
+
     typename Kernel::Panel panels[PANELS];
-    typename Kernel::State states[ROWS_AT_A_TIME / Kernel::P];
+    typename Kernel::State states[STATES];
 };
 
 // Many rows in Units: P rows together, block by block, filled up with rows of zeros
@@ -74,15 +77,32 @@ struct ManyRows {
     }
 };
 
-// A group of weight rows times the rows from `first` on, at most ROWS_AT_A_TIME
+// A group of weight rows times the rows from `first` on, at most ROWS of them, where all blocks of
+// K fit: a State is one's own and waits for nothing
+template <class Kernel>
+void multiply_rows_at_once(const char * weights, const ManyRows<Kernel> & rows, int first,
+                           ManyWork<Kernel> & work, float * out, size_t stride) {
+    constexpr int P = Kernel::P;
+    const int n = std::min(work.ROWS, rows.n_rows - first), n_blocks = rows.n_blocks;
+    Kernel::unpack(weights, n_blocks, 0, n_blocks, work.panels);
+    for (int row = 0; row < n; row += P) {
+        typename Kernel::State state;
+        Kernel::tile(work.panels, n_blocks, rows.at(first + row, 0), state);
+        state.finish(out + (first + row) * stride, stride, std::min(P, n - row));
+    }
+}
+
+// Likewise, with blocks of K in as many passes as they need, all about as long
 template <class Kernel>
 void multiply_rows(const char * weights, const ManyRows<Kernel> & rows, int first,
                    ManyWork<Kernel> & work, float * out, size_t stride) {
     constexpr int P = Kernel::P;
-    const int n = std::min(ROWS_AT_A_TIME, rows.n_rows - first), n_blocks = rows.n_blocks;
+    const int n = std::min(work.ROWS, rows.n_rows - first), n_blocks = rows.n_blocks;
+    const int n_passes = (n_blocks + work.PANELS - 1) / work.PANELS;
+    if (n_passes == 1) return multiply_rows_at_once(weights, rows, first, work, out, stride);
     for (int row = 0; row < n; row += P) new (work.states + row / P) typename Kernel::State();
-    for (int from = 0; from < n_blocks; from += work.PANELS) {
-        const int to = std::min(from + work.PANELS, n_blocks);
+    for (int pass = 0; pass < n_passes; ++pass) {
+        const int from = n_blocks * pass / n_passes, to = n_blocks * (pass + 1) / n_passes;
         Kernel::unpack(weights, n_blocks, from, to, work.panels);
         for (int row = 0; row < n; row += P)
             Kernel::tile(work.panels, to - from, rows.at(first + row, from), work.states[row / P]);
@@ -100,7 +120,7 @@ void multiply_part(const char * weights, int64_t n_out, const ManyRows<Kernel> &
     const int64_t row_bytes = group_bytes<Kernel>(rows.n_blocks) / Kernel::COLUMNS;
     const auto multiply = [&](int64_t column) {
         const char * group = weights + column * row_bytes;
-        for (int first = 0; first < rows.n_rows; first += ROWS_AT_A_TIME)
+        for (int first = 0; first < rows.n_rows; first += work.ROWS)
             multiply_rows(group, rows, first, work, out + column, stride);
     };
     const int64_t n_groups = n_out / Kernel::COLUMNS, end = n_groups * (part + 1) / n_parts;

@@ -10,6 +10,7 @@ namespace {
 
 // What `Dots` computes, to the bit, with the weights of 16 weight rows turned: each of ggml's eight
 // lanes has a vector of sums of its own for each row. A scale is multiplied once for all eight.
+// Three rows' sums leave room for what is loaded; with two, loads would be the limit.
 //
 // Weights that have an OFFSET are signed bytes here, and rows 128 too large. What that makes
 // depends on weights alone: `start` takes it back.
@@ -18,7 +19,7 @@ struct ManyDots {
     using Block = typename Format::Block;
     using Row = typename Format::Row;
     static constexpr abi::Type ROW = Format::ROW;
-    static constexpr int BLOCK = 32, COLUMNS = 16, SIDE_BY_SIDE = 1, P = 2;
+    static constexpr int BLOCK = 32, COLUMNS = 16, SIDE_BY_SIDE = 1, P = 3;
     static constexpr bool HAS_MINS = ROW == abi::Q8_1, HAS_START = Format::OFFSET != 0;
 
     struct Unit {
@@ -80,6 +81,17 @@ struct ManyDots {
             for (auto & row : sums) std::fill_n(row, 8, zeros());
             std::fill_n(mins, P, zeros());
         }
+        State(const State & other) { *this = other; }
+        // One by one: all at once, compilers copy in memory what is to be in registers
+        State & operator=(const State & other) {
+#pragma GCC unroll 4
+            for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) sums[p][i] = other.sums[p][i];
+                if constexpr (HAS_MINS) mins[p] = other.mins[p];
+            }
+            return *this;
+        }
         void finish(float * out, size_t stride, int n) const {
             for (int p = 0; p < n; ++p) {
                 const Floats sum = sum_of_eight(sums[p]);
@@ -98,7 +110,7 @@ struct ManyDots {
                 const Ints weights = kept(load_64(panel->qs[i]));
                 Ints start = zero_ints();
                 if constexpr (HAS_START) start = kept(load_64(panel->start[i]));
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (int p = 0; p < P; ++p) {
                     const Ints sum = products(start, weights, four_bytes(units[p].qs[i]));
                     state.sums[p][i] = multiply_add(scales[p], to_floats(sum), state.sums[p][i]);
