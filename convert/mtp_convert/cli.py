@@ -18,7 +18,8 @@ import typer
 
 from mtp_cli.errors import MtpError
 from mtp_cli.library.names import locate
-from mtp_cli.options import HELP, Version
+from mtp_cli.model_options import CacheTypeK, CacheTypeV
+from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
 from mtp_convert.tensors.outtypes import NAMES, canonical
@@ -280,13 +281,27 @@ def check(
 @app.command("inspect")
 def inspect_command(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint folder or a GGUF.")],
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Say how much memory a GGUF takes to run.")
+    ] = False,
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=MAX_INT32, help="With --memory: tokens. [default: 8192]"
+        ),
+    ] = None,
+    cache_type_k: CacheTypeK = "f16",
+    cache_type_v: CacheTypeV = "f16",
 ) -> None:
     """Say what a checkpoint or a GGUF holds, and what can run it."""
     from mtp_convert.commands.inspect import inspect_lines
+    from mtp_convert.commands.memory import memory_lines
 
     path = locate(path)
     with _reading(path):
         lines = [*inspect_lines(path)]
+        if memory:
+            lines += memory_lines(path, ctx, cache_type_k, cache_type_v)
     for line in lines:
         typer.echo(visible(line))
 

@@ -22,6 +22,7 @@ from mtp_cli.conversation.session import Engine as SessionEngine
 from mtp_cli.conversation.speech import Ending
 from mtp_cli.models import Defaults, ModelFiles
 from mtp_cli.options import MAX_TOKENS
+from mtp_cli.screen import fold, say
 from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class Loaded:
 def load(options: Options, files: ModelFiles) -> Loaded:
     """Open the files and begin a conversation; MtpError, with nothing left open, where one of the
     options does not fit them."""
+    if not options.quiet:
+        _warn_of_memory(files, options)
     template = None if options.chat_template is None else template_file(options.chat_template)
     engine = _opened(options, files)
     try:
@@ -99,6 +102,27 @@ def load(options: Options, files: ModelFiles) -> Loaded:
         engine.close()
         raise
     return Loaded(engine, session, settings)
+
+
+def _warn_of_memory(files: ModelFiles, options: Options) -> None:
+    """Before minutes are spent on loading what will not fit; on a GPU llama.cpp tries."""
+    from mtp_cli.engine.backend.binding import supports_gpu
+    from mtp_cli.engine.backend.cache import CacheTypes
+    from mtp_cli.engine.files.gguf_header import read_shards
+    from mtp_cli.engine.files.memory import Machine, estimate, shortage
+
+    if supports_gpu() and options.n_gpu_layers != 0:
+        return
+    needed = estimate(
+        read_shards(files.model),
+        n_ctx=options.n_ctx,
+        cache=CacheTypes(*options.cache_types),
+        heads=files.heads,
+        draft_model=files.draft_model,
+    )
+    line = shortage(files.name, needed, Machine.here())
+    if line is not None:
+        say(fold(line, sys.stderr), sys.stderr)
 
 
 def _opened(options: Options, files: ModelFiles) -> Engine:

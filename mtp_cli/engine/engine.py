@@ -35,10 +35,8 @@ from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import Depth, HiddenSource, Saved, TargetLike, TokenKind
+from mtp_cli.engine.types import N_CTX, Depth, HiddenSource, Saved, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
-
-N_CTX = 8192  # unless the model was trained with less, or the user says otherwise
 
 
 @dataclass(frozen=True)

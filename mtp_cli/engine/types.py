@@ -21,6 +21,7 @@ FinishReason = Literal["stop", "length", "interrupted"]
 Proposer = Literal["target", "drafter", "copy"]  # a drafter: heads, or a draft model
 TokenKind = Literal["text", "control", "user-defined"]
 
+N_CTX = 8192  # of a target, unless it was trained with less, or the user says otherwise
 MAX_DEPTH = (
     8  # ids that heads draft: more are hardly ever accepted, and recurrent state is kept for
 )

@@ -333,3 +333,14 @@ def test_what_a_file_recommends_and_does_not_get_is_said(tmp_path: Path) -> None
     assert f"model {said}" in done.stderr
     greedy = subprocess.run([*command, "-t", "0"], capture_output=True, cwd=ROOT, timeout=120)
     assert b"mirostat" not in greedy.stderr
+
+
+def test_what_will_not_fit_into_memory_is_said_before_it_is_loaded() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--ctx", "50000000", "Hi"], capture_output=True, text=True, timeout=120
+    )
+    warning, *_waiting, error = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.match(r"SmolLM2-135M-Instruct\.Q4_1 takes about [\d.]+ TB of memory, and", warning)
+    assert "it cannot be held" in warning
+    assert error.startswith("error: ")
