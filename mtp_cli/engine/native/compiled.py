@@ -79,6 +79,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_best": ([_ROW, _INT32, ctypes.POINTER(_DOUBLE)], _INT32),
     "mtp_truncate": ([_ROW, _INT32, _BY, _ADDRESS, _ADDRESS], _INT32),
     "mtp_token_at": ([_ROW, _INT32, _BY, _DOUBLE], _INT32),
+    "mtp_restrict": ([_ADDRESS, _INT32, _ADDRESS, _ADDRESS], None),
     "mtp_verify_block": (
         [
             *(_ADDRESSES, _INT32, _BY, _INT32S, _INT32, _INT32S),

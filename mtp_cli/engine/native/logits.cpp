@@ -112,16 +112,17 @@ struct Distribution {
     }
 };
 
-// The k likeliest of a row, in order; fewer where they cannot be told from the rest.
+// The k likeliest of a row, in order; fewer where no more are finite, and none where they cannot be
+// told from the rest.
 std::vector<Candidate> top(const float * logits, int32_t n, int32_t k) {
     std::vector<Floats> maxima(n / BLOCK);
     for (size_t b = 0; b < maxima.size(); b++) maxima[b] = block_maxima(logits + b * BLOCK);
     const float bound = bound_of(maxima, k);
     std::vector<Candidate> found;
-    if (!std::isfinite(bound)) return found;
+    if (bound != -INFINITY && !std::isfinite(bound)) return found;
     found.reserve(2 * MOST);
     const auto look = [&](int32_t id) {
-        if (logits[id] >= bound) found.push_back({logits[id], id});
+        if (logits[id] >= bound && logits[id] != -INFINITY) found.push_back({logits[id], id});
     };
     for (size_t b = 0; b < maxima.size(); b++)
         for (int lane = 0; lane < LANES; lane++)
@@ -151,7 +152,7 @@ bool truncate(const float * logits, int32_t n, const Truncation & by, Distributi
     const int32_t k = by.top_k;
     if (k < 1 || k > MOST || n / BLOCK * LANES < 2 * k) return false;
     std::vector<Candidate> found = top(logits, n, k);
-    if (found.size() < static_cast<size_t>(k)) return false;
+    if (found.empty()) return false;
     const double most = found[0].logit;
     if (!std::isfinite(most)) return false;
     if (by.top_p < 1) found.resize(fewest(found, by.top_p));
@@ -257,4 +258,25 @@ extern "C" int32_t mtp_verify_block(const float * const * rows, int32_t n, const
     if (n_draft > 0 && *points++ < kept) accepted = n_draft, last = p;
     *next = last.at(*points);
     return accepted;
+}
+
+// Makes every one of n logits whose bit in `allowed` is not set -infinity; the bit of logit i is the
+// i-th, or that of `ids[i]` where there are ids.
+extern "C" void mtp_restrict(float * logits, int32_t n, const uint32_t * allowed,
+                             const int32_t * ids) {
+    const auto restrict_to = [&](int32_t i, int32_t bit) {
+        if (!(allowed[bit / 32] >> (bit % 32) & 1)) logits[i] = -INFINITY;
+    };
+    if (ids) {
+        for (int32_t i = 0; i < n; i++) restrict_to(i, ids[i]);
+        return;
+    }
+    int32_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        const uint32_t word = allowed[i / 32];
+        if (word == 0) std::fill(logits + i, logits + i + 32, -INFINITY);
+        else if (word != UINT32_MAX)
+            for (int32_t j = i; j < i + 32; j++) restrict_to(j, j);
+    }
+    for (; i < n; i++) restrict_to(i, i);
 }

@@ -40,6 +40,8 @@ def best(logits: Floats) -> tuple[int, float]:
 
 def best_by_numpy(logits: Floats) -> tuple[int, float]:
     index = int(logits.argmax())
+    if logits[index] == -np.inf:  # every id is ruled out
+        return index, 0.0
     weights = logits - logits[index]
     np.exp(weights, out=weights)  # in place: another row of a large vocabulary is a page fault each
     return index, _share(float(weights.sum()))
@@ -124,9 +126,8 @@ class Truncation:
         ids = _top_k_top_p(logits, self._top_k, self._top_p)
         values = logits[ids].astype(np.float64)
         values -= values.max()
-        if self._min_p > 0:
-            is_kept = values >= math.log(self._min_p)
-            ids, values = ids[is_kept], values[is_kept]
+        is_kept = values >= (math.log(self._min_p) if self._min_p > 0 else -np.finfo(float).max)
+        ids, values = ids[is_kept], values[is_kept]  # none that a grammar has ruled out
         weights = np.exp(values / self._temperature)
         return Candidates(ids.astype(np.int32), weights / weights.sum())
 

@@ -87,6 +87,7 @@ def test_a_row_with_something_else_than_numbers_has_no_sure_id(n: int, bad: floa
     top_p=st.sampled_from([0.0, 0.4, 0.95, 1.0]),
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
     temperature=st.sampled_from([0.01, 0.7, 1.7]),
+    n_allowed=st.sampled_from([1, 3, 60, 10**6]),
     seed=st.integers(0, 1000),
 )
 def test_what_truncation_leaves(
@@ -97,9 +98,12 @@ def test_what_truncation_leaves(
     top_p: float,
     min_p: float,
     temperature: float,
+    n_allowed: int,
     seed: int,
 ) -> None:
     logits = row(n, spread, step, seed)
+    order = np.random.default_rng(seed).permutation(n)
+    logits[order[n_allowed:]] = -np.inf  # as a grammar leaves it
     as_it_was = logits.copy()
     truncation = Truncation(top_k=top_k, top_p=top_p, min_p=min_p, temperature=temperature)
     found, expected = truncation.of(logits), truncation.by_numpy(logits)
