@@ -6,6 +6,7 @@ generate.py    the loop: draft, verify, accept, emit
 stats.py       what an answer cost
 depth/         how far to draft
 drafters/      what is proposed
+grammar/       what may be said
 sampling/      what the target chooses, and so what stands of a draft
 files/         may it be loaded, and which heads belong to which target
 backend/       llama.cpp behind Python, and which of the CPU's kernels run

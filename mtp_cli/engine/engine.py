@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.binding import backends, supports_gpu
@@ -32,11 +32,16 @@ from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation, Watch
+from mtp_cli.engine.grammar.constraint import Constraint
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.types import N_CTX, Depth, HiddenSource, Saved, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
+
+if TYPE_CHECKING:  # they load llguidance
+    from mtp_cli.engine.grammar.source import Grammar
+    from mtp_cli.engine.grammar.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Engine:
         self._owns_model = owns_model
         self._target, self._drafter = setup.open(model)
         self._ngram = NgramDrafter()
+        self._vocabulary: Vocabulary | None = None  # only where answers are constrained
         self._experience = Experience(
             setup.cost_facts,
             self._target,
@@ -257,6 +263,7 @@ class Engine:
         depth: Depth | DepthPolicy = "auto",
         exact: bool = False,
         watch: Watch | None = None,
+        constraint: Constraint | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Generation:
         """Continue `prompt`. At most one generation is under way at a time.
@@ -270,6 +277,7 @@ class Engine:
                the greedy one, or the seed's. `Stats.inexact` tells when that was mistaken
         max_tokens: at 0 the answer has no token, and the prompt is not read
         watch: told each token and the (n_vocab,) logits that it was chosen from (`Generation`)
+        constraint: what may be said, see `constrain`; for this answer alone
 
         At a temperature above 0 every answer comes from the target's own distribution. With a seed
         it is plain decoding's answer, on one machine and where row counts change no bit of the
@@ -295,6 +303,7 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
+            constraint=constraint,
             single_row_s=self._experience.single_row_s,
             watch=watch,
             clock=clock if checked is None else checked.clock,
@@ -303,6 +312,21 @@ class Engine:
         if checked is not None:
             checked.stats = generation.stats
         return generation
+
+    def constrain(self, grammar: Grammar, begun: bytes = b"") -> Constraint:
+        """What keeps one answer to a grammar; all answers to come have the distribution that is
+        left of the target's when each token that leads out of it is ruled out.
+
+        begun: what was said of the text before
+
+        Raises MtpError where that does not fit, or nothing does.
+        """
+        from mtp_cli.engine.grammar.constrained import Constrained
+        from mtp_cli.engine.grammar.vocabulary import Vocabulary
+
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary(self)
+        return Constrained(self._vocabulary.matcher(grammar), self._vocabulary, begun)
 
     def _policy(self, depth: Depth | DepthPolicy, sampler: Sampler, *, exact: bool) -> DepthPolicy:
         if depth != "auto" and not isinstance(depth, int):

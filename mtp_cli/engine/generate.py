@@ -12,7 +12,9 @@ from typing import Protocol
 
 from mtp_cli.engine.depth.policy import DepthPolicy, Seconds
 from mtp_cli.engine.drafters.base import Draft, Drafter
+from mtp_cli.engine.drafters.forced import forced_first
 from mtp_cli.engine.drafters.ngram import NgramDrafter
+from mtp_cli.engine.grammar.constraint import Constraint, Unconstrained
 from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Proposal
 from mtp_cli.engine.sampling.verify import verify_by_match
@@ -51,13 +53,14 @@ class SamplerLike(Protocol):
 class Generation:
     """One answer, as an iterator over its rounds; each item is the ids a round made final.
 
-    It ends after a token that `is_end` knows (counted in `tokens`, last in the last round), after
-    `max_tokens` (0: before it began, with the prompt unread), when the context is full, or after
-    `stop()`. The target then holds the prompt and the answer but its last token, whatever the
-    reason.
+    It ends after a token that `is_end` knows (counted in `tokens`, last in the last round), where
+    the constraint lets nothing else follow (without such a token), after `max_tokens` (0: before it
+    began, with the prompt unread), when the context is full, or after `stop()`. The target then
+    holds the prompt and the answer but its last token, whatever the reason.
 
     proposers:    who proposed each of `tokens`
     policy:       who decides how far to draft, and learns from it
+    constraint:   what may be said, None for anything
     single_row_s: what a plain round after so many tokens takes here, None while that is unknown
     watch:        told each token of the answer before it is given out, and the row of logits that
                   it was chosen from, which is another one afterwards
@@ -74,6 +77,7 @@ class Generation:
         max_tokens: int,
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
+        constraint: Constraint | None = None,
         single_row_s: Callable[[int], float | None] = lambda n_past: None,
         watch: Watch | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -90,6 +94,7 @@ class Generation:
         self._max_tokens = max_tokens
         self._is_end = is_end
         self._ngram = NgramDrafter() if ngram is None else ngram
+        self._constraint = Unconstrained() if constraint is None else constraint
         self._single_row_s = single_row_s
         self._watch = watch
         self._clock = clock
@@ -146,7 +151,9 @@ class Generation:
         self._drafter.observe(new, n_past, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
         row = self._row(len(self._prompt) - 1, rows.logits[-1])
+        self._constraint.restrict(row.logits, ())
         first = self._choose(row)
+        self._constraint.accept([first])
         self._show([first], [row])
         self.stats.cached_tokens = n_past
         self.stats.prefill_s = self._clock() - started
@@ -168,27 +175,49 @@ class Generation:
     def _round(self) -> list[int]:
         newest, n_past, room = self.tokens[-1], len(self._target.ids), self._room()
         started = self._clock()
-        match = self._ngram.match(newest, room)
+        match = forced_first(self._constraint, self._ngram.match(newest, room), room)
         depth = self.policy.begin(room, n_past, self._drafter.n_waiting, match)
-        draft = self._drafter.draft(newest, depth, self.policy.keep_going, self._propose)
+        draft = self._draft(newest, depth)
         verified = self.policy.choose(draft)
         decided = self._clock()
         rows = self._target.decode([newest, *verified])
         places = [self._row(*place) for place in enumerate(rows.logits, n_past)]
         chosen = self._accept(draft, verified, places)
+        chosen = chosen[: self._constraint.accept(chosen)]
         self._show(chosen, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
         self.proposers += _proposers(draft.ids, verified, chosen)
         # Nothing of the target's own comes after a drafted end.
-        is_end_drafted = self._is_end(chosen[-1]) and chosen == verified[: len(chosen)]
+        is_over = self._is_end(chosen[-1]) or self._constraint.is_complete
+        is_end_drafted = is_over and chosen == verified[: len(chosen)]
         self.stats.count_round(len(verified), len(chosen) - (not is_end_drafted))
         return chosen
 
+    def _draft(self, newest: int, depth: int) -> Draft:
+        """What the heads propose, as far as it may come."""
+
+        def keep_going(draft: Draft) -> bool:
+            return self._n_fitting(draft) == len(draft.ids) and self.policy.keep_going(draft)
+
+        draft = self._drafter.draft(newest, depth, keep_going, self._propose)
+        draft.cut(self._n_fitting(draft))
+        return draft
+
+    def _n_fitting(self, draft: Draft) -> int:
+        return self._constraint.n_fitting(draft.ids)
+
     def _propose(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+        self._constraint.restrict(logits, drafted, ids)
         n = self._sampler.n_before
         before = [*self._target.ids[-n:], self.tokens[-1], *drafted] if n else []
         return self._sampler.propose(logits, ids, before, self.policy.commit)
+
+    def _restricted(self, rows: Sequence[Row], verified: Sequence[int]) -> Iterator[Row]:
+        """The rows to choose from, one by one: those after a rejected id follow no such text."""
+        for n_before, row in enumerate(rows):
+            self._constraint.restrict(row.logits, verified[:n_before])
+            yield row
 
     def _row(self, position: int, logits: Floats) -> Row:
         ids, end = self._target.ids, position + 1
@@ -201,10 +230,12 @@ class Generation:
         """What the target makes of the ids verified: the accepted ones, and one of its own."""
         n_committed = draft.n_committed
         if n_committed == 0:
-            return verify_by_match(verified, rows, self._choose, self._is_end)
+            restricted = self._restricted(rows, verified)
+            return verify_by_match(verified, restricted, self._choose, self._is_end)
         if list(verified[:n_committed]) != draft.ids[:n_committed]:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
-        return self._sampler.verify_block(verified, draft.drawn, rows, self._is_end)
+        restricted = [*self._restricted(rows, verified)]
+        return self._sampler.verify_block(verified, draft.drawn, restricted, self._is_end)
 
     def _show(self, chosen: Sequence[int], rows: Sequence[Row]) -> None:
         """Each token beside the row that it was chosen from."""
@@ -228,7 +259,7 @@ class Generation:
 
     def _emit(self, chosen: list[int]) -> tuple[int, ...]:
         """Make a round's tokens final."""
-        if self._is_end(chosen[-1]):
+        if self._is_end(chosen[-1]) or self._constraint.is_complete:
             self.finish_reason = "stop"
             self._is_stopped = True
         self.tokens.extend(chosen)

@@ -219,6 +219,10 @@ class SurvivalTuning:
         "no earlier place to tell; it went on likewise; otherwise",
         "The place before the last one",
     )
+    forced_weights: Weights = constant(
+        (2.0, 0.0, 0.0), "weights", "before anything was seen: constant, and nothing else"
+    )
+    forced_variances: Weights = constant((0.4, 0.0, 0.0), "variances", "of these weights")
 
 
 @dataclass(frozen=True)

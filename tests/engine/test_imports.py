@@ -19,19 +19,18 @@ NEED_NOTHING = (
     *("types", "tuning", "stats", "generate", "native.compiled"),
     *("depth.exactness", "depth.learning", "depth.remembered", "depth.worth"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
-    *("drafters.base", "drafters.independent", "drafters.mtp", "drafters.ngram"),
-    "drafters.shared_kv",
-    *(
-        "sampling.candidates",
-        "sampling.logprobs",
-        "sampling.penalties",
-        "sampling.proposals",
-        "sampling.sampler",
-    ),
+    *("drafters.base", "drafters.forced", "drafters.independent", "drafters.mtp"),
+    *("drafters.ngram", "drafters.shared_kv"),
+    *("grammar.constrained", "grammar.constraint", "grammar.source", "grammar.vocabulary"),
+    *("sampling.candidates", "sampling.logprobs", "sampling.penalties", "sampling.proposals"),
+    "sampling.sampler",
     *("sampling.settings", "sampling.truncation", "sampling.verify"),
 )
 # In the order of the flow: a room imports only from itself and from rooms before it.
-ROOMS = ("types", "tuning", "stats", "native", "sampling", "backend", "files", "drafters", "depth")
+ROOMS = (
+    *("types", "tuning", "stats", "native", "grammar", "sampling", "backend", "files"),
+    *("drafters", "depth"),
+)
 LAST = ("generate", "engine")
 
 

@@ -23,7 +23,7 @@ from collections.abc import Container, Sequence
 
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
-from mtp_cli.engine.depth.survival import HeadAcceptance, MatchAcceptance
+from mtp_cli.engine.depth.survival import ForcedAcceptance, HeadAcceptance, MatchAcceptance
 from mtp_cli.engine.depth.worth import Round
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
@@ -56,6 +56,7 @@ class ExpectedValue:
         self._n_drafted = min(n_drafted, MAX_DEPTH)
         self._heads = HeadAcceptance(tuning.survival)
         self._matches = MatchAcceptance(tuning.survival)
+        self._forced = ForcedAcceptance(tuning.survival)
         self._seen: list[deque[float]] = [
             deque(maxlen=self._tuning.n_seen) for _ in range(self._n_drafted)
         ]
@@ -102,16 +103,21 @@ class ExpectedValue:
                 else math.inf
                 for n, seconds in enumerate(rows_s, 1)
             ],
-            copy_survival=self._survival_of(match, min(n_rows - 1, self._n_copied)),
+            copy_survival=self._survival_of(
+                match, min(n_rows - 1, max(match.n_forced, self._n_copied))
+            ),
         )
         return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
 
     def _survival_of(self, match: Match, n_max: int) -> list[float]:
-        """Of each copied id, as far as there is some hope to get."""
-        survival: list[float] = []
+        """Of each id that is forced or copied, as far as there is some hope to get."""
+        survival = [1.0] * min(match.n_certain, n_max)
         reached = 1.0
-        for k, support in enumerate(match.support[:n_max]):
-            survival.append(self._matches.predict(match.length + k, support))
+        for k in range(len(survival), min(len(match.support), n_max)):
+            if k < match.n_forced:
+                survival.append(self._forced.predict())
+            else:
+                survival.append(self._matches.predict(match.length + k, match.support[k]))
             reached *= survival[-1]
             if reached < self._tuning.hope:
                 break
@@ -194,6 +200,9 @@ class ExpectedValue:
         now.draft = draft
         for k in range(len(now.draft_survival), len(draft.ids)):
             now.agreement.append(now.agreement_at(k))
+            if k < now.match.n_certain:
+                now.draft_survival.append(1.0)
+                continue
             now.draft_survival.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
             self._seen[k].append(now.draft_survival[k])
 
@@ -316,7 +325,8 @@ class ExpectedValue:
         """Proposals that what came can judge are judged, verified or not."""
         now = self._round
         for k, (drafted, came) in enumerate(zip(now.draft.ids, chosen, strict=False)):
-            self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
+            if k >= now.match.n_certain:
+                self._heads.learn(k, now.draft.probs[k], now.agreement[k], drafted == came)
             if drafted != came:
                 break
         if now.draft.ids and now.draft.ids[0] != chosen[0]:
@@ -325,10 +335,14 @@ class ExpectedValue:
             self._wait = self._n_parked = (
                 self._tuning.first_wait
             )  # heads that pay are asked again at once
-        if now.ids and now.ids == now.match.ids[: len(now.ids)]:
+        n_forced = now.match.n_forced
+        if len(now.ids) > n_forced and now.ids == now.match.ids[: len(now.ids)]:
             self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else self._tuning.n_tried
-        copies = now.match.ids[: self._tuning.n_learned]
+        copies = now.match.ids[: n_forced + self._tuning.n_learned]
         for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
-            self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
+            if k >= n_forced:
+                self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
+            elif k >= now.match.n_certain:
+                self._forced.learn(copied == came)
             if copied != came:
                 break

@@ -112,3 +112,19 @@ class MatchAcceptance:
 
     def learn(self, length: int, support: int, survived: bool) -> None:
         self._logistic.learn(math.log2(length), self._support[support], survived)
+
+
+class ForcedAcceptance:
+    """Survival of a token that spells what a grammar forces, where another spelling may be chosen.
+
+    It ends what is forced: a longer token, which goes on behind that, may take its place.
+    """
+
+    def __init__(self, tuning: SurvivalTuning = TUNING.survival) -> None:
+        self._logistic = Logistic(tuning.forced_weights, tuning.forced_variances, tuning)
+
+    def predict(self) -> float:
+        return self._logistic.predict(0.0, 0.0)
+
+    def learn(self, survived: bool) -> None:
+        self._logistic.learn(0.0, 0.0, survived)

@@ -73,6 +73,8 @@ class Round:
         """What the drafted ids say of the copied ones: the same one, or at most the rest."""
         survival = list(self.copy_survival)
         for k, agreement in enumerate(self.agreement[: len(survival)]):
+            if k < self.match.n_certain:
+                continue
             if agreement > 0:
                 survival[k] = self.draft_survival[k]
             elif agreement < 0:

@@ -32,6 +32,11 @@ class Draft:
         """The ids that must be verified: up to the last drawn one (`verify.py` says why)."""
         return 1 + max(self.drawn, default=-1)
 
+    def cut(self, n: int) -> None:
+        """Keep the first n ids."""
+        del self.ids[n:], self.probs[n:]
+        self.drawn = {position: q for position, q in self.drawn.items() if position < n}
+
     def take(self, logits: Floats, propose: Propose, ids: Ids | None = None) -> int:
         """Add an id chosen from a row of logits (see `Propose`); returns its place in the row."""
         chosen = propose(logits, ids, self.ids)

@@ -16,16 +16,20 @@ from mtp_cli.engine.types import MAX_COPIED
 
 @dataclass(frozen=True)
 class Match:
-    """A copy of what followed an earlier place.
+    """A copy of what followed an earlier place, where a grammar forces nothing else to come first.
 
     length:  how many ids before the copy agree with those before that place
     support: for each id, 1 where the place before that one went on the same way, -1 where it
              went on another way, 0 where there is none to tell
+    n_forced: how many ids, the first ones, a grammar forces; n_certain: of them those that are all
+             it allows
     """
 
     ids: list[int] = field(default_factory=list)
     length: int = 0
     support: list[int] = field(default_factory=list)
+    n_forced: int = 0
+    n_certain: int = 0
 
 
 class NgramDrafter:

@@ -34,9 +34,13 @@ def of_row(token: int, logits: Floats, n_top: int) -> TokenLogprob:
 
 
 def _likeliest(logits: Floats, n: int) -> np.typing.NDArray[np.intp]:
-    """The ids of the n greatest logits, in their order; of equal ones the smallest id."""
+    """The ids of the n greatest logits, in their order; of equal ones the smallest id.
+
+    None that is ruled out, whose logit is -infinity.
+    """
     n = min(n, len(logits))
     if n == 0:
         return np.empty(0, np.intp)
-    found = np.flatnonzero(logits >= np.partition(logits, -n)[-n])
+    least = max(np.partition(logits, -n)[-n], -np.finfo(np.float32).max)
+    found = np.flatnonzero(logits >= least)
     return found[np.argsort(-logits[found], kind="stable")][:n]

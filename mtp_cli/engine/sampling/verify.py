@@ -44,7 +44,7 @@ it: the draft may end before it for any reason, unless a drawn one follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from mtp_cli.engine.sampling.candidates import Candidates, point_mass
@@ -54,7 +54,7 @@ Row = TypeVar("Row")
 
 def verify_by_match(
     draft: Sequence[int],
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     choose: Callable[[Row], int],
     is_end: Callable[[int], bool],
 ) -> list[int]:

@@ -22,11 +22,12 @@ from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
 from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.grammar.constraint import Constraint, Forced
 from mtp_cli.engine.sampling.candidates import Candidates, point_mass
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import Floats, Row, Rows
+from mtp_cli.engine.types import Floats, Ids, Row, Rows
 from tests.engine.depth.machines import TABLES
 from tests.engine.sampling.test_penalties import llama_cpp
 from tests.engine.sampling.test_sampler import reference
@@ -164,6 +165,7 @@ def run(
     sampler: type[Sampler] = Sampler,
     draws_drafts: bool = True,
     table: Floats = TARGET,
+    constraint: Constraint | None = None,
     n: int = N,
 ) -> Ran:
     """One long answer, cut into stretches. They overlap the rounds in every way.
@@ -181,6 +183,7 @@ def run(
         max_tokens=n * LENGTH,
         is_end=lambda token: False,
         ngram=NoCopies(),
+        constraint=constraint,
         clock=target.clock,
     )
     for _ in generation:
@@ -198,30 +201,34 @@ def memory(sampling: Sampling) -> int:
     return max(1, sampling.penalties.n_before)
 
 
-def sequences(sampling: Sampling, beginning: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+def sequences(
+    sampling: Sampling, beginning: tuple[int, ...], table: Floats
+) -> dict[tuple[int, ...], float]:
     """Every sequence that can follow, and its probability."""
     found: dict[tuple[int, ...], float] = {(): 1.0}
     for _ in range(LENGTH - len(beginning)):
         found = {
             (*ids, token): p * q
             for ids, p in found.items()
-            for token, q in reference(row_after((*beginning, *ids), sampling), sampling).items()
+            for token, q in reference(
+                row_after((*beginning, *ids), sampling, table), sampling
+            ).items()
         }
     return found
 
 
-def row_after(ids: tuple[int, ...], sampling: Sampling) -> Floats:
-    return llama_cpp(sampling.penalties, TARGET[ids[-1]], ids)
+def row_after(ids: tuple[int, ...], sampling: Sampling, table: Floats) -> Floats:
+    return llama_cpp(sampling.penalties, table[ids[-1]], ids)
 
 
-def surprise(sampling: Sampling, ran: Ran) -> float:
+def surprise(sampling: Sampling, ran: Ran, table: Floats = TARGET) -> float:
     """How far the counts are from the plain distribution, in standard deviations.
 
     Pearson's chi-square, made normal (Wilson and Hilferty 1931); inf for what cannot come at all.
     """
     statistic, degrees = 0.0, 0
     for beginning, counts in ran.counts.items():
-        expected, n = sequences(sampling, beginning), counts.total()
+        expected, n = sequences(sampling, beginning, table), counts.total()
         if not set(counts) <= set(expected):
             return math.inf
         cells = pooled([(counts[ids], n * p) for ids, p in expected.items()])
@@ -279,6 +286,81 @@ def test_the_automatic_depth() -> None:
     assert ran.n_drawn > N / 8
     assert ran.n_accepted > N / 2
     assert surprise(TRUNCATED, ran) < MOST
+
+
+# Where ids are ruled out
+
+RULED_OUT = np.random.default_rng(72).random((N_IDS, N_IDS)) < 0.4
+RULED_OUT[np.arange(N_IDS), TARGET.argmax(axis=1)] = [True, True, False, False, True, False]
+RULED_OUT[4, [0, 1, 2, 4, 5]], RULED_OUT[4, 3] = True, False  # a single id may follow 4
+CONSTRAINED = np.where(RULED_OUT, -np.inf, TARGET).astype(np.float32)
+
+
+class AfterEach:
+    """Which ids may follow, by the one before; nothing is ever complete."""
+
+    is_complete = False
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def restrict(self, logits: Floats, drafted: Sequence[int], ids: Ids | None = None) -> None:
+        ruled_out = RULED_OUT[[self._last, *drafted][-1]]
+        if ids is not None:
+            logits[ruled_out[ids]] = -np.inf
+        else:
+            logits[:N_IDS][ruled_out] = -np.inf
+
+    def n_fitting(self, ids: Sequence[int]) -> int:
+        last, n = self._last, 0
+        while n < len(ids) and not RULED_OUT[last, ids[n]]:
+            last, n = ids[n], n + 1
+        return n
+
+    def forced(self) -> Forced:
+        allowed = np.flatnonzero(~RULED_OUT[self._last]).tolist()
+        return Forced(allowed, 1) if len(allowed) == 1 else Forced([], 0)
+
+    def accept(self, ids: Sequence[int]) -> int:
+        assert self.n_fitting(ids) == len(ids)
+        self._last = ids[-1]
+        return len(ids)
+
+
+@pytest.mark.parametrize("table", [TARGET, LONG_TARGET], ids=["numpy", "compiled"])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_is_ruled_out_never_comes_and_the_rest_as_often_as_it_should(
+    head: str, table: Floats
+) -> None:
+    policy = FixedDepth(3)
+    ran = run(
+        TRUNCATED,
+        lambda t: TableDrafter(t, HEADS[head]),
+        policy,
+        table=table,
+        constraint=AfterEach(),
+    )
+    assert ran.n_drawn > N / 8
+    assert ran.n_accepted > N / 8
+    assert surprise(TRUNCATED, ran, CONSTRAINED) < MOST
+
+
+@pytest.mark.parametrize("draws_drafts", [True, False])
+def test_what_is_forced_beside_drawn_drafts(draws_drafts: bool) -> None:
+    ran = run(
+        TRUNCATED,
+        lambda t: TableDrafter(t, HEADS["good"], np.array([1, 2, 3, 5], np.int32)),
+        ExpectedValue(CostModel(COSTS)),
+        constraint=AfterEach(),
+        draws_drafts=draws_drafts,
+    )
+    assert ran.n_accepted > N / 8
+    assert surprise(TRUNCATED, ran, CONSTRAINED) < MOST
+
+
+def test_an_unconstrained_answer_is_another() -> None:
+    ran = run(TRUNCATED, lambda t: TableDrafter(t, HEADS["good"]), FixedDepth(2))
+    assert surprise(TRUNCATED, ran, CONSTRAINED) > LEAST
 
 
 # Wrong in the usual ways

@@ -29,3 +29,11 @@ def test_of_equals_the_first_comes_first_and_none_too_many() -> None:
 def test_tokens_that_cannot_come_are_no_obstacle() -> None:
     row = np.array([0, -np.inf, 0], np.float32)
     assert of_row(0, row, 1).logprob == pytest.approx(np.log(0.5))
+
+
+def test_an_id_that_is_ruled_out_is_never_likely() -> None:
+    logits = np.full(9, -np.inf, np.float32)
+    logits[[2, 5]] = 1.0, 0.0
+    found = of_row(5, logits, 4)
+    assert [token for token, _ in found.top] == [2, 5]
+    assert np.exp([logprob for _, logprob in found.top]).sum() == pytest.approx(1)

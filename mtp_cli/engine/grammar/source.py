@@ -1,0 +1,116 @@
+"""Grammars as people write them: a JSON schema, or GBNF as llama.cpp has it.
+
+Owns what is said of a wrong one. llguidance reads both; nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from llguidance import LLMatcher
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+from mtp_cli.errors import MtpError, json_fault
+
+# One way to write each value: with free white space hardly a byte is forced, and it may never end.
+# As Python's json.dumps and most JSON on one line has it.
+_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
+_NOT_FOUND = re.compile(r"Rule '([\w-]+)' not found")
+_LONGEST = 160  # characters of a library's own words on a line
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """text: in llguidance's form; kind: for people, "schema" or "grammar"."""
+
+    text: str
+    kind: str
+
+
+def json_schema(schema: str | dict[str, Any]) -> Grammar:
+    """The JSON texts, on one line each, that are valid under a schema.
+
+    schema: JSON, or what it says
+
+    Raises MtpError where it is no JSON, no schema, or one that cannot be kept to.
+    """
+    read = _parsed(schema) if isinstance(schema, str) else schema
+    if not isinstance(read, dict):
+        raise MtpError("the JSON schema is no object: {} would allow any JSON")
+    try:
+        text = LLMatcher.grammar_from_json_schema(json.dumps(read), overrides=_LAYOUT)
+    except ValueError as error:
+        raise MtpError(f"the JSON schema cannot be followed: {_shortened(str(error))}") from error
+    return _checked(Grammar(text, "schema"), "the JSON schema cannot be followed")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MtpError(f"the JSON schema is {json_fault(error)}") from error
+
+
+def gbnf(text: str) -> Grammar:
+    """The texts of a grammar in GBNF, whose first rule is `root`.
+
+    Raises MtpError, which says the line where it is wrong.
+    """
+    try:
+        lark = gbnf_to_lark(_ESCAPE.sub(_unescaped, text))
+    except GbnfToLarkError as error:
+        what = str(error).partition(" at line ")[0]
+        line = text.count("\n", 0, error.pos.pos) + 1
+        raise MtpError(f"the grammar is wrong at line {line}: {_lower(what)}") from error
+    except RecursionError as error:
+        raise MtpError("the grammar is nested too deeply") from error
+    except IndexError as error:
+        raise MtpError("the grammar is wrong: it ends in the middle") from error
+    except Exception as error:  # the converter raises bare ones for names
+        raise MtpError(f"the grammar is wrong{_place(text, str(error))}") from error
+    return _checked(Grammar(LLMatcher.grammar_from_lark(lark), "grammar"), "the grammar is refused")
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    r"""\u and \U as the character itself: the converter gets them wrong."""
+    code = found[1] or found[2]
+    if code is None or int(code, 16) > 0x10FFFF or 0xD800 <= int(code, 16) < 0xE000:
+        return found[0]
+    char = chr(int(code, 16))
+    if char in '"\\[]-^' or not char.isprintable():
+        return f"\\x{int(code, 16):02x}" if int(code, 16) < 0x100 else char
+    return char
+
+
+def _place(text: str, what: str) -> str:
+    missing = _NOT_FOUND.search(what)
+    if missing is None:
+        return ": it has no rule named root" if "root" in what else f": {_lower(_shortened(what))}"
+    name = re.escape(missing[1])
+    at = re.search(rf"(?<![\w-]){name}(?![\w-])", text)
+    line = text.count("\n", 0, at.start()) + 1 if at else 1
+    return f" at line {line}: there is no rule {missing[1]}"
+
+
+def _checked(grammar: Grammar, refusal: str) -> Grammar:
+    is_wrong, said = LLMatcher.validate_grammar_with_warnings(grammar.text)
+    if is_wrong:
+        raise MtpError(f"{refusal}: {_shortened(said[0])}")
+    return grammar
+
+
+def _shortened(said: str) -> str:
+    """llguidance's own words as part of a line: of several lines the one that names the fault."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    named = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    line = named[0] if named else lines[0] if lines else "it gives no reason"
+    line = re.sub(r"^\d+\(\d+\): ", "", line)
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
