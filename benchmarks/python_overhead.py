@@ -70,6 +70,9 @@ class InstantContext:
     ) -> None:
         self._batch.fill(tokens, position, first_output, hidden)
 
+    def read(self, tokens: Sequence[int], position: int, hidden: Floats) -> None:
+        self._batch.fill(tokens, position, len(tokens), hidden)
+
     def logits(self) -> Floats:
         return self._logits
 

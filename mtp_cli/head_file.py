@@ -31,13 +31,16 @@ KEY_N_VOCAB = "mtp.trunk.vocab_size"
 KEY_HIDDEN = "mtp.hidden"
 KEY_DRAFT_IDS = "mtp.draft_ids"
 KEY_SURROGATES = "mtp.surrogates"
+KEY_FUSED_LAYERS = "mtp.fused_layers"
+KEY_PROMPT_ROWS = "mtp.prompt_rows"
 
 # Which row of the target a head reads:
 #   pre_norm   the residual stream before the target's output_norm, up to a positive scale per row
 #   post_norm  the row after output_norm, which llama.cpp calls the embedding
 #   nextn      whatever an MTP-aware architecture of llama.cpp hands its own heads
 #   last_layer the row the target's last layer reads: heads that stand beside that layer
-HiddenRow = Literal["pre_norm", "post_norm", "nextn", "last_layer"]
+#   layers     the rows that several layers read, fused into one (`Fused`)
+HiddenRow = Literal["pre_norm", "post_norm", "nextn", "last_layer", "layers"]
 Ids = npt.NDArray[np.int32]
 
 # Independent heads, which read `last_layer` rows: each is a model of one layer, a GGUF of its own
@@ -45,6 +48,13 @@ Ids = npt.NDArray[np.int32]
 # under these names in the outer file's directory.
 EMBEDDED_START = "head.{}."
 EMBEDDED_HEADER = EMBEDDED_START + "gguf"
+
+# The fusion, W * concat(rms_norm(row of layer i) * w_i): w is len(layers) * n_embd values in F32, W
+# (n_embd, len(layers) * n_embd). llama.cpp loads no file that has them.
+FUSE_NORM = "mtp.fuse_norm.weight"
+FUSE = "mtp.fuse.weight"
+FUSION = (FUSE_NORM, FUSE)
+MOST_PROMPT_ROWS = 4096
 
 _TARGET_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
 
@@ -74,6 +84,48 @@ class DraftVocabulary:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """Which rows a head fuses, and how many of a prompt's it wants to see.
+
+    layers:      indices of the layers whose input rows they are, from 1 on, strictly increasing
+    prompt_rows: of a prompt's end; 0 for the last one only
+    """
+
+    layers: tuple[int, ...]
+    prompt_rows: int = 0
+
+    def __post_init__(self) -> None:
+        pairs = zip((0, *self.layers), self.layers, strict=False)
+        if not self.layers or any(before >= layer for before, layer in pairs):
+            raise MtpError(f"{KEY_FUSED_LAYERS}: expected strictly increasing layers from 1 on")
+        if not 0 <= self.prompt_rows <= MOST_PROMPT_ROWS:
+            raise MtpError(
+                f"{KEY_PROMPT_ROWS}: expected 0 to {MOST_PROMPT_ROWS}, found {self.prompt_rows}"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            KEY_FUSED_LAYERS: np.array(self.layers, np.int32),
+            KEY_PROMPT_ROWS: self.prompt_rows,
+        }
+
+    @classmethod
+    def from_metadata(cls, pairs: Mapping[str, Any]) -> Fused | None:
+        """None for a head that fuses nothing; MtpError where the keys do not go together."""
+        found = sorted({KEY_FUSED_LAYERS, KEY_PROMPT_ROWS} & pairs.keys())
+        if pairs[KEY_HIDDEN] != "layers":
+            if found:
+                raise MtpError(f"{found[0]}: expected with {KEY_HIDDEN} layers only")
+            return None
+        if KEY_FUSED_LAYERS not in pairs:
+            raise MtpError(f"{KEY_FUSED_LAYERS} is missing, which {KEY_HIDDEN} layers needs")
+        n_rows = pairs.get(KEY_PROMPT_ROWS, 0)
+        if not isinstance(n_rows, int):
+            raise MtpError(f"{KEY_PROMPT_ROWS}: expected an integer, found {n_rows!r}")
+        return cls(tuple(_ids(pairs, KEY_FUSED_LAYERS).tolist()), n_rows)
+
+
+@dataclass(frozen=True)
 class HeadInfo:
     """What a head file says of the target it was made for."""
 
@@ -83,6 +135,7 @@ class HeadInfo:
     n_vocab: int
     hidden: HiddenRow
     vocabulary: DraftVocabulary | None
+    fused: Fused | None = None
 
     def metadata(self) -> dict[str, Any]:
         """The key-value pairs to write, in file order; arrays as int32."""
@@ -97,6 +150,8 @@ class HeadInfo:
         if self.vocabulary is not None:
             pairs[KEY_DRAFT_IDS] = self.vocabulary.draft_ids
             pairs[KEY_SURROGATES] = self.vocabulary.surrogates
+        if self.fused is not None:
+            pairs |= self.fused.metadata()
         return pairs
 
     @classmethod
@@ -131,6 +186,7 @@ class HeadInfo:
             n_vocab=int(pairs[KEY_N_VOCAB]),
             hidden=hidden,
             vocabulary=vocabulary,
+            fused=Fused.from_metadata(pairs),
         )
 
 

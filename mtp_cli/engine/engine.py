@@ -74,6 +74,7 @@ class _Setup:
                 n_ctx=n_ctx,
                 n_threads=self.n_threads,
                 hidden=hidden,
+                layers=() if self.pairing is None else self.pairing.layers,
                 cores=cores,
                 cache=self.cache,
             )

@@ -36,8 +36,8 @@ class HiddenSource(Enum):
     EMBD:  the row after the final norm; every architecture gives it, but only for a decode whose
            rows are all outputs
     NEXTN: the row an MTP-aware architecture hands its own heads, for output rows
-    LAYER: the row the last layer reads, for every row of a decode, whether output or not; of the
-           architectures met here only `llama` gives it
+    LAYER: the rows that chosen layers read, side by side, for every row of a decode, whether output
+           or not
     """
 
     NONE = "none"
@@ -112,6 +112,7 @@ class HeadContext(Protocol):
         first_output: int = 0,
         hidden: Floats | None = None,
     ) -> None: ...
+    def read(self, tokens: Sequence[int], position: int, hidden: Floats) -> None: ...
     def logits(self) -> Floats: ...
     def hidden(self) -> Floats | None: ...
     def remove_from(self, position: int) -> bool: ...

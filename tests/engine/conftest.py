@@ -5,7 +5,7 @@ Each model is written and loaded once a session: a context over it costs a milli
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,10 +66,17 @@ def new_target(tiny_model: Models) -> Iterator[Targets]:
     """A fresh, empty timeline over a tiny model."""
     targets: list[Target] = []
 
-    def make(name: str, *, n_ctx: int = 256, hidden: HiddenSource = HiddenSource.NONE) -> Target:
+    def make(
+        name: str,
+        *,
+        n_ctx: int = 256,
+        hidden: HiddenSource = HiddenSource.NONE,
+        layers: Sequence[int] = (),
+    ) -> Target:
         from mtp_cli.engine.backend.target import Target
 
-        targets.append(Target(tiny_model(name), n_ctx=n_ctx, n_threads=1, hidden=hidden))
+        model = tiny_model(name)
+        targets.append(Target(model, n_ctx=n_ctx, n_threads=1, hidden=hidden, layers=layers))
         return targets[-1]
 
     yield make

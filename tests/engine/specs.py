@@ -14,6 +14,8 @@ SPECS: dict[str, Callable[[], tiny.Spec]] = {
     "llama": tiny.llama,
     "llama-q8_0": lambda: tiny.llama().quantized(Q8_0),
     "llama-q4_0": lambda: tiny.llama().quantized(Q4_0),
+    "llama-deep": lambda: tiny.llama(n_blocks=4),
+    "qwen2": tiny.qwen2,
     "gemma2": tiny.gemma2,
     "mimo2": tiny.mimo2,
     "mamba": tiny.mamba,

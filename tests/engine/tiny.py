@@ -215,6 +215,18 @@ def llama(seed: int = 1, n_blocks: int = 2) -> Spec:
     return Spec("llama", {**_keys("llama", n_blocks), **VOCABULARY}, weights.tensors)
 
 
+def qwen2(seed: int = 12, n_blocks: int = 3) -> Spec:
+    """Plain KV, with biases; a graph that hands out no rows of its layers."""
+    weights = Weights(seed)
+    weights.vocabulary()
+    for index in range(n_blocks):
+        weights.attention(f"blk.{index}")
+        for name, n_heads in (("q", N_HEAD), ("k", 2), ("v", 2)):
+            weights.vector(f"blk.{index}.attn_{name}.bias", n_heads * D_HEAD, -0.3, 0.3)
+        weights.ffn(f"blk.{index}")
+    return Spec("qwen2", {**_keys("qwen2", n_blocks), **VOCABULARY}, weights.tensors)
+
+
 def gemma2(seed: int = 2) -> Spec:
     """A sliding window in one of its two layers."""
     weights = Weights(seed)
@@ -409,6 +421,18 @@ def heads_for(
         **info.metadata(),
     }
     return Spec("mimo2", keys, weights.tensors)
+
+
+def fused_heads_for(
+    target: Spec, layers: Sequence[int], *, prompt_rows: int = 0, n_draft: int | None = None
+) -> Spec:
+    """A head-only file whose head fuses the rows that these layers read."""
+    spec = heads_for(target, hidden="layers", n_draft=n_draft)
+    weights, width = Weights(13), len(layers) * N_EMBD
+    weights.matrix("mtp.fuse", N_EMBD, width, gain=2.0)
+    weights.norm("mtp.fuse_norm", width)
+    keys = head_file.Fused(tuple(layers), prompt_rows).metadata()
+    return Spec("mimo2", {**spec.keys, **keys}, {**spec.tensors, **weights.tensors})
 
 
 def trimmed(n_draft: int) -> head_file.DraftVocabulary:

@@ -19,12 +19,11 @@ from mtp_cli.engine.backend.binding import (
     errors,
     ext,
     failure,
-    get_embeddings_layer_inp,
     lib,
-    set_embeddings_layer_inp,
 )
 from mtp_cli.engine.backend.cache import F16, TYPES, CacheTypes
 from mtp_cli.engine.backend.ggml_reference import CpuKernels
+from mtp_cli.engine.backend.layer_rows import LayerRows, layer_rows
 from mtp_cli.engine.backend.memory import within_memory
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.types import Bytes, Floats, HiddenSource
@@ -41,6 +40,7 @@ class Context:
 
     n_outputs: the most rows of one decode that may ask for outputs
     hidden:    which hidden rows it gives
+    layers:    of HiddenSource.LAYER, the layers whose input rows they are; the last one by default
     mtp:       a context that runs the model's MTP block instead of its target; its rows carry a
                hidden row (n_embd floats) beside the token id
     shares:    the context whose memory an assistant reads, which has none of its own; it must
@@ -64,6 +64,7 @@ class Context:
         n_outputs: int,
         n_threads: int,
         hidden: HiddenSource,
+        layers: Sequence[int] = (),
         mtp: bool = False,
         shares: Context | None = None,
         reads: Reads | None = None,
@@ -88,6 +89,11 @@ class Context:
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
         params.ctx_other = None if shares is None else shares.handle
         params.no_perf = True
+        self._layer_rows: LayerRows | None = None
+        if hidden is HiddenSource.LAYER:
+            layers = layers or (model.n_layer - 1,)
+            self._layer_rows = layer_rows(model.architecture, layers, model.n_embd, n_batch)
+            self._layer_rows.prepare(params)
         errors.clear()
         self.model = model
         self._owns_model = owns_model
@@ -102,8 +108,8 @@ class Context:
             raise failure(f"{model.path}: {refused or too_large}")
         if hidden is HiddenSource.NEXTN:
             self._ask_for_nextn()
-        if hidden is HiddenSource.LAYER:
-            set_embeddings_layer_inp(self.handle, model.n_layer - 1, True)
+        if self._layer_rows is not None:
+            self._layer_rows.ask(self.handle)
         self._memory = lib.llama_get_memory(self.handle)
         self._kernels = CpuKernels(self.handle) if needs_reference else None
         self._hidden = hidden
@@ -166,6 +172,8 @@ class Context:
             is_prompt = self._n_rows > self._n_outputs_max
             n_cells = position + self._n_rows
             self._kernels.use_reference(n_cells > _ONE_WAY_CELLS and not is_prompt)
+        if self._layer_rows is not None:
+            self._layer_rows.begin()
         errors.clear()
         with contextlib.nullcontext() if is_stopped is None else asking(self.handle, is_stopped):
             code = lib.llama_decode(self.handle, self._batch.native)
@@ -176,6 +184,10 @@ class Context:
         if code != 0:
             raise failure(f"llama.cpp could not decode {len(tokens)} rows (code {code})")
 
+    def read(self, tokens: Sequence[int], position: int, hidden: Floats) -> None:
+        """Run rows that give no outputs, see `decode`: they are only remembered."""
+        self.decode(tokens, position, first_output=len(tokens), hidden=hidden)
+
     def logits(self) -> Floats:
         """(n_outputs, n_vocab) float32, a view that the next decode overwrites."""
         return self._view(lib.llama_get_logits(self.handle), self.n_outputs, self.model.n_vocab)
@@ -183,13 +195,12 @@ class Context:
     def hidden(self) -> Floats | None:
         """(n_outputs, n_embd) float32, a view that the next decode overwrites; None without.
 
-        Of HiddenSource.LAYER (n_rows, n_embd): it gives every row of the decode.
+        Of HiddenSource.LAYER (n_rows, n_layers * n_embd): it gives every row of the decode.
         """
         if not self._has_hidden:
             return None
-        if self._hidden is HiddenSource.LAYER:
-            pointer = get_embeddings_layer_inp(self.handle, self.model.n_layer - 1)
-            return self._view(pointer, self._n_rows, self.model.n_embd)
+        if self._layer_rows is not None:
+            return self._layer_rows.rows(self._n_rows)
         read = (
             lib.llama_get_embeddings
             if self._hidden is HiddenSource.EMBD

@@ -33,7 +33,7 @@ class InitParams(ctypes.Structure):
 
 @functools.cache
 def gguf_library() -> ctypes.CDLL:
-    """ggml's functions that read a header, with their signatures."""
+    """ggml's functions that read and write a header, with their signatures."""
     library = ggml_base()
     handle, index, size = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
     signatures: dict[str, tuple[list[Any], Any]] = {
@@ -55,6 +55,14 @@ def gguf_library() -> ctypes.CDLL:
         "gguf_get_tensor_size": ([handle, index], size),
         "gguf_get_tensor_offset": ([handle, index], size),
         "gguf_get_data_offset": ([handle], size),
+        "gguf_find_tensor": ([handle, ctypes.c_char_p], index),
+        "gguf_init_empty": ([], handle),
+        "gguf_set_kv": ([handle, handle], None),
+        "gguf_add_tensor": ([handle, handle], None),
+        "gguf_get_meta_size": ([handle], size),
+        "gguf_get_meta_data": ([handle, handle], None),
+        "ggml_get_tensor": ([handle, ctypes.c_char_p], handle),
+        "ggml_free": ([handle], None),
     }
     for name, (argtypes, restype) in signatures.items():
         function = getattr(library, name)

@@ -111,7 +111,9 @@ class Model:
             lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
         )
         self.n_swa = int(lib.llama_model_n_swa(self.handle))
-        self.is_mla = any(key.endswith(".attention.kv_lora_rank") for key in self.metadata())
+        metadata = self.metadata()
+        self.architecture = metadata.get("general.architecture", "")
+        self.is_mla = any(key.endswith(".attention.kv_lora_rank") for key in metadata)
         self.uses_rope = lib.llama_model_rope_type(self.handle) != lib.LLAMA_ROPE_TYPE_NONE
 
     def check_text(self) -> None:

@@ -35,6 +35,7 @@ _ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt g
 class Target:
     """One timeline over a model's target.
 
+    layers:    of HiddenSource.LAYER, see `Context`
     cores:     how many threads its decodes have at most, and who says how many now; n_threads
                always without
     cache:     what its memory keeps keys and values in
@@ -48,6 +49,7 @@ class Target:
         n_ctx: int,
         n_threads: int,
         hidden: HiddenSource,
+        layers: Sequence[int] = (),
         cores: FreeCores | None = None,
         cache: CacheTypes = F16,
     ) -> None:
@@ -59,6 +61,7 @@ class Target:
             n_outputs=N_OUTPUTS,
             n_threads=n_threads,
             hidden=hidden,
+            layers=layers,
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
             cache=cache,
             one_kernel=True,
@@ -80,6 +83,15 @@ class Target:
         """For drafters that read its memory; only the target changes it."""
         return self._context
 
+    def check_rows(self) -> None:
+        """Raise MtpError where the model gives heads no rows, before anyone relies on them."""
+        self._append([0], first_output=0)
+        try:
+            self._context.hidden()
+        except MtpError as error:
+            raise MtpError(f"{self.model.path}: {error}") from None
+        self.clear()
+
     def prefill(
         self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
     ) -> Rows | None:
@@ -96,22 +108,22 @@ class Target:
                     there are no rows
         """
         before, newest = tokens[:-1], tokens[-1:]
-        window: Floats | None = None
+        unseen = len(before) - self._n_window(n_hidden, len(tokens))  # rows before the window
+        window: list[Floats] = []
         for start in range(0, len(before), self._context.n_batch):
             part = before[start : start + self._context.n_batch]
-            is_last = start + len(part) == len(before)
-            n_window = self._n_window(n_hidden, len(tokens)) if is_last else 0
+            n_window = max(0, min(len(part), start + len(part) - unseen))
             try:
-                window = self._append_prompt(part, min(n_window, len(part)), is_stopped)
+                window += self._append_prompt(part, n_window, is_stopped)
             except Stopped:
                 return None
             if is_stopped():
                 return None
         self._append(newest, first_output=0)
         rows = self._rows()
-        if window is None or rows.hidden is None:
+        if not window or rows.hidden is None:
             return rows
-        return Rows(rows.logits, np.concatenate([window, rows.hidden]))
+        return Rows(rows.logits, np.concatenate([*window, rows.hidden]))
 
     def _n_window(self, n_hidden: int, n_tokens: int) -> int:
         """How many hidden rows to take of a prompt before its last one."""
@@ -123,12 +135,12 @@ class Target:
 
     def _append_prompt(
         self, tokens: Sequence[int], n_window: int, is_stopped: Callable[[], bool]
-    ) -> Floats | None:
+    ) -> list[Floats]:
         """Append rows that choose nothing; a copy of the last n_window hidden rows."""
         n_outputs = n_window if self._hidden is HiddenSource.NEXTN else 0
         self._append(tokens, first_output=len(tokens) - n_outputs, is_stopped=is_stopped)
         hidden = self._context.hidden() if n_window > 0 else None
-        return None if hidden is None else hidden[-n_window:].copy()
+        return [] if hidden is None else [hidden[-n_window:].copy()]
 
     def decode(self, tokens: Sequence[int]) -> Rows:
         """Append the newest id and a draft; outputs for every row."""

@@ -24,6 +24,7 @@ from mtp_cli.engine.native import compiled
 from mtp_cli.engine.native.compiled import HeadShape
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
+from mtp_cli.head_file import FUSION
 
 _F32, _Q8_0 = 0, 8  # enum ggml_type
 _BLOCK, _LANES = 32, 16  # what widths have to be whole numbers of
@@ -77,10 +78,11 @@ def runnable(header: Header, n_ctx: int) -> Runnable | None:
     """
     shape = _shape(header)
     window = header.number("attention.sliding_window")
-    if shape is None or 0 < window < n_ctx or _library() is None:
+    if shape is None or 0 < window < n_ctx or usable() is None:
         return None
     expected = _tensors(shape)
-    is_known = header.tensors.keys() == expected.keys() and all(
+    # The fusion's are not the head's: `fusion.py` reads them.
+    is_known = header.tensors.keys() - set(FUSION) == expected.keys() and all(
         (entry.shape, entry.ggml_type) == (size, _Q8_0 if len(size) > 1 else _F32)
         for entry, size in ((header.tensors[name], size) for name, size in expected.items())
     )
@@ -153,13 +155,12 @@ class NativeHead:
             raise MtpError(f"{head.path}: no memory for the head") from None
         if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in head.weights):
             raise MtpError(f"{head.path}: it has become shorter")
-        start, library = self._bytes.ctypes.data, _library()
+        start, library = self._bytes.ctypes.data, usable()
         weights = [start + entry.offset for entry in head.weights]
-        functions = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
         self._handle = library.mtp_head_open(
             shape,
             (ctypes.c_void_p * len(weights))(*weights),
-            (ctypes.c_void_p * len(functions))(*functions),
+            functions(),
         )
         if not self._handle:
             raise MtpError(f"{head.path}: no memory for the head")
@@ -182,15 +183,26 @@ class NativeHead:
         first_output: the last row's: only that one gives outputs
         hidden:       (n_rows, n_embd) float32; every row has one
         """
-        n_rows = len(tokens)
-        if first_output != n_rows - 1 or hidden is None or hidden.shape != (n_rows, self.n_embd):
+        if first_output != len(tokens) - 1 or hidden is None:
             raise ValueError(
                 "the head reads a hidden row with each token, and gives the last one's"
             )
+        self._run(tokens, position, hidden, keys_alone=False)
+
+    def read(self, tokens: Sequence[int], position: int, hidden: Floats) -> None:
+        """The same, with no outputs: of these rows only keys and values are computed."""
+        self._run(tokens, position, hidden, keys_alone=True)
+
+    def _run(
+        self, tokens: Sequence[int], position: int, hidden: Floats, *, keys_alone: bool
+    ) -> None:
+        n_rows = len(tokens)
+        if hidden.shape != (n_rows, self.n_embd):
+            raise ValueError(f"a hidden row of {self.n_embd} values for each token")
         self._tokens[:n_rows] = list(tokens)
         rows = np.ascontiguousarray(hidden, np.float32)
         code = self._library.mtp_head_decode(
-            self._handle, self._tokens, rows.ctypes.data, n_rows, position
+            self._handle, self._tokens, rows.ctypes.data, n_rows, position, keys_alone
         )
         if code == _FULL:
             raise MtpError(f"the head's context of {self.n_ctx} tokens is full")
@@ -236,10 +248,17 @@ class NativeHead:
 
 
 @functools.cache
-def _library() -> Any:
+def usable() -> Any:
+    """The compiled code, where it can run heads; None elsewhere."""
     library = compiled.load()
     if library is None or our_kernels.install() is None:
         return None
     if any(not hasattr(llama_library, name) for name in _CALLED):
         return None
     return library
+
+
+def functions() -> Any:
+    """What of llama.cpp's libraries it calls: `head::Functions`."""
+    found = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
+    return (ctypes.c_void_p * len(found))(*found)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always, with_rows
+from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext
@@ -92,7 +93,7 @@ class MtpDrafter:
         self.max_depth = n_chained if self._is_chained else MAX_DEPTH
         self.n_window = N_OUTPUTS
         self._n_heads = n_chained
-        self._gives_last_row = _gives_last_row(context)
+        self._reused = ReusedSteps(context)
         self._waiting = _Waiting(context.n_embd)
         self._carry: Floats | None = None  # the target's row of the position before the next one
         self._next = 0  # the next position the target will be seen to decode
@@ -137,7 +138,7 @@ class MtpDrafter:
         self._make_room(self._waiting.end + depth)
         self._n_read = self._waiting.end
         draft = Draft()
-        run = self._chained_steps if self._is_chained else self._reused_steps
+        run = self._chained_steps if self._is_chained else self._reused.run
         run(
             tokens,
             hidden,
@@ -163,27 +164,6 @@ class MtpDrafter:
 
     def _surrogate(self, token: int) -> int:
         return token if self._surrogates is None else self._surrogates[token]
-
-    def _reused_steps(
-        self,
-        tokens: list[int],
-        hidden: Floats,
-        start: int,
-        take: Callable[[], int],
-        is_wanted: Callable[[], bool],
-    ) -> None:
-        """One head: each step adds one row after the rows before it."""
-        if len(tokens) > 1 and not self._gives_last_row:
-            n_before = len(tokens) - 1
-            self._context.decode(tokens[:-1], start, first_output=n_before, hidden=hidden[:-1])
-            tokens, hidden, start = tokens[-1:], hidden[-1:], start + n_before
-        self._context.decode(tokens, start, first_output=len(tokens) - 1, hidden=hidden)
-        token = take()
-        position = self._n_read
-        while is_wanted():
-            self._context.decode([token], position, hidden=self._context.hidden())
-            token = take()
-            position += 1
 
     def _chained_steps(
         self,
@@ -227,26 +207,3 @@ class MtpDrafter:
 
     def close(self) -> None:
         self._context.close()
-
-
-def _gives_last_row(context: HeadContext) -> bool:
-    """Whether the hidden row of a decode with one output is that output's.
-
-    Some of llama.cpp's MTP graphs (qwen35, glm4moe, deepseek2, ...) hand out the decode's first
-    rows, whichever were asked for; there, the newest row has to be a decode of its own.
-    """
-    rows = np.random.default_rng(0).standard_normal((2, context.n_embd)).astype(np.float32)
-
-    def decoded(n_rows: int, position: int) -> Floats:
-        context.decode(
-            [0] * n_rows, position, first_output=n_rows - 1, hidden=rows[position:][:n_rows]
-        )
-        row = context.hidden()
-        assert row is not None
-        return np.array(row[0])
-
-    given = decoded(2, 0)
-    context.clear()
-    first, last = decoded(1, 0), decoded(1, 1)
-    context.clear()
-    return bool(np.linalg.norm(given - last) < np.linalg.norm(given - first))

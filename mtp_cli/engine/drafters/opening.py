@@ -18,6 +18,8 @@ from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import Drafter
 from mtp_cli.engine.drafters.compiled_head import NativeHead
+from mtp_cli.engine.drafters.fused import FusedDrafter
+from mtp_cli.engine.drafters.fusion import open_fusion
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
@@ -25,12 +27,16 @@ from mtp_cli.engine.drafters.small_model import N_BATCH as N_BATCH_SMALL
 from mtp_cli.engine.drafters.small_model import N_CTX_MIN as N_CTX_SMALL_MIN
 from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
+from mtp_cli.engine.files.fused_heads import for_llama_cpp
+from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource
 from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary, Fused
 
 _SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
+N_BATCH_PROMPT = 128  # rows of a prompt that a head reads at once
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
 
@@ -42,6 +48,10 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         )
         _follow(target, *contexts)
         return IndependentDrafter(contexts, pairing.vocabulary)
+    if pairing.heads is not None and pairing.fused is not None:
+        return _open_fused(
+            target, pairing.heads, pairing.fused, pairing.vocabulary, n_threads, n_gpu_layers
+        )
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     if pairing.heads is not None and not (supports_gpu() and n_gpu_layers):
@@ -76,6 +86,56 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
         scale=pairing.scale,
         n_chained=pairing.n_heads,
     )
+
+
+def _open_fused(
+    target: Target,
+    heads: Header,
+    fused: Fused,
+    vocabulary: DraftVocabulary | None,
+    n_threads: int,
+    n_gpu_layers: int,
+) -> FusedDrafter:
+    """A head that reads rows of several layers of the target."""
+    target.check_rows()
+    n_ctx = max(_N_ROWS_MIN, min(N_CTX + fused.prompt_rows, target.n_ctx))
+    n_batch = max(_N_ROWS_MIN, min(max(N_BATCH, fused.prompt_rows), N_BATCH_PROMPT, n_ctx))
+    runnable = None
+    if not (supports_gpu() and n_gpu_layers):
+        runnable = compiled_head.runnable(heads, n_ctx)
+    with contextlib.ExitStack() as opened:
+        fusion = open_fusion(heads, n_batch, n_threads)
+        opened.callback(fusion.close)
+        context: HeadContext
+        if runnable is not None:
+            context = NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+        else:
+            with for_llama_cpp(heads.path) as path:
+                model = Model(path, n_gpu_layers=n_gpu_layers)
+            opened.callback(model.close)
+            context = Context(
+                model,
+                n_ctx=n_ctx,
+                n_batch=n_batch,
+                n_outputs=1,
+                n_threads=n_threads,
+                hidden=HiddenSource.NEXTN,
+                mtp=True,
+                owns_model=True,
+            )
+        opened.callback(context.close)
+        drafter = FusedDrafter(
+            context,
+            fusion,
+            vocabulary=vocabulary,
+            prompt_rows=fused.prompt_rows,
+            n_batch=n_batch,
+        )
+        opened.pop_all()
+    _follow(target, context)
+    if target.cores is not None:
+        target.cores.follow(fusion.use_threads)
+    return drafter
 
 
 def _follow(target: Target, *contexts: HeadContext) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.files import assistant, gguf_header, independent_heads
+from mtp_cli.engine.files import assistant, fused_heads, gguf_header, independent_heads
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError, advised
-from mtp_cli.head_file import DraftVocabulary, HeadInfo
+from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 
 # Where llama.cpp computes either the rows after the final norm or the logits, not both.
 _NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
@@ -32,6 +32,7 @@ class Pairing:
     n_heads:    more than one are chained, one per draft step, unless they are independent
     shares_kv:  the file is an assistant, a model that reads the target's own keys and values
     offsets:    where in the file each independent head begins; empty for other heads
+    fused:      the rows of several layers that the head reads; None for one that reads one row
     """
 
     heads: Header | None
@@ -41,6 +42,12 @@ class Pairing:
     n_heads: int
     shares_kv: bool = False
     offsets: tuple[int, ...] = ()
+    fused: Fused | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Of HiddenSource.LAYER; empty for the last one."""
+        return () if self.fused is None else self.fused.layers
 
     @property
     def path(self) -> Path | None:
@@ -53,6 +60,8 @@ class Pairing:
         how = "independent" if self.offsets else "chained"
         count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {how} heads"
         ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
+        if self.fused is not None:
+            ids += f", rows of {len(self.layers)} layers"
         return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
 
 
@@ -84,6 +93,10 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
     if info.hidden == "last_layer":
         return _independent(target, heads, info)
     _check(target, heads, info)
+    fused_heads.check(heads, info.fused)
+    if info.fused is not None:
+        fused_heads.check_layers(target[0], heads, info.fused)
+        return Pairing(heads, HiddenSource.LAYER, None, info.vocabulary, 1, fused=info.fused)
     scale = _unscale(target) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
     if hidden is HiddenSource.EMBD and target[0].architecture in _NO_LOGITS_BESIDE_EMBD:

@@ -89,7 +89,7 @@ def examine(path: Path, target: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
-    from mtp_cli.engine.files import gguf_header, independent_heads, soundness
+    from mtp_cli.engine.files import fused_heads, gguf_header, independent_heads, soundness
     from mtp_cli.engine.types import HiddenSource
 
     shards = gguf_header.read_shards(path)
@@ -100,9 +100,10 @@ def examine(path: Path, target: Path | None = None) -> None:
     if independent_heads.is_independent(shards[0]):
         _examine_independent(shards[0])
         return
-    model = Model(path, no_alloc=True, corrected=shards[0].corrected)
-    soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     is_head = gguf_header.is_head_file(shards[0])
+    with fused_heads.for_llama_cpp(path) if is_head else contextlib.nullcontext(path) as loaded:
+        model = Model(loaded, no_alloc=True, corrected=shards[0].corrected)
+    soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
     runs_heads = [] if is_head else [False]
     if not is_head:
         soundness.check_target(shards[0])

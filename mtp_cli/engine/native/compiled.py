@@ -54,6 +54,15 @@ class HeadShape(ctypes.Structure):
     )
 
 
+class FusionShape(ctypes.Structure):
+    """`fusion::Shape` of fusion.cpp"""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("n_embd", "n_layers", "n_batch", "n_threads")),
+        ("rms_eps", ctypes.c_float),
+    )
+
+
 _INT, _INT32, _DOUBLE, _BOOL = ctypes.c_int, ctypes.c_int32, ctypes.c_double, ctypes.c_bool
 _ADDRESS, _TEXT = ctypes.c_void_p, ctypes.c_char_p
 _INT32S, _ADDRESSES = ctypes.POINTER(_INT32), ctypes.POINTER(_ADDRESS)
@@ -69,12 +78,19 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     # head.cpp
     "mtp_head_open": ([ctypes.POINTER(HeadShape), _ADDRESS, _ADDRESS], _ADDRESS),
     "mtp_head_close": ([_ADDRESS], None),
-    "mtp_head_decode": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT], _INT),
+    "mtp_head_decode": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT, _BOOL], _INT),
     "mtp_head_use_threads": ([_ADDRESS, _INT], None),
     "mtp_head_drop_from": ([_ADDRESS, _INT], None),
     "mtp_head_drop_before": ([_ADDRESS, _INT], None),
     "mtp_head_logits": ([_ADDRESS], _ADDRESS),
     "mtp_head_hidden": ([_ADDRESS], _ADDRESS),
+    # fusion.cpp
+    "mtp_fusion_open": ([ctypes.POINTER(FusionShape), _ADDRESS, _ADDRESS, _ADDRESS], _ADDRESS),
+    "mtp_fusion_close": ([_ADDRESS], None),
+    "mtp_fusion_rows": ([_ADDRESS, _ADDRESS, _INT, _ADDRESS], None),
+    "mtp_fusion_use_threads": ([_ADDRESS, _INT], None),
+    # layer_rows.cpp
+    "mtp_layer_rows": ([_ADDRESS, _BOOL, _ADDRESS], _BOOL),
     # logits.cpp
     "mtp_best": ([_ROW, _INT32, ctypes.POINTER(_DOUBLE)], _INT32),
     "mtp_truncate": ([_ROW, _INT32, _BY, _ADDRESS, _ADDRESS], _INT32),

@@ -7,18 +7,12 @@
 // one after another. Here a step is one parallel region with six barriers, and of all rows but the
 // last only keys and values are kept. Knows nothing of files, drafts or Python.
 
-#include "ggml_abi.h"
+#include "head_parts.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
-
-#if defined(__x86_64__)
-#include "vectors.h"
-#endif
 
 namespace head {
 
@@ -34,32 +28,11 @@ struct Weights {
     const float *enorm, *hnorm, *attn_norm, *ffn_norm, *head_norm;
 };
 
-// Of ggml and of the OpenMP runtime it uses, whose threads are the ones that wait for work
-struct Functions {
-    const abi::TypeTraits * (*type_traits)(int type);
-    void (*parallel)(void (*run)(void *), void * data, unsigned n_threads, unsigned flags);
-    void (*barrier)();
-    int (*thread_num)();
-    int (*num_threads)();
-};
-
 }  // namespace head
 
 #ifdef MTP_VECTORS
-#include "formats/q8_0.h"
 
 namespace head {
-
-using Kernel = Dots<Q8_0>;
-using Unit = Kernel::Unit;
-
-inline int n_blocks(int n) { return n / Kernel::BLOCK; }
-
-inline float dot(const float * a, const float * b, int n) {
-    Floats sum = zeros();
-    for (int i = 0; i < n; i += LANES) sum = multiply_add(load(a + i), load(b + i), sum);
-    return sum_lanes(sum);
-}
 
 class Head {
 public:
@@ -95,10 +68,14 @@ public:
 
     // Rows at `position` and after, behind the cells that are held; `rows` holds n of n_embd.
     void decode(const int32_t * ids, const float * rows, int n, int position) {
-        if (n_cells == 0) first_position = position;
-        tokens = ids, given = rows, n_rows = n, first = n_cells;
-        n_cells += n;
+        take(ids, rows, n, position);
         f.parallel([](void * self) { ((Head *)self)->run(); }, this, n_threads, 0);
+    }
+
+    // The same rows' keys and values alone: the last one gives nothing.
+    void keep(const int32_t * ids, const float * rows, int n, int position) {
+        take(ids, rows, n, position);
+        f.parallel([](void * self) { ((Head *)self)->run_keys(); }, this, n_threads, 0);
     }
 
     void drop_from(int position) {
@@ -132,39 +109,45 @@ private:
         std::unique_ptr<Unit[]> units;
     };
 
-    // What is one thread's: of n columns, taken so many at a time, the ones from `from` to `to`
-    struct Range {
-        int from, to;
-    };
     struct Worker {
         Head & head;
         Thread & own;
         int thread, n_threads;
 
         Range range(int n, int at_a_time) const {
-            const int64_t n_parts = n / at_a_time;
-            return {(int)(n_parts * thread / n_threads) * at_a_time,
-                    (int)(n_parts * (thread + 1) / n_threads) * at_a_time};
+            return Range::of(n, at_a_time, thread, n_threads);
         }
         // Every thread rounds the rows for itself: that takes less than to wait for others.
         void pack(const float * rows, int n_in, int n) {
-            pack_rows<Kernel>(head.round, rows, n_in, n, n_blocks(n_in), own.units.get(), 0,
-                              n_blocks(n_in));
+            pack_units(head.round, rows, n_in, n, own.units.get());
         }
         // The rows packed last, of n_in, times these columns of a matrix
         void multiply(const char * matrix, int n_in, int n, Range columns, float * out,
                       int stride) {
-            multiply_groups<Kernel>(matrix, n_blocks(n_in), own.units.get(), units_of<Kernel>(n),
-                                    columns.from / Kernel::COLUMNS, columns.to / Kernel::COLUMNS,
-                                    out, stride, n);
+            multiply_columns(matrix, n_in, own.units.get(), n, columns, out, stride);
         }
     };
 
-    void run() {
-        Worker worker{*this, threads[f.thread_num()], f.thread_num(), f.num_threads()};
+    void take(const int32_t * ids, const float * rows, int n, int position) {
+        if (n_cells == 0) first_position = position;
+        tokens = ids, given = rows, n_rows = n, first = n_cells;
+        n_cells += n;
+    }
+
+    Worker worker() { return {*this, threads[f.thread_num()], f.thread_num(), f.num_threads()}; }
+
+    void run_keys() {
+        Worker worker = this->worker();
         read(worker);
         f.barrier();
-        place(worker);
+        place(worker, s.n_head);
+    }
+
+    void run() {
+        Worker worker = this->worker();
+        read(worker);
+        f.barrier();
+        place(worker, 0);
         f.barrier();
         for (Range heads = worker.range(s.n_head, 1); heads.from < heads.to; ++heads.from)
             attend(heads.from, worker.own.scores.data());
@@ -192,13 +175,15 @@ private:
         worker.multiply(w.eh_proj, 2 * d, n_rows, worker.range(d, Kernel::COLUMNS), x.data(), d);
     }
 
-    // Queries, keys and values; whole heads are one thread's, so that it can turn and store them.
-    void place(Worker & worker) {
+    // Queries, keys and values, from one head on; whole heads are one thread's, so that it can turn
+    // and store them.
+    void place(Worker & worker, int from) {
         const int d = s.n_embd;
         float * rows = worker.own.rows.data();
         for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
         worker.pack(rows, d, n_rows);
-        const Range columns = worker.range(n_qkv, s.head_dim);
+        Range columns = worker.range(n_qkv - from * s.head_dim, s.head_dim);
+        columns = {columns.from + from * s.head_dim, columns.to + from * s.head_dim};
         worker.multiply(w.qkv, d, n_rows, columns, qkv.data(), n_qkv);
         for (int c = columns.from; c < columns.to; c += s.head_dim) place(c / s.head_dim);
     }
@@ -247,8 +232,7 @@ private:
     }
 
     void norm(const float * in, const float * weight, float * out) const {
-        const float scale = 1 / std::sqrt(dot(in, in, s.n_embd) / s.n_embd + s.rms_eps);
-        for (int i = 0; i < s.n_embd; ++i) out[i] = in[i] * scale * weight[i];
+        rms_norm(in, weight, s.n_embd, s.rms_eps, out);
     }
 
     // A head of every row: queries are turned where they are, keys and values go into their cells.
@@ -334,13 +318,16 @@ extern "C" void * mtp_head_open(const head::Shape * shape, const head::Weights *
 extern "C" void mtp_head_close(void * head) { delete (head::Head *)head; }
 
 // 1 where the rows find no room, 2 where `position` does not follow the last cell held or a token
-// is outside the vocabulary; else 0.
+// is outside the vocabulary; else 0. `keys_alone`: nothing is given out.
 extern "C" int mtp_head_decode(void * head, const int32_t * tokens, const float * hidden,
-                               int n_rows, int position) {
+                               int n_rows, int position, bool keys_alone) {
     head::Head & h = *(head::Head *)head;
     if (n_rows > h.room()) return 1;
     if (!h.ends_before(position) || !h.knows(tokens, n_rows)) return 2;
-    h.decode(tokens, hidden, n_rows, position);
+    if (keys_alone)
+        h.keep(tokens, hidden, n_rows, position);
+    else
+        h.decode(tokens, hidden, n_rows, position);
     return 0;
 }
 extern "C" void mtp_head_use_threads(void * head, int n) { ((head::Head *)head)->use_threads(n); }
@@ -364,7 +351,9 @@ extern "C" void * mtp_head_open(const head::Shape *, const head::Weights *,
     return nullptr;
 }
 extern "C" void mtp_head_close(void *) {}
-extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int) { return 1; }
+extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int, bool) {
+    return 1;
+}
 extern "C" void mtp_head_use_threads(void *, int) {}
 extern "C" void mtp_head_drop_from(void *, int) {}
 extern "C" void mtp_head_drop_before(void *, int) {}

@@ -73,7 +73,8 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     ),
     "a row nobody knows": (
         lambda: _heads(hidden="middle"),
-        "mtp.hidden: expected one of pre_norm, post_norm, nextn, last_layer, found 'middle'",
+        "mtp.hidden: expected one of pre_norm, post_norm, nextn, last_layer, layers, found "
+        "'middle'",
     ),
     "a later version": (lambda: _heads(version=2), "mtp.version: expected 1, found 2"),
     "no fingerprint": (

@@ -1,0 +1,178 @@
+"""Drafts with a head that fuses rows of several layers, and that may read a prompt.
+
+Owns the target's last rows, and what of them the head has read. Knows nothing of verification, or
+of what runs the head.
+
+It is a head as in `mtp.py`: at position p it reads the token x_p and, made of the rows that chosen
+layers of the target read at p - 1, one hidden row; later steps of a draft read the head's own rows.
+Such rows are there for every token that the target decodes, at no cost. Three things follow.
+
+- A prompt's last rows are read before the answer. Of rows that draft nothing only keys and values
+  are needed, in a compiled head a fiftieth of what a row costs the target.
+- No row is forgotten while nothing is drafted: a head that has read so many does not start anew.
+- Rows are kept, raw, as far back as the head remembers: where a text is taken back and goes on
+  otherwise, it goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mtp_cli.engine.drafters.base import Draft, always, with_rows
+from mtp_cli.engine.drafters.fusion import Fusion
+from mtp_cli.engine.drafters.mtp import N_WAITING
+from mtp_cli.engine.drafters.reused import ReusedSteps
+from mtp_cli.engine.sampling.proposals import Propose, likeliest
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, Ids
+from mtp_cli.head_file import DraftVocabulary
+
+
+class _Text:
+    """The target's last tokens and their rows: positions from `start` to before `end`.
+
+    n_kept: how many at most; older ones are written over
+    """
+
+    def __init__(self, n_kept: int, width: int) -> None:
+        self._tokens = np.zeros(n_kept, np.int32)
+        self._rows = np.zeros((n_kept, width), np.float32)
+        self.start = self.end = 0
+
+    def append(self, tokens: Sequence[int], rows: Floats) -> None:
+        """rows: (n_tokens, width), at most n_kept"""
+        places = self._places(self.end, self.end + len(tokens))
+        self._tokens[places] = tokens
+        self._rows[places] = rows
+        self.end += len(tokens)
+        self.start = max(self.start, self.end - len(self._tokens))
+
+    def restart(self, position: int) -> None:
+        self.start = self.end = position
+
+    def truncate(self, position: int) -> None:
+        self.end = min(self.end, position)
+        self.start = min(self.start, position)
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        found: list[int] = self._tokens[self._places(start, end)].tolist()
+        return found
+
+    def rows(self, start: int, end: int) -> Floats:
+        found: Floats = self._rows[self._places(start, end)]
+        return found
+
+    def _places(self, start: int, end: int) -> Ids:
+        places: Ids = np.arange(start, end, dtype=np.int32) % len(self._tokens)
+        return places
+
+
+class FusedDrafter:
+    """One head, reused at every step, in a context of its own.
+
+    fusion:      what makes rows of several layers one
+    vocabulary:  the head's trimmed vocabulary, None when it is the target's
+    prompt_rows: how many of a prompt's last rows it reads; 0 for the last one
+    n_batch:     the most rows that context and fusion take at once
+    """
+
+    max_depth = MAX_DEPTH
+
+    def __init__(
+        self,
+        context: HeadContext,
+        fusion: Fusion,
+        *,
+        vocabulary: DraftVocabulary | None,
+        prompt_rows: int,
+        n_batch: int,
+    ) -> None:
+        self._context, self._fusion = context, fusion
+        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
+        self._surrogates = None if vocabulary is None else vocabulary.surrogates
+        self._steps = ReusedSteps(context)
+        self.n_window = max(1, prompt_rows)
+        self._n_batch = n_batch
+        self._text = _Text(max(context.n_ctx, n_batch), fusion.width)
+        self._n_read = 0  # the head's memory holds true rows before this position
+        self._first_cell = 0  # and none before this one
+
+    def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        if hidden is None:
+            return
+        ids, position = with_rows(ids, position, hidden)
+        if position != self._text.end:  # rows were left out, as in a prompt
+            self._text.restart(position)
+        for start in range(0, len(ids), self._n_batch):
+            part = ids[start : start + self._n_batch]
+            self._text.append(self._own(part), hidden[start : start + self._n_batch])
+            if self.n_waiting >= min(N_WAITING, self._n_batch):
+                self._read(self._text.end)
+
+    def _own(self, ids: Sequence[int]) -> Sequence[int]:
+        return ids if self._surrogates is None else self._surrogates[list(ids)].tolist()
+
+    @property
+    def _next_cell(self) -> int:
+        """The first position to read: a token's own, whose row is that of the position before."""
+        position = min(self._n_read, self._text.end)
+        return position if position > self._text.start else self._text.start + 1
+
+    @property
+    def n_waiting(self) -> int:
+        return max(0, self._text.end - self._next_cell)
+
+    def _read(self, end: int) -> None:
+        """Remember what stands before position `end`."""
+        start = self._next_cell
+        self._make_place(start, end)
+        for first in range(start, end, self._n_batch):
+            last = min(first + self._n_batch, end)
+            rows = self._fusion.rows(self._text.rows(first - 1, last - 1))
+            self._context.read(self._text.tokens(first, last), first, rows)
+        self._n_read = end
+
+    def _make_place(self, start: int, end: int) -> None:
+        """For rows from `start` to before `end`, right after the true ones before them."""
+        is_gap = start > self._n_read or start < self._first_cell
+        if is_gap or not self._context.remove_from(start):
+            self._context.clear()  # the head only loses what it remembers of the text
+            self._first_cell = start
+        if end - self._first_cell <= self._context.n_ctx:
+            return
+        self._first_cell = max(self._first_cell, end - self._context.n_ctx // 2)
+        if self._first_cell >= start or not self._context.remove_before(self._first_cell):
+            self._context.clear()
+            self._first_cell = start
+
+    def draft(
+        self,
+        newest: int,
+        depth: int,
+        keep_going: Callable[[Draft], bool] = always,
+        propose: Propose = likeliest,
+    ) -> Draft:
+        draft = Draft()
+        depth = min(depth, self.max_depth, self._context.n_ctx - self.n_waiting - 1)
+        start, end = self._next_cell, self._text.end
+        if depth <= 0 or self._text.start == end:
+            return draft
+        self._make_place(start, end + 1 + depth)
+        self._steps.run(
+            [*self._text.tokens(start, end), *self._own([newest])],
+            self._fusion.rows(self._text.rows(start - 1, end)),
+            start,
+            take=lambda: draft.take(self._context.logits()[0], propose, self._draft_ids),
+            is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
+        )
+        self._n_read = end + 1
+        return draft
+
+    def truncate(self, n_past: int) -> None:
+        self._text.truncate(n_past)
+        self._n_read = min(self._n_read, n_past)
+
+    def close(self) -> None:
+        self._context.close()
+        self._fusion.close()

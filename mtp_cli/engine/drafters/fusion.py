@@ -1,0 +1,134 @@
+"""Rows of several layers made into the one row that a head reads.
+
+    h = W * concat_i(rms_norm(row of layer i) * w_i)
+
+as EAGLE-3 does it (arXiv:2503.01840), with a norm for each layer, whose rows differ in size. Owns
+reading W and w from a head file, in compiled code where that can be and in numpy elsewhere. Knows
+nothing of drafting.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from mtp_cli.engine.drafters import compiled_head
+from mtp_cli.engine.files.fused_heads import FORMATS, Q8_0
+from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.native.compiled import FusionShape
+from mtp_cli.engine.types import Floats
+from mtp_cli.errors import MtpError
+from mtp_cli.head_file import FUSE, FUSE_NORM
+
+_LANES, _COLUMNS, _BLOCK = 16, 4, 32  # what widths have to be whole numbers of in compiled code
+
+
+class Fusion(Protocol):
+    """width: of a row of all its layers, n_layers * n_embd"""
+
+    width: int
+
+    def rows(self, layers: Floats) -> Floats:
+        """(n, width) float32, raw -> (n, n_embd) float32."""
+
+    def use_threads(self, n_threads: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_fusion(heads: Header, n_batch: int, n_threads: int) -> Fusion:
+    """The fusion of a head file that was found sound; MtpError where it cannot be read.
+
+    n_batch: the most rows at once
+    """
+    entry = heads.tensors[FUSE]
+    width, n_embd = entry.shape
+    norm = _bytes(heads, FUSE_NORM).view(np.float32)
+    eps = float(heads.pairs.get(f"{heads.architecture}.attention.layer_norm_rms_epsilon", 0.0))
+    is_whole = n_embd % _LANES == 0 and n_embd % _COLUMNS == 0 and width % _BLOCK == 0
+    if entry.ggml_type == Q8_0 and is_whole and compiled_head.usable() is not None:
+        shape = FusionShape(n_embd, width // n_embd, n_batch, n_threads, eps)
+        return CompiledFusion(shape, _bytes(heads, FUSE), norm)
+    weights = _READERS[FORMATS[entry.ggml_type]](_bytes(heads, FUSE))
+    return NumpyFusion(weights.reshape(n_embd, width), norm, eps)
+
+
+def _bytes(heads: Header, name: str) -> Any:
+    entry = heads.tensors[name]
+    try:
+        found = np.fromfile(heads.path, np.uint8, entry.n_bytes, offset=entry.offset)
+    except OSError as error:
+        raise MtpError(f"{heads.path}: {error.strerror or error}") from error
+    if len(found) < entry.n_bytes:
+        raise MtpError(f"{heads.path}: it has become shorter")
+    return found
+
+
+def _from_bf16(raw: Any) -> Any:
+    return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _from_q8_0(raw: Any) -> Any:
+    blocks = raw.view(np.dtype([("d", np.float16), ("qs", np.int8, _BLOCK)]))
+    return (blocks["d"].astype(np.float32)[:, np.newaxis] * blocks["qs"]).ravel()
+
+
+_READERS: dict[str, Any] = {
+    "F32": lambda raw: raw.view(np.float32),
+    "F16": lambda raw: raw.view(np.float16).astype(np.float32),
+    "BF16": _from_bf16,
+    "Q8_0": _from_q8_0,
+}
+
+
+class NumpyFusion:
+    """weights: (n_embd, n_layers * n_embd) float32; norm: (n_layers * n_embd,) float32"""
+
+    def __init__(self, weights: Floats, norm: Floats, eps: float) -> None:
+        n_embd, self.width = weights.shape
+        self._weights, self._eps = weights, eps
+        self._norm = norm.reshape(-1, n_embd)
+
+    def rows(self, layers: Floats) -> Floats:
+        each = layers.reshape(len(layers), *self._norm.shape)
+        scale = 1 / np.sqrt(np.mean(each * each, axis=-1, keepdims=True) + self._eps)
+        normed = (each * scale * self._norm).reshape(len(layers), self.width)
+        fused: Floats = normed.astype(np.float32) @ self._weights.T
+        return fused
+
+    def use_threads(self, n_threads: int) -> None:
+        """numpy has threads of its own."""
+
+    def close(self) -> None:
+        pass
+
+
+class CompiledFusion:
+    """`native/fusion.cpp`: weights in Q8_0."""
+
+    def __init__(self, shape: FusionShape, weights: Any, norm: Floats) -> None:
+        self.width = int(shape.n_embd * shape.n_layers)
+        self._n_embd, self._n_batch = int(shape.n_embd), int(shape.n_batch)
+        self._kept = weights, norm
+        self._library = compiled_head.usable()
+        self._handle = self._library.mtp_fusion_open(
+            shape, weights.ctypes.data, norm.ctypes.data, compiled_head.functions()
+        )
+        if not self._handle:
+            raise MtpError("no memory for the head's fusion")
+
+    def rows(self, layers: Floats) -> Floats:
+        if layers.ndim != 2 or layers.shape[1] != self.width or len(layers) > self._n_batch:
+            raise ValueError(f"at most {self._n_batch} rows of {self.width} values")
+        given = np.ascontiguousarray(layers, np.float32)
+        out = np.empty((len(given), self._n_embd), np.float32)
+        self._library.mtp_fusion_rows(self._handle, given.ctypes.data, len(given), out.ctypes.data)
+        return out
+
+    def use_threads(self, n_threads: int) -> None:
+        self._library.mtp_fusion_use_threads(self._handle, n_threads)
+
+    def close(self) -> None:
+        if self._handle:
+            self._library.mtp_fusion_close(self._handle)
+            self._handle = None
