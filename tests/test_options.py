@@ -1,4 +1,4 @@
-"""What all four commands have in common: -h, --version, completion in a shell."""
+"""What all commands have in common: -h, --version, completion in a shell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 COMMANDS = {
     "mtp-chat": "mtp_cli.chat.cli",
     "mtp-bench": "mtp_cli.bench.cli",
+    "mtp-serve": "mtp_cli.serve.cli",
     "mtp-convert": "mtp_convert.cli",
     "mtp-train": "mtp_train.cli",
 }
@@ -83,6 +84,7 @@ def test_version_tells_what_runs(command: str) -> None:
     [
         ("mtp-chat", "--tempe", "--temperature"),
         ("mtp-bench", "--repe", "--repetitions"),
+        ("mtp-serve", "--api", "--api-key"),
         ("mtp-convert", "insp", "inspect"),
         ("mtp-train", "meas", "measure"),
     ],
@@ -97,7 +99,7 @@ def test_a_shell_completes_options_and_commands(command: str, typed: str, comple
 
 
 printing_commands = pytest.mark.parametrize(
-    "command", ["mtp-chat", "mtp-bench", "mtp-convert", "mtp-train"]
+    "command", ["mtp-chat", "mtp-bench", "mtp-serve", "mtp-convert", "mtp-train"]
 )
 
 
