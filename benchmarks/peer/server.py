@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from mtp_cli.errors import MtpError
 
@@ -99,11 +99,11 @@ class Client:
     """Asks a llama-server that runs somewhere."""
 
     def __init__(self, port: int) -> None:
-        self._url = f"http://{HOST}:{port}"
+        self.url = f"http://{HOST}:{port}"
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/health", timeout=5) as response:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=5) as response:
                 return bool(response.status == 200)
         except (OSError, http.client.HTTPException):
             return False
@@ -115,7 +115,7 @@ class Client:
             "temperature": 0, "return_tokens": True, "stream": False,
         }  # fmt: skip
         request = urllib.request.Request(
-            f"{self._url}/completion",
+            f"{self.url}/completion",
             json.dumps(asked).encode(),
             {"Content-Type": "application/json"},
         )
@@ -128,18 +128,18 @@ class Client:
             raise MtpError(f"llama-server gave no answer: {error}") from None
 
 
-class Server:
-    """A running llama-server; a context manager, which ends it whatever happens."""
+_Running = TypeVar("_Running", bound="Running")
 
-    def __init__(
-        self, binary: Path, model: Path, setting: Setting, *, n_ctx: int, n_threads: int, log: Path
-    ) -> None:
-        self.setting = setting
+
+class Running:
+    """A server's process, from when it is ready; a context manager, which ends it whatever happens.
+
+    name: for people; port: where it is asked
+    """
+
+    def __init__(self, name: str, command: Sequence[str], port: int, log: Path) -> None:
+        self._name = name
         self._log = log
-        port = free_port()
-        command = [str(binary), "--model", str(model), "--ctx-size", str(n_ctx),
-                   "--threads", str(n_threads), "--parallel", "1", "--host", HOST,
-                   "--port", str(port), *setting.options]  # fmt: skip
         self.client = Client(port)
         try:
             with log.open("wb") as file:
@@ -147,9 +147,9 @@ class Server:
                     command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
                 )
         except OSError as error:
-            raise MtpError(f"{binary}: {error.strerror}") from None
+            raise MtpError(f"{command[0]}: {error.strerror}") from None
 
-    def __enter__(self) -> Server:
+    def __enter__(self: _Running) -> _Running:
         try:
             self._wait()
         except BaseException:
@@ -169,9 +169,9 @@ class Server:
         deadline = time.monotonic() + START_S
         while not self.client.is_ready():
             if self._process.poll() is not None:
-                raise MtpError(f"llama-server ended at once: {self._last_words()}")
+                raise MtpError(f"{self._name} ended at once: {self._last_words()}")
             if time.monotonic() > deadline:
-                raise MtpError(f"llama-server was not ready after {START_S:.0f} s")
+                raise MtpError(f"{self._name} was not ready after {START_S:.0f} s")
             time.sleep(0.1)
 
     def _last_words(self) -> str:
@@ -186,6 +186,20 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class Server(Running):
+    """A running llama-server."""
+
+    def __init__(
+        self, binary: Path, model: Path, setting: Setting, *, n_ctx: int, n_threads: int, log: Path
+    ) -> None:
+        self.setting = setting
+        port = free_port()
+        command = [str(binary), "--model", str(model), "--ctx-size", str(n_ctx),
+                   "--threads", str(n_threads), "--parallel", "1", "--host", HOST,
+                   "--port", str(port), *setting.options]  # fmt: skip
+        super().__init__("llama-server", command, port, log)
 
 
 def free_port() -> int:
