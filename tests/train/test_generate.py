@@ -16,6 +16,7 @@ from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Role, Sample, answers, n_tokens_in, prompt_key, read_shard
 from mtp_train.generate import LOOP, Generator, Settings, draw
 from mtp_train.measure import PROMPTS, held_out_keys
+from mtp_train.second_set import PROMPTS as SECOND
 from mtp_train.target import Target
 from tests.engine import tiny
 
@@ -87,10 +88,10 @@ def test_loops_are_seen_and_lists_are_not() -> None:
 
 
 def test_what_is_measured_on_is_known_by_its_request() -> None:
-    """The prompts of `measure` and of mtp-bench."""
+    """The prompts of both sets of `measure` and of mtp-bench."""
     with Engine.open(built_in_model(), n_ctx=512, n_threads=1) as engine:
         known = held_out_keys(engine)
-        for groups in (PROMPTS, BENCH):
+        for groups in (PROMPTS, SECOND, BENCH):
             text = next(iter(groups.values()))[0]
             ids = np.array(prompt_ids(engine, text), np.int32)
             assert prompt_key(ids) in known

@@ -15,6 +15,7 @@ import numpy as np
 from mtp_cli.bench import prompts as bench
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
+from mtp_train import second_set
 from mtp_train.corpus import prompt_key
 
 PROMPTS: Mapping[str, tuple[str, ...]] = {
@@ -140,7 +141,8 @@ class Acceptance:
 
 def held_out_keys(engine: Engine) -> list[bytes]:
     """What the corpus must not contain."""
-    groups = (*PROMPTS.values(), *bench.PROMPTS.values())
+    sets = (PROMPTS, second_set.PROMPTS, bench.PROMPTS)
+    groups = (group for prompts in sets for group in prompts.values())
     texts = (text for group in groups for text in group)
     return [prompt_key(np.array(prompt_ids(engine, text), np.int32)) for text in texts]
 
