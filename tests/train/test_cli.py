@@ -65,7 +65,8 @@ def test_too_little_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     fingerprint = target_fingerprint(read_shards(model))
     write_shard(tmp_path / "corpus" / "shard-1-0000.npz", fingerprint, [sample], [{}])
-    found = mtp_train("fit", "--folder", str(tmp_path), "-m", str(model), "--steps", "1")
+    where = ("--folder", str(tmp_path), "-m", str(model))
+    found = mtp_train("fit", *where, "--steps", "1", "--layers", "none")
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
     assert "too little text to train on and to measure with" in found.stderr
     assert "larger --tokens" in found.stderr

@@ -15,13 +15,13 @@ from mtp_train.corpus import (
     Corpus,
     Role,
     Sample,
-    answers,
     choose_vocabulary,
     coverage,
     epoch_pieces,
     is_held_out,
     make_batch,
     n_tokens_in,
+    pieces_of,
     read_corpus,
     write_shard,
 )
@@ -121,15 +121,46 @@ def test_a_batch_pairs_each_token_with_the_row_before_it() -> None:
     sample = conversation(np.random.default_rng(2))
     embeddings = np.random.default_rng(3).standard_normal((N_VOCAB, 8)).astype(np.float32)
     vocabulary = choose_vocabulary([sample], 20, embeddings)
-    (answer,) = answers(sample)
-    assert (answer.roles == Role.GREEDY).all()
-    batch = make_batch([answer], vocabulary)
+    (piece,) = pieces_of(sample, prompt_rows=1)
+    assert piece.roles.tolist() == [Role.GIVEN] + [Role.GREEDY] * 12
+    batch = make_batch([piece], vocabulary)
     at = 3
-    assert vocabulary.draft_ids[batch.tokens[0, at]] == answer.ids[at + 1]
-    np.testing.assert_array_equal(batch.before[0, at], answer.rows[at])
-    np.testing.assert_array_equal(batch.rows[0, at], answer.rows[at + 1])
-    assert batch.nexts[0, at] == answer.ids[at + 2]
-    assert batch.weights.sum() == len(answer) - 2
+    assert vocabulary.draft_ids[batch.tokens[0, at]] == piece.ids[at + 1]
+    np.testing.assert_array_equal(batch.before[0, at], piece.rows[at])
+    np.testing.assert_array_equal(batch.rows[0, at], piece.rows[at + 1])
+    assert batch.nexts[0, at] == piece.ids[at + 2]
+    assert batch.weights.sum() == len(piece) - 2
+
+
+def talk(*parts: tuple[Role, int]) -> Sample:
+    """A conversation of so many tokens from each."""
+    roles = np.concatenate([np.full(n, role, np.uint8) for role, n in parts])
+    ids = np.arange(len(roles), dtype=np.int32)
+    rows = np.repeat(ids[:, None], N_EMBD, 1).astype(np.float16)
+    return Sample(ids, roles, rows, (rows + 100, rows + 200))
+
+
+def test_an_answer_comes_with_the_rows_of_the_prompt_that_the_head_reads() -> None:
+    given, greedy = Role.GIVEN, Role.GREEDY
+    sample = talk((given, 30), (greedy, 10), (given, 20), (greedy, 3), (given, 20), (greedy, 9))
+    spans = {n: [p.ids[[0, -1]].tolist() for p in pieces_of(sample, n)] for n in (1, 8, 50, 500)}
+    assert spans == {
+        1: [[29, 39], [82, 91]],
+        8: [[22, 39], [75, 91]],
+        50: [[0, 91]],  # the second's rows reach into the first answer
+        500: [[0, 91]],
+    }
+
+
+def test_a_head_that_fuses_reads_the_layers_side_by_side() -> None:
+    sample = talk((Role.GIVEN, 3), (Role.GREEDY, 6))
+    vocabulary = choose_vocabulary([sample], N_VOCAB, np.eye(N_VOCAB, dtype=np.float32))
+    (piece,) = pieces_of(sample, prompt_rows=2)
+    batch = make_batch([piece], vocabulary)
+    assert batch.before.shape == (1, 6, 2 * N_EMBD)
+    assert batch.before[0, 0].tolist() == [101] * N_EMBD + [201] * N_EMBD
+    assert batch.rows[0, 0].tolist() == [2] * N_EMBD
+    assert batch.weights[0].tolist() == [0, 1, 1, 1, 1, 1]
 
 
 def test_prompt_tokens_carry_no_loss_and_padding_neither() -> None:
@@ -137,8 +168,9 @@ def test_prompt_tokens_carry_no_loss_and_padding_neither() -> None:
     long, short = conversation(rng, 20), conversation(rng, 5)
     vocabulary = choose_vocabulary([long, short], N_VOCAB, np.eye(N_VOCAB, dtype=np.float32))
     batch = make_batch([long, short], vocabulary)
-    assert batch.weights[0].sum() == 20
-    assert batch.weights[1].sum() == 5
+    # All but an answer's first token, which comes with the prompt.
+    assert batch.weights[0].sum() == 19
+    assert batch.weights[1].sum() == 4
     assert (batch.weights[1, 12:] == 0).all()
 
 
@@ -158,7 +190,7 @@ def test_the_vocabulary_is_what_the_target_writes_most() -> None:
 def test_an_epoch_is_a_function_of_its_seed_and_covers_every_answer() -> None:
     rng = np.random.default_rng(6)
     corpus = Corpus([conversation(rng) for _ in range(40)], [])
-    one, same, other = (epoch_pieces(corpus.training, 100, 7, epoch) for epoch in (0, 0, 1))
+    one, same, other = (epoch_pieces(corpus.training, 100, 1, 7, epoch) for epoch in (0, 0, 1))
     assert [[len(p) for p in group] for group in one] == [[len(p) for p in g] for g in same]
     assert [[len(p) for p in group] for group in one] != [[len(p) for p in g] for g in other]
     assert sum(len(group) for group in one) == 40

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +12,21 @@ from gguf import GGMLQuantizationType, GGUFReader, dequantize
 
 from mtp_cli import models
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import HeadInfo
+from mtp_cli.head_file import Fused, HeadInfo
 from mtp_train.corpus import make_vocabulary
 from mtp_train.export import read_head, write_head
+from mtp_train.shape import HeadShape
 from mtp_train.target import Target
 
-SHAPE = {
-    "n_embd": 576,
-    "n_head": 9,
-    "n_head_kv": 3,
-    "head_dim": 64,
-    "n_ff": 64,
-    "n_draft": 32,
-    "rms_eps": 1e-5,
-    "rope_base": 1e5,
-}
+SHAPE = HeadShape(576, 9, 3, 64, 64, 32, 1e-5, 1e5)
+FUSED = replace(SHAPE, fused_layers=(2, 15, 27), prompt_rows=256)
 EXACT = dict.fromkeys(("token_embd", "output", "block"), GGMLQuantizationType.F32)
 
 
-def weights() -> dict[str, npt.NDArray[np.float32]]:
+def weights(shape: HeadShape = SHAPE) -> dict[str, npt.NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    d, n_q = 576, 576
-    shapes = {
-        "output": (32, d),
-        "eh_proj": (d, 2 * d),
-        "qkv": (n_q + 2 * 192, d),
-        "attn_output": (d, n_q),
-        "ffn_gate": (64, d),
-        "ffn_up": (64, d),
-        "ffn_down": (d, 64),
-        **dict.fromkeys(("enorm", "hnorm", "head_norm", "attn_norm", "ffn_norm"), (d,)),
-    }
-    return {k: rng.standard_normal(shape).astype(np.float32) for k, shape in shapes.items()}
+    shapes = {"output": (shape.n_draft, shape.n_embd), **shape.matrices(), **shape.norms()}
+    return {name: rng.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -82,17 +66,22 @@ def test_a_wrong_width_is_refused_and_nothing_written(
 def test_a_head_for_another_width_is_refused(target: Target, tmp_path: Path) -> None:
     vocabulary = make_vocabulary(np.arange(32, dtype=np.int32), target.token_embd)
     with pytest.raises(MtpError, match="over 32 ids, found width 576 over 64"):
-        write_head(tmp_path / "h", target, vocabulary, {**SHAPE, "n_draft": 64}, weights(), EXACT)
+        write_head(tmp_path / "h", target, vocabulary, replace(SHAPE, n_draft=64), weights(), EXACT)
 
 
-def test_a_file_is_read_back_for_a_second_run(target: Target, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [SHAPE, FUSED])
+def test_a_file_is_read_back_for_a_second_run(
+    target: Target, tmp_path: Path, shape: HeadShape
+) -> None:
     vocabulary = make_vocabulary(np.arange(5, 37, dtype=np.int32), target.token_embd)
-    write_head(tmp_path / "head.gguf", target, vocabulary, SHAPE, weights(), EXACT)
-    ids, found = read_head(tmp_path / "head.gguf", target)
-    np.testing.assert_array_equal(ids, vocabulary.draft_ids)
-    assert found.keys() == weights().keys()
-    for name, value in weights().items():
-        np.testing.assert_array_equal(found[name], value)
+    path = tmp_path / "head.gguf"
+    write_head(path, target, vocabulary, shape, weights(shape), EXACT)
+    found = read_head(path, target)
+    np.testing.assert_array_equal(found.draft_ids, vocabulary.draft_ids)
+    assert found.fused == (Fused((2, 15, 27), 256) if shape is FUSED else None)
+    assert found.weights.keys() == weights(shape).keys()
+    for name, value in weights(shape).items():
+        np.testing.assert_array_equal(found.weights[name], value)
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"nonsense" * 100])

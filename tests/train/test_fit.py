@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ import torch
 
 from mtp_train.agreement import agreement, replay
 from mtp_train.fit import Run, Settings, read_checkpoint
-from mtp_train.head import Head, HeadShape
+from mtp_train.head import Head
 from mtp_train.losses import blocked_cross_entropy, target_distribution
+from mtp_train.shape import HeadShape
 from tests.train.test_corpus import conversation
 
 N_VOCAB, N_EMBD = 50, 16
@@ -33,12 +35,12 @@ def samples() -> list[Sample]:
     return [Sample(t.ids, t.roles, rows[i, : len(t)]) for i, t in enumerate(texts)]
 
 
-def new_run(folder: Path, steps: int) -> Run:
+def new_run(folder: Path, steps: int, **shape: Any) -> Run:
     torch.manual_seed(0)
     embeddings = np.random.default_rng(1).standard_normal((N_VOCAB, N_EMBD)).astype(np.float32)
     vocabulary = choose_vocabulary(samples(), 32, embeddings)
     table = torch.tensor(embeddings[vocabulary.draft_ids])
-    head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0), table, table)
+    head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0, **shape), table, table)
     settings = Settings(steps, 120, warmup=2, checkpoint_every=100, evaluate_every=100)
     return Run(folder, TARGET, settings, head, samples(), vocabulary, table, torch.ones(N_EMBD))
 
@@ -53,7 +55,7 @@ def train(run: Run, stop_at: int | None = None) -> None:
             raise Stopped
 
     with contextlib.suppress(Stopped):
-        run.train(samples()[:4], on_step, lambda _at, _found: None)
+        run.train(run.samples[:4], on_step, lambda _at, _found: None)
 
 
 def test_a_resumed_run_gives_the_same_weights(tmp_path: Path) -> None:
@@ -90,6 +92,21 @@ def test_training_learns_what_the_target_would_say(tmp_path: Path) -> None:
     after = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
     assert before < 0.3
     assert after > 0.6
+
+
+def test_a_head_that_fuses_learns_from_the_layers_rows_alone(tmp_path: Path) -> None:
+    """Where a layer's row names the token after next, and nothing else does."""
+    run = new_run(tmp_path, 150, fused_layers=(1, 2), prompt_rows=4)
+    rng = np.random.default_rng(2)
+    table = run.target_output.float().numpy()
+    texts = [_predictable(run, table, rng) for _ in range(40)]
+    noise = rng.standard_normal((40, 40, N_EMBD)).astype(np.float16)
+    run.samples = [
+        Sample(s.ids, s.roles, s.rows, (noise[i, : len(s)], s.rows)) for i, s in enumerate(texts)
+    ]
+    train(run)
+    assert agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0] > 0.6
+    assert run.head.fuse.shape == (N_EMBD, 2 * N_EMBD)
 
 
 def _predictable(run: Run, table: np.ndarray, rng: np.random.Generator) -> Sample:

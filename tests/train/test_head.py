@@ -3,7 +3,6 @@
 # mypy: disallow-untyped-decorators=False
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,9 @@ pytest.importorskip("torch")
 
 import torch
 
-from mtp_train.head import Head, HeadShape
+from mtp_train.head import Head
 from mtp_train.recipe import EXACT
+from mtp_train.shape import HeadShape
 
 N_DRAFT, N = 64, 12
 
@@ -55,7 +55,7 @@ def test_every_draft_step_equals_llama_cpp(head: Head, target: Target, tmp_path:
     vocabulary = make_vocabulary(np.arange(N_DRAFT, dtype=np.int32), target.token_embd)
     weights = {name: value.numpy() for name, value in head.state_dict().items()}
     path = tmp_path / "head.gguf"
-    write_head(path, target, vocabulary, asdict(head.shape), weights, EXACT)
+    write_head(path, target, vocabulary, head.shape, weights, EXACT)
     model = Model(path)
     context = Context(
         model, n_ctx=64, n_batch=32, n_outputs=32, n_threads=1, hidden=HiddenSource.NEXTN, mtp=True

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from mtp_cli.head_file import DraftVocabulary
-from mtp_train.corpus import Role, Sample, answers, make_batch
+from mtp_train.corpus import Role, Sample, make_batch, pieces_of
 from mtp_train.head import Head
 from mtp_train.precision import autocast
 
@@ -61,35 +61,48 @@ def agreement(
     depth: int = 3,
 ) -> Agreement:
     """row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
-    device = head.output.device
-    target_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
     hits, counts = np.zeros(depth), np.zeros(depth)
     accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
     n_tokens = n_rounds = 0
-    walks = [answer for sample in samples for answer in answers(sample)]
-    for answer in sorted(walks, key=len):
-        batch = make_batch([answer], vocabulary)
-        if not (batch.roles == Role.GREEDY).all():
-            continue
-        tokens = torch.from_numpy(batch.tokens).to(device)
-        before = torch.from_numpy(batch.before).to(device).float() * row_scale
-        with autocast(device):
-            outs = head.unroll(tokens, before, depth)
-            guesses = [target_ids[head.logits(out[0]).argmax(-1)].cpu().numpy() for out in outs]
-        right = np.stack([guess == batch.nexts[0] for guess in guesses])
-        n = right.shape[1]
-        for k in range(min(depth, n)):
-            # Index i of row k stands for a chain that started at i - k.
-            chains = [right[j, j : n - k + j] for j in range(k + 1)]
-            reached = np.logical_and.reduce([np.ones(n - k, bool), *chains[:-1]])
-            counts[k] += reached.sum()
-            hits[k] += (reached & chains[-1]).sum()
-        rounds = replay(right, drafted)
-        n_rounds += len(rounds)
-        n_tokens += n
-        accepted += [sum(at > k for at in rounds) for k in range(depth)]
+    pieces = [piece for s in samples for piece in pieces_of(s, head.shape.prompt_rows)]
+    for piece in sorted(pieces, key=len):
+        for right in _rights(head, piece, vocabulary, row_scale, depth):
+            n = right.shape[1]
+            for k in range(min(depth, n)):
+                # Index i of row k stands for a chain that started at i - k.
+                chains = [right[j, j : n - k + j] for j in range(k + 1)]
+                reached = np.logical_and.reduce([np.ones(n - k, bool), *chains[:-1]])
+                counts[k] += reached.sum()
+                hits[k] += (reached & chains[-1]).sum()
+            rounds = replay(right, drafted)
+            n_rounds += len(rounds)
+            n_tokens += n
+            accepted += [sum(at > k for at in rounds) for k in range(depth)]
     return Agreement(
         list(hits / counts.clip(1)),
         list(accepted / drafted.clip(1)),
         n_tokens / max(n_rounds, 1),
     )
+
+
+def _rights(
+    head: Head,
+    piece: Sample,
+    vocabulary: DraftVocabulary,
+    row_scale: torch.Tensor,
+    depth: int,
+) -> list[npt.NDArray[np.bool_]]:
+    """Of each greedy answer in a piece (depth, n): whether draft step k+1 was right there."""
+    batch = make_batch([piece], vocabulary)
+    at = np.flatnonzero((batch.weights[0] > 0) & (batch.roles[0] == Role.GREEDY))
+    if not len(at):
+        return []
+    device = head.output.device
+    target_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
+    tokens = torch.from_numpy(batch.tokens).to(device)
+    before = torch.from_numpy(batch.before).to(device).float()
+    with autocast(device):
+        outs = head.unroll(tokens, before if piece.layers else before * row_scale, depth)
+        guesses = [target_ids[head.logits(out[0, at]).argmax(-1)].cpu().numpy() for out in outs]
+    right = np.stack([guess == batch.nexts[0, at] for guess in guesses])
+    return np.split(right, np.flatnonzero(np.diff(at) > 1) + 1, 1)

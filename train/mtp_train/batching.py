@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.backend.binding import lib
+from mtp_cli.engine.backend.layer_rows import LayerRows, layer_rows
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
 from mtp_cli.engine.types import Floats
@@ -24,9 +25,14 @@ from mtp_train.files import written_whole
 
 
 class ManySequences:
-    """`n_slots` independent sequences of at most `n_ctx` tokens."""
+    """`n_slots` independent sequences of at most `n_ctx` tokens.
 
-    def __init__(self, model: Model, n_slots: int, n_ctx: int, n_threads: int):
+    layers: those whose input rows every decode gives beside the final ones
+    """
+
+    def __init__(
+        self, model: Model, n_slots: int, n_ctx: int, n_threads: int, layers: Sequence[int] = ()
+    ):
         params = lib.llama_context_default_params()
         params.n_ctx = n_slots * n_ctx
         params.n_seq_max = n_slots
@@ -37,9 +43,13 @@ class ManySequences:
         # A cache per sequence, and flash attention: a shared one reads every sequence's keys.
         params.kv_unified = False
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self._layer_rows = rows_of(model, layers, params, n_slots)
         self._handle = lib.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise MtpError(f"{model.path}: no context for {n_slots} sequences of {n_ctx} tokens")
+        if self._layer_rows is not None:
+            self._layer_rows.ask(self._handle)
+        self._n = len(layers)
         self._shapes = (n_slots, model.n_vocab), (n_slots, model.n_embd)
         self._token, self._pos = np.zeros(n_slots, np.int32), np.zeros(n_slots, np.int32)
         self._seq, self._ones = np.arange(n_slots, dtype=np.int32), np.ones(n_slots, np.int32)
@@ -61,6 +71,8 @@ class ManySequences:
         """One row of every sequence: logits (n_slots, n_vocab) and rows after the output norm
         (n_slots, n_embd), views that the next decode overwrites."""
         self._token[:], self._pos[:] = tokens, positions
+        if self._layer_rows is not None:
+            self._layer_rows.begin()
         code = lib.llama_decode(self._handle, self._batch)
         if code != 0:
             raise MtpError(f"llama.cpp could not decode {len(tokens)} sequences (code {code})")
@@ -70,6 +82,12 @@ class ManySequences:
             for pointer, shape in zip(pointers, self._shapes, strict=True)
         )
         return logits, rows
+
+    def layer_rows(self) -> list[Floats]:
+        """Of the last decode, the rows that each of `layers` read: (n_slots, n_embd), views that
+        the next decode overwrites."""
+        n_slots = self._shapes[0][0]
+        return [] if self._layer_rows is None else split_rows(self._layer_rows, n_slots, self._n)
 
     def drop(self, slot: int) -> None:
         """Forget one sequence."""
@@ -94,6 +112,23 @@ def bf16_copy(model: Path, folder: Path) -> Path:
             if lib.llama_model_quantize(*arguments) != 0:
                 raise MtpError(f"{model}: llama.cpp could not widen it to BF16")
     return copy
+
+
+def rows_of(model: Model, layers: Sequence[int], params: Any, n_batch: int) -> LayerRows | None:
+    """How a context that is to be made with these parameters gives its layers' rows."""
+    if not layers:
+        return None
+    found = layer_rows(model.architecture, layers, model.n_embd, n_batch)
+    found.prepare(params)
+    return found
+
+
+def split_rows(source: LayerRows, n_rows: int, n_layers: int) -> list[Floats]:
+    """(n_rows, n_embd) of each layer, of the last decode."""
+    try:
+        return np.split(source.rows(n_rows), n_layers, 1)
+    except MtpError as error:
+        raise MtpError(f"{error}; --layers none trains a head that does without") from error
 
 
 def _pointer(array: npt.NDArray[Any], ctype: Any) -> Any:

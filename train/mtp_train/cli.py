@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mtp_train.corpus import Sample
     from mtp_train.measure import Acceptance
+    from mtp_train.target import Target
 
 app = typer.Typer(
     context_settings=HELP,
@@ -90,6 +91,23 @@ Average = Annotated[
 Width = Annotated[
     int | None, typer.Option("--ffn", metavar="N", help="FFN width. [default: the target's]")
 ]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I,J,K",
+        help="Layers whose input rows the head fuses; none: it reads the final row alone. "
+        "[default: the third, the middle one and the third to last]",
+    ),
+]
+PromptRows = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=4096,
+        help="Rows of a prompt's end that a head reads which fuses layers. [default: 256]",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The head file to write.")
@@ -139,13 +157,17 @@ def generate(
     slots: Slots = 128,
     seed: Seed = 1,
     bf16: Bf16 = False,
+    layers: Layers = None,
     threads: Threads = None,
 ) -> None:
     """Have the target write its training text, with its hidden rows, until there is enough."""
+    from mtp_cli import models
     from mtp_train.batching import bf16_copy
     from mtp_train.files import remove_abandoned
     from mtp_train.generate import Generator, Settings
+    from mtp_train.layer_rows import chosen_layers
     from mtp_train.preflight import check_writing
+    from mtp_train.target import Target
 
     corpus, path = folder / "corpus", _target_path(model)
     have = _written(corpus, path)
@@ -158,7 +180,13 @@ def generate(
         return
     if bf16:
         path = bf16_copy(path, folder)
-    settings = Settings(tokens - have, n_slots=slots, seed=seed + 1000 * have)
+    settings = Settings(
+        tokens - have,
+        n_slots=slots,
+        seed=seed + 1000 * have,
+        layers=chosen_layers(Target(path), layers),
+        system=models.defaults(_target_path(model)).system,
+    )
     generator = Generator(path, corpus, settings, threads or _threads())
     with _progress() as progress:
         task = progress.add_task("writing", total=tokens, completed=have, note="")
@@ -187,6 +215,8 @@ def fit(
     steps: Steps = 2000,
     vocabulary: Draft = None,
     ffn: Width = None,
+    layers: Layers = None,
+    prompt_rows: PromptRows = None,
     start: Start = None,
     cooldown: Cooldown = False,
     device: Device = "auto",
@@ -199,7 +229,7 @@ def fit(
 
     from mtp_train.corpus import coverage, read_corpus
     from mtp_train.fit import Settings
-    from mtp_train.recipe import prepare
+    from mtp_train.recipe import Choices, prepare, rows_to_read
     from mtp_train.target import Target
 
     if cooldown:
@@ -209,7 +239,10 @@ def fit(
     torch.set_num_threads(threads or _threads())
     path = _target_path(model)
     target = Target(path)
-    corpus = read_corpus(folder / "corpus", target.fingerprint, _measured_prompts(path))
+    fused, n_rows = rows_to_read(target, folder, layers, prompt_rows, start)
+    _add_layers(target, folder, fused, threads)
+    banned = _measured_prompts(path)
+    corpus = read_corpus(folder / "corpus", target.fingerprint, banned, fused)
     if not corpus.training or not corpus.held_out:
         raise MtpError(
             f"{folder}: too little text to train on and to measure with; mtp-train generate writes "
@@ -220,8 +253,7 @@ def fit(
         corpus,
         folder,
         settings,
-        n_draft=vocabulary,
-        n_ff=ffn,
+        Choices(vocabulary, ffn, fused, n_rows),
         device=device,
         start=start,
     )
@@ -238,6 +270,31 @@ def fit(
             held_out,
             lambda at, loss: progress.update(task, completed=at.step, note=f"loss {loss:.3f}"),
             lambda at, found: progress.console.print(f"step {at.step}: {found}"),
+        )
+
+
+def _add_layers(target: Target, folder: Path, layers: tuple[int, ...], threads: int | None) -> None:
+    """Read texts again that lack the rows of some layers."""
+    from mtp_train.corpus import n_tokens_of
+    from mtp_train.layer_rows import missing_layers
+    from mtp_train.reread import add_layers
+
+    corpus = folder / "corpus"
+    lacking = [path for path in sorted(corpus.glob("*.npz")) if missing_layers(path, layers)]
+    if not lacking:
+        return
+    copies = sorted(folder.glob(f"target-bf16-{target.fingerprint[:16]}.gguf"))
+    with _progress() as progress:
+        n_tokens = sum(n_tokens_of(path, target.fingerprint) for path in lacking)
+        task = progress.add_task("reading", total=n_tokens, note="")
+        add_layers(
+            copies[0] if copies else target.path,
+            lacking,
+            target.fingerprint,
+            layers,
+            eps=target.sizes.rms_eps,
+            n_threads=threads or _threads(),
+            on_text=lambda n: progress.advance(task, n),
         )
 
 

@@ -29,9 +29,10 @@ import numpy.typing as npt
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from mtp_train.files import written_whole
+from mtp_train.layer_rows import open_rows
 
 HELD_OUT_SHARE = 0.03
-PROMPT_SHARE = 0.25  # of samples whose prompt, or a part of it, goes in with the answer
+SHORTEST_ANSWER = 4  # tokens; a shorter one has nothing to draft
 OUTSIDE_WEIGHT = 0.25  # of a position whose true next token no draft id stands for
 
 
@@ -49,12 +50,20 @@ class Sample:
     ids: npt.NDArray[np.int32]
     roles: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.float16]
+    layers: tuple[npt.NDArray[np.float16], ...] = ()  # rows of the layers that a head fuses
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def part(self, start: int, end: int) -> Sample:
-        return Sample(self.ids[start:end], self.roles[start:end], self.rows[start:end])
+        layers = tuple(rows[start:end] for rows in self.layers)
+        return Sample(self.ids[start:end], self.roles[start:end], self.rows[start:end], layers)
+
+    @property
+    def read(self) -> npt.NDArray[np.float16]:
+        """What a head reads of each position: the fused layers' rows side by side, or the final
+        row."""
+        return np.concatenate(self.layers, 1) if self.layers else self.rows
 
     @property
     def prompt(self) -> bytes:
@@ -117,35 +126,42 @@ def _opened(path: Path, target: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]
         yield shard
 
 
-def read_shard(path: Path, target: str) -> Iterator[Sample]:
+def read_shard(path: Path, target: str, layers: Sequence[int] = ()) -> Iterator[Sample]:
+    """The sequences of a shard, with the rows of these layers, which lie beside it."""
     with _opened(path, target) as shard:
         ids, roles, rows = shard["ids"], shard["mask"], shard["hid"]
         ends = np.cumsum(shard["lens"])
+    whole = Sample(ids, roles, rows, tuple(open_rows(path, i, *rows.shape) for i in layers))
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        yield Sample(ids[start:end], roles[start:end], rows[start:end])
+        yield whole.part(start, end)
+
+
+def n_tokens_of(path: Path, target: str) -> int:
+    """How many tokens a shard holds."""
+    with _opened(path, target) as shard:
+        return int(shard["lens"].sum())
 
 
 def n_tokens_in(folder: Path, target: str) -> int:
     """How many tokens the shards of a folder hold."""
-    total = 0
-    for path in sorted(folder.glob("*.npz")):
-        with _opened(path, target) as shard:
-            total += int(shard["lens"].sum())
-    return total
+    return sum(n_tokens_of(path, target) for path in sorted(folder.glob("*.npz")))
 
 
-def read_corpus(folder: Path, target: str, exclude: Iterable[bytes] = ()) -> Corpus:
+def read_corpus(
+    folder: Path, target: str, exclude: Iterable[bytes] = (), layers: Sequence[int] = ()
+) -> Corpus:
     """All shards of a folder, split by prompt.
 
-    target:   the fingerprint of the target whose rows these must be
+    target:  the fingerprint of the target whose rows these must be
     exclude: prompts that must not be trained on
+    layers:  those whose rows the samples have beside the final ones
     """
     shards = sorted(folder.glob("*.npz"))
     if not shards:
         raise MtpError(f"{folder}: no shards; run `mtp-train generate` first")
     corpus, excluded = Corpus([], []), set(exclude)
     for path in shards:
-        for sequence in read_shard(path, target):
+        for sequence in read_shard(path, target, layers):
             if first_answer(sequence.roles) >= len(sequence) - 2 or sequence.prompt in excluded:
                 continue
             held = is_held_out(sequence.prompt)
@@ -192,7 +208,7 @@ class Batch:
     """Padded positions of some sequences. Index i: token x_i, the row before it, what follows.
 
     tokens:  (batch, n) int64 draft ids of x_i
-    before:  (batch, n, n_embd) float16, the target's row of position i-1
+    before:  (batch, n, n_embd or n_fused) float16, what the head reads of position i-1
     rows:    (batch, n, n_embd) float16, the target's row of position i
     nexts:   (batch, n) int64 target ids of x_{i+1}
     weights: (batch, n) float32, how much the prediction of x_{i+1} counts
@@ -210,9 +226,10 @@ class Batch:
 def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
     n = max(map(len, pieces)) - 2
     n_embd = pieces[0].rows.shape[1]
+    n_read = n_embd * max(len(pieces[0].layers), 1)
     batch = Batch(
         np.zeros((len(pieces), n), np.int64),
-        np.zeros((len(pieces), n, n_embd), np.float16),
+        np.zeros((len(pieces), n, n_read), np.float16),
         np.zeros((len(pieces), n, n_embd), np.float16),
         np.zeros((len(pieces), n), np.int64),
         np.zeros((len(pieces), n), np.float32),
@@ -223,38 +240,41 @@ def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
     for b, piece in enumerate(pieces):
         m = len(piece) - 2
         batch.tokens[b, :m] = vocabulary.surrogates[piece.ids[1:-1]]
-        batch.before[b, :m] = piece.rows[:-2]
+        batch.before[b, :m] = piece.part(0, m).read
         batch.rows[b, :m] = piece.rows[1:-1]
         batch.nexts[b, :m] = piece.ids[2:]
         batch.roles[b, :m] = piece.roles[2:]
         counts = np.where(inside[piece.ids[2:]], 1.0, OUTSIDE_WEIGHT)
-        batch.weights[b, :m] = np.where(piece.roles[2:] >= Role.GREEDY, counts, 0.0)
+        # An answer's first token comes with the prompt: nobody drafts it.
+        drafted = (piece.roles[1:-1] >= Role.GREEDY) & (piece.roles[2:] >= Role.GREEDY)
+        batch.weights[b, :m] = np.where(drafted, counts, 0.0)
     return batch
 
 
-def answers(sample: Sample) -> list[Sample]:
-    """Each answer by itself. Where the target gives hidden rows only for rows with logits, the
-    engine shows a head nothing of the prompt, and the head's KV begins with the answer."""
+def pieces_of(sample: Sample, prompt_rows: int) -> list[Sample]:
+    """Each answer with the rows of what stands before it that the head reads: `prompt_rows` of
+    them, at least the last one. Answers whose rows overlap come as one."""
     at = np.flatnonzero(sample.roles >= Role.GREEDY)
     runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
-    return [sample.part(run[0], run[-1] + 1) for run in runs if len(run) > 3]
-
-
-def pieces_of(sample: Sample, rng: np.random.Generator) -> list[Sample]:
-    """What one epoch sees of a sample: mostly its answers, sometimes with rows of the prompt."""
-    if rng.random() < 1 - PROMPT_SHARE:
-        return answers(sample)
-    start = int(rng.integers(0, max(first_answer(sample.roles), 1)))
-    return [sample.part(start, len(sample))]
+    spans: list[tuple[int, int]] = []
+    for run in runs:
+        if len(run) < SHORTEST_ANSWER:
+            continue
+        start = max(0, int(run[0]) - max(prompt_rows, 1))
+        if spans and start < spans[-1][1]:
+            start = spans.pop()[0]
+        spans.append((start, int(run[-1]) + 1))
+    return [sample.part(*span) for span in spans]
 
 
 def epoch_pieces(
-    samples: Sequence[Sample], n_batch_tokens: int, seed: int, epoch: int
+    samples: Sequence[Sample], n_batch_tokens: int, prompt_rows: int, seed: int, epoch: int
 ) -> list[list[Sample]]:
     """One pass over the sequences in groups of about n_batch_tokens padded positions, each of
     similar lengths; the same for the same seed and epoch."""
     rng = np.random.default_rng((seed, epoch))
-    pieces = [piece for i in rng.permutation(len(samples)) for piece in pieces_of(samples[i], rng)]
+    order = rng.permutation(len(samples))
+    pieces = [piece for i in order for piece in pieces_of(samples[i], prompt_rows)]
     groups: list[list[Sample]] = []
     pool = 512
     for i in range(0, len(pieces), pool):

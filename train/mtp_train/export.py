@@ -7,6 +7,7 @@ the file. Knows nothing of training; the weights come and go as arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quant
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import DraftVocabulary, HeadInfo
+from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 from mtp_train.files import written_whole
+from mtp_train.shape import HeadShape
 from mtp_train.target import Target
 
 F32 = npt.NDArray[np.float32]
-Shape = Mapping[str, float]
 
 # The head's name -> the file's; gate and up, q, k and v are as llama.cpp wants them already.
 _BLOCK = {
@@ -36,16 +37,19 @@ _BLOCK = {
     "ffn_up": "blk.0.ffn_up.weight",
     "ffn_down": "blk.0.ffn_down.weight",
 }
+_FUSION = {"fuse_norm": head_file.FUSE_NORM, "fuse": head_file.FUSE}
 
 
-def head_info(target: Target, vocabulary: DraftVocabulary) -> HeadInfo:
+def head_info(target: Target, vocabulary: DraftVocabulary, shape: HeadShape) -> HeadInfo:
+    layers = shape.fused_layers
     return HeadInfo(
         target_name=target.name,
         fingerprint=target.fingerprint,
         n_embd=target.sizes.n_embd,
         n_vocab=target.sizes.n_vocab,
-        hidden="pre_norm",
+        hidden="layers" if layers else "pre_norm",
         vocabulary=vocabulary,
+        fused=Fused(layers, shape.prompt_rows) if layers else None,
     )
 
 
@@ -53,7 +57,7 @@ def write_head(
     path: Path,
     target: Target,
     vocabulary: DraftVocabulary,
-    shape: Shape,
+    shape: HeadShape,
     weights: Mapping[str, F32],
     kinds: Mapping[str, GGMLQuantizationType],
 ) -> None:
@@ -68,20 +72,21 @@ def _write(
     path: Path,
     target: Target,
     vocabulary: DraftVocabulary,
-    shape: Shape,
+    shape: HeadShape,
     weights: Mapping[str, F32],
     kinds: Mapping[str, GGMLQuantizationType],
 ) -> None:
     writer = GGUFWriter(path, "mimo2")
     writer.add_type(head_file.TYPE)
     writer.add_name(f"{target.name} MTP head")
-    _add_pairs(writer, head_info(target, vocabulary))
+    _add_pairs(writer, head_info(target, vocabulary, shape))
     _add_hyperparameters(writer, shape, target.sizes.n_ctx_train)
+    names = {own: name for own, name in (_BLOCK | _FUSION).items() if own in weights}
     tables = {
         "token_embd.weight": (target.token_embd[vocabulary.draft_ids], kinds["token_embd"]),
         "output.weight": (weights["output"], kinds["output"]),
         "output_norm.weight": (target.output_norm, kinds["block"]),
-        **{name: (weights[own], kinds["block"]) for own, name in _BLOCK.items()},
+        **{name: (weights[own], kinds["block"]) for own, name in names.items()},
     }
     for name, (values, kind) in tables.items():
         stored = kind if values.ndim > 1 else GGMLQuantizationType.F32
@@ -93,9 +98,17 @@ def _write(
     writer.close()
 
 
-def read_head(path: Path, target: Target) -> tuple[npt.NDArray[np.int32], dict[str, F32]]:
-    """The draft ids and the parameters by name of a file that `write_head` wrote for this target;
-    MtpError for any other file."""
+@dataclass(frozen=True)
+class HeadFile:
+    """A head file that `write_head` wrote. weights: the head's parameters by name."""
+
+    draft_ids: npt.NDArray[np.int32]
+    fused: Fused | None
+    weights: dict[str, F32]
+
+
+def read_head(path: Path, target: Target) -> HeadFile:
+    """MtpError for any file that `write_head` did not write for this target."""
     try:
         reader = GGUFReader(path)
     except (OSError, ValueError, KeyError, IndexError) as error:
@@ -103,37 +116,30 @@ def read_head(path: Path, target: Target) -> tuple[npt.NDArray[np.int32], dict[s
     info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
     if info.fingerprint != target.fingerprint or info.vocabulary is None:
         raise MtpError(f"{path}: these heads were not made by mtp-train for {target.path}")
-    names = {theirs: own for own, theirs in _BLOCK.items()} | {"output.weight": "output"}
+    names = {theirs: own for own, theirs in (_BLOCK | _FUSION).items()}
+    names["output.weight"] = "output"
     weights = {
         names[tensor.name]: np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
         for tensor in reader.tensors
         if tensor.name in names
     }
-    return info.vocabulary.draft_ids, weights
+    return HeadFile(info.vocabulary.draft_ids, info.fused, weights)
 
 
 def check_shapes(
-    target: Target, vocabulary: DraftVocabulary, shape: Shape, weights: Mapping[str, F32]
+    target: Target, vocabulary: DraftVocabulary, shape: HeadShape, weights: Mapping[str, F32]
 ) -> None:
     """MtpError unless every weight fits the shape and the shape fits the target."""
     d, n_draft = target.sizes.n_embd, len(vocabulary.draft_ids)
-    if (shape["n_embd"], shape["n_draft"]) != (d, n_draft):
+    if (shape.n_embd, shape.n_draft) != (d, n_draft):
         raise MtpError(
             f"expected a head of width {d} over {n_draft} ids, "
-            f"found width {shape['n_embd']} over {shape['n_draft']}"
+            f"found width {shape.n_embd} over {shape.n_draft}"
         )
-    n_q = int(shape["n_head"] * shape["head_dim"])
-    n_kv = int(shape["n_head_kv"] * shape["head_dim"])
-    n_ff = int(shape["n_ff"])
     expected: dict[str, tuple[int, ...]] = {
         "output": (n_draft, d),
-        "eh_proj": (d, 2 * d),
-        "qkv": (n_q + 2 * n_kv, d),
-        "attn_output": (d, n_q),
-        "ffn_gate": (n_ff, d),
-        "ffn_up": (n_ff, d),
-        "ffn_down": (d, n_ff),
-        **dict.fromkeys(("enorm", "hnorm", "head_norm", "attn_norm", "ffn_norm"), (d,)),
+        **shape.matrices(),
+        **shape.norms(),
     }
     for name, wanted in expected.items():
         found = weights[name].shape if name in weights else "nothing"
@@ -151,23 +157,23 @@ def _add_pairs(writer: GGUFWriter, info: HeadInfo) -> None:
             writer.add_array(key, value.tolist())
 
 
-def _add_hyperparameters(writer: GGUFWriter, shape: Shape, n_ctx: int) -> None:
-    writer.add_vocab_size(int(shape["n_draft"]))
+def _add_hyperparameters(writer: GGUFWriter, shape: HeadShape, n_ctx: int) -> None:
+    writer.add_vocab_size(shape.n_draft)
     writer.add_tokenizer_model("no_vocab")
     writer.add_block_count(1)
     writer.add_uint32("mimo2.nextn_predict_layers", 1)
     writer.add_context_length(n_ctx)
-    writer.add_embedding_length(int(shape["n_embd"]))
-    writer.add_feed_forward_length(int(shape["n_ff"]))
-    writer.add_head_count(int(shape["n_head"]))
-    writer.add_head_count_kv([int(shape["n_head_kv"])])
-    writer.add_key_length(int(shape["head_dim"]))
-    writer.add_value_length(int(shape["head_dim"]))
-    writer.add_layer_norm_rms_eps(shape["rms_eps"])
-    writer.add_rope_dimension_count(int(shape["head_dim"]))
-    writer.add_rope_freq_base(shape["rope_base"])
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv([shape.n_head_kv])
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_layer_norm_rms_eps(shape.rms_eps)
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(shape.rope_base)
     # mimo2 has a second base for its windowed layers, and aborts without one such layer.
-    writer.add_float32("mimo2.rope.freq_base_swa", shape["rope_base"])
+    writer.add_float32("mimo2.rope.freq_base_swa", shape.rope_base)
     writer.add_sliding_window(n_ctx)
     writer.add_array("mimo2.attention.sliding_window_pattern", [1])
     writer.add_expert_feed_forward_length(0)

@@ -24,9 +24,10 @@ from mtp_cli.head_file import DraftVocabulary
 from mtp_train.agreement import Agreement, agreement
 from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
 from mtp_train.files import writing, written_whole
-from mtp_train.head import Head, HeadShape, Keys, rms_norm, shifted
+from mtp_train.head import Head, Keys, rms_norm, shifted
 from mtp_train.losses import blocked_cross_entropy, target_distribution
 from mtp_train.precision import autocast, product_type
+from mtp_train.shape import HeadShape
 
 _CHECKPOINT = "checkpoint.pt"
 
@@ -121,7 +122,7 @@ def read_checkpoint(folder: Path, target: str) -> Checkpoint | None:
         saved["head"],
         saved["optimizers"],
         Progress(**saved["progress"]),
-        HeadShape(**saved["shape"]),
+        HeadShape.from_saved(saved["shape"]),
         saved["draft_ids"].numpy(),
         Settings(**saved["settings"]),
     )
@@ -233,7 +234,11 @@ class Run:
         at = self.progress
         if self._pieces_epoch != at.epoch:
             self._pieces = epoch_pieces(
-                self.samples, self.settings.batch_tokens, self.settings.seed, at.epoch
+                self.samples,
+                self.settings.batch_tokens,
+                self.head.shape.prompt_rows,
+                self.settings.seed,
+                at.epoch,
             )
             self._pieces_epoch = at.epoch
         batch = make_batch(self._pieces[at.index], self.vocabulary)
@@ -268,7 +273,8 @@ class Run:
             number = torch.full(chosen.shape, -1, device=device)
             number[chosen] = torch.arange(len(rows), device=device)
             tokens = torch.from_numpy(batch.tokens).to(device)
-            hidden = torch.from_numpy(batch.before).to(device).float() * self.row_scale
+            before = torch.from_numpy(batch.before).to(device).float()
+            hidden = head.read(before if head.shape.fused_layers else before * self.row_scale)
             total = rows.new_zeros(())
             keys: list[Keys] = []
             for k in range(n_unrolled):

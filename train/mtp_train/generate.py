@@ -26,11 +26,14 @@ from mtp_cli.errors import MtpError
 from mtp_train import prompts
 from mtp_train.batching import ManySequences
 from mtp_train.corpus import Role, Sample, write_shard
+from mtp_train.layer_rows import unit_rows, write_rows
+from mtp_train.target import Target
 
 N_CANDIDATES = 200
 TOP_P = 0.95
 SHARD_SAMPLES = 256
 MAX_TURNS = 4
+USUAL_SYSTEM_SHARE = 0.8  # of conversations that begin as the chat's do
 LOOP = Loop(max_period=40, min_times=3, min_tokens=40)  # a text that is stuck teaches nothing
 _MARK = "\x01"
 
@@ -38,7 +41,10 @@ _MARK = "\x01"
 @dataclass(frozen=True)
 class Settings:
     """tokens: how many to write; n_slots: conversations at once; n_ctx: longest conversation;
-    template_share: of first requests that come from templates, the rest the target writes."""
+    template_share: of first requests that come from templates, the rest the target writes;
+    layers: those whose input rows are kept beside the final ones;
+    system: what the chat puts in front of this target's conversations, None what its template
+    does."""
 
     tokens: int
     n_slots: int = 128
@@ -49,6 +55,8 @@ class Settings:
     greedy_share: float = 0.67
     more_turns: float = 0.2
     seed: int = 1
+    layers: tuple[int, ...] = ()
+    system: str | None = None
 
 
 class _Tokenizer:
@@ -149,6 +157,7 @@ class Conversation:
         self.ids: list[int] = []
         self.roles: list[int] = []
         self.rows = np.zeros((settings.n_ctx, n_embd), np.float16)
+        self.layers = tuple(np.zeros_like(self.rows) for _ in settings.layers)
         self.given: list[int] = []
         self.role = Role.USER
         self.answer_role = Role.GREEDY if rng.random() < settings.greedy_share else Role.SAMPLED
@@ -177,7 +186,10 @@ class Conversation:
     def sample(self) -> Sample:
         n = len(self.ids)
         return Sample(
-            np.array(self.ids, np.int32), np.array(self.roles, np.uint8), self.rows[:n].copy()
+            np.array(self.ids, np.int32),
+            np.array(self.roles, np.uint8),
+            self.rows[:n].copy(),
+            tuple(rows[:n].copy() for rows in self.layers),
         )
 
     def meta(self) -> dict[str, Any]:
@@ -196,7 +208,10 @@ class Generator:
         self._settings, self._folder = settings, folder
         self._target = target_fingerprint(read_shards(path))
         self._model = Model(path)
-        self._many = ManySequences(self._model, settings.n_slots, settings.n_ctx, n_threads)
+        self._eps = Target(path).sizes.rms_eps
+        self._many = ManySequences(
+            self._model, settings.n_slots, settings.n_ctx, n_threads, settings.layers
+        )
         self._wording = Wording(self._model)
         self._rng = random.Random(settings.seed)
         self._sampler = np.random.default_rng(settings.seed)
@@ -223,13 +238,17 @@ class Generator:
         logits, rows = self._many.decode(
             [slot.feed() for slot in slots], [len(slot.ids) - 1 for slot in slots]
         )
+        layer_rows = [unit_rows(found, self._eps) for found in self._many.layer_rows()]
         choices = logits.argmax(1)
         drawn = [i for i, slot in enumerate(slots) if self._is_drawn(slot)]
         if drawn:
             heat = [1.0 if slots[i].role is Role.USER else slots[i].temperature for i in drawn]
             choices[drawn] = draw(logits[drawn], np.array(heat), self._sampler)
         for i, slot in enumerate(slots):
-            slot.rows[len(slot.ids) - 1] = rows[i]
+            at = len(slot.ids) - 1
+            slot.rows[at] = rows[i]
+            for kept, found in zip(slot.layers, layer_rows, strict=True):
+                kept[at] = found[i]
             if not slot.given and not self._choose(slot, int(choices[i])):
                 self._many.drop(i)
                 slots[i] = self._begin()
@@ -241,8 +260,9 @@ class Generator:
     def _begin(self) -> Conversation:
         settings, rng, wording = self._settings, self._rng, self._wording
         new = Conversation(rng, settings, self._model.n_embd)
-        if rng.random() < 0.2 and wording.takes_system:
-            new.system = rng.choice(prompts.SYSTEMS)
+        new.system = settings.system
+        if wording.takes_system and rng.random() >= USUAL_SYSTEM_SHARE:
+            new.system = rng.choice((None, *prompts.SYSTEMS))
         if rng.random() >= settings.template_share:
             new.start_turn(Role.USER, wording.opening(new.system))
             return new
@@ -302,7 +322,10 @@ class Generator:
         if self._done:
             samples, meta = zip(*self._done, strict=True)
             name = f"shard-{self._settings.seed}-{self._n_shards:04d}.npz"
-            write_shard(self._folder / name, self._target, samples, meta)
+            path = self._folder / name
+            for i, layer in enumerate(self._settings.layers):
+                write_rows(path, layer, np.concatenate([s.layers[i] for s in samples]))
+            write_shard(path, self._target, samples, meta)
         self._done = []
         self._n_shards += 1
 

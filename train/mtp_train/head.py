@@ -21,23 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtp_train.shape import HeadShape
 
-@dataclass(frozen=True)
-class HeadShape:
-    """The sizes of a head: n_embd is the target's, the rest is free."""
-
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
-    n_draft: int
-    rms_eps: float
-    rope_base: float
-
-    @property
-    def n_qkv(self) -> int:
-        return (self.n_head + 2 * self.n_head_kv) * self.head_dim
+# Matrices whose product is added to the residual stream: at half size, so that it starts calm.
+_ADDED = ("attn_output", "ffn_down")
 
 
 @dataclass(frozen=True)
@@ -72,25 +59,33 @@ class Head(nn.Module):
     """One MTP block over a draft vocabulary."""
 
     token_embd: Tensor
+    enorm: Tensor
+    hnorm: Tensor
+    attn_norm: Tensor
+    ffn_norm: Tensor
+    head_norm: Tensor
+    fuse_norm: Tensor
+    eh_proj: Tensor
+    qkv: Tensor
+    attn_output: Tensor
+    ffn_gate: Tensor
+    ffn_up: Tensor
+    ffn_down: Tensor
+    fuse: Tensor
 
     def __init__(self, shape: HeadShape, token_embd: Tensor, output: Tensor):
         """token_embd, output: (n_draft, n_embd), the target's rows of the draft ids."""
         super().__init__()
         self.shape = shape
-        d, q = shape.n_embd, shape.n_head * shape.head_dim
         self.register_buffer("token_embd", token_embd.clone(), persistent=False)
         self.output = nn.Parameter(output.clone().float())
-        self.enorm = nn.Parameter(torch.ones(d))
-        self.hnorm = nn.Parameter(torch.ones(d))
-        self.attn_norm = nn.Parameter(torch.ones(d))
-        self.ffn_norm = nn.Parameter(torch.ones(d))
-        self.head_norm = nn.Parameter(torch.ones(d))
-        self.eh_proj = nn.Parameter(torch.randn(d, 2 * d) / math.sqrt(2 * d))
-        self.qkv = nn.Parameter(torch.randn(shape.n_qkv, d) / math.sqrt(d))
-        self.attn_output = nn.Parameter(torch.randn(d, q) / math.sqrt(q) / 2)
-        self.ffn_gate = nn.Parameter(torch.randn(shape.n_ff, d) / math.sqrt(d))
-        self.ffn_up = nn.Parameter(torch.randn(shape.n_ff, d) / math.sqrt(d))
-        self.ffn_down = nn.Parameter(torch.randn(d, shape.n_ff) / math.sqrt(shape.n_ff) / 2)
+        for name, size in shape.norms().items():
+            self.register_parameter(name, nn.Parameter(torch.ones(size)))
+        for name, (n_out, n_in) in shape.matrices().items():
+            start = torch.randn(n_out, n_in) / math.sqrt(n_in)
+            if name in _ADDED:
+                start /= 2
+            self.register_parameter(name, nn.Parameter(start))
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Overwrite parameters by name, e.g. with the target's last layer."""
@@ -100,18 +95,19 @@ class Head(nn.Module):
                 own[name].copy_(value)
 
     def matrices(self) -> list[nn.Parameter]:
-        """The block's two-dimensional weights."""
-        return [
-            self.eh_proj,
-            self.qkv,
-            self.attn_output,
-            self.ffn_gate,
-            self.ffn_up,
-            self.ffn_down,
-        ]
+        """The two-dimensional weights but `output`."""
+        return [self.get_parameter(name) for name in self.shape.matrices()]
 
     def norms(self) -> list[nn.Parameter]:
-        return [self.enorm, self.hnorm, self.attn_norm, self.ffn_norm, self.head_norm]
+        return [self.get_parameter(name) for name in self.shape.norms()]
+
+    def read(self, rows: Tensor) -> Tensor:
+        """The target's rows as the first draft step takes them: (..., n_embd).
+
+        rows: (..., n_embd) final rows, or (..., n_fused) rows of the fused layers side by side,
+        each divided by its root mean square.
+        """
+        return F.linear(rows * self.fuse_norm, self.fuse) if self.shape.fused_layers else rows
 
     def rope(self, n: int) -> tuple[Tensor, Tensor]:
         half = self.shape.head_dim // 2
@@ -178,10 +174,10 @@ class Head(nn.Module):
     def unroll(self, tokens: Tensor, rows: Tensor, n_steps: int) -> list[Tensor]:
         """The rows before the head norm of draft steps 1..n_steps, each (batch, n, n_embd).
 
-        rows: (batch, n, n_embd), the target's row of position i-1 at index i.
+        rows: (batch, n, ...) as `read` takes them, those of position i-1 at index i.
         """
         keys: list[Keys] = []
-        hidden, outs = rows, []
+        hidden, outs = self.read(rows), []
         for _ in range(n_steps):
             out, own = self.step(tokens, hidden, keys)
             keys.append(own)

@@ -6,8 +6,8 @@ only module that knows both the GGUF's arrays and PyTorch's tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,20 @@ from gguf import GGMLQuantizationType
 
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
-from mtp_train.corpus import Corpus, choose_vocabulary, make_vocabulary
-from mtp_train.export import check_shapes, read_head, write_head
+from mtp_train.corpus import Corpus, Sample, choose_vocabulary, make_vocabulary
+from mtp_train.export import HeadFile, check_shapes, read_head, write_head
 from mtp_train.fit import Run, Settings, read_checkpoint
-from mtp_train.head import Head, HeadShape
+from mtp_train.head import Head
+from mtp_train.layer_rows import chosen_layers, unit_rows
+from mtp_train.shape import HeadShape
 from mtp_train.target import Target
 
 # The target's output norm makes its logits sharp; a head that still guesses needs flat ones.
 START_NORM_SCALE = 0.3
 N_DRAFT = 8192
+PROMPT_ROWS = 256  # of a prompt's end that a head reads, unless told
+FUSION_ROWS = 30_000  # positions that a fusion's start is fitted on: over ten a weight's column
+FUSION_RIDGE = 1e-4  # of a row's mean square, so that values that never change do no harm
 
 QUANTIZED = {
     "token_embd": GGMLQuantizationType.Q8_0,
@@ -34,7 +39,46 @@ QUANTIZED = {
 EXACT = dict.fromkeys(QUANTIZED, GGMLQuantizationType.F32)
 
 
-def head_shape(target: Target, n_draft: int, n_ff: int | None) -> HeadShape:
+@dataclass(frozen=True)
+class Choices:
+    """What a head is to be, where the target does not say it.
+
+    n_draft:      how many of the ids that the target wrote most are drafted; None: the ones of the
+                  head that the run starts from, which saw more text than the corpus may have, or
+                  N_DRAFT
+    n_ff:         width of the FFN; None: the target's
+    fused_layers: layers whose input rows are fused; none: the final row is read
+    prompt_rows:  how many rows of a prompt's end the head reads
+    """
+
+    n_draft: int | None = None
+    n_ff: int | None = None
+    fused_layers: tuple[int, ...] = ()
+    prompt_rows: int = 1
+
+
+def rows_to_read(
+    target: Target, folder: Path, layers: str | None, prompt_rows: int | None, start: Path | None
+) -> tuple[tuple[int, ...], int]:
+    """The layers that a run's head fuses and the prompt's rows that it reads: those of the
+    folder's checkpoint, else what is asked for, else those of the head it starts from if that one
+    fuses, else the usual ones."""
+    saved = read_checkpoint(folder, target.fingerprint)
+    if saved is not None:
+        return saved.shape.fused_layers, saved.shape.prompt_rows
+    begun = read_head(start, target) if start is not None else None
+    if begun is not None and begun.fused is not None and layers is None:
+        fused, n_rows = _rows_of(begun)
+    else:
+        fused, n_rows = chosen_layers(target, layers), PROMPT_ROWS
+    return fused, (prompt_rows or n_rows) if fused else 1
+
+
+def _rows_of(head: HeadFile) -> tuple[tuple[int, ...], int]:
+    return ((), 1) if head.fused is None else (head.fused.layers, max(head.fused.prompt_rows, 1))
+
+
+def head_shape(target: Target, n_draft: int, choices: Choices) -> HeadShape:
     """A head like one of the target's own layers."""
     s = target.sizes
     return HeadShape(
@@ -42,10 +86,12 @@ def head_shape(target: Target, n_draft: int, n_ff: int | None) -> HeadShape:
         s.n_head,
         s.n_head_kv,
         s.head_dim,
-        n_ff or s.n_ff,
+        choices.n_ff or s.n_ff,
         n_draft,
         s.rms_eps,
         s.rope_base,
+        choices.fused_layers,
+        choices.prompt_rows,
     )
 
 
@@ -65,16 +111,54 @@ def new_head(target: Target, shape: HeadShape, vocabulary: DraftVocabulary, seed
     return head
 
 
-def take_over(head: Head, target: Target, vocabulary: DraftVocabulary, path: Path) -> None:
+def take_over(
+    head: Head,
+    target: Target,
+    vocabulary: DraftVocabulary,
+    path: Path,
+    samples: Sequence[Sample] = (),
+) -> None:
     """Overwrite a head with the one in a head file; ids that one did not draft in keep the
-    target's own output rows."""
-    ids, weights = read_head(path, target)
+    target's own output rows. Where only the new head fuses, it starts from what comes nearest to
+    the row that the old one read, on these samples."""
+    found = read_head(path, target)
+    weights: Mapping[str, np.ndarray] = found.weights
+    if head.shape.fused_layers and "fuse" not in weights:
+        norm = np.ones(head.shape.n_fused, np.float32)
+        fuse = fusion_like_final_rows(samples, 1 / target.output_norm)
+        weights = {**weights, "fuse": fuse, "fuse_norm": norm}
     output = head.output.detach().cpu().numpy().copy()
-    _, ours, theirs = np.intersect1d(vocabulary.draft_ids, ids, return_indices=True)
+    _, ours, theirs = np.intersect1d(vocabulary.draft_ids, found.draft_ids, return_indices=True)
     output[ours] = weights["output"][theirs]
     weights = {**weights, "output": output}
-    check_shapes(target, vocabulary, vars(head.shape), weights)
+    check_shapes(target, vocabulary, head.shape, weights)
     head.start_from({name: torch.tensor(value) for name, value in weights.items()})
+
+
+def fusion_like_final_rows(
+    samples: Sequence[Sample], row_scale: np.ndarray, n_rows: int = FUSION_ROWS
+) -> np.ndarray:
+    """The fusion that comes nearest to the final row, which a head without fusion reads:
+    (n_embd, n_fused), by least squares over about n_rows positions, each row at its root mean
+    square.
+
+    row_scale: (n_embd,) what turns a post-norm row into the head's input row
+    """
+    n_embd, n_fused = samples[0].rows.shape[1], samples[0].read.shape[1]
+    squares, products = np.zeros((n_fused, n_fused)), np.zeros((n_fused, n_embd))
+    n_seen = 0
+    for sample in samples:
+        # A text's first row is an outlier in most models, and its last was never asked for.
+        part = sample.part(1, len(sample) - 1)
+        rows = part.read.astype(np.float32)
+        wanted = unit_rows(part.rows * row_scale, 1e-9).astype(np.float32)
+        squares += rows.T @ rows
+        products += rows.T @ wanted
+        n_seen += len(rows)
+        if n_seen >= n_rows:
+            break
+    squares += np.eye(n_fused) * n_seen * FUSION_RIDGE
+    return np.linalg.solve(squares, products).T.astype(np.float32)
 
 
 def prepare(
@@ -82,33 +166,31 @@ def prepare(
     corpus: Corpus,
     folder: Path,
     settings: Settings,
+    choices: Choices,
     *,
-    n_draft: int | None,
-    n_ff: int | None,
     device: str,
     start: Path | None = None,
 ) -> Run:
     """A run at its start, or where its folder's checkpoint left it; that one keeps its settings but
     for the number of steps.
 
-    n_draft: how many of the ids that the target wrote most are drafted; None: the ones of `start`,
-             which saw more text than the corpus may have, or N_DRAFT
-    start:   a head file whose weights the run starts from; random ones without
+    start: a head file whose weights the run starts from; random ones without
     """
     saved = read_checkpoint(folder, target.fingerprint)
     if saved is None:
-        if start is not None and n_draft is None:
-            vocabulary = make_vocabulary(read_head(start, target)[0], target.token_embd)
+        if start is not None and choices.n_draft is None:
+            vocabulary = make_vocabulary(read_head(start, target).draft_ids, target.token_embd)
         else:
-            vocabulary = choose_vocabulary(corpus.training, n_draft or N_DRAFT, target.token_embd)
-        shape = head_shape(target, len(vocabulary.draft_ids), n_ff)
+            n_draft = choices.n_draft or N_DRAFT
+            vocabulary = choose_vocabulary(corpus.training, n_draft, target.token_embd)
+        shape = head_shape(target, len(vocabulary.draft_ids), choices)
     else:
         vocabulary = make_vocabulary(saved.draft_ids, target.token_embd)
         shape = saved.shape
         settings = replace(saved.settings, steps=settings.steps)
     head = new_head(target, shape, vocabulary, settings.seed)
     if saved is None and start is not None:
-        take_over(head, target, vocabulary, start)
+        take_over(head, target, vocabulary, start, corpus.training)
     run = Run(
         folder,
         target.fingerprint,
@@ -140,10 +222,13 @@ def export(
     }
     vocabulary = make_vocabulary(saved.draft_ids, target.token_embd)
     if average is not None:
-        ids, others = read_head(average, target)
-        if not np.array_equal(ids, saved.draft_ids):
+        other = read_head(average, target)
+        if not np.array_equal(other.draft_ids, saved.draft_ids):
             raise MtpError(f"{average}: these heads draft in other ids than {folder}'s")
-        check_shapes(target, vocabulary, vars(saved.shape), others)
-        weights = {**weights, **{name: (weights[name] + others[name]) / 2 for name in others}}
-    write_head(path, target, vocabulary, vars(saved.shape), weights, EXACT if exact else QUANTIZED)
+        if _rows_of(other) != (saved.shape.fused_layers, saved.shape.prompt_rows):
+            raise MtpError(f"{average}: these heads read other rows than {folder}'s")
+        check_shapes(target, vocabulary, saved.shape, other.weights)
+        means = {name: (weights[name] + value) / 2 for name, value in other.weights.items()}
+        weights = {**weights, **means}
+    write_head(path, target, vocabulary, saved.shape, weights, EXACT if exact else QUANTIZED)
     return path.stat().st_size
