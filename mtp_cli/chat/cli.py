@@ -5,7 +5,6 @@ Heavy imports wait until they are needed: `--help` and wrong usage answer at onc
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -14,6 +13,26 @@ from typing import Annotated
 import typer
 
 from mtp_cli.chat import dispatch
+from mtp_cli.chat.sampling_options import (
+    DryAllowedLength,
+    DryBase,
+    DryMultiplier,
+    DryPenaltyLastN,
+    DrySequenceBreaker,
+    FrequencyPenalty,
+    MinP,
+    PresencePenalty,
+    RepeatLastN,
+    RepeatPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopNSigma,
+    TopP,
+    XtcProbability,
+    XtcThreshold,
+    breakers,
+)
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.model_options import (
@@ -45,12 +64,6 @@ def _text(text: str | None) -> str | None:
     if text is not None and any("\ud800" <= char <= "\udfff" for char in text):
         raise typer.BadParameter("not UTF-8 text.")
     return text
-
-
-def _finite(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a number to sample with.")
-    return value
 
 
 def _stops(texts: list[str] | None) -> list[str] | None:
@@ -121,97 +134,6 @@ _LoopGuard = Annotated[
     bool,
     typer.Option(
         "--no-loop-guard", help="Let an answer repeat itself for ever, as the model likes."
-    ),
-]
-_Temperature = Annotated[
-    float | None,
-    typer.Option(
-        "--temperature",
-        "-t",
-        metavar="X",
-        min=0,
-        callback=_finite,
-        help="0 always takes the likeliest token. [default of all sampling: what is best for the "
-        "built-in model; else what the GGUF recommends, all but mirostat, XTC and another order of "
-        "samplers, which a line then says; else 0.8, 40, 0.95, 0.05, no penalties]",
-    ),
-]
-_TopK = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        max=MAX_INT32,
-        help="Sample from the N likeliest tokens; 0 for all.",
-    ),
-]
-_TopP = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=0,
-        max=1,
-        callback=_finite,
-        help="Sample from the likeliest tokens that together have probability X; 1 for all.",
-    ),
-]
-_MinP = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=0,
-        max=1,
-        callback=_finite,
-        help="Leave out tokens less than X times as likely as the likeliest; 0 for none.",
-    ),
-]
-_RepeatPenalty = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=0.001,
-        max=1000,
-        callback=_finite,
-        help="Divide the logits of tokens that came lately by X, multiply those below 0; "
-        "1 for none.",
-    ),
-]
-_RepeatLastN = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        max=MAX_INT32,
-        help="Tokens that count as lately, of prompt and answer, for all penalties; 0 for none. "
-        "[default: what the GGUF recommends, else 64]",
-    ),
-]
-_PresencePenalty = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=-1000,
-        max=1000,
-        callback=_finite,
-        help="Take X off the logits of tokens that came lately; 0 for none.",
-    ),
-]
-_FrequencyPenalty = Annotated[
-    float | None,
-    typer.Option(
-        metavar="X",
-        min=-1000,
-        max=1000,
-        callback=_finite,
-        help="Take X off for each time that they came; 0 for none.",
-    ),
-]
-_Seed = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=0,
-        help="Same seed, same answer: plain decoding's, at any --depth. [default: a random one]",
     ),
 ]
 _Ctx = Annotated[
@@ -326,15 +248,23 @@ def chat(
     max_tokens: _MaxTokens = None,
     stop: _Stop = None,
     no_loop_guard: _LoopGuard = False,
-    temperature: _Temperature = None,
-    top_k: _TopK = None,
-    top_p: _TopP = None,
-    min_p: _MinP = None,
-    repeat_penalty: _RepeatPenalty = None,
-    repeat_last_n: _RepeatLastN = None,
-    presence_penalty: _PresencePenalty = None,
-    frequency_penalty: _FrequencyPenalty = None,
-    seed: _Seed = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repeat_penalty: RepeatPenalty = None,
+    repeat_last_n: RepeatLastN = None,
+    presence_penalty: PresencePenalty = None,
+    frequency_penalty: FrequencyPenalty = None,
+    seed: Seed = None,
+    top_n_sigma: TopNSigma = None,
+    xtc_probability: XtcProbability = None,
+    xtc_threshold: XtcThreshold = None,
+    dry_multiplier: DryMultiplier = None,
+    dry_base: DryBase = None,
+    dry_allowed_length: DryAllowedLength = None,
+    dry_penalty_last_n: DryPenaltyLastN = None,
+    dry_sequence_breaker: DrySequenceBreaker = None,
     ctx: _Ctx = None,
     threads: Threads = None,
     gpu_layers: GpuLayers = None,
@@ -377,6 +307,14 @@ def chat(
         "penalty_present": presence_penalty,
         "penalty_freq": frequency_penalty,
         "seed": seed,
+        "top_n_sigma": top_n_sigma,
+        "xtc_probability": xtc_probability,
+        "xtc_threshold": xtc_threshold,
+        "dry_multiplier": dry_multiplier,
+        "dry_base": dry_base,
+        "dry_allowed_length": dry_allowed_length,
+        "dry_penalty_last_n": dry_penalty_last_n,
+        "dry_sequence_breakers": breakers(dry_sequence_breaker),
     }
     options = Options(
         request=request,

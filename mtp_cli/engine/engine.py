@@ -7,6 +7,7 @@ knows nothing of conversations or terminals.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -285,7 +286,11 @@ class Engine:
         logits: drafts are best guesses, and the target chooses every token by itself. Without one
         drafts are drawn (`verify.py`), of which more are accepted.
         """
-        sampler = Sampler(sampling, draws_drafts=sampling.seed is None and not exact)
+        sampler = Sampler(
+            sampling,
+            draws_drafts=sampling.seed is None and not exact,
+            piece=functools.partial(self.piece, special=True),
+        )
         target: TargetLike = self._target
         checked = None
         if exact:

@@ -234,8 +234,8 @@ class Generation:
             return verify_by_match(verified, restricted, self._choose, self._is_end)
         if list(verified[:n_committed]) != draft.ids[:n_committed]:
             raise ValueError("the depth policy dropped a drawn id that it had committed itself to")
-        restricted = [*self._restricted(rows, verified)]
-        return self._sampler.verify_block(verified, draft.drawn, restricted, self._is_end)
+        all_restricted = [*self._restricted(rows, verified)]
+        return self._sampler.verify_block(verified, draft.drawn, all_restricted, self._is_end)
 
     def _show(self, chosen: Sequence[int], rows: Sequence[Row]) -> None:
         """Each token beside the row that it was chosen from."""

@@ -3,9 +3,8 @@
 Owns llama.cpp's keys (LLM_KV_GENERAL_SAMPLING_* in src/llama-arch.cpp, read by
 common_init_sampler_from_model in common/common.cpp). Chooses nothing.
 
-Mirostat and XTC are not followed: the one carries its state from token to token and the other
-throws dice in each row, while a draft is verified against distributions that neither changes. Nor
-is another order than llama.cpp's own.
+Mirostat is not followed: it carries its state from token to token, while a draft is verified
+against distributions that stay. Nor is another order than llama.cpp's own.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mtp_cli.engine.sampling.settings import COLDEST, Sampling
+from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.errors import MtpError
 
 _PREFIX = "general.sampling."
@@ -64,6 +63,8 @@ _FIELDS = {
     "min_p": "min_p",
     "penalty_last_n": "penalty_last_n",
     "penalty_repeat": "penalty_repeat",
+    "xtc_probability": "xtc_probability",
+    "xtc_threshold": "xtc_threshold",
 }
 _KEYS = {
     "temp": _Key(float),
@@ -78,25 +79,31 @@ _KEYS = {
     "mirostat_tau": _Key(float, 0, 1000),
     "mirostat_eta": _Key(float, 0, 1000),
 }
-_XTC = {"xtc_probability": 0.0, "xtc_threshold": 0.1}  # llama.cpp's where the file is silent
-_MOST_XTC = 0.5  # a larger threshold leaves nothing to exclude
-_MIROSTAT = {"mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1}  # likewise
+_MIROSTAT = {"mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1}  # where the file is silent
 
 # llama.cpp's order of what is sampled with here.
-_ORDER = ("penalties", "top_k", "top_p", "min_p", "temperature")
+_ORDER = ("penalties", "dry", "top_n_sigma", "top_k", "top_p", "min_p", "xtc", "temperature")
 # Those that give the same in either order.
-_COMMUTE = ({"top_k", "min_p"}, {"top_k", "temperature"})
+_COMMUTE = (
+    {"penalties", "dry"},
+    {"top_n_sigma", "temperature"},
+    {"top_k", "min_p"},
+    {"top_k", "temperature"},
+)
 # What a sampler that the sequence leaves out would do: nothing.
 _OFF: dict[str, Mapping[str, float]] = {
     "penalties": {"penalty_last_n": 0},
+    "dry": {"dry_multiplier": 0.0},
+    "top_n_sigma": {"top_n_sigma": 0.0},
     "top_k": {"top_k": 0},
     "top_p": {"top_p": 1.0},
     "min_p": {"min_p": 0.0},
+    "xtc": {"xtc_probability": 0.0},
     "temperature": {"temperature": 1.0},
 }
 # Off unless a command line sets them, which here has no such options.
-_SILENT = ("dry", "top_n_sigma", "typ_p", "adaptive_p")
-_OTHERS = ("xtc", "infill")
+_SILENT = ("typ_p", "adaptive_p")
+_OTHERS = ("infill",)
 _NICKNAMES = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}
 _SPELLINGS = _NICKNAMES | {
     spelling: name
@@ -111,7 +118,7 @@ class Recommended:
 
     left_out: a line for each value that cannot be meant
     sequence: the samplers that the file names, by llama.cpp's names; None where it names none
-    others:   its values for XTC and mirostat
+    others:   its values for mirostat
     """
 
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
@@ -141,15 +148,13 @@ class Recommended:
     def unfollowed(self, sampling: Sampling) -> str:
         """What the file recommends, is not followed, and would change what `sampling` gives; ""
         for nothing."""
-        mirostat, xtc = {**_MIROSTAT, **self.others}, {**_XTC, **self.others}
+        mirostat = {**_MIROSTAT, **self.others}
         if mirostat["mirostat"]:  # all that llama.cpp does then, but for the temperature
-            is_greedy = sampling.temperature < COLDEST
-            return "" if is_greedy else _shown({name: mirostat[name] for name in _MIROSTAT})
+            return (
+                "" if sampling.is_greedy else _shown({name: mirostat[name] for name in _MIROSTAT})
+            )
         sequence = _ORDER if self.sequence is None else self.sequence
         said = []
-        has_xtc = self.sequence is None or "xtc" in sequence
-        if has_xtc and xtc["xtc_probability"] > 0 and xtc["xtc_threshold"] <= _MOST_XTC:
-            said.append(_shown({name: xtc[name] for name in _XTC}))
         if "infill" in sequence or _is_another_order(sequence, _at_work(sampling)):
             said.append(f"the order {';'.join(sequence)}")
         return ", ".join(said)
@@ -169,17 +174,20 @@ def _sequence(text: str, left_out: list[str]) -> tuple[str, ...] | None:
 
 def _at_work(sampling: Sampling) -> set[str]:
     """The samplers that change anything."""
-    if sampling.temperature < COLDEST:  # what the others leave has the likeliest token
+    if sampling.is_greedy:  # what the others leave has the likeliest token
         rest = {"temperature"}
     else:
         is_on = {
             "top_k": sampling.top_k > 0,
             "top_p": sampling.top_p < 1,
             "min_p": sampling.min_p > 0,
+            "xtc": sampling.has_xtc,
+            "top_n_sigma": sampling.top_n_sigma > 0,
             "temperature": sampling.temperature != 1,
         }
         rest = {name for name, on in is_on.items() if on}
-    return rest | ({"penalties"} if sampling.penalties.n_before else set())
+    penalties = {"penalties": sampling.penalties.n_before, "dry": sampling.dry(None).n_before}
+    return rest | {name for name, n_before in penalties.items() if n_before}
 
 
 def _is_another_order(sequence: Sequence[str], at_work: set[str]) -> bool:

@@ -1,20 +1,22 @@
 """Chooses a token from one row of logits, as llama.cpp's sampler chain would.
 
-Owns what is sampled from (penalties, top-k, top-p, min-p, temperature) and the random numbers, for
-the target's rows and, by the same rules over its own vocabulary, for a drafter's. What of a draft
-stands is `verify.py`'s to say. Keeps no text: the ids that a row follows come with it.
+Owns what is sampled from (penalties, DRY, top-n-sigma, top-k, top-p, min-p, XTC, temperature) and
+the random numbers, for the target's rows and, by the same rules over its own vocabulary, for a
+drafter's. What of a draft stands is `verify.py`'s to say. Keeps no text: the ids that a row follows
+come with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mtp_cli.engine.sampling.candidates import Candidates
+from mtp_cli.engine.sampling.dry import Piece
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
-from mtp_cli.engine.sampling.settings import COLDEST, Sampling
-from mtp_cli.engine.sampling.truncation import Truncation
+from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.sampling.verify import up_to_end, verify_block
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, Ids
@@ -28,22 +30,18 @@ class Sampler:
                   however many of its tokens were drafted. With, random numbers go to drafts and
                   their verification too.
     n_before:     how many of the ids before a row it looks at, to penalise them; 0 for none
+    piece:        a token's bytes, control tokens by their spelling: DRY looks for texts in them
     """
 
-    def __init__(self, sampling: Sampling, *, draws_drafts: bool = False) -> None:
-        self.is_greedy = sampling.temperature < COLDEST
+    def __init__(
+        self, sampling: Sampling, *, draws_drafts: bool = False, piece: Piece | None = None
+    ) -> None:
+        self.is_greedy = sampling.is_greedy
         self.draws_drafts = draws_drafts and not self.is_greedy
-        self._target, self._drafts = (
-            Truncation(
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                min_p=sampling.min_p,
-                temperature=sampling.temperature / sharpness,
-            )
-            for sharpness in (1.0, TUNING.draws.sharpness)
-        )
-        self._penalties = sampling.penalties
-        self.n_before = self._penalties.n_before
+        self._target = sampling.truncation()
+        self._drafts = sampling.truncation(TUNING.draws.sharpness)
+        self._penalties, self._dry = sampling.penalties, sampling.dry(piece)
+        self.n_before = max(self._penalties.n_before, self._dry.n_before)
         self._rng = np.random.default_rng(sampling.seed)
 
     def choose(self, logits: Floats, before: Sequence[int] = ()) -> int:
@@ -52,14 +50,14 @@ class Sampler:
         before: the ids that the row follows, `n_before` of them or more where there are as many
         """
         if self.is_greedy:
-            with self._penalties.on(logits, before):
+            with self._penalised(logits, before):
                 return int(logits.argmax())
-        with self._penalties.on(logits, before):
+        with self._penalised(logits, before):
             return self._target.token_at(logits, self.random())
 
     def candidates(self, logits: Floats, before: Sequence[int] = ()) -> Candidates:
         """The truncated distribution that `choose` draws from."""
-        with self._penalties.on(logits, before):
+        with self._penalised(logits, before):
             return self._target.of(logits)
 
     def propose(
@@ -78,7 +76,7 @@ class Sampler:
         before: the ids that the row follows, drafted ones included, as for `choose`
         commit: whether the id will be verified whatever it is; told the best one's probability
         """
-        with self._penalties.on(logits, before, ids):
+        with self._penalised(logits, before, ids):
             best = likeliest(logits, ids)
             # From a row with NaN nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
@@ -112,6 +110,13 @@ class Sampler:
         return verify_block(
             draft, drawn, rows, lambda row: self.candidates(*row), self.random, is_end
         )
+
+    @contextlib.contextmanager
+    def _penalised(
+        self, logits: Floats, before: Sequence[int], ids: Ids | None = None
+    ) -> Iterator[None]:
+        with self._penalties.on(logits, before, ids), self._dry.on(logits, before, ids):
+            yield
 
     def random(self) -> float:
         """The next random number, uniform in [0, 1)."""

@@ -20,6 +20,7 @@ from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 
+Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 _MOST = 128  # the largest top-k that compiled code takes: MOST in native/logits.cpp
@@ -52,19 +53,34 @@ def _share(total: float) -> float:
 
 
 class Truncation:
-    """What top-k, top-p, min-p and then the temperature leave of a row of logits, (n,) float32.
+    """What top-n-sigma, top-k, top-p, min-p, XTC and then the temperature leave of a row of logits,
+    (n,) float32.
 
     In llama.cpp's order and sense (src/llama-sampler.cpp): top-p looks at the softmax over the top
     k, and min-p, like it, at logits that no temperature has touched. top_k 0 or less, top_p 1 and
-    min_p 0 are off; temperature > 0.
+    min_p 0 are off, top_n_sigma at 0 or less; temperature > 0.
+
+    xtc: a probability and a threshold. What XTC leaves out with that probability is part of the
+         distribution: a share of it is what is left then.
 
     All raise MtpError when the logits are NaN.
     """
 
-    def __init__(self, *, top_k: int, top_p: float, min_p: float, temperature: float) -> None:
+    def __init__(
+        self,
+        *,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        temperature: float,
+        top_n_sigma: float = 0.0,
+        xtc: tuple[float, float] | None = None,
+    ) -> None:
+        self._top_n_sigma, self._xtc = top_n_sigma, xtc
         self._top_k, self._top_p, self._min_p = top_k, top_p, min_p
         self._temperature = temperature
-        self._is_compiled = compiled.load() is not None and 0 < top_k <= _MOST
+        is_usual = top_n_sigma <= 0 and xtc is None
+        self._is_compiled = is_usual and compiled.load() is not None and 0 < top_k <= _MOST
         n_compiled = top_k if self._is_compiled else 0
         self._native = compiled.Truncation(top_p, min_p, temperature, n_compiled)
         self._ids, self._probs = np.empty(_MOST, np.int32), np.empty(_MOST)
@@ -123,13 +139,45 @@ class Truncation:
         return _row(logits) if self._is_compiled else None
 
     def by_numpy(self, logits: Floats) -> Candidates:
+        if self._top_n_sigma > 0:
+            logits = _top_n_sigma(logits, self._top_n_sigma)
         ids = _top_k_top_p(logits, self._top_k, self._top_p)
         values = logits[ids].astype(np.float64)
         values -= values.max()
         is_kept = values >= (math.log(self._min_p) if self._min_p > 0 else -np.finfo(float).max)
-        ids, values = ids[is_kept], values[is_kept]  # none that a grammar has ruled out
-        weights = np.exp(values / self._temperature)
-        return Candidates(ids.astype(np.int32), weights / weights.sum())
+        ids, values = ids[is_kept], values[is_kept]  # none that was ruled out
+        return Candidates(ids.astype(np.int32), self._shares(values))
+
+    def _shares(self, values: Values) -> Values:
+        """The probabilities of what is left, (n,) logits of which the largest is 0."""
+        shares = _softmax(values / self._temperature)
+        if self._xtc is None:
+            return shares
+        probability, threshold = self._xtc
+        likely = np.flatnonzero(_softmax(values) >= threshold)
+        if len(likely) < 2:
+            return shares
+        left = values.copy()
+        left[likely] = -np.inf
+        least = likely[values[likely].argmin()]
+        left[least] = values[least]
+        excluded = _softmax((left - left.max()) / self._temperature)
+        return (1 - probability) * shares + probability * excluded
+
+
+def _softmax(values: Values) -> Values:
+    weights: Values = np.exp(values)
+    weights /= weights.sum()
+    return weights
+
+
+def _top_n_sigma(logits: Floats, n: float) -> Floats:
+    """What is more than n standard deviations below the best logit becomes -inf."""
+    finite = logits[logits != -np.inf]
+    if not len(finite):
+        return logits
+    least = finite.max() - np.float32(n) * finite.std()
+    return np.where(logits < least, np.float32(-np.inf), logits)
 
 
 def shortlist(logits: Floats, k: int) -> Indices:

@@ -81,12 +81,16 @@ def test_greedy_mirostat_is_greedy() -> None:
     assert found.unfollowed(dataclasses.replace(found.sampling, temperature=0.0)) == ""
 
 
-def test_xtc_is_said_where_it_would_exclude_something() -> None:
-    assert unfollowed(xtc_probability="0.5") == "xtc_probability 0.5, xtc_threshold 0.1"
-    assert unfollowed(xtc_probability="0") == ""
-    assert unfollowed(xtc_threshold="0.2") == ""
-    assert unfollowed(xtc_probability="0.5", xtc_threshold="0.6") == ""
-    assert unfollowed(xtc_probability="0.5", sequence="top_k;top_p;min_p;temperature") == ""
+def test_xtc_is_followed() -> None:
+    assert recommended(xtc_probability="0.5").sampling.has_xtc
+    assert recommended(xtc_probability="0.5").sampling.xtc_threshold == 0.1
+    assert not recommended(xtc_probability="0.5", xtc_threshold="0.6").sampling.has_xtc
+    assert not recommended(xtc_threshold="0.2").sampling.has_xtc
+    without = recommended(xtc_probability="0.5", sequence="top_k;top_p;min_p;temperature")
+    assert not without.sampling.has_xtc
+    assert unfollowed(xtc_probability="0.5") == ""
+    last = "top_k;top_p;min_p;temperature;xtc"
+    assert unfollowed(xtc_probability="0.5", sequence=last) == f"the order {last}"
 
 
 @pytest.mark.parametrize(
