@@ -74,6 +74,10 @@ inline Floats pair_scales(__m256 eight, int c, int v) {
 }
 inline __m256 added_pair(const Floats x[2]) { return add(x[0], x[1]); }
 
+// A half-precision number of a weight row, for its eight lanes
+inline Floats for_each_lane(uint16_t a, uint16_t) {
+    return _mm256_cvtph_ps(_mm_set1_epi16((short)a));
+}
 // The first of the pairs that four blocks begin with, of weight row v
 template <int HIGH>
 inline Floats first_of_pairs(__m256 pairs, int v) {

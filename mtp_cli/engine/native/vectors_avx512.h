@@ -91,6 +91,11 @@ inline __m256 added_pair(const Floats x[1]) {
     return _mm256_add_ps(_mm512_castps512_ps256(x[0]), _mm512_extractf32x8_ps(x[0], 1));
 }
 
+// A half-precision number of each of two weight rows, for its eight lanes
+inline Floats for_each_lane(uint16_t a, uint16_t b) {
+    const __m256i both = _mm256_mask_set1_epi16(_mm256_set1_epi16((short)a), 0xff00, (short)b);
+    return _mm512_cvtph_ps(both);
+}
 // The first of the pairs that four blocks begin with, for the eight lanes of each of the two weight
 // rows that stand in vector v; for the upper four lanes over HIGH
 template <int HIGH>

@@ -37,6 +37,7 @@ struct Dots {
     static constexpr int AT_ONCE = 4 * PER_VECTOR, MOST_ROWS = Format::MOST_ROWS;
     static constexpr int VECTORS = COLUMNS / PER_VECTOR;  // of sums for a row
     static constexpr bool HAS_MINS = Format::ROW == abi::Q8_1;
+    static constexpr bool HAS_PAIRS = HAS_MINS || Format::HIGH != 1;
 
     struct alignas(32) Unit {
         int8_t qs[32];
@@ -79,14 +80,18 @@ struct Dots {
             ahead.fetch<COLUMNS * sizeof(Block)>(b);
             for (int c = 0; c < COLUMNS; ++c)
                 blocks[c] = (const Block *)(weights + c * row_bytes) + b;
-            const __m256 pairs = first_pairs(blocks[0], blocks[1], blocks[2], blocks[3]);
+            __m256 pairs;  // of a scale and what follows it, of each weight row
+            if constexpr (HAS_PAIRS)
+                pairs = first_pairs(blocks[0], blocks[1], blocks[2], blocks[3]);
             Ints w[VECTORS];
             Floats d[VECTORS];
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; ++v) {
                 const int c = v * PER_VECTOR;
-                w[v] = Format::weights(*blocks[c], *blocks[c + PER_VECTOR - 1]);
-                d[v] = first_of_pairs<Format::HIGH>(pairs, v);
+                const Block &first = *blocks[c], &last = *blocks[c + PER_VECTOR - 1];
+                w[v] = Format::weights(first, last);
+                if constexpr (HAS_PAIRS) d[v] = first_of_pairs<Format::HIGH>(pairs, v);
+                else d[v] = for_each_lane(first.d, last.d);
             }
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p) {
