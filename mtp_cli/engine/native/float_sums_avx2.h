@@ -11,6 +11,7 @@ struct FloatSums {
     // Weight rows and rows at a time: as many as there are registers for their sums
     static constexpr int COLUMNS_BF16 = 2, COLUMNS_F16 = 2, AT_ONCE_HALVES = 4;
     static constexpr int COLUMNS_F32 = 1, AT_ONCE_F32 = 3;
+    static constexpr int MANY_COLUMNS = 2, MANY_ROWS = 6;
 
     static Floats zeros() { return ::zeros(); }
     static Floats multiply_add(Floats a, Floats b, Floats c) { return ::multiply_add(a, b, c); }
@@ -29,6 +30,12 @@ struct FloatSums {
         return _mm_cvtss_f32(_mm_hadd_ps(two, two));
     }
     static float sum_f32(const Floats x[N_F32]) { return sum_f16(x); }
+
+    // Nothing is gained by adding up several pairs' sums at a time.
+    template <class Sums>
+    static bool store_sums(const Sums &, float *, size_t) {
+        return false;
+    }
 
 private:
     static __m128 of_four(const Floats x[4]) {

@@ -131,6 +131,18 @@ def test_the_largest_numbers_overflow_nowhere(name: str, repacked: bool, alone: 
         assert np.array_equal(product(weights, rows), expected)
 
 
+@in_every_layout
+def test_long_rows_of_a_prompt(name: str, repacked: bool, alone: Alone) -> None:
+    """Weights are multiplied in more than one pass, and rows by more than one round of tiles."""
+    values, rows = normal(24, 3328), normal(131, 3328)
+    with held(name, values, repacked=repacked) as weights:
+        assert weights is not None
+        if are_taken(weights, len(rows)):
+            expected = alone(name, weights, values, rows)
+            for n_threads in (1, 2):
+                assert np.array_equal(product(weights, rows, n_threads=n_threads), expected)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("n_out", [4, 5, 66, 259])
 def test_weight_rows_that_no_group_divides(name: str, n_out: int, alone: Alone) -> None:

@@ -15,7 +15,7 @@ struct BF16 {
     static constexpr abi::Type ROW = abi::BF16;
     static constexpr int STEP = 2 * FloatSums::LANES;
     static constexpr int N_SUMS = FloatSums::N_BF16, COLUMNS = FloatSums::COLUMNS_BF16;
-    static constexpr int AT_ONCE = FloatSums::AT_ONCE_HALVES, MOST_ROWS = MOST_ROWS_BESIDE_SGEMM;
+    static constexpr int AT_ONCE = FloatSums::AT_ONCE_HALVES, MOST_ROWS = MOST_OF_FEW_HALVES;
     static Wide widen(const uint16_t * x) { return (__m512bh)_mm512_loadu_si512(x); }
     static Floats add_products(Wide a, Wide b, Floats sum) { return _mm512_dpbf16_ps(sum, a, b); }
     static float sum(const Floats * x) { return FloatSums::sum_bf16(x); }

@@ -26,6 +26,7 @@
 #include "q6_k.h"
 #include "q8_0.h"
 
+#include "../kernels/many_floats.h"
 #ifdef MTP_AVX512
 #include "../kernels/many_dots.h"
 #include "../kernels/many_side_by_side.h"

@@ -13,8 +13,8 @@
 
 namespace {
 
-// Of a prompt's rows in half precision ggml's kernels are faster, and round otherwise.
-constexpr int MOST_ROWS_BESIDE_SGEMM = 16;
+// With more `ManyFloats` (many_floats.h) is faster.
+constexpr int MOST_OF_FEW_HALVES = 16;
 
 // out (P, C) = rows (P, K) times weights (C, K): for every STEP weights from i on, weight row c and
 // row p
@@ -110,7 +110,7 @@ struct InFloat32 {
     using Wide = FloatSums::Floats;
     static constexpr abi::Type ROW = TYPE;
     static constexpr int STEP = FloatSums::LANES, N_SUMS = N, COLUMNS = C, AT_ONCE = P;
-    static constexpr int MOST_ROWS = TYPE == abi::F32 ? INT_MAX : MOST_ROWS_BESIDE_SGEMM;
+    static constexpr int MOST_ROWS = TYPE == abi::F32 ? INT_MAX : MOST_OF_FEW_HALVES;
     static Wide widen(const Number * x) { return WIDEN(x); }
     static Wide add_products(Wide a, Wide b, Wide sum) {
         return FloatSums::multiply_add(a, b, sum);
