@@ -54,6 +54,7 @@ EMBEDDED_HEADER = EMBEDDED_START + "gguf"
 FUSE_NORM = "mtp.fuse_norm.weight"
 FUSE = "mtp.fuse.weight"
 FUSION = (FUSE_NORM, FUSE)
+FUSION_FORMATS = ("F32", "F16", "BF16", "Q8_0")  # of W
 MOST_PROMPT_ROWS = 4096
 
 _TARGET_NORM = re.compile(r"^(output_norm|blk\.(\d+)\.(attn|ffn)_norm)\.weight$")
@@ -123,6 +124,28 @@ class Fused:
         if not isinstance(n_rows, int):
             raise MtpError(f"{KEY_PROMPT_ROWS}: expected an integer, found {n_rows!r}")
         return cls(tuple(_ids(pairs, KEY_FUSED_LAYERS).tolist()), n_rows)
+
+
+Stored = tuple[tuple[int, ...], str]  # a tensor's shape, rows first, and its format's name
+
+
+def check_fusion(fused: Fused | None, n_embd: int, tensors: Mapping[str, Stored]) -> None:
+    """MtpError unless a head file's tensors are as its keys say: `FUSION`, or neither of them."""
+    found = sorted(tensors.keys() & set(FUSION))
+    if fused is None:
+        if found:
+            raise MtpError(f"{found[0]}: expected with {KEY_FUSED_LAYERS} only")
+        return
+    width = len(fused.layers) * n_embd
+    expected = {FUSE_NORM: ((width,), ("F32",)), FUSE: ((n_embd, width), FUSION_FORMATS)}
+    for name, (shape, kinds) in expected.items():
+        if name not in tensors:
+            raise MtpError(f"{name} is missing, which {KEY_FUSED_LAYERS} needs")
+        is_shape, kind = tensors[name]
+        if is_shape != shape:
+            raise MtpError(f"{name}: expected {shape}, found {is_shape}")
+        if kind not in kinds:
+            raise MtpError(f"{name}: expected {' or '.join(kinds)}, found {kind}")
 
 
 @dataclass(frozen=True)

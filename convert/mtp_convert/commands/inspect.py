@@ -224,6 +224,9 @@ def _missing_lines(model: GgufModel) -> Iterator[str]:
 def _pairing_lines(model: GgufModel) -> Iterator[str]:
     info = model.info()
     yield f"for: {info.target_name}, width {info.n_embd}, vocabulary {info.n_vocab}, {info.hidden}"
+    if info.fused is not None:
+        layers = ", ".join(map(str, info.fused.layers))
+        yield f"reads: the rows of layers {layers}, fused; {info.fused.prompt_rows} of a prompt"
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
     yield f"fingerprint: {info.fingerprint}"

@@ -80,6 +80,11 @@ def _dense(n_layers: int) -> Iterator[str]:
 
 
 def _check_heads(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) -> None:
+    if info.fused is not None:
+        raise MtpError(
+            f"{heads.path}: fuses rows of several layers, which llama.cpp gives no head; it runs "
+            "in mtp-chat, beside its target"
+        )
     if heads.arch != ARCH or info.hidden != "pre_norm":
         raise MtpError(
             f"{heads.path}: {heads.arch} heads on {info.hidden} rows; expected {ARCH} heads on "

@@ -106,10 +106,12 @@ def plan_trim(heads_path: Path, target_path: Path, counts: Counts, size: int,
     taken, tensors = [], []
     for names in _models(heads):
         cut = [_cut(heads, name, to, len(old), rows) for name, to in names]
+        fusion = [tensor for tensor in cut if tensor.to in head_file.FUSION]
         of_blocks = [tensor for tensor in cut if tensor.to.startswith("blk.")]
-        shared = [tensor for tensor in cut if not tensor.to.startswith("blk.")]
-        tensors.append(planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata)))
-        taken.append([*shared, *of_blocks])
+        shared = [t for t in cut if not t.to.startswith("blk.") and t.to not in head_file.FUSION]
+        made = planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata))
+        tensors.append([*made, *(tensor.planned(None) for tensor in fusion)])
+        taken.append([*shared, *of_blocks, *fusion])
     lost = tuple(dict.fromkeys(chain(*map(losses, taken, tensors))))
     placed = embedded(own_metadata(metadata), tensors) if heads.is_independent else tensors[0]
     return Trimmed(Plan(metadata, tuple(placed), lost), ids)

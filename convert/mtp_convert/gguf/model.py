@@ -141,7 +141,10 @@ class GgufModel:
         if not self.is_head_file:
             raise MtpError(f"{self.path}: not a head file (general.type is not mtp-head)")
         try:
-            return head_file.HeadInfo.from_metadata(dict(_values(self.file)))
+            info = head_file.HeadInfo.from_metadata(dict(_values(self.file)))
+            stored = {n: (t.shape, t.kind.name) for n, t in self.file.tensors.items()}
+            head_file.check_fusion(info.fused, info.n_embd, stored)
+            return info
         except MtpError as error:
             raise MtpError(f"{self.path}: {error}") from error
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtp_cli.engine.drafters import compiled_head
-from mtp_cli.engine.files.fused_heads import FORMATS, Q8_0
+from mtp_cli.engine.files.fused_heads import FORMATS
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.native.compiled import FusionShape
 from mtp_cli.engine.types import Floats
@@ -46,7 +46,7 @@ def open_fusion(heads: Header, n_batch: int, n_threads: int) -> Fusion:
     norm = _bytes(heads, FUSE_NORM).view(np.float32)
     eps = float(heads.pairs.get(f"{heads.architecture}.attention.layer_norm_rms_epsilon", 0.0))
     is_whole = n_embd % _LANES == 0 and n_embd % _COLUMNS == 0 and width % _BLOCK == 0
-    if entry.ggml_type == Q8_0 and is_whole and compiled_head.usable() is not None:
+    if FORMATS[entry.ggml_type] == "Q8_0" and is_whole and compiled_head.usable() is not None:
         shape = FusionShape(n_embd, width // n_embd, n_batch, n_threads, eps)
         return CompiledFusion(shape, _bytes(heads, FUSE), norm)
     weights = _READERS[FORMATS[entry.ggml_type]](_bytes(heads, FUSE))

@@ -10,43 +10,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtp_cli.engine.backend.gguf_part import without_tensors
-from mtp_cli.engine.files.gguf_header import Header, TensorEntry
+from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import FUSE, FUSE_NORM, FUSION, KEY_FUSED_LAYERS, Fused
+from mtp_cli.head_file import FUSION, KEY_FUSED_LAYERS, Fused, check_fusion
 
-F32, Q8_0 = 0, 8  # enum ggml_type
-FORMATS = {F32: "F32", 1: "F16", Q8_0: "Q8_0", 30: "BF16"}
-_BLOCK = 32  # numbers that Q8_0 takes together
+# enum ggml_type -> the name of a format that a fusion may have
+FORMATS = {0: "F32", 1: "F16", 8: "Q8_0", 30: "BF16"}
 
 
 def check(heads: Header, fused: Fused | None) -> None:
     """That the fusion's tensors are there, and as the keys say; or not there."""
-    if fused is None:
-        extra = sorted(name for name in heads.tensors if name in FUSION)
-        if extra:
-            raise MtpError(f"{heads.path}: {extra[0]}: expected with {KEY_FUSED_LAYERS} only")
-        return
-    n_embd = heads.number("embedding_length")
-    width = len(fused.layers) * n_embd
-    norm, fuse = _entry(heads, FUSE_NORM, (width,)), _entry(heads, FUSE, (width, n_embd))
-    if norm.ggml_type != F32:
-        raise MtpError(f"{heads.path}: {FUSE_NORM}: expected F32")
-    if fuse.ggml_type not in FORMATS or (fuse.ggml_type == Q8_0 and width % _BLOCK):
-        raise MtpError(
-            f"{heads.path}: {FUSE}: expected {', '.join(FORMATS.values())}, the last one for rows "
-            f"of whole blocks of {_BLOCK}"
+    stored = {
+        name: (
+            heads.tensors[name].shape[::-1],
+            FORMATS.get(heads.tensors[name].ggml_type, "another"),
         )
-    if heads.number("block_count") != 1 or heads.number("nextn_predict_layers") != 1:
+        for name in heads.tensors.keys() & set(FUSION)
+    }
+    try:
+        check_fusion(fused, heads.number("embedding_length"), stored)
+    except MtpError as error:
+        raise MtpError(f"{heads.path}: {error}") from None
+    counts = {heads.number(key) for key in ("block_count", "nextn_predict_layers")}
+    if fused is not None and counts != {1}:
         raise MtpError(f"{heads.path}: {KEY_FUSED_LAYERS}: expected one head, which is reused")
-
-
-def _entry(heads: Header, name: str, shape: tuple[int, ...]) -> TensorEntry:
-    entry = heads.tensors.get(name)
-    if entry is None:
-        raise MtpError(f"{heads.path}: {name} is missing, which {KEY_FUSED_LAYERS} needs")
-    if entry.shape != shape:
-        raise MtpError(f"{heads.path}: {name}: expected {shape}, found {entry.shape}")
-    return entry
 
 
 def check_layers(target: Header, heads: Header, fused: Fused) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
 import pytest
 
 from mtp_cli import head_file
@@ -17,6 +18,24 @@ from tests.engine.opening import refusal
 def _heads(**own: object) -> tiny.Spec:
     spec = tiny.heads_for(tiny.llama(), hidden="pre_norm", n_draft=100)
     spec.keys.update({f"mtp.{name.replace('__', '.')}": value for name, value in own.items()})
+    return spec
+
+
+def _fused(**own: object) -> tiny.Spec:
+    spec = tiny.fused_heads_for(tiny.llama(), [1])
+    spec.keys.update({f"mtp.{name}": value for name, value in own.items()})
+    return spec
+
+
+def _fused_without(name: str) -> tiny.Spec:
+    spec = _fused()
+    (spec.keys if name in spec.keys else spec.tensors).pop(name)
+    return spec
+
+
+def _fused_heads(n_heads: int) -> tiny.Spec:
+    spec = _fused()
+    spec.keys.update({f"mimo2.{key}": n_heads for key in ("block_count", "nextn_predict_layers")})
     return spec
 
 
@@ -80,6 +99,50 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "no fingerprint": (
         lambda: _without(head_file.KEY_FINGERPRINT),
         "not a head file of this project: mtp.trunk.fingerprint is missing",
+    ),
+    "layers that the target lacks": (
+        lambda: tiny.fused_heads_for(tiny.llama(), [1, 2]),
+        "mtp.fused_layers: layer 2, and llama.gguf has 2",
+    ),
+    "the embedding's layer": (
+        lambda: _fused(fused_layers=[0]),
+        "mtp.fused_layers: expected strictly increasing layers from 1 on",
+    ),
+    "no layers": (
+        lambda: _fused_without(head_file.KEY_FUSED_LAYERS),
+        "mtp.fused_layers is missing, which mtp.hidden layers needs",
+    ),
+    "layers of a head that reads one row": (
+        lambda: _heads(fused_layers=[1]),
+        "mtp.fused_layers: expected with mtp.hidden layers only",
+    ),
+    "a prompt of a head that reads one row": (
+        lambda: _heads(prompt_rows=8),
+        "mtp.prompt_rows: expected with mtp.hidden layers only",
+    ),
+    "more of a prompt than anyone keeps": (
+        lambda: _fused(prompt_rows=4097),
+        "mtp.prompt_rows: expected 0 to 4096, found 4097",
+    ),
+    "a part of a row": (
+        lambda: _fused(prompt_rows=0.5),
+        "mtp.prompt_rows: expected an integer, found 0.5",
+    ),
+    "no fusion": (
+        lambda: _fused_without(head_file.FUSE),
+        "mtp.fuse.weight is missing, which mtp.fused_layers needs",
+    ),
+    "a fusion of other layers": (
+        lambda: _fused(fused_layers=[1, 2]),
+        "mtp.fuse_norm.weight: expected (128,), found (64,)",
+    ),
+    "a coarse fusion": (
+        lambda: _fused().quantized(gguf.GGMLQuantizationType.Q4_0),
+        "mtp.fuse.weight: expected F32 or F16 or BF16 or Q8_0, found another",
+    ),
+    "chained heads that fuse": (
+        lambda: _fused_heads(2),
+        "mtp.fused_layers: expected one head, which is reused",
     ),
     "not heads": (
         tiny.llama,
