@@ -1,7 +1,8 @@
 """Commands of `mtp-chat` beside the chat itself: a first word that is exactly the name of one.
 
-Owns the table of them and where `--help` lists it. Knows nothing of what they do: each is a Typer
-app in a module of its own, imported when it is asked for.
+Owns the table of them and where `--help` lists it, and puts settings in the place of the chat's
+defaults. Knows nothing of what commands do: each is a Typer app in a module of its own, imported
+when it is asked for.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
+
+from mtp_cli.settings import file, options
 
 
 class Command(NamedTuple):
@@ -27,7 +30,11 @@ class Command(NamedTuple):
 # As --help lists them. A REQUEST that is one of these words alone goes after `--`.
 COMMANDS: dict[str, Command] = {
     "models": Command("mtp_cli.library.cli", "The models on this machine."),
+    "config": Command("mtp_cli.chat.config", "The settings in force, and where they are set."),
 }
+
+
+_WITHOUT_SETTINGS = {"-h", "--help", "--version"}  # which answer whatever the settings are
 
 
 def names(incomplete: str) -> list[str]:
@@ -43,8 +50,18 @@ class OrCommand(TyperCommand):
     ) -> Any:
         command = COMMANDS.get(args[0]) if args else None
         if command is None:
+            if not (extra.get("resilient_parsing") or _WITHOUT_SETTINGS & {*args}):
+                extra["default_map"] = self._settings(args)
             return super().make_context(info_name, args, parent, **extra)
         return command.load().make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def _settings(self, args: list[str]) -> dict[str, Any]:
+        """What the user's file and environment say instead of defaults."""
+        parser = self.make_parser(typer.Context(self, resilient_parsing=True))
+        given, _rest, _order = parser.parse_args([*args])  # what is wrong in them is said later
+        named = [key for key, parameter in options.keys(self).items() if parameter.name in given]
+        found = options.settings(self, file.read(), named)
+        return {setting.parameter: setting.value for setting in found}
 
     def invoke(self, ctx: Any) -> Any:
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)

@@ -14,6 +14,7 @@ from pathlib import Path
 from mtp_cli.errors import MtpError, path_fault
 from mtp_cli.library.stores import Stored, stored
 from mtp_cli.paths import folder
+from mtp_cli.settings import file as settings_file
 
 HUB = "hf:"
 _N_NEAR = 3
@@ -23,7 +24,7 @@ _WORD = re.compile(r"[^a-z0-9]+")
 def locate(given: Path, aliases: Mapping[str, str] | None = None, *, quiet: bool = False) -> Path:
     """The file that is meant; one that nothing is known of is given back as it is.
 
-    aliases: the user's own names for what may be given
+    aliases: the user's own names for what may be given; by default those of the settings' file
     quiet:   say nothing of a download
 
     Raises MtpError where a name is nobody's, or that of several models, and for downloads.
@@ -41,7 +42,8 @@ def locate(given: Path, aliases: Mapping[str, str] | None = None, *, quiet: bool
 
 
 def _aliased(text: str, aliases: Mapping[str, str] | None) -> str:
-    return text if aliases is None else aliases.get(text, text)
+    known = settings_file.read().aliases if aliases is None else aliases
+    return known.get(text, text)
 
 
 def _fetched(text: str, quiet: bool) -> Path:
