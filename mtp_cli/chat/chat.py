@@ -6,12 +6,13 @@ Knows how an answer is shown. Knows nothing of how lines are typed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from mtp_cli.chat import report
 from mtp_cli.chat.colours import highlighted
+from mtp_cli.chat.kept import KeptChat
 from mtp_cli.chat.live import LiveLine
 from mtp_cli.chat.markdown import Markdown
 from mtp_cli.chat.proposed import Proposed
@@ -43,6 +44,7 @@ class Chat:
     is_plain: whether a terminal gets no styles at all
     attached: files that go with the next message
     switch: goes on with another model, by its name or path
+    kept: where the log has the conversation, None for nowhere
     """
 
     session: Session
@@ -59,6 +61,7 @@ class Chat:
     is_plain: bool = False
     attached: list[Attached] = field(default_factory=list)
     switch: Callable[[str], None] | None = None
+    kept: KeptChat | None = None
 
     @property
     def is_reasoning_shown(self) -> bool:
@@ -93,8 +96,27 @@ class Chat:
         is_one = is_terminal(self.out) and are_one(self.out, self.err)
         return LiveLine(lambda: report.pace(answer.stats), self.err, quiet=self.quiet or not is_one)
 
+    @contextlib.contextmanager
+    def keeping(self, answer: Answer) -> Iterator[None]:
+        """Within it an answer comes: its question is in the log before, and it is afterwards."""
+        if self.kept is not None:
+            self.kept.ask(self, answer)
+        try:
+            yield
+        finally:
+            self.follow()
+
+    def follow(self) -> None:
+        """Let the log have the conversation as it is now."""
+        if self.kept is not None:
+            self.kept.follow(self)
+
     def show(self, answer: Answer) -> None:
         """Stream an answer to its end, or to Ctrl-C, then say what it cost."""
+        with self.keeping(answer):
+            self._show(answer)
+
+    def _show(self, answer: Answer) -> None:
         self.pass_on_notes()
         self._note_left_out(answer)
         is_seen = not is_file(self.out) or are_one(self.out, self.err)  # nobody sees a file filling

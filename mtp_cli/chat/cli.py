@@ -82,6 +82,12 @@ def _levels(texts: list[str] | None) -> list[str] | None:
     return texts
 
 
+def _conversation(text: str | None) -> str | None:
+    if text is None or text == dispatch.LAST or (text.isascii() and text.isdecimal()):
+        return text
+    raise typer.BadParameter(f"{text!r} is no ID; mtp-chat log lists them.")
+
+
 def _pairs(texts: list[str] | None) -> list[str] | None:
     for text in texts or ():
         name, equals, _value = text.partition("=")
@@ -160,6 +166,25 @@ _Exact = Annotated[
         "--exact",
         help="Verify only as many tokens together as change no bit here, and draw none of them: "
         "greedy, or with a seed, the answer is plain decoding's.",
+    ),
+]
+_Log = Annotated[
+    bool | None,
+    typer.Option(
+        "--log/--no-log",
+        show_default=False,
+        help="Keep it for mtp-chat log and --continue, or do not. [default: a conversation is "
+        "kept, unless MTP_NO_LOG is set, and an answer to a REQUEST or a pipe is not]",
+    ),
+]
+_Continue = Annotated[
+    str | None,
+    typer.Option(
+        "--continue",
+        metavar="[ID]",
+        callback=_conversation,
+        help="Go on with a conversation that was kept, the last one without ID (of the --model "
+        "given), with its model and settings where no option gives others.",
     ),
 ]
 _Json = Annotated[
@@ -280,6 +305,8 @@ def chat(
     file: _File = None,
     plain: _Plain = False,
     show_drafts: _ShowDrafts = False,
+    log: _Log = None,
+    continue_: _Continue = None,
     quiet: _Quiet = False,
     version: Version = False,
 ) -> None:
@@ -291,7 +318,15 @@ def chat(
     from mtp_cli import models
 
     # What is wrong with a path shows before the rest is imported.
-    files = models.find(one_model(model, hf_repo), heads, draft_model, quiet=quiet)
+    given, before = one_model(model, hf_repo), None
+    if continue_ is None or given is not None:
+        files = models.find(given, heads, draft_model, quiet=quiet)
+    if continue_ is not None:
+        from mtp_cli.chat import continued  # loads SQLite
+
+        before = continued.find(continue_, None if given is None else files)
+        if given is None:
+            files = continued.files_of(before, heads, draft_model)
 
     from mtp_cli.chat.loaded import Options
     from mtp_cli.chat.start import start
@@ -339,6 +374,8 @@ def chat(
         plain=plain,
         shows_drafts=show_drafts,
         quiet=quiet,
+        log=log,
+        before=before,
     )
     raise typer.Exit(start(options))
 

@@ -31,15 +31,29 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     "models": Command("mtp_cli.library.cli", "The models on this machine."),
     "config": Command("mtp_cli.chat.config", "The settings in force, and where they are set."),
+    "log": Command("mtp_cli.log.cli", "What was said before: list, search, show, export, delete."),
 }
 
 
 _WITHOUT_SETTINGS = {"-h", "--help", "--version"}  # which answer whatever the settings are
+_CONTINUE = "--continue"  # the option that may stand without its value
+LAST = "last"  # which then is its value
 
 
 def names(incomplete: str) -> list[str]:
     """For a shell that completes the first word."""
     return [name for name in COMMANDS if name.startswith(incomplete)]
+
+
+def _with_values(args: list[str]) -> list[str]:
+    """The arguments, in which `--continue` has a value: what follows, where that is a number."""
+    end = args.index("--") if "--" in args else len(args)
+    given: list[str] = []
+    for arg, following in zip(args[:end], [*args[1:end], ""], strict=True):
+        given.append(arg)
+        if arg == _CONTINUE and not following.isdecimal():
+            given.append(LAST)
+    return given + args[end:]
 
 
 class OrCommand(TyperCommand):
@@ -50,6 +64,7 @@ class OrCommand(TyperCommand):
     ) -> Any:
         command = COMMANDS.get(args[0]) if args else None
         if command is None:
+            args = _with_values(args)
             if not (extra.get("resilient_parsing") or _WITHOUT_SETTINGS & {*args}):
                 extra["default_map"] = self._settings(args)
             return super().make_context(info_name, args, parent, **extra)

@@ -27,6 +27,7 @@ from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Engine, Sampling
+    from mtp_cli.log.store import Kept
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Options:
     max_tokens: 0 and less for no limit
     cache_types: what keys and values are kept in
     think: levels, "show" and "hide", of each kind the last counts; template_vars: "name=value"
+    log: whether the log is to have it; None: a conversation's alone
+    before: the conversation of the log to go on with
     """
 
     request: str | None
@@ -60,6 +63,8 @@ class Options:
     plain: bool
     shows_drafts: bool
     quiet: bool
+    log: bool | None = None
+    before: Kept | None = None
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def answer_once(chat: Chat, request: str, *, as_json: bool, drafts: bool) -> int
             answer = chat.session.ask(request, chat.settings)
         if as_json:
             chat.pass_on_notes()
-            with chat.awaiting(answer):
+            with chat.keeping(answer), chat.awaiting(answer):
                 listen(answer, lambda _part: None)
             chat.out.write(report.as_json(answer, chat.files, drafts=drafts) + "\n")
             chat.out.flush()

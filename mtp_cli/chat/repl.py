@@ -48,3 +48,5 @@ def _obey(chat: Chat, line: str) -> None:
     except OSError as error:
         forget_unwritten(chat.out)
         say_error(MtpError(f"cannot write the answer: {error.strerror}"), chat.err)
+    finally:
+        chat.follow()  # commands change the conversation too

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from mtp_cli import models
-from mtp_cli.chat import pipe
+from mtp_cli.chat import kept, pipe
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.loaded import Loaded, Options, load
 from mtp_cli.conversation.choice import template_file
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 def start(options: Options) -> int:
     """Answer once, or converse; returns the exit status. Bad input shows before a model loads."""
+    given_system = options.system
+    if options.before is not None:
+        from mtp_cli.chat import continued  # loads SQLite
+
+        options = continued.applied(options, options.before)
     _check(options)
     request = None
     if options.request is not None or not is_terminal(sys.stdin):
@@ -55,10 +60,29 @@ def start(options: Options) -> int:
         chat.attached = [] if request is not None else [*options.attached]
         chat.switch = functools.partial(_switch, options, chat, open_models)
         _warn(chat, options, loaded)
-        if request is not None:
+        if options.before is not None:
+            continued.resume(chat, options.before, keeps_system=given_system is None)
+        with keeping(chat, options, is_pipe=request is not None):
+            if request is None:
+                return _talk(chat, options, loaded)
             is_drafting = loaded.engine.drafter is not None
             return pipe.answer_once(chat, request, as_json=options.json, drafts=is_drafting)
-        return _talk(chat, options, loaded)
+
+
+@contextlib.contextmanager
+def keeping(chat: Chat, options: Options, *, is_pipe: bool) -> Iterator[None]:
+    """Within it the log has the chat, where that is wanted: one that it had goes on there."""
+    usually = not is_pipe or options.before is not None
+    if kept.is_wanted(options.log, usually=usually):
+        from mtp_cli.chat import continued
+        from mtp_cli.log import store  # loads SQLite
+
+        chat.kept = kept.KeptChat(store.path(), continued.about(options), options.before)
+    try:
+        yield
+    finally:
+        if chat.kept is not None:
+            chat.kept.close()
 
 
 def _check(options: Options) -> None:

@@ -6,11 +6,12 @@ Knows nothing of prompts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING
 
 from mtp_cli.conversation.reasoning import Part, Splitter
 from mtp_cli.conversation.speech import FinishReason, Speech
+from mtp_cli.conversation.template import Message
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import Stats
@@ -24,6 +25,7 @@ class Answer:
     session has taken both up.
 
     splitter:   tells the two apart, and has heard the parts of this answer that came before
+    asked:      the messages that it answers
     opening:    text of an earlier part that was not shown then and begins this one
     margin:     what its tokenizer puts in front of a first word: it is no part of the text
     n_left_out: exchanges that its prompt does not have any more, for want of room, and the one
@@ -36,12 +38,14 @@ class Answer:
         on_end: Callable[[Answer], None],
         splitter: Splitter,
         *,
+        asked: Sequence[Message] = (),
         opening: str = "",
         margin: str = "",
         n_left_out: int = 0,
     ) -> None:
         self.speech = speech
         self.splitter = splitter
+        self.asked = asked
         self.n_left_out = n_left_out
         self._opening = opening
         self._margin = margin

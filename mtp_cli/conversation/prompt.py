@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from mtp_cli.conversation.choice import usual_template
+from mtp_cli.conversation.exact import Known
 from mtp_cli.conversation.forms import FittedTemplate
 from mtp_cli.conversation.plain import PlainText
 from mtp_cli.conversation.template import ChatTemplate, Message, Role
@@ -54,6 +55,12 @@ class _KnownText:
     def _shared_with(self, text: str) -> list[tuple[int, int]]:
         return [cut for cut in self._cuts if text.startswith(self._text[: cut[0]])]
 
+    def kept(self) -> Known:
+        return Known(self._text, self._ids, self._cuts)
+
+    def resume(self, known: Known) -> None:
+        self._text, self._ids, self._cuts = known.text, list(known.ids), list(known.cuts)
+
 
 def quoted(text: str, marks: Iterable[str]) -> str:
     """`text` in which a template finds none of `marks`; a `PromptReader` reads it as it was."""
@@ -85,6 +92,14 @@ class PromptReader:
     def extend(self, text: str, ids: Sequence[int]) -> None:
         """Take up a prompt with its answer, and the ids of both."""
         self._known.extend(text, ids)
+
+    def kept(self) -> Known:
+        """What is known of the newest prompt and its answer."""
+        return self._known.kept()
+
+    def resume(self, known: Known) -> None:
+        """Know what a reader of another run knew."""
+        self._known.resume(known)
 
     def guard(self, text: str) -> str:
         """Mark parts that llama.cpp would take for control, for `read` to take literally."""

@@ -155,6 +155,12 @@ class Splitter:
         other._shown = _Shown(self._n_marks(), self.text, self.reasoning)
         return other
 
+    @property
+    def heard(self) -> str:
+        """All that was fed, for another splitter to be fed."""
+        before = self._unfinished or self
+        return "".join(text for _is_mark, text in before._raw) + before._held
+
     def hear(self, reasoning: str, content: str, around: Around) -> None:
         """Take up an answer that is known by its parts: no marks are looked for in them."""
         if reasoning:

@@ -34,8 +34,8 @@ class Conversation:
     sampling: Mapping[str, Any]
 
 
-def save(path: Path, conversation: Conversation) -> None:
-    """Write by way of a temporary file beside `path`; never over a file that is something else."""
+def as_text(conversation: Conversation) -> str:
+    """The file's text, which `load` reads."""
     messages = [dict(message) for message in conversation.messages]
     if conversation.system is not None:
         messages.insert(0, {"role": "system", "content": conversation.system})
@@ -46,12 +46,16 @@ def save(path: Path, conversation: Conversation) -> None:
         "sampling": dict(conversation.sampling),
         "messages": messages,
     }
+    return json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
+
+
+def save(path: Path, conversation: Conversation) -> None:
+    """Write by way of a temporary file beside `path`; never over a file that is something else."""
     try:
         target = path.expanduser().resolve()
         if target.exists():
             _refuse_to_overwrite(target)
-        text = json.dumps(fields, indent=1, ensure_ascii=False) + "\n"
-        write_whole(target, text, is_durable=True)
+        write_whole(target, as_text(conversation), is_durable=True)
     except _BAD_PATH as error:
         raise MtpError(f"cannot save to {_named(path)}: {path_fault(error)}") from error
 

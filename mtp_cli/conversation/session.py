@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.choice import usual_template
+from mtp_cli.conversation.exact import Exact, Newest
 from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
 from mtp_cli.conversation.reasoning import Splitter, listening, without_control
@@ -83,6 +84,27 @@ class _Begun:
     is_whole: bool = False
 
 
+def _kept(begun: _Begun) -> Newest | None:
+    if begun.splitter is None or begun.prompt is None:
+        return None
+    return Newest(
+        begun.prompt,
+        begun.ids,
+        begun.splitter.heard,
+        begun.cut_off,
+        begun.pending.hex(),
+        begun.is_whole,
+    )
+
+
+def _resumed(newest: Newest, splitter: Splitter) -> _Begun:
+    """splitter: for the answer, before anything is said"""
+    splitter.feed(newest.said)
+    splitter.finish()
+    pending = bytes.fromhex(newest.pending)
+    return _Begun(splitter, newest.cut_off, pending, newest.prompt, newest.ids, newest.is_whole)
+
+
 @dataclass(frozen=True)
 class _Prompt:
     """Rendered messages without the first `n_left_out`, and their ids.
@@ -140,6 +162,22 @@ class Session:
         self._messages = messages
         self._n_left_out = 0
         self._newest: tuple[Message, _Begun] | None = None
+
+    def exact(self) -> Exact:
+        """What lets another session with this model go on with the messages, id by id."""
+        newest = None
+        if self._newest is not None and self._messages[-1:] == [self._newest[0]]:
+            newest = _kept(self._newest[1])
+        return Exact(self._prompts.kept(), newest, self._n_left_out)
+
+    def resume(self, messages: list[Message], exact: Exact) -> None:
+        """Go on with the messages of another session, which gave `exact`."""
+        self.messages = messages
+        self._prompts.resume(exact.known)
+        self._n_left_out = exact.n_left_out
+        if exact.newest is not None and messages:
+            splitter = self._splitter(messages[exact.n_left_out : -1], _Begun())
+            self._newest = messages[-1], _resumed(exact.newest, splitter)
 
     @property
     def system(self) -> str | None:
@@ -256,6 +294,7 @@ class Session:
             Speech(generation, self._hear, settings.ending, prompt.pending, listener),
             take_up,
             splitter,
+            asked=asked,
             opening=begun.cut_off,
             margin="" if self.raw or begun.splitter else self._prompts.margin,
             n_left_out=(prompt.n_left_out - n_before) // 2,

@@ -1,0 +1,1 @@
+"""What was said: conversations kept in one SQLite file, found again and exported."""
