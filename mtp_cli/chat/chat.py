@@ -129,12 +129,13 @@ class Chat:
             live.take_back()
 
         proposed = Proposed() if self.shows_drafts else None
+        is_plain = self.is_plain or self.settings.grammar is not None
         stream = SpokenStream(
             self.out,
             is_shown=self.is_reasoning_shown,
             before_text=before_text,
             after_text=live.show_below,
-            styler=lambda: proposed or (None if self.is_plain else Markdown(highlighted)),
+            styler=lambda: proposed or (None if is_plain else Markdown(highlighted)),
         )
 
         def hear(part: Part) -> None:
@@ -181,7 +182,7 @@ class Chat:
         """Say why an answer ended where its text does not show it, and what can be done."""
         n_tokens, ways = len(answer.tokens), ["/more goes on"] if self.is_conversation else []
         is_thought = answer.is_thought
-        inside = ", inside its reasoning" if is_thought else ""
+        inside = ", inside its reasoning" if is_thought else self._unfinished(answer)
         if answer.finish_reason == "interrupted":
             has_begun = answer.text or answer.reasoning
             self.note(f"stopped{inside}" if has_begun else "stopped before the first word")
@@ -198,8 +199,8 @@ class Chat:
         elif answer.finish_reason == "length":
             said = f"the context is full{inside}"
             ways = [*(ways if self.session.has_older else ()), "--ctx sets a larger one"]
-        elif answer.speech.is_stopped and not answer.text:
-            said, ways = "stopped at a text of --stop", ways[: self.is_conversation]
+        elif answer.speech.is_stopped and (inside or not answer.text):
+            said, ways = f"stopped at a text of --stop{inside}", ways[: self.is_conversation]
         elif is_thought:
             said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
         elif not answer.splitter.text:
@@ -207,6 +208,11 @@ class Chat:
         else:
             return
         self.note(f"{said} ({', '.join(ways)})" if ways else said)
+
+    def _unfinished(self, answer: Answer) -> str:
+        """What an answer in a form that was cut is not."""
+        grammar = self.settings.grammar
+        return "" if grammar is None or answer.is_whole else f", before the {grammar.kind} was done"
 
 
 def _listed(numbers: list[int]) -> str:

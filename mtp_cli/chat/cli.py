@@ -33,6 +33,7 @@ from mtp_cli.chat.sampling_options import (
     XtcThreshold,
     breakers,
 )
+from mtp_cli.chat.schema_options import GrammarFile, JsonSchema
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
 from mtp_cli.model_options import (
@@ -302,6 +303,8 @@ def chat(
     think: _Think = None,
     chat_template: _ChatTemplate = None,
     template_var: _TemplateVar = None,
+    json_schema: JsonSchema = None,
+    grammar: GrammarFile = None,
     file: _File = None,
     plain: _Plain = False,
     show_drafts: _ShowDrafts = False,
@@ -317,6 +320,8 @@ def chat(
     """
     from mtp_cli import models
 
+    if json_schema is not None and grammar is not None:
+        raise typer.BadParameter("--json-schema and --grammar exclude each other.")
     # What is wrong with a path shows before the rest is imported.
     given, before = one_model(model, hf_repo), None
     if continue_ is None or given is not None:
@@ -329,6 +334,7 @@ def chat(
             files = continued.files_of(before, heads, draft_model)
 
     from mtp_cli.chat.loaded import Options
+    from mtp_cli.chat.schema import chosen
     from mtp_cli.chat.start import start
     from mtp_cli.conversation.attached import attach
 
@@ -376,6 +382,7 @@ def chat(
         quiet=quiet,
         log=log,
         before=before,
+        grammar=chosen(json_schema, grammar),
     )
     raise typer.Exit(start(options))
 

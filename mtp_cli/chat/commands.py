@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mtp_cli.chat import proposed, report, texts
+from mtp_cli.chat import proposed, report, schema, texts
 from mtp_cli.chat.chat import Chat
 from mtp_cli.chat.terminal import AnswerStream
 from mtp_cli.conversation.levels import LEVELS, is_level
@@ -188,6 +188,15 @@ def _think(chat: Chat, argument: str) -> None:
     chat.note(f"thinking: {level}; {'shown' if chat.is_reasoning_shown else 'hidden'}")
 
 
+def _schema(chat: Chat, argument: str) -> None:
+    if argument:
+        grammar = None if argument == "off" else schema.either_of(argument)
+        chat.settings = dataclasses.replace(chat.settings, grammar=grammar)
+    grammar = chat.settings.grammar
+    kept = "are free text" if grammar is None else f"keep to the {grammar.kind}"
+    chat.note(f"answers {kept}{' from now on' if argument else ''}")
+
+
 def _stats(chat: Chat, _argument: str) -> None:
     if not chat.history:
         raise MtpError("there are no statistics before the first answer")
@@ -218,6 +227,7 @@ COMMANDS = (
     Command("/model", "[NAME]", "say which model answers, or go on with another", _model),
     Command("/system", "[TEXT]", "show the system prompt or set it; off for none", _system),
     Command("/think", "[LEVEL]", "how much to think: off, on, low, high; show or hide it", _think),
+    Command("/schema", "[FILE]", "a JSON schema or .gbnf for all answers; off for none", _schema),
     Command("/save", "FILE", "write the conversation to FILE as JSON", texts.save),
     Command("/load", "FILE", "go on from a saved conversation", texts.load),
     Command("/stats", "", "what the answers so far cost", _stats),

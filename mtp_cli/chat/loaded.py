@@ -27,6 +27,7 @@ from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Engine, Sampling
+    from mtp_cli.engine.grammar.source import Grammar
     from mtp_cli.log.store import Kept
 
 
@@ -65,6 +66,7 @@ class Options:
     quiet: bool
     log: bool | None = None
     before: Kept | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,12 @@ def prepared(
         system = defaults.system
     sampling = dataclasses.replace(recommended, **{**defaults.sampling, **options.sampling})
     settings = Settings(
-        sampling, _max_tokens(options), options.depth, options.exact, _ending(options)
+        sampling,
+        _max_tokens(options),
+        options.depth,
+        options.exact,
+        _ending(options),
+        options.grammar,
     )
     session = Session(
         engine,

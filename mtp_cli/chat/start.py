@@ -6,6 +6,7 @@ Knows which way of answering fits where stdin, stdout and stderr lead.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,8 @@ def _switch(options: Options, chat: Chat, open_models: contextlib.ExitStack, nam
     if old.system != chat.files.defaults.system and not new.raw:
         new.system = old.system
     new.messages = list(old.messages)
-    chat.session, chat.settings = new, loaded.settings
+    chat.session = new
+    chat.settings = dataclasses.replace(loaded.settings, grammar=chat.settings.grammar)
     chat.files, chat.n_ctx = files, loaded.engine.n_ctx
     _warn(chat, options, loaded)
     _introduce(chat, options, loaded)

@@ -139,6 +139,32 @@ class Splitter:
         """Whether what comes now is content: no reasoning, nor the blanks behind it."""
         return not self.closers and not (self._is_fresh and self._is_marked)
 
+    @property
+    def is_at_content(self) -> bool:
+        """Whether content would begin with the next character, if that is no mark's."""
+        return not self.closers and not self._held.strip() and self._is_fresh
+
+    @property
+    def can_reason(self) -> bool:
+        """Whether anything is known that would begin reasoning, or end it."""
+        return bool(self.closers or self.marks.pairs or self.marks.headers)
+
+    @property
+    def held(self) -> str:
+        """What has come and may yet be part of a mark."""
+        return self._held
+
+    @property
+    def is_after_mark(self) -> bool:
+        """Whether a mark came before what comes now, so that blanks are no text yet."""
+        return self._is_marked
+
+    def with_more(self, text: str) -> Splitter:
+        """One that has also heard `text`; for asking where an answer would be, not what it said."""
+        other = replace(self, _raw=[])
+        other.feed(text)
+        return other
+
     def finish(self) -> list[Part]:
         """What was held back; the answer has ended."""
         if not self._held:

@@ -21,10 +21,12 @@ from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Spee
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.conversation.templated import Templated
 from mtp_cli.conversation.tokenizer import Tokenizer
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, advised
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
     from mtp_cli.engine import Sampling
+    from mtp_cli.engine.grammar.constraint import Constraint
+    from mtp_cli.engine.grammar.source import Grammar
 
 Depth = int | Literal["auto"]
 
@@ -37,6 +39,8 @@ _KEPT_WHEN_FULL = 1 / 2
 class Engine(Tokenizer, Protocol):
     """What a conversation needs of an engine."""
 
+    n_vocab: int
+
     @property
     def n_ctx(self) -> int: ...
     def generate(
@@ -47,7 +51,9 @@ class Engine(Tokenizer, Protocol):
         max_tokens: int,
         depth: Depth,
         exact: bool,
+        constraint: Constraint | None,
     ) -> Generation: ...
+    def constrain(self, grammar: Grammar, begun: bytes) -> Constraint: ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Settings:
 
     max_tokens: None for as many as the context has room for
     exact:      plain decoding's very answer, on every format (see `Engine.generate`)
+    grammar:    what the answer is a text of, its reasoning left out; None for any text
     """
 
     sampling: Sampling
@@ -63,6 +70,7 @@ class Settings:
     depth: Depth = "auto"
     exact: bool = False
     ending: Ending = UNENDED
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +289,7 @@ class Session:
             max_tokens=room if settings.max_tokens is None else min(room, settings.max_tokens),
             depth=settings.depth,
             exact=settings.exact,
+            constraint=self._constraint(settings.grammar, splitter, begun),
         )
         listener = listening(splitter.again(), begun.cut_off) if settings.ending.stops else None
         n_before = min(self._n_left_out, len(asked) - 1)
@@ -299,6 +308,23 @@ class Session:
             margin="" if self.raw or begun.splitter else self._prompts.margin,
             n_left_out=(prompt.n_left_out - n_before) // 2,
         )
+
+    def _constraint(
+        self, grammar: Grammar | None, splitter: Splitter, begun: _Begun
+    ) -> Constraint | None:
+        """What keeps the answer to a grammar, from where it was left."""
+        if grammar is None:
+            return None
+        from mtp_cli.conversation.thought_first import ThoughtFirst
+
+        said = splitter.again().with_more(begun.cut_off) if begun.cut_off else splitter
+        if said.text or (begun.pending and not said.closers):
+            with advised("/schema off goes on without it"):
+                return self._engine.constrain(grammar, said.text.encode() + begun.pending)
+        inner = self._engine.constrain(grammar, b"")
+        if self._template is None or not said.can_reason:
+            return inner
+        return ThoughtFirst(inner, self._engine, said)
 
     def _take_up(
         self, asked: list[Message], prompt: _Prompt, begun: _Begun, answer: Answer

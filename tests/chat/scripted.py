@@ -10,6 +10,10 @@ from typing import Literal
 
 from mtp_cli.conversation.session import Depth
 from mtp_cli.engine import FinishReason, Sampling, Stats
+from mtp_cli.engine.grammar.constrained import Constrained
+from mtp_cli.engine.grammar.constraint import Constraint
+from mtp_cli.engine.grammar.source import Grammar
+from mtp_cli.engine.grammar.vocabulary import Vocabulary
 from mtp_cli.engine.types import Proposer, TokenKind
 
 BOS, START, END = 256, 257, 258
@@ -99,6 +103,7 @@ class ScriptedEngine:
         self.inexact: list[int] = []
         self.after_round: Callable[[], None] = lambda: None
         self.generation: ScriptedGeneration | None = None
+        self.constraint: Constraint | None = None  # of the newest answer
         self._answers = list(answers)
         self._timeline: list[int] = []
 
@@ -146,6 +151,9 @@ class ScriptedEngine:
     def special_text(self, name: Literal["bos", "eos"]) -> str:
         return CONTROL[BOS if name == "bos" else END]
 
+    def constrain(self, grammar: Grammar, begun: bytes = b"") -> Constraint:
+        return Constrained(Vocabulary(self).matcher(grammar), Vocabulary(self), begun)
+
     def generate(
         self,
         prompt: Sequence[int],
@@ -154,6 +162,7 @@ class ScriptedEngine:
         max_tokens: int,
         depth: Depth = "auto",
         exact: bool = False,
+        constraint: Constraint | None = None,
     ) -> ScriptedGeneration:
         n_cached = 0
         for old, new in zip(self._timeline, prompt[:-1], strict=False):
@@ -161,6 +170,7 @@ class ScriptedEngine:
                 break
             n_cached += 1
         rounds = self._answers.pop(0)
+        self.constraint = constraint
         self.prompts.append(list(prompt))
         self.cached.append(n_cached)
         self.asked.append((sampling, max_tokens, depth))

@@ -26,6 +26,7 @@ from mtp_cli import models
 from mtp_cli.conversation import saved
 from mtp_cli.conversation.session import Depth, Session, Settings
 from mtp_cli.engine import Engine, Generation, Sampling
+from mtp_cli.engine.grammar.constraint import Constraint
 from mtp_cli.errors import MtpError
 
 N_CTX = 768
@@ -63,9 +64,15 @@ class Beside:
         max_tokens: int,
         depth: Depth,
         exact: bool,
+        constraint: Constraint | None,
     ) -> Generation:
         generation = self._engine.generate(
-            prompt, sampling, max_tokens=max_tokens, depth=depth, exact=exact
+            prompt,
+            sampling,
+            max_tokens=max_tokens,
+            depth=depth,
+            exact=exact,
+            constraint=constraint,
         )
         self._asked = [*prompt], sampling, generation
         return generation

@@ -52,7 +52,7 @@ class Constrained:
         self._masks: dict[int, Mask] = {}  # by how many of those it has heard
         spelled = vocabulary.longest(begun)
         if vocabulary.spelled(spelled) != begun or not matcher.consume_tokens(spelled):
-            raise MtpError("what was said so far does not fit")
+            raise MtpError("what was said so far does not fit the grammar")
 
     @property
     def is_complete(self) -> bool:

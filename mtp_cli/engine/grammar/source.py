@@ -31,48 +31,54 @@ class Grammar:
     kind: str
 
 
-def json_schema(schema: str | dict[str, Any]) -> Grammar:
+def json_schema(schema: str | dict[str, Any], file: str = "") -> Grammar:
     """The JSON texts, on one line each, that are valid under a schema.
 
-    schema: JSON, or what it says
+    schema: JSON, or what it says; file: that it comes from
 
     Raises MtpError where it is no JSON, no schema, or one that cannot be kept to.
     """
-    read = _parsed(schema) if isinstance(schema, str) else schema
+    name = f"{file}: " if file else ""
+    read = _parsed(schema, name) if isinstance(schema, str) else schema
     if not isinstance(read, dict):
-        raise MtpError("the JSON schema is no object: {} would allow any JSON")
+        raise MtpError(f"{name}the JSON schema is no object: {{}} would allow any JSON")
+    refusal = f"{name}the JSON schema cannot be followed"
     try:
         text = LLMatcher.grammar_from_json_schema(json.dumps(read), overrides=_LAYOUT)
     except ValueError as error:
-        raise MtpError(f"the JSON schema cannot be followed: {_shortened(str(error))}") from error
-    return _checked(Grammar(text, "schema"), "the JSON schema cannot be followed")
+        raise MtpError(f"{refusal}: {_shortened(str(error))}") from error
+    return _checked(Grammar(text, "schema"), refusal)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, name: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MtpError(f"the JSON schema is {json_fault(error)}") from error
+        raise MtpError(f"{name}the JSON schema is {json_fault(error)}") from error
 
 
-def gbnf(text: str) -> Grammar:
+def gbnf(text: str, file: str = "") -> Grammar:
     """The texts of a grammar in GBNF, whose first rule is `root`.
+
+    file: that it comes from
 
     Raises MtpError, which says the line where it is wrong.
     """
+    name = f"{file}: " if file else ""
     try:
         lark = gbnf_to_lark(_ESCAPE.sub(_unescaped, text))
     except GbnfToLarkError as error:
         what = str(error).partition(" at line ")[0]
         line = text.count("\n", 0, error.pos.pos) + 1
-        raise MtpError(f"the grammar is wrong at line {line}: {_lower(what)}") from error
+        raise MtpError(f"{name}the grammar is wrong at line {line}: {_lower(what)}") from error
     except RecursionError as error:
-        raise MtpError("the grammar is nested too deeply") from error
+        raise MtpError(f"{name}the grammar is nested too deeply") from error
     except IndexError as error:
-        raise MtpError("the grammar is wrong: it ends in the middle") from error
+        raise MtpError(f"{name}the grammar is wrong: it ends in the middle") from error
     except Exception as error:  # the converter raises bare ones for names
-        raise MtpError(f"the grammar is wrong{_place(text, str(error))}") from error
-    return _checked(Grammar(LLMatcher.grammar_from_lark(lark), "grammar"), "the grammar is refused")
+        raise MtpError(f"{name}the grammar is wrong{_place(text, str(error))}") from error
+    grammar = Grammar(LLMatcher.grammar_from_lark(lark), "grammar")
+    return _checked(grammar, f"{name}the grammar is refused")
 
 
 def _unescaped(found: re.Match[str]) -> str:
