@@ -214,8 +214,23 @@ STEPS = (
         Effort(0.5, ""),
         Effort(0.5, ""),
     ),
+    Step(
+        "schemas",
+        _module("schemas"),
+        (),
+        Effort(1.2, "--repetitions 5 --seconds 40"),
+        Effort(0.5, "--repetitions 3 --seconds 8"),
+    ),
     *_real("0.5b", 4, None, 2),
     *_real("1.5b", 6, _QWEN["0.5b"], 1),
+    Step(
+        "schemas-qwen-1.5b",
+        _module("schemas"),
+        (),
+        Effort(2.5, "--repetitions 3"),
+        Effort(1.1, "--repetitions 1 --seconds 0"),
+        file=_QWEN["1.5b"],
+    ),
 )
 
 Execute = Callable[[Sequence[str]], None]

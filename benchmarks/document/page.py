@@ -18,6 +18,16 @@ from benchmarks.document.results import (
 
 PEER, FEW_ROWS, TTFT = "peer", "few-rows", "ttft"
 SCALED, LOSSLESS, OVERHEAD = "scaled", "lossless", "python-overhead"
+SCHEMAS = "schemas"
+_SCHEMA_RESULTS = (
+    ("built-in", SCHEMAS),
+    ("Qwen 1.5B", f"{SCHEMAS}-qwen-1.5b"),
+)
+_SCHEMAS_LOOK = (
+    "Look at *drafting over plain*: both keep to the same JSON schema, greedy, and take turns; "
+    "what the schema forces is drafted. *Over free text* is the speed of drafted answers in the "
+    "schema over that of drafted answers to the same request without one."
+)
 _ROWS = ("1", "2", "3", "4", "6", "8")
 
 _SHARES = (
@@ -39,6 +49,7 @@ def page(results: Results) -> str:
         speed.greedy,
         speed.sampled,
         real,
+        _schemas,
         *(_section(*one) for one in _SECTIONS),
     )
     return "\n\n".join([_START, *(section(results) for section in sections)]) + "\n"
@@ -172,6 +183,49 @@ def _overhead_head(column: Mapping[str, Any]) -> str:
     how = "drafts drawn" if column["draws_drafts"] else "drafts guessed"
     way = f"T {column['temperature']:g}, {how}" if column["temperature"] else "greedy"
     return f"{column['n_vocab']:,} ids, {way} (limit {column['limit_ms']:g})"
+
+
+def _schemas(results: Results) -> str:
+    """Of the built-in model and of real ones, where recorded."""
+    found = {name: results[key] for name, key in _SCHEMA_RESULTS if key in results}
+    body = [not_recorded(*dict(_SCHEMA_RESULTS).values())] if not found else [_schema_table(found)]
+    held = "\n".join(holds_for(content, name) for name, content in found.items())
+    return "\n\n".join(
+        ["## Answers in a schema", prose(_SCHEMAS_LOOK), *body, *filter(None, [held])]
+    )
+
+
+def _schema_table(found: Mapping[str, Content]) -> str:
+    heads = [
+        f"{name}: {what}"
+        for name in found
+        for what in ("tokens", "plain, tok/s", "drafting over plain", "over free text")
+    ]
+    names = next(iter(found.values()))["schemas"]
+    rows = [
+        [name, *(cell for content in found.values() for cell in _schema_cells(content, name))]
+        for name in names
+    ]
+    means, worst = ["**geometric mean**"], ["worst"]
+    for content in found.values():
+        over = content["summary"]
+        means += ["", "", f"**{over['over_plain']['geomean']:.2f}**"]
+        means.append(f"{over['over_free_text']:.2f}")
+        worst += ["", "", f"{over['over_plain']['worst']:.2f}", ""]
+    differing = ["answers that differ"]
+    for content in found.values():
+        differing += [str(content["summary"]["differing"]), "", "", ""]
+    return table(["schema", *heads], [*rows, means, worst, differing])
+
+
+def _schema_cells(content: Content, name: str) -> list[str]:
+    one = content["schemas"][name]
+    return [
+        str(one["tokens"]),
+        f"{one['plain_per_s']:.0f}",
+        f"{one['over_plain']:.2f}",
+        f"{one['over_free_text']:.2f}",
+    ]
 
 
 _SECTIONS = (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.document.speed import CLASSES
+from benchmarks.schemas import Found, as_json
 
 Content = dict[str, Any]
 
@@ -150,6 +151,14 @@ def overhead() -> Content:
     return {**head("python_overhead", "python -m benchmarks.python_overhead"), **known}
 
 
+def schemas() -> Content:
+    found = {name: Found([100.0], [ratio * 100], [50.0], 40, 9) for name, ratio in _SCHEMAS.items()}
+    return {**head("schemas", "python -m benchmarks.schemas"), **as_json(found)}
+
+
+_SCHEMAS = {"tool call": 2.0, "dates": 4.5}
+
+
 def everything() -> dict[str, Content]:
     formats = {"q4_1": 0.1, "q4_0": 0.08, "q8_0": 0.12, "bf16": 0.15}
     return {
@@ -161,6 +170,8 @@ def everything() -> dict[str, Content]:
         "scaled": scaled(),
         "lossless": lossless(),
         "python-overhead": overhead(),
+        "schemas": schemas(),
+        "schemas-qwen-1.5b": schemas(),
         **{f"qwen-{size}": copying(size, step) for size, step in (("0.5b", 0.1), ("1.5b", 0.2))},
         **{f"few-rows-qwen-{size}": real_rows() for size in ("0.5b", "1.5b")},
         **{f"peer-qwen-{size}": peer_without_heads() for size in ("0.5b", "1.5b")},
