@@ -18,12 +18,14 @@ from mtp_cli.conversation.speech import Ending, Generation, Speech
 from mtp_cli.engine.sampling.logprobs import TokenLogprob, of_row
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
-from mtp_cli.serve.faults import ApiError, internal, overloaded
+from mtp_cli.serve.faults import ApiError, internal, invalid, overloaded
 from mtp_cli.serve.prompts import Prompt, Prompts, Vocabulary
 from mtp_cli.serve.timelines import Timeline, Timelines
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Sampling, Stats
+    from mtp_cli.engine.grammar.constraint import Constraint
+    from mtp_cli.engine.grammar.source import Grammar
 
 _LEAST_LOGPROB = -9999.0  # as the API has it for what cannot come; JSON knows no infinity
 _REASONS = {"stop": "stop", "length": "length", "repetition": "length"}
@@ -42,7 +44,9 @@ class Engine(Vocabulary, Timeline, Protocol):
         depth: Depth,
         exact: bool,
         watch: Callable[[int, Floats], None] | None,
+        constraint: Constraint | None,
     ) -> Generation: ...
+    def constrain(self, grammar: Grammar, begun: bytes = b"") -> Constraint: ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Ask:
     max_tokens: None for as many as the context has room for
     n_top:      likeliest tokens to list beside each one; None for no log-probabilities
     max_calls:  None for as many as the model likes
+    grammar:    what the answer is a text of; None for any text
     """
 
     prompt: Prompt
@@ -60,6 +65,7 @@ class Ask:
     ending: Ending = field(default_factory=Ending)
     n_top: int | None = None
     max_calls: int | None = None
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
@@ -158,8 +164,13 @@ class AnswerJob:
         try:
             for event in self._events():
                 self._deliver(event)
-        except MtpError as error:
-            raise ApiError(500, str(error), code="engine", kind="server_error") from error
+        except ApiError:
+            raise
+        except Exception as error:
+            self._desk.engine.forget()  # what it holds now is anyone's guess
+            if isinstance(error, MtpError):
+                error = ApiError(500, str(error), code="engine", kind="server_error")
+            raise error from None
         finally:
             if self._answer is not None:
                 self._desk.on_stats(self._answer.stats, waited_s)
@@ -177,11 +188,27 @@ class AnswerJob:
             depth=desk.depth,
             exact=desk.exact,
             watch=None if ask.n_top is None else _watching(logprobs, ask.n_top),
+            constraint=self._constraint(),
         )
         answer = self._answer = self._begun(generation)
         if self._is_stopped:  # while it was begun
             answer.stop()
         yield from self._said(answer, logprobs)
+
+    def _constraint(self) -> Constraint | None:
+        """What keeps the answer to its grammar; ApiError where nothing could."""
+        grammar = self._ask.grammar
+        if grammar is None:
+            return None
+        if self._ask.prompt.splitter.closers:
+            raise invalid(
+                grammar.kind,
+                "the model thinks before it answers: reasoning_effort none switches that off",
+            )
+        try:
+            return self._desk.engine.constrain(grammar)
+        except MtpError as error:
+            raise invalid(grammar.kind, str(error)) from error
 
     def _begun(self, generation: Generation) -> Answer:
         ask, prompt = self._ask, self._ask.prompt

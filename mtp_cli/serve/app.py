@@ -13,7 +13,7 @@ import hmac
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from pydantic import ValidationError
@@ -27,13 +27,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.speech import Ending
 from mtp_cli.engine.sampling.settings import Sampling
+from mtp_cli.errors import MtpError
 from mtp_cli.serve import requests
 from mtp_cli.serve.answers import AnswerJob, Ask, Desk, Done, Event, Failed
-from mtp_cli.serve.faults import ApiError, internal, of_validation
+from mtp_cli.serve.faults import ApiError, internal, invalid, of_validation
 from mtp_cli.serve.metrics import CONTENT_TYPE, Metrics
 from mtp_cli.serve.prompts import Prompt
 from mtp_cli.serve.replies import END, ChatReply, CompletionReply, Reply, as_event
 from mtp_cli.serve.worker import Worker
+
+if TYPE_CHECKING:
+    from mtp_cli.engine.grammar.source import Grammar
 
 STALLED_S = 120.0  # a reader that takes nothing for as long has gone, whatever its socket says
 _BYTES_A_TOKEN = 256  # of a request, JSON around the text included: no prompt that fits has more
@@ -155,8 +159,8 @@ class _Door:
 
     def _refusal(self, request: Request) -> Response | None:
         house = self._house
-        if house.hosts is not None and request.url.hostname not in house.hosts:
-            said = f"this server does not go by the name {request.url.hostname!r}"
+        if house.hosts is not None and _name_in(request) not in house.hosts:
+            said = "this server goes by the names " + ", ".join(house.hosts[1:])
             return _refused(ApiError(403, said, code="unknown_host"))
         if house.key is None or request.url.path == "/health":
             return None
@@ -166,6 +170,14 @@ class _Door:
             return None
         said = "an API key is needed, as in: Authorization: Bearer KEY"
         return _refused(ApiError(401, said, code="invalid_api_key"))
+
+
+def _name_in(request: Request) -> str | None:
+    """What the client calls this server."""
+    try:
+        return request.url.hostname
+    except ValueError:  # no name at all
+        return None
 
 
 async def _health(_request: Request) -> Response:
@@ -218,7 +230,19 @@ def _ask(
     n_top: int | None,
 ) -> Ask:
     sampling = dataclasses.replace(house.sampling, **asked.sampling)
-    return Ask(prompt, sampling, limit, Ending(asked.stops, house.loop), n_top)
+    grammar = next(map(_grammar, asked.grammars), None)
+    return Ask(prompt, sampling, limit, Ending(asked.stops, house.loop), n_top, grammar=grammar)
+
+
+def _grammar(asked: requests.Asked) -> Grammar:
+    """ApiError for a grammar or a schema that is none, or cannot be kept to."""
+    from mtp_cli.engine.grammar.source import gbnf, json_schema  # loads llguidance
+
+    try:
+        source = asked.source
+        return gbnf(source) if isinstance(source, str) else json_schema(source)
+    except MtpError as error:
+        raise invalid(asked.param, str(error)) from error
 
 
 async def _read(house: House, http: Request, kind: type[_Request]) -> _Request:

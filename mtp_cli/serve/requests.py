@@ -5,11 +5,11 @@ Fields that are not named here are passed over, as other servers do: clients sen
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mtp_cli.serve.faults import ApiError, unsupported
+from mtp_cli.serve.faults import ApiError, invalid, unsupported
 
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
@@ -70,6 +70,13 @@ class StreamOptions(_Fields):
     include_usage: bool = False
 
 
+class Asked(NamedTuple):
+    """A grammar in GBNF, or a JSON schema; param: the field that it stands in"""
+
+    param: str
+    source: str | dict[str, Any]
+
+
 class Request(_Fields):
     """What both kinds of request have. None is the server's default everywhere."""
 
@@ -92,6 +99,8 @@ class Request(_Fields):
     min_p: float | None = Field(default=None, ge=0, le=1)
     repeat_penalty: float | None = Field(default=None, ge=0.001, le=1000)
     repeat_last_n: int | None = Field(default=None, ge=0, lt=2**31)
+    grammar: str | None = None
+    json_schema: dict[str, Any] | None = None
 
     @field_validator("stop")
     @classmethod
@@ -122,6 +131,16 @@ class Request(_Fields):
         return {name: value for name, value in named.items() if value is not None}
 
     @property
+    def grammars(self) -> list[Asked]:
+        """What the answer is to be a text of; one at most is served."""
+        found: list[Asked] = []
+        if self.grammar is not None:
+            found.append(Asked("grammar", self.grammar))
+        if self.json_schema is not None:
+            found.append(Asked("json_schema", self.json_schema))
+        return found
+
+    @property
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -131,6 +150,8 @@ class Request(_Fields):
             raise unsupported("n", "one answer to a request is served")
         if self.logit_bias:
             raise unsupported("logit_bias", "is not served")
+        if len(self.grammars) > 1:
+            raise unsupported(self.grammars[1].param, f"{self.grammars[0].param} is there already")
 
 
 class ChatRequest(Request):
@@ -148,6 +169,18 @@ class ChatRequest(Request):
     modalities: list[str] | None = None
     # llama.cpp's and vLLM's
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def grammars(self) -> list[Asked]:
+        wanted, found = self.response_format, super().grammars
+        if wanted is not None and wanted.type == "json_object":
+            found.append(Asked("response_format", {"type": "object"}))
+        if wanted is not None and wanted.type == "json_schema":
+            schema = (wanted.json_schema or {}).get("schema")
+            if not isinstance(schema, dict):
+                raise invalid("response_format.json_schema.schema", "a JSON schema is needed")
+            found.append(Asked("response_format", schema))
+        return found
 
     @property
     def limit(self) -> int | None:
@@ -174,8 +207,8 @@ class ChatRequest(Request):
             raise unsupported("tool_choice", '"auto" and "none" are served')
         if self.functions is not None or self.function_call is not None:
             raise unsupported("functions", "tools have taken its place")
-        if self.response_format is not None and self.response_format.type != "text":
-            raise unsupported("response_format", '"text" is served')
+        if self.grammars and self.offered:
+            raise unsupported(self.grammars[0].param, "is not served together with tools")
         if self.modalities not in (None, ["text"]):
             raise unsupported("modalities", '"text" is served')
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from mtp_cli.engine.types import Saved
+import numpy as np
+
+from mtp_cli.engine.types import Ids, Saved
 
 # Ids that are sooner read again than a timeline is saved and put back for them.
 N_WORTH_KEEPING = 32
@@ -27,6 +30,14 @@ class Timeline(Protocol):
     def restore(self, saved: Saved) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """ids: the saved ones, as an array: all that is kept is compared with every prompt"""
+
+    saved: Saved
+    ids: Ids
+
+
 class Timelines:
     """Saved conversations, the least recently used of which go when they need too much.
 
@@ -36,54 +47,55 @@ class Timelines:
     def __init__(self, engine: Timeline, max_bytes: int) -> None:
         self._engine = engine
         self._max_bytes = max_bytes
-        self._saved: OrderedDict[tuple[int, ...], Saved] = OrderedDict()  # oldest use first
+        self._kept: OrderedDict[tuple[int, ...], _Kept] = OrderedDict()  # oldest use first
         self.n_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._saved)
+        return len(self._kept)
 
     def prepare(self, prompt: Sequence[int]) -> None:
         """Let the engine hold the longest beginning of `prompt` that is known."""
-        live = self._engine.cached
-        n_live = self._n_reused(live, prompt)
-        best = max(
-            self._saved.values(), key=lambda saved: self._n_reused(saved.ids, prompt), default=None
-        )
-        n_best = 0 if best is None else self._n_reused(best.ids, prompt)
-        is_better = best is not None and n_best > n_live + N_WORTH_KEEPING
-        n_lost = len(live) - (0 if is_better else n_live)
-        if n_lost > N_WORTH_KEEPING:
+        wanted = _array(prompt[:-1])  # its own last id is always read again
+        n_live = self._n_reused(_array(self._engine.cached), wanted)
+        found = [(self._n_reused(kept.ids, wanted), kept) for kept in self._kept.values()]
+        n_best, best = max(found, key=lambda pair: pair[0], default=(0, None))
+        is_better = n_best > n_live + N_WORTH_KEEPING
+        if len(self._engine.cached) - (0 if is_better else n_live) > N_WORTH_KEEPING:
             self._save()
         if best is not None and is_better:
-            self._forget(best)
-            self._engine.restore(best)
+            self._forget(best.saved)
+            self._engine.restore(best.saved)
 
-    def _n_reused(self, ids: Sequence[int], prompt: Sequence[int]) -> int:
-        """How many of `ids` a prompt goes on from; its own last one is always read again."""
-        n = n_common(ids, prompt[:-1])
+    def _n_reused(self, ids: Ids, wanted: Ids) -> int:
+        """How many of `ids` a prompt goes on from."""
+        n = n_common(ids, wanted)
         return n if n == len(ids) or self._engine.can_shorten else 0
 
     def _save(self) -> None:
         saved = self._engine.save()
-        for other in [*self._saved.values()]:
-            if saved.ids[: len(other.ids)] == other.ids and self._engine.can_shorten:
-                self._forget(other)  # the new one begins with it
-        if saved.ids in self._saved:
-            self._forget(saved)
-        self._saved[saved.ids] = saved
+        kept = _Kept(saved, _array(saved.ids))
+        if self._engine.can_shorten:
+            for other in [*self._kept.values()]:
+                if n_common(other.ids, kept.ids) == len(other.ids):
+                    self._forget(other.saved)  # the new one begins with it
+        self._forget(saved)
+        self._kept[saved.ids] = kept
         self.n_bytes += saved.n_bytes
         while self.n_bytes > self._max_bytes:
-            self._forget(next(iter(self._saved.values())))
+            self._forget(next(iter(self._kept.values())).saved)
 
     def _forget(self, saved: Saved) -> None:
-        found = self._saved.pop(saved.ids, None)
+        found = self._kept.pop(saved.ids, None)
         if found is not None:
-            self.n_bytes -= found.n_bytes
+            self.n_bytes -= found.saved.n_bytes
 
 
-def n_common(ids: Sequence[int], others: Sequence[int]) -> int:
+def _array(ids: Sequence[int]) -> Ids:
+    return np.fromiter(ids, np.int32, len(ids))
+
+
+def n_common(ids: Ids, others: Ids) -> int:
     """How many ids both begin with."""
     n = min(len(ids), len(others))
-    if list(ids[:n]) == list(others[:n]):
-        return n
-    return next(i for i in range(n) if ids[i] != others[i])
+    differing = np.flatnonzero(ids[:n] != others[:n])
+    return int(differing[0]) if len(differing) else n

@@ -13,6 +13,8 @@ import numpy as np
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.session import Depth
 from mtp_cli.engine import Sampling
+from mtp_cli.engine.grammar.constraint import Constraint, Unconstrained
+from mtp_cli.engine.grammar.source import Grammar
 from mtp_cli.engine.types import Floats, Saved
 from mtp_cli.serve.answers import Desk
 from mtp_cli.serve.app import House, local_names
@@ -35,6 +37,8 @@ class ServedEngine(ScriptedEngine):
     def __init__(self, *answers: Rounds, **options: Any) -> None:
         super().__init__(*answers, **options)
         self.n_forgotten = 0
+        self.grammars: list[Grammar] = []
+        self.constraints: list[Constraint | None] = []
 
     @property
     def cached(self) -> list[int]:
@@ -43,6 +47,11 @@ class ServedEngine(ScriptedEngine):
     @cached.setter
     def cached(self, _ids: list[int]) -> None:
         """The chat's engine keeps counts there."""
+
+    def constrain(self, grammar: Grammar, begun: bytes = b"") -> Constraint:
+        """What keeps to nothing: the script says what is said."""
+        self.grammars.append(grammar)
+        return Unconstrained()
 
     def forget(self) -> None:
         self.n_forgotten += 1
@@ -63,7 +72,9 @@ class ServedEngine(ScriptedEngine):
         depth: Depth = "auto",
         exact: bool = False,
         watch: Callable[[int, Floats], None] | None = None,
+        constraint: Constraint | None = None,
     ) -> ScriptedGeneration:
+        self.constraints.append(constraint)
         said = [token for ids in self._answers[0] for token in ids]
         if watch is not None:
             for token in said:

@@ -10,6 +10,7 @@ import pytest
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.speech import Ending
 from mtp_cli.engine import Sampling
+from mtp_cli.engine.grammar.source import Grammar
 from mtp_cli.serve.answers import AnswerJob, Ask, Called, Desk, Done, Event, Failed, Said
 from mtp_cli.serve.faults import ApiError
 from mtp_cli.serve.requests import ChatRequest
@@ -104,6 +105,16 @@ def test_reasoning_comes_apart() -> None:
     events = answered(desk(engine), chat(("user", "Hi")))
     assert (text_of(events, "reasoning"), text_of(events)) == ("Well.", "Yes")
     assert 0 < done(events).usage.n_reasoning < done(events).usage.n_answer
+
+
+def test_a_grammar_does_not_go_into_reasoning_that_the_prompt_has_opened() -> None:
+    opened = CHATML.replace("assistant\n", "assistant\n<think>\n")
+    with pytest.raises(ApiError, match="reasoning_effort none"):
+        answered(
+            desk(ServedEngine(template=opened)),
+            chat(("user", "Hi")),
+            grammar=Grammar("", "schema"),
+        )
 
 
 def test_stops_do_not_count_in_reasoning() -> None:

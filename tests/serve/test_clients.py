@@ -95,6 +95,32 @@ def test_openai_reads_log_probabilities(client: openai.OpenAI) -> None:
         assert len(one.top_logprobs) == 3
 
 
+def test_openai_gets_what_a_schema_asks_for(client: openai.OpenAI) -> None:
+    colours = ["red", "green", "blue"]
+    schema = {
+        "type": "object",
+        "properties": {
+            "colour": {"enum": colours}, "count": {"type": "integer", "minimum": 1, "maximum": 9}
+        },
+        "required": ["colour", "count"],
+        "additionalProperties": False,
+    }  # fmt: skip
+    given = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "Which colour has grass, and how many are there?"}],
+        temperature=0,
+        response_format={
+            "type": "json_schema", "json_schema": {"name": "answer", "schema": schema}
+        },
+    )  # fmt: skip
+    choice = given.choices[0]
+    found = json.loads(choice.message.content or "")
+    assert {*found} == {"colour", "count"}
+    assert found["colour"] in colours
+    assert found["count"] in range(1, 10)
+    assert choice.finish_reason == "stop"
+
+
 def test_openai_completes_a_text(client: openai.OpenAI) -> None:
     given = client.completions.create(
         model=MODEL, prompt="One, two, three,", temperature=0, max_tokens=4, logprobs=1

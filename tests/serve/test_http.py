@@ -103,6 +103,28 @@ def test_completions_go_on_with_a_text() -> None:
     assert streamed[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "kind"),
+    [
+        (CHAT, {"response_format": {"type": "json_object"}}, "schema"),
+        (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+         "schema"),
+        (COMPLETIONS, {"json_schema": {"type": "string"}}, "schema"),
+        (COMPLETIONS, {"grammar": 'root ::= "a"'}, "grammar"),
+        (CHAT, {"response_format": {"type": "text"}}, None),
+    ],
+)  # fmt: skip
+def test_answers_are_kept_to_what_was_asked_for(
+    path: str, fields: dict[str, Any], kind: str | None
+) -> None:
+    engine = ServedEngine(said("{}"))
+    asked = {**(HELLO if path == CHAT else {"prompt": "x"}), **fields}
+    with serving(engine) as url:
+        assert call(url, "POST", path, asked)[0] == 200
+    assert [grammar.kind for grammar in engine.grammars] == ([] if kind is None else [kind])
+    assert [constraint is None for constraint in engine.constraints] == [kind is None]
+
+
 def test_models_are_listed_by_all_their_names() -> None:
     with serving(ServedEngine(said("Hello"))) as url:
         _, found = call(url, "GET", "/v1/models")
@@ -122,6 +144,8 @@ def test_models_are_listed_by_all_their_names() -> None:
         ("POST", CHAT, b" " * 2_000_000, 413, "request_too_large"),
         ("POST", COMPLETIONS, {"prompt": "x" * 5000}, 400, "context_length_exceeded"),
         ("POST", COMPLETIONS, {"prompt": [5, 10_000_000]}, 400, "invalid_value"),
+        ("POST", CHAT, {**HELLO, "grammar": "root ::= nothing"}, 400, "invalid_value"),
+        ("POST", CHAT, {**HELLO, "json_schema": {"type": 5}}, 400, "invalid_value"),
         ("GET", CHAT, None, 405, "unknown_url"),
         ("GET", "/v1/nothing", None, 404, "unknown_url"),
     ],
@@ -143,7 +167,8 @@ def test_a_form_is_no_json() -> None:
 
 def test_other_names_of_this_machine_are_refused() -> None:
     with serving(ServedEngine()) as url:
-        assert call(url, "GET", "/v1/models", Host="evil.example")[0] == 403
+        for name in ("evil.example", "[::1"):
+            assert call(url, "GET", "/v1/models", Host=name)[0] == 403
         assert call(url, "GET", "/v1/models", Host="localhost:5")[0] == 200
     with serving(ServedEngine(), hosts=None) as url:
         assert call(url, "GET", "/v1/models", Host="box.example")[0] == 200
@@ -263,11 +288,13 @@ def test_the_end_of_the_server_is_said_to_who_waits() -> None:
 def test_an_engine_that_fails_is_an_error_of_the_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with serving(ServedEngine()) as url:  # without an answer in its script
+    engine = ServedEngine()  # without an answer in its script
+    with serving(engine) as url:
         status, found = call(url, "POST", CHAT, HELLO)
         streamed = chunks(url, CHAT, HELLO)
     assert (status, found["error"]["type"]) == (500, "server_error")
     assert "IndexError" not in json.dumps(found)
+    assert engine.n_forgotten == 2
     assert streamed[-1]["error"]["code"] == "internal"
     assert "IndexError" in capsys.readouterr().err
 

@@ -48,6 +48,26 @@ def refusal(body: Any, kind: type[ChatRequest | CompletionRequest] = ChatRequest
         ({**HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
         ({**HELLO, "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
         ({**HELLO, "functions": []}, "functions", "unsupported_parameter"),
+        (
+            {**HELLO, "response_format": {"type": "json_schema"}},
+            "response_format.json_schema.schema",
+            "invalid_value",
+        ),
+        ({**HELLO, "response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
+        (
+            {**HELLO, "grammar": "root ::= [a]", "json_schema": {}},
+            "json_schema",
+            "unsupported_parameter",
+        ),
+        (
+            {
+                **HELLO,
+                "response_format": {"type": "json_object"},
+                "tools": [{"type": "function", "function": {"name": "f"}}],
+            },
+            "response_format",
+            "unsupported_parameter",
+        ),
         ({**HELLO, "modalities": ["audio"]}, "modalities", "unsupported_parameter"),
         ({**HELLO, "stop": ["a"] * 17}, "stop", "invalid_value"),
         ({**HELLO, "seed": 2**70}, "seed", "invalid_value"),

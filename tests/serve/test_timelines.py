@@ -34,7 +34,7 @@ class OneTimeline:
     def read(self, timelines: Timelines, prompt: list[int]) -> int:
         """Answer a prompt; how much of it was known."""
         timelines.prepare(prompt)
-        n = n_common(self.cached, prompt[:-1])
+        n = n_common(np.array(self.cached), np.array(prompt[:-1]))
         if not self.can_shorten and n < len(self.cached):
             n = 0
         self.cached = [*prompt, 7]
@@ -103,7 +103,11 @@ def test_memories_that_cannot_drop_ids_are_used_whole_or_not_at_all(goes_on: boo
 
 
 def test_what_both_begin_with() -> None:
-    assert n_common([1, 2, 3], [1, 2, 4]) == 2
-    assert n_common([1, 2], (1, 2, 4)) == 2
-    assert n_common([], [1]) == 0
-    assert n_common([5], [1]) == 0
+    pairs: Sequence[tuple[list[int], list[int]]] = (
+        ([1, 2, 3], [1, 2, 4]),
+        ([1, 2], [1, 2, 4]),
+        ([], [1]),
+        ([5], [1]),
+    )
+    found = [n_common(np.array(a, np.int32), np.array(b, np.int32)) for a, b in pairs]
+    assert found == [2, 2, 0, 0]
