@@ -83,6 +83,28 @@ private:
 // first four bytes and to the last
 inline Ints packed_sums(Ints a, Ints b) { return _mm512_packs_epi32(a, b); }
 
+// Eight fours of bytes of each of 16 weight rows, turned: rows i and 8 + i are the halves of x[i],
+// and out[i] gets the i-th four of every row
+inline void turn_fours(const Ints x[8], int8_t (*out)[64]) {
+    Ints pairs[8], fours[8];  // of rows, of which a vector has two or four in each quarter
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        for (int j = 0; j < 2; ++j) {
+            fours[i + 2 * j] = _mm512_unpacklo_epi64(pairs[i + j], pairs[i + j + 2]);
+            fours[i + 2 * j + 1] = _mm512_unpackhi_epi64(pairs[i + j], pairs[i + j + 2]);
+        }
+    }
+    const Ints low = _mm512_set_epi64(13, 12, 5, 4, 9, 8, 1, 0);
+    const Ints high = _mm512_set_epi64(15, 14, 7, 6, 11, 10, 3, 2);
+    for (int i = 0; i < 4; ++i) {
+        store_64(out[i], _mm512_permutex2var_epi64(fours[i], low, fours[i + 4]));
+        store_64(out[i + 4], _mm512_permutex2var_epi64(fours[i], high, fours[i + 4]));
+    }
+}
+
 // Sums for each weight row, added up in the order of ggml's hsum_float_8
 inline Floats sum_of_eight(const Floats x[8]) {
     const Floats even = add(add(x[0], x[4]), add(x[2], x[6]));

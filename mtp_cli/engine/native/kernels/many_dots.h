@@ -47,8 +47,15 @@ struct ManyDots {
     static void unpack(const char * weights, int n_blocks, int from, int to, Panel * panels) {
         const Block * blocks = (const Block *)weights;
         for (int b = from; b < to; ++b, ++panels) {
-            for (int c = 0; c < COLUMNS; ++c)
-                unpack(blocks[(size_t)c * n_blocks + b], *panels, c);
+            Ints rows[8];  // of weight rows i and 8 + i
+            for (int i = 0; i < 8; ++i) {
+                const Block & low = blocks[(size_t)i * n_blocks + b];
+                const Block & high = blocks[(size_t)(i + 8) * n_blocks + b];
+                rows[i] = numbers(low, high);
+                unpack_scales(low, *panels, i);
+                unpack_scales(high, *panels, i + 8);
+            }
+            turn_fours(rows, panels->qs);
             if constexpr (HAS_START) {
                 for (int i = 0; i < 8; ++i) {
                     const Ints of_zeros = products(zero_ints(), load_64(panels->qs[i]),
@@ -58,20 +65,17 @@ struct ManyDots {
             }
         }
     }
-    static void unpack(const Block & block, Panel & panel, int column) {
-        alignas(32) int8_t q[8][4];
-        _mm256_store_si256((__m256i *)q, numbers(block));
-        for (int i = 0; i < 8; ++i) memcpy(panel.qs[i] + 4 * column, q[i], 4);
+    static void unpack_scales(const Block & block, Panel & panel, int column) {
         panel.d[column] = _cvtsh_ss(block.d);
         if constexpr (HAS_MINS) panel.m[column] = _cvtsh_ss(block.m);
     }
-    static __m256i numbers(const Block & block) {
-        __m256i q = _mm512_castsi512_si256(Format::weights(block, block));
-        if constexpr (Format::HIGH != 1) {  // the upper half still lies in its bytes' high nibbles
-            const __m128i high = _mm_srli_epi16(_mm256_extracti128_si256(q, 1), 4);
-            q = _mm256_inserti128_si256(q, _mm_and_si128(high, _mm_set1_epi8(15)), 1);
+    static Ints numbers(const Block & low, const Block & high) {
+        Ints q = Format::weights(low, high);
+        if constexpr (Format::HIGH != 1) {  // upper halves still lie in their bytes' high nibbles
+            const Ints shifted = _mm512_and_si512(_mm512_srli_epi16(q, 4), _mm512_set1_epi8(15));
+            q = _mm512_mask_mov_epi64(q, 0xcc, shifted);
         }
-        return _mm256_sub_epi8(q, _mm256_set1_epi8((char)Format::OFFSET));
+        return _mm512_sub_epi8(q, _mm512_set1_epi8((char)Format::OFFSET));
     }
 
     struct State {
