@@ -69,12 +69,12 @@ private:
     template <class Of>
     static Floats reduced(Of of) {
         const auto halves = [&](int c, int p) {
-            const Floats a = of(c, p), b = of(c, p + 1);
-            return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+            const Floats a = of(c, p), b = of(c, p + 1), low = _mm512_shuffle_f32x4(a, b, 0x44);
+            return _mm512_add_ps(low, _mm512_shuffle_f32x4(a, b, 0xee));
         };
         const auto quarters = [&](int c) {
-            const Floats a = halves(c, 0), b = halves(c, 2);
-            return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+            const Floats a = halves(c, 0), b = halves(c, 2), low = _mm512_shuffle_f32x4(a, b, 0x88);
+            return _mm512_add_ps(low, _mm512_shuffle_f32x4(a, b, 0xdd));
         };
         const auto pairs = [&](int c) {
             const Floats a = quarters(c), b = quarters(c + 1);
