@@ -63,14 +63,21 @@ struct ManyRows {
     // Blocks `from` to `to` of all rows, rounded as ggml rounds a row alone
     void pack(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
               int from, int to) const {
+        const auto read = [&](int row, int first, int n, typename Kernel::Row * blocks) {
+            round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
+        };
+        pack(read, from, to);
+    }
+    // Likewise; read(row, first, n, blocks): n of a row's blocks, rounded
+    template <class Read>
+    void pack(Read read, int from, int to) const {
         constexpr int AT_ONCE = 8;
         typename Kernel::Row blocks[AT_ONCE] = {};
         for (int row = 0; row < padded(n_rows); ++row) {
             if (row >= n_rows) memset(blocks, 0, sizeof(blocks));
             for (int first = from; first < to; first += AT_ONCE) {
                 const int n = std::min(AT_ONCE, to - first);
-                if (row < n_rows)
-                    round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
+                if (row < n_rows) read(row, first, n, blocks);
                 for (int i = 0; i < n; ++i) Kernel::pack(*at(row, first + i), blocks[i]);
             }
         }
