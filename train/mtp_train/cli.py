@@ -112,6 +112,23 @@ Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.
 Output = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The head file to write.")
 ]
+RunOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="The head file to write. [default: beside the model, where mtp-chat finds it]",
+    ),
+]
+Hours = Annotated[
+    float | None,
+    typer.Option(
+        metavar="N",
+        min=0.1,
+        help="Divide so many hours between writing and training, instead of --tokens and --steps.",
+    ),
+]
 Heads = Annotated[
     Path, typer.Option("--output", "-o", metavar="FILE", help="The head file to read.")
 ]
@@ -352,29 +369,74 @@ def _line(counts: Acceptance) -> str:
     return f"{conditional}  tokens/round {counts.tokens_per_round:.2f}  ({counts.n_tokens} tokens)"
 
 
-@app.command()
+@app.command(short_help="Everything: write the text, train, export, measure, report.")
 def run(
     folder: Folder = DEFAULT_FOLDER,
     model: Model = None,
-    output: Output = DEFAULT_OUTPUT,
+    output: RunOutput = None,
+    hours: Hours = None,
     tokens: Tokens = 1_000_000,
     steps: Steps = 2000,
     bf16: Bf16 = False,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Everything: write the text, train, export, measure. Run again to continue."""
-    from mtp_train.preflight import check_output, check_writing
+    """Everything: write the text, train, export, measure, report. Run again to continue."""
+    from mtp_train.layer_rows import chosen_layers
+    from mtp_train.preflight import check_output, check_writing, default_output
+    from mtp_train.target import Target
 
     path = _target_path(model)
     check_torch(device)
+    output = output or default_output(path)
     check_output(output, path)
-    to_write = max(0, tokens - _written(folder / "corpus", path))
-    check_writing(path, folder, n_tokens=to_write, bf16=bf16, trains=True)
-    generate(folder, model, tokens, bf16=bf16, threads=threads)
-    fit(folder, model, steps, device=device, threads=threads)
+    written = _written(folder / "corpus", path)
+    check_writing(
+        path,
+        folder,
+        n_tokens=0 if hours else max(0, tokens - written),
+        bf16=bf16,
+        trains=True,
+        n_layers=len(chosen_layers(Target(path), None)),
+    )
+    from mtp_train.plan import Plan, plan_of
+
+    plan = plan_of(
+        path,
+        folder,
+        Plan(tokens, steps),
+        hours,
+        bf16=bf16,
+        device=device,
+        n_threads=threads or _threads(),
+        n_written=written,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    generate(folder, model, plan.tokens, bf16=bf16, threads=threads)
+    fit(folder, model, plan.steps, device=device, threads=threads)
     export(folder, model, output)
-    measure(output, model, threads=threads)
+    _report(folder, path, output, threads)
+
+
+def _report(folder: Path, path: Path, heads: Path, threads: int | None) -> None:
+    """Measure the head, and say what it came to: on stdout, and in the folder's files."""
+    from mtp_cli import models
+    from mtp_train.measure import measure as measure_heads
+    from mtp_train.measure import speeds
+    from mtp_train.report import Report, group_of, read_curve, write_report
+    from mtp_train.target import Target
+
+    system = models.defaults(path).system
+    counts = measure_heads(
+        path, heads, system=system, depth=3, max_tokens=200, n_threads=threads,
+        on_answer=lambda group, one: print(f"{group}: {_line(one)}", file=sys.stderr),
+    )  # fmt: skip
+    found = speeds(path, heads, max_tokens=200, system=system, n_threads=threads)
+    groups = {name: group_of(counts[name], *found[name]) for name in found}
+    made = Report(Target(path).name, _written(folder / "corpus", path), groups, read_curve(folder))
+    print(made.text(), end="")
+    for written in write_report(folder, made):
+        print(f"{written}: written", file=sys.stderr)
 
 
 def main() -> None:

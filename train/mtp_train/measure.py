@@ -6,7 +6,7 @@ by their rendered ids, and mtp-bench's with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mtp_cli.bench import prompts as bench
 from mtp_cli.conversation.prompt import prompt_ids
-from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine import Depth, Engine, Sampling, Stats
 from mtp_train import second_set
 from mtp_train.corpus import prompt_key
 
@@ -173,6 +173,44 @@ def measure(
                 found["all"].add(one)
                 on_answer(group, one)
     return found
+
+
+def speeds(
+    model: Path,
+    heads: Path,
+    *,
+    max_tokens: int,
+    system: str | None = None,
+    n_threads: int | None = None,
+    prompts: Mapping[str, Sequence[str]] = PROMPTS,
+) -> dict[str, tuple[float, float]]:
+    """Tokens a second, plain and with automatic depth: of the first prompt of every group, and
+    "all" together. Each answer is given twice and the second counts: the first one learns costs."""
+    found: dict[str, tuple[float, float]] = {}
+    n_tokens, seconds = [0, 0], [0.0, 0.0]
+    with Engine.open(model, heads, n_ctx=2048, n_threads=n_threads) as engine:
+        for group, texts in prompts.items():
+            prompt = prompt_ids(engine, texts[0], system=system)
+            rates = []
+            ways: tuple[Depth, ...] = (0, "auto")
+            for way, depth in enumerate(ways):
+                stats = _second_time(engine, prompt, depth, max_tokens)
+                n_tokens[way] += stats.completion_tokens - 1
+                seconds[way] += stats.decode_s + stats.checking_s
+                rates.append(stats.tokens_per_s)
+            found[group] = rates[0], rates[1]
+    plain, drafting = (n / max(s, 1e-9) for n, s in zip(n_tokens, seconds, strict=True))
+    return {"all": (plain, drafting), **found}
+
+
+def _second_time(engine: Engine, prompt: list[int], depth: Depth, max_tokens: int) -> Stats:
+    for _ in range(2):
+        generation = engine.generate(
+            prompt, Sampling(temperature=0), max_tokens=max_tokens, depth=depth
+        )
+        for _ in generation:
+            pass
+    return generation.stats
 
 
 def _answer(engine: Engine, prompt: list[int], depth: int, max_tokens: int) -> Acceptance:

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from mtp_cli import head_file
+from mtp_cli import head_file, models
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.files.preflight import preflight
@@ -25,11 +25,18 @@ _ROOM = 1.1  # of what is reckoned, so that headers and the export fit too
 
 
 def check_writing(
-    model: Path, folder: Path, *, n_tokens: int, bf16: bool, trains: bool = False
-) -> None:
-    """That the target can write a corpus of n_tokens, and the folder hold it.
+    model: Path,
+    folder: Path,
+    *,
+    n_tokens: int,
+    bf16: bool,
+    trains: bool = False,
+    n_layers: int = 0,
+) -> int:
+    """That the target can write a corpus of n_tokens, and the folder hold it: in so many bytes.
 
-    trains: the folder is to hold a checkpoint too
+    trains:   the folder is to hold a checkpoint too
+    n_layers: layers whose rows are kept beside the final ones
     """
     preflight(model)
     target = Target(model)
@@ -40,13 +47,15 @@ def check_writing(
     finally:
         found.close()
     s = target.sizes
-    needed = n_tokens * (2 * s.n_embd + _ID_AND_ROLE_BYTES)
+    needed = n_tokens * (2 * s.n_embd * (1 + n_layers) + _ID_AND_ROLE_BYTES)
     needed += 2 * target.n_parameters if bf16 else 0
     if trains:
-        block = 2 * s.n_embd**2 + 3 * s.n_embd * s.n_ff
+        block = (2 + n_layers) * s.n_embd**2 + 3 * s.n_embd * s.n_ff
         block += (2 * s.n_head + 2 * s.n_head_kv) * s.head_dim * s.n_embd
         needed += 4 * _COPIES * (block + min(_N_DRAFT, s.n_vocab) * s.n_embd)
-    check_folder(folder, int(_ROOM * needed))
+    needed = int(_ROOM * needed)
+    check_folder(folder, needed)
+    return needed
 
 
 def check_folder(folder: Path, n_bytes: int) -> None:
@@ -64,6 +73,15 @@ def check_folder(folder: Path, n_bytes: int) -> None:
             f"{folder}: needs about {n_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} free; "
             "name a folder on another with --folder, or fewer --tokens"
         )
+
+
+def default_output(model: Path) -> Path:
+    """Where mtp-chat finds the head: beside the model; in this folder where that one may not be
+    written to, and for the built-in model, whose folder belongs to its package."""
+    name = f"{model.stem}-mtp.gguf"
+    built_in = model.samefile(models.built_in_model())
+    beside = not built_in and os.access(model.parent, os.W_OK | os.X_OK)
+    return model.with_name(name) if beside else Path(name)
 
 
 def check_output(output: Path, model: Path) -> None:
