@@ -135,6 +135,14 @@ Heads = Annotated[
 Depth = Annotated[int, typer.Option(metavar="N", min=1, max=8, help="Draft positions measured.")]
 Length = Annotated[int, typer.Option(metavar="N", help="Longest measured answer, in tokens.")]
 
+Second = Annotated[
+    bool,
+    typer.Option(
+        "--second",
+        help="Measure on a second set of prompts, by which no recipe was chosen.",
+    ),
+]
+
 DEFAULT_FOLDER = Path("mtp-train")
 DEFAULT_OUTPUT = Path("mtp-head.gguf")
 _N_HELD_OUT = 60
@@ -344,10 +352,13 @@ def measure(
     model: Model = None,
     depth: Depth = 3,
     max_tokens: Length = 200,
+    second: Second = False,
     threads: Threads = None,
 ) -> None:
     """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
     from mtp_cli import models
+    from mtp_train import second_set
+    from mtp_train.measure import PROMPTS
     from mtp_train.measure import measure as measure_heads
 
     target = _target_path(model)
@@ -358,6 +369,7 @@ def measure(
         depth=depth,
         max_tokens=max_tokens,
         n_threads=threads,
+        prompts=second_set.PROMPTS if second else PROMPTS,
         on_answer=lambda group, one: print(f"{group}: {_line(one)}", file=sys.stderr),
     )
     for group, counts in found.items():
