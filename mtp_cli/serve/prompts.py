@@ -28,10 +28,13 @@ from mtp_cli.conversation.tools import Calling
 from mtp_cli.engine.types import Ids
 from mtp_cli.errors import MtpError
 from mtp_cli.serve.faults import ApiError, invalid, unsupported
-from mtp_cli.serve.messages import as_messages, as_tools, guarded, schemas
+from mtp_cli.serve.messages import as_messages, as_tools, guarded, schemas, text_of
 from mtp_cli.serve.requests import ChatRequest
 
 _MAX_KNOWN = 8_000_000  # characters of remembered conversations: with their ids about 20 MB
+# What surely does not fit is refused unread: reading it takes seconds, in which others wait.
+_MAX_CHARS_A_TOKEN = 32  # of text, on average
+_MIN_TOKENS_A_TURN = 4  # marks around a message
 _N_TEMPLATES = 8  # kept ready: one for each effort and set of variables that clients ask for
 
 
@@ -126,6 +129,11 @@ class Prompts:
 
     def chat(self, request: ChatRequest) -> Prompt:
         """ApiError for what the template refuses, or what is longer than the context."""
+        texts = [
+            text_of(turn.content, f"messages[{i}].content")
+            for i, turn in enumerate(request.messages)
+        ]
+        self._check_length(sum(map(len, texts)), len(texts), "messages")
         with self._lock:
             try:
                 return self._chat(request)
@@ -139,6 +147,7 @@ class Prompts:
             if any(not 0 <= token < self._engine.n_vocab for token in prompt):
                 raise invalid("prompt", f"ids are from 0 to {self._engine.n_vocab - 1}")
             return self._checked(Prompt(list(prompt), reader), "prompt")
+        self._check_length(len(prompt), 0, "prompt")
         with self._lock:
             text = reader.guard(prompt)
             self._known.tell(reader, text)
@@ -219,14 +228,24 @@ class Prompts:
         if n_tokens == 0:
             raise invalid(param, "the prompt is empty")
         if n_tokens >= n_ctx:
-            raise ApiError(
-                400,
-                f"the prompt has {n_tokens} tokens, and a context of {n_ctx} has no room left for "
-                "an answer (mtp-serve --ctx sets a larger one)",
-                param=param,
-                code="context_length_exceeded",
-            )
+            raise self._too_long(f"the prompt has {n_tokens} tokens", param)
         return prompt
+
+    def _check_length(self, n_chars: int, n_turns: int, param: str) -> None:
+        n_ctx = self._engine.n_ctx
+        if n_chars > _MAX_CHARS_A_TOKEN * n_ctx:
+            raise self._too_long(f"the prompt has {n_chars} characters", param)
+        if n_turns * _MIN_TOKENS_A_TURN > n_ctx:
+            raise self._too_long(f"there are {n_turns} messages", param)
+
+    def _too_long(self, what: str, param: str) -> ApiError:
+        return ApiError(
+            400,
+            f"{what}, and a context of {self._engine.n_ctx} tokens has no room left for an answer "
+            "(mtp-serve --ctx sets a larger one)",
+            param=param,
+            code="context_length_exceeded",
+        )
 
 
 def _guarded(message: Message, prompt: Prompt) -> Message:

@@ -237,9 +237,12 @@ def test_what_the_template_cannot_do_is_refused(
     assert (caught.value.status, caught.value.code) == (400, code)
 
 
-def test_a_prompt_that_leaves_no_room_is_refused() -> None:
+@pytest.mark.parametrize(
+    "turns", [[("user", "x" * 100)], [("user", "x" * 10_000)], [("user", "x")] * 20]
+)
+def test_a_prompt_that_leaves_no_room_is_refused(turns: list[tuple[str, str]]) -> None:
     with pytest.raises(ApiError, match="has no room") as caught:
-        desk(ServedEngine(n_ctx=50)).prompts.chat(chat(("user", "x" * 100)))
+        desk(ServedEngine(n_ctx=50)).prompts.chat(chat(*turns))
     assert caught.value.code == "context_length_exceeded"
 
 

@@ -167,8 +167,7 @@ def test_a_form_is_no_json() -> None:
 
 def test_other_names_of_this_machine_are_refused() -> None:
     with serving(ServedEngine()) as url:
-        for name in ("evil.example", "[::1"):
-            assert call(url, "GET", "/v1/models", Host=name)[0] == 403
+        assert call(url, "GET", "/v1/models", Host="evil.example")[0] == 403
         assert call(url, "GET", "/v1/models", Host="localhost:5")[0] == 200
     with serving(ServedEngine(), hosts=None) as url:
         assert call(url, "GET", "/v1/models", Host="box.example")[0] == 200
