@@ -15,6 +15,7 @@ from mtp_cli.conversation.calls import Call, CallScanner
 from mtp_cli.conversation.reasoning import Kind, listening
 from mtp_cli.conversation.session import Depth
 from mtp_cli.conversation.speech import Ending, Generation, Speech
+from mtp_cli.conversation.thought_first import ThoughtFirst
 from mtp_cli.engine.sampling.logprobs import TokenLogprob, of_row
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
@@ -200,15 +201,14 @@ class AnswerJob:
         grammar = self._ask.grammar
         if grammar is None:
             return None
-        if self._ask.prompt.splitter.closers:
-            raise invalid(
-                grammar.kind,
-                "the model thinks before it answers: reasoning_effort none switches that off",
-            )
+        engine, prompt = self._desk.engine, self._ask.prompt
         try:
-            return self._desk.engine.constrain(grammar)
+            inner = engine.constrain(grammar)
         except MtpError as error:
             raise invalid(grammar.kind, str(error)) from error
+        if prompt.templated is None or not prompt.splitter.can_reason:
+            return inner
+        return ThoughtFirst(inner, engine, prompt.splitter)
 
     def _begun(self, generation: Generation) -> Answer:
         ask, prompt = self._ask, self._ask.prompt

@@ -41,10 +41,10 @@ _N_TEMPLATES = 8  # kept ready: one for each effort and set of variables that cl
 class Vocabulary(Tokenizer, Protocol):
     """What prompts need of an engine."""
 
+    n_vocab: int
+
     @property
     def n_ctx(self) -> int: ...
-    @property
-    def n_vocab(self) -> int: ...
 
 
 @dataclass(frozen=True)

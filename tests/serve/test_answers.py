@@ -9,8 +9,9 @@ import pytest
 
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.speech import Ending
+from mtp_cli.conversation.thought_first import ThoughtFirst
 from mtp_cli.engine import Sampling
-from mtp_cli.engine.grammar.source import Grammar
+from mtp_cli.engine.grammar.source import json_schema
 from mtp_cli.serve.answers import AnswerJob, Ask, Called, Desk, Done, Event, Failed, Said
 from mtp_cli.serve.faults import ApiError
 from mtp_cli.serve.requests import ChatRequest
@@ -22,6 +23,7 @@ GREEDY = Sampling(temperature=0)
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 THINKING = CHATML + "{# <think> #}"
+OPENED = CHATML.replace("assistant\n", "assistant\n<think>")
 
 
 def chat(*turns: tuple[str, str], **fields: Any) -> ChatRequest:
@@ -107,14 +109,18 @@ def test_reasoning_comes_apart() -> None:
     assert 0 < done(events).usage.n_reasoning < done(events).usage.n_answer
 
 
-def test_a_grammar_does_not_go_into_reasoning_that_the_prompt_has_opened() -> None:
-    opened = CHATML.replace("assistant\n", "assistant\n<think>\n")
-    with pytest.raises(ApiError, match="reasoning_effort none"):
-        answered(
-            desk(ServedEngine(template=opened)),
-            chat(("user", "Hi")),
-            grammar=Grammar("", "schema"),
-        )
+@pytest.mark.parametrize(
+    "template", [THINKING, CHATML.replace("assistant\n", "assistant\n<think>")]
+)
+def test_a_grammar_leaves_reasoning_alone(template: str) -> None:
+    """The answer's content keeps to it, wherever the reasoning was opened."""
+    said_first = "" if template != THINKING else "<think>"
+    engine = ServedEngine(said(f"{said_first}Well.</think>{{}}"), template=template)
+    grammar = json_schema({"type": "object"})
+    events = answered(desk(engine), chat(("user", "Hi")), grammar=grammar)
+    assert (text_of(events, "reasoning"), text_of(events)) == ("Well.", "{}")
+    assert isinstance(engine.constraints[0], ThoughtFirst)
+    assert engine.grammars == [grammar]
 
 
 def test_stops_do_not_count_in_reasoning() -> None:
