@@ -149,15 +149,19 @@ def _cache_bytes(
 def _widths(header: Header, number: int, block: _Block) -> tuple[int, int]:
     """Numbers of a layer's keys and values for each token; none where it has no cache."""
     if "attn_kv_a_mqa.weight" in block:  # MLA keeps one row, of which the values are a part
-        return block["attn_kv_a_mqa.weight"][1], 0
+        return _n_rows(block["attn_kv_a_mqa.weight"]), 0
     if "attn_k.weight" in block:
-        k = block["attn_k.weight"][1]
-        return k, block.get("attn_v.weight", (0, k))[1]
+        keys = block["attn_k.weight"]
+        return _n_rows(keys), _n_rows(block.get("attn_v.weight", keys))
     if "attn_qkv.weight" not in block or "ssm_conv1d.weight" in block:
         return 0, 0
     n_kv = _of_layer(header, "attention.head_count_kv", number)
     k, v = _head_widths(header)
     return n_kv * k, n_kv * v
+
+
+def _n_rows(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) > 1 else 1
 
 
 def _of_layer(header: Header, key: str, number: int) -> int:
