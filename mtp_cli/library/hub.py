@@ -112,25 +112,29 @@ class _Download:
         self._repository = wanted.repository
         self._cache = hub_cache()
         self._folder = self._cache / f"models--{wanted.repository.replace('/', '--')}"
-        self._n_done = 0  # bytes of files that are whole
+        self._n_bytes = 0  # of all files
+        self._n_done = 0  # of those that are whole
         self._part: Path | None = None  # of the file under way
         self._said = f"asking {constants.ENDPOINT.partition('://')[2]} for {wanted.repository}"
 
     def run(self) -> Path:
-        with Wait(self._describe, sys.stderr, quiet=self._quiet):
-            commit, files = self._listed()
-            chosen = self._chosen(files)
-            self._n_bytes = sum(file.n_bytes for file in chosen)
-            self._check_room(chosen)
-            self._began_s = time.monotonic()
-            self._n_before = sum(map(self._n_here, chosen))
-            try:
-                paths = [self._take(file, commit) for file in chosen]
-            except KeyboardInterrupt:
-                self._say_kept()
-                raise
-            self._keep_main(commit)
-            return paths[0]
+        try:
+            with Wait(self._describe, sys.stderr, quiet=self._quiet):
+                return self._run()
+        except KeyboardInterrupt:
+            self._say_kept()
+            raise
+
+    def _run(self) -> Path:
+        commit, files = self._listed()
+        chosen = self._chosen(files)
+        self._n_bytes = sum(file.n_bytes for file in chosen)
+        self._check_room(chosen)
+        self._began_s = time.monotonic()
+        self._n_before = sum(map(self._n_here, chosen))
+        paths = [self._take(file, commit) for file in chosen]
+        self._keep_main(commit)
+        return paths[0]
 
     def _listed(self) -> tuple[str, list[Remote]]:
         """The newest commit and its files."""
