@@ -182,7 +182,8 @@ class Chat:
         """Say why an answer ended where its text does not show it, and what can be done."""
         n_tokens, ways = len(answer.tokens), ["/more goes on"] if self.is_conversation else []
         is_thought = answer.is_thought
-        inside = ", inside its reasoning" if is_thought else self._unfinished(answer)
+        unfinished = self._unfinished(answer)
+        inside = ", inside its reasoning" if is_thought else unfinished
         if answer.finish_reason == "interrupted":
             has_begun = answer.text or answer.reasoning
             self.note(f"stopped{inside}" if has_begun else "stopped before the first word")
@@ -199,8 +200,8 @@ class Chat:
         elif answer.finish_reason == "length":
             said = f"the context is full{inside}"
             ways = [*(ways if self.session.has_older else ()), "--ctx sets a larger one"]
-        elif answer.speech.is_stopped and (inside or not answer.text):
-            said, ways = f"stopped at a text of --stop{inside}", ways[: self.is_conversation]
+        elif answer.speech.is_stopped and (unfinished or not answer.text):
+            said, ways = f"stopped at a text of --stop{unfinished}", ways[: self.is_conversation]
         elif is_thought:
             said, ways = "the answer ended inside its reasoning", ways[self.is_conversation :]
         elif not answer.splitter.text:

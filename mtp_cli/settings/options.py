@@ -27,6 +27,8 @@ _VOID: Mapping[str, tuple[str, ...]] = {
     "heads": ("draft-model",),
     "draft-model": ("heads",),
     "raw": ("system", "chat-template", "template-var", "think"),
+    "json-schema": ("grammar",),
+    "grammar": ("json-schema",),
 }
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SIMPLE = (str, int, float)

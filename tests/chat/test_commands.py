@@ -94,7 +94,7 @@ def test_a_command_may_be_shortened_to_what_is_unique() -> None:
     chat = chat_with(ScriptedEngine())
     dispatch(chat, "/sys Be brief.")
     assert chat.session.system == "Be brief."
-    with pytest.raises(MtpError, match="/s could be /system or /save or /stats"):
+    with pytest.raises(MtpError, match="/s could be /system or /schema or /save or /stats"):
         dispatch(chat, "/s")
 
 
