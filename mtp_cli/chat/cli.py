@@ -36,6 +36,7 @@ from mtp_cli.chat.sampling_options import (
 from mtp_cli.chat.schema_options import GrammarFile, JsonSchema
 from mtp_cli.conversation.levels import LEVELS, is_level
 from mtp_cli.errors import MtpError
+from mtp_cli.load_options import ChosenWays, with_ways
 from mtp_cli.model_options import (
     CacheTypeK,
     CacheTypeV,
@@ -264,7 +265,9 @@ Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 
 @app.command(cls=dispatch.OrCommand, epilog=_EPILOG)
+@with_ways
 def chat(
+    ways: ChosenWays,
     request: _Request = None,
     model: Model = None,
     hf_repo: HfRepo = None,
@@ -369,6 +372,7 @@ def chat(
         n_threads=threads,
         n_gpu_layers=gpu_layers,
         cache_types=(cache_type_k, cache_type_v),
+        ways=ways,
         depth="auto" if depth == "auto" else int(depth),
         exact=exact,
         json=as_json,

@@ -8,6 +8,7 @@ when it is asked for.
 from __future__ import annotations
 
 import importlib
+import itertools
 from typing import Any, NamedTuple
 
 import typer
@@ -49,7 +50,7 @@ def _with_values(args: list[str]) -> list[str]:
     """The arguments, in which `--continue` has a value: what follows, where that is a number."""
     end = args.index("--") if "--" in args else len(args)
     given: list[str] = []
-    for arg, following in zip(args[:end], [*args[1:end], ""], strict=True):
+    for arg, following in itertools.zip_longest(args[:end], args[1:end], fillvalue=""):
         given.append(arg)
         if arg == _CONTINUE and not following.isdecimal():
             given.append(LAST)

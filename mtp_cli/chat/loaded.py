@@ -20,6 +20,7 @@ from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
 from mtp_cli.conversation.session import Engine as SessionEngine
 from mtp_cli.conversation.speech import Ending
+from mtp_cli.load_options import ChosenWays
 from mtp_cli.models import Defaults, ModelFiles
 from mtp_cli.options import MAX_TOKENS
 from mtp_cli.screen import fold, say
@@ -37,6 +38,7 @@ class Options:
 
     max_tokens: 0 and less for no limit
     cache_types: what keys and values are kept in
+    ways: devices, adapters and rope
     think: levels, "show" and "hide", of each kind the last counts; template_vars: "name=value"
     log: whether the log is to have it; None: a conversation's alone
     before: the conversation of the log to go on with
@@ -53,6 +55,7 @@ class Options:
     n_threads: int | None
     n_gpu_layers: int | None
     cache_types: tuple[str, str]
+    ways: ChosenWays
     depth: Depth
     exact: bool
     json: bool
@@ -144,6 +147,7 @@ def _opened(options: Options, files: ModelFiles) -> Engine:
             n_threads=options.n_threads,
             n_gpu_layers=options.n_gpu_layers,
             cache=CacheTypes(*options.cache_types),
+            ways=options.ways(),
             on_progress=report,
         )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mtp_cli.engine.backend.cache import CacheTypes
+    from mtp_cli.engine.backend.ways import Ways
     from mtp_cli.engine.engine import Engine
     from mtp_cli.engine.generate import Generation
     from mtp_cli.engine.sampling.settings import Sampling
@@ -36,6 +37,7 @@ __all__ = [
     "Sampling",
     "Saved",
     "Stats",
+    "Ways",
 ]
 
 _MODULES = {
@@ -47,6 +49,7 @@ _MODULES = {
     "Sampling": "sampling.settings",
     "Saved": "types",
     "Stats": "stats",
+    "Ways": "backend.ways",
 }
 
 

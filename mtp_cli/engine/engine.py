@@ -20,7 +20,9 @@ from mtp_cli.engine.backend.binding import backends, supports_gpu
 from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.cores import FreeCores, physical_cores
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.rope import Rope
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.backend.ways import AS_USUAL, Ways
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.exactness import CheckedTarget
 from mtp_cli.engine.depth.experience import Experience, Situation
@@ -63,6 +65,7 @@ class _Setup:
     spares_cores: bool
     n_gpu_layers: int
     cache: CacheTypes
+    rope: Rope
     cost_facts: tuple[object, ...]
 
     def open(self, model: Model) -> tuple[Target, Drafter]:
@@ -78,6 +81,7 @@ class _Setup:
                 layers=() if self.pairing is None else self.pairing.layers,
                 cores=cores,
                 cache=self.cache,
+                rope=self.rope,
             )
             opened.callback(target.close)
             drafter: Drafter = NoDrafter()
@@ -141,6 +145,7 @@ class Engine:
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
         cache: CacheTypes = F16,
+        ways: Ways = AS_USUAL,
         on_progress: Callable[[float], None] | None = None,
     ) -> Engine:
         """Load a model, and what drafts for it: the heads in its own file or in `heads`, or another
@@ -152,6 +157,7 @@ class Engine:
                       programs use some
         n_gpu_layers: default: all, or as many as the device's memory takes
         cache:        what the target's memory keeps keys and values in; heads' own is in F16
+        ways:         devices, adapters and rope, where the user has a say in them
         on_progress:  called with the fraction of the target that is loaded
 
         Raises MtpError for everything that can be wrong with the files, or too large.
@@ -173,14 +179,26 @@ class Engine:
                 model,
                 n_gpu_layers=n_layers,
                 corrected=shards[0].corrected,
+                placement=ways.placement,
+                loras=ways.loras,
                 on_progress=on_progress,
             )
             try:
                 drafts = draft_model or heads
                 files = (identity(model), identity(drafts) if drafts else None)
-                facts = (*files, backends(), our_kernels.install(), n_threads, n_layers, cache)
+                adapters = tuple(identity(lora.path) for lora in ways.loras)
+                how = (n_threads, n_layers, cache, ways, adapters)
+                facts = (*files, backends(), our_kernels.install(), *how)
                 setup = _Setup(
-                    pairing, draft_model, n_ctx, n_threads, spares_cores, n_layers, cache, facts
+                    pairing,
+                    draft_model,
+                    n_ctx,
+                    n_threads,
+                    spares_cores,
+                    n_layers,
+                    cache,
+                    ways.rope,
+                    facts,
                 )
                 return cls(loaded, setup, owns_model=True)
             except BaseException:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mtp_cli.errors import MtpError
+from mtp_cli.load_options import ChosenWays, with_ways
 from mtp_cli.model_options import (
     CacheTypeK,
     CacheTypeV,
@@ -158,7 +159,9 @@ Exit status: 0 after SIGTERM or Ctrl-C, 1 an error, 2 wrong usage."""
 
 
 @app.command(epilog=_EPILOG)
+@with_ways
 def serve(
+    ways: ChosenWays,
     model: Model = None,
     hf_repo: HfRepo = None,
     heads: Heads = None,
@@ -203,6 +206,7 @@ def serve(
             n_threads=threads,
             n_gpu_layers=gpu_layers,
             cache_types=(cache_type_k, cache_type_v),
+            ways=ways,
             depth="auto" if depth == "auto" else int(depth),
             exact=exact,
             guards_loops=not no_loop_guard,

@@ -26,6 +26,7 @@ from mtp_cli.conversation.choice import named_template, template_file, usual_tem
 from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth
 from mtp_cli.errors import MtpError
+from mtp_cli.load_options import ChosenWays
 from mtp_cli.models import ModelFiles, with_heads_beside
 from mtp_cli.screen import dim, fold, say
 from mtp_cli.serve.answers import Desk
@@ -66,6 +67,7 @@ class Options:
     n_threads: int | None
     n_gpu_layers: int | None
     cache_types: tuple[str, str]
+    ways: ChosenWays
     depth: Depth
     exact: bool
     guards_loops: bool
@@ -125,6 +127,7 @@ def _opened(files: ModelFiles, options: Options) -> Iterator[Engine]:
             n_threads=options.n_threads,
             n_gpu_layers=options.n_gpu_layers,
             cache=CacheTypes(*options.cache_types),
+            ways=options.ways(),
             on_progress=report,
         )
     with engine:

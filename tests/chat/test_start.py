@@ -9,7 +9,7 @@ import pytest
 
 from mtp_cli import models
 from mtp_cli.chat.loaded import Options, prepared
-from mtp_cli.engine import Sampling
+from mtp_cli.engine import Sampling, Ways
 from tests.chat.scripted import ScriptedEngine, said
 
 NOTHING = Options(
@@ -24,6 +24,7 @@ NOTHING = Options(
     n_threads=None,
     n_gpu_layers=None,
     cache_types=("f16", "f16"),
+    ways=Ways,
     depth=0,
     exact=False,
     json=False,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -121,9 +122,31 @@ lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
 lib.llama_backend_init()
 
 
+@functools.cache
 def ggml_base() -> ctypes.CDLL:
-    """ggml's own library, which reads GGUF headers and quantizes rows."""
-    return _library("ggml-base")
+    """ggml's own library, which reads GGUF headers, quantizes rows and describes devices."""
+    base, pointer, text = _library("ggml-base"), ctypes.c_void_p, ctypes.c_char_p
+    for name, result in (
+        ("ggml_backend_dev_name", text),
+        ("ggml_backend_dev_description", text),
+        ("ggml_backend_dev_type", ctypes.c_int),
+        ("ggml_backend_dev_buffer_type", pointer),
+        ("ggml_backend_buft_name", text),
+    ):
+        function = getattr(base, name)
+        function.argtypes, function.restype = [pointer], result
+    return base
+
+
+@functools.cache
+def ggml_registry() -> ctypes.CDLL:
+    """The library that lists devices."""
+    registry = _library("ggml")
+    registry.ggml_backend_dev_count.argtypes = []
+    registry.ggml_backend_dev_count.restype = ctypes.c_size_t
+    registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    registry.ggml_backend_dev_get.restype = ctypes.c_void_p
+    return registry
 
 
 def _library(name: str) -> ctypes.CDLL:
@@ -136,17 +159,12 @@ def backends() -> tuple[str, ...]:
 
     Another build of the same release (-DGGML_CUDA=on), another card or another CPU differs in it.
     """
-    registry, base = _library("ggml"), ggml_base()
-    registry.ggml_backend_dev_count.argtypes = []
-    registry.ggml_backend_dev_count.restype = ctypes.c_size_t
-    registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    registry.ggml_backend_dev_get.restype = ctypes.c_void_p
+    registry, base = ggml_registry(), ggml_base()
     words = [lib.llama_print_system_info()]
     for index in range(registry.ggml_backend_dev_count()):
         device = registry.ggml_backend_dev_get(index)
-        for describe in (base.ggml_backend_dev_name, base.ggml_backend_dev_description):
-            describe.argtypes, describe.restype = [ctypes.c_void_p], ctypes.c_char_p
-            words.append(describe(device))
+        describe = (base.ggml_backend_dev_name, base.ggml_backend_dev_description)
+        words += [word(device) for word in describe]
     return tuple(word.decode(errors="replace").strip() for word in words)
 
 

@@ -26,6 +26,7 @@ from mtp_cli.engine.backend.ggml_reference import CpuKernels
 from mtp_cli.engine.backend.layer_rows import LayerRows, layer_rows
 from mtp_cli.engine.backend.memory import within_memory
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.rope import AS_TRAINED, Rope
 from mtp_cli.engine.types import Bytes, Floats, HiddenSource
 from mtp_cli.errors import MtpError
 
@@ -48,6 +49,8 @@ class Context:
     reads:     hidden rows alone, for a head that never sees a token
     n_rs_seq:  snapshots of recurrent state to keep for rollback, where the architecture can
     cache:     what its memory keeps keys and values in
+    rope:      how it rotates positions
+    adapts:    it runs the model's text, with the model's adapters
     owns_model: the model is closed with it
     one_kernel: on the CPU, let one row and several go through the same attention kernel. From 512
                cells on, ggml splits a single row's keys among its threads, and only a single
@@ -71,6 +74,8 @@ class Context:
         n_rs_seq: int = 0,
         cache: CacheTypes = F16,
         one_kernel: bool = False,
+        rope: Rope = AS_TRAINED,
+        adapts: bool = False,
         owns_model: bool = False,
     ) -> None:
         params = lib.llama_context_default_params()
@@ -89,6 +94,7 @@ class Context:
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
         params.ctx_other = None if shares is None else shares.handle
         params.no_perf = True
+        rope.apply(params)
         self._layer_rows: LayerRows | None = None
         if hidden is HiddenSource.LAYER:
             layers = layers or (model.n_layer - 1,)
@@ -106,6 +112,8 @@ class Context:
                 "less memory)"
             )
             raise failure(f"{model.path}: {refused or too_large}")
+        if adapts:
+            model.adapters.set_on(self.handle)
         if hidden is HiddenSource.NEXTN:
             self._ask_for_nextn()
         if self._layer_rows is not None:

@@ -10,13 +10,15 @@ import ctypes
 import functools
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.adapters import Adapters, Lora
 from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
 from mtp_cli.engine.backend.gguf_keys import read_pairs
+from mtp_cli.engine.backend.placement import ANYWHERE, Placement
 from mtp_cli.engine.backend.stack import on_deep_stack
 from mtp_cli.engine.backend.token_types import TokenTypes
 from mtp_cli.errors import MtpError
@@ -76,6 +78,8 @@ class Model:
     n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read
     offset:       where in the file the GGUF begins
     corrected:    numbers of its metadata that are wrong in the file, as they should be
+    placement:    what of it is on which device
+    loras:        adapters for the contexts of its text
     """
 
     def __init__(
@@ -86,9 +90,12 @@ class Model:
         no_alloc: bool = False,
         offset: int = 0,
         corrected: Mapping[str, int] | None = None,
+        placement: Placement = ANYWHERE,
+        loras: Sequence[Lora] = (),
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         params = lib.llama_model_default_params()
+        kept = placement.apply(params)
         params.load_mtp = True
         params.no_alloc = no_alloc
         params.n_gpu_layers = n_gpu_layers
@@ -99,8 +106,14 @@ class Model:
         errors.clear()
         self.path = path
         self.handle = _loaded(path, offset, params, corrected or {})
+        del kept
         if not self.handle:
             raise failure(f"{path}: llama.cpp could not load this model")
+        try:
+            self.adapters = Adapters(self.handle, loras)
+        except MtpError:
+            lib.llama_model_free(self.handle)
+            raise
         self.vocab = lib.llama_model_get_vocab(self.handle)
         self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
         self.n_embd = int(lib.llama_model_n_embd_out(self.handle))

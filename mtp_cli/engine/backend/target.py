@@ -25,6 +25,7 @@ from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.rope import AS_TRAINED, Rope
 from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows, Saved
 from mtp_cli.errors import MtpError
 
@@ -39,6 +40,7 @@ class Target:
     cores:     how many threads its decodes have at most, and who says how many now; n_threads
                always without
     cache:     what its memory keeps keys and values in
+    rope:      how it rotates positions
     max_draft: how many ids can be verified at once; recurrent models keep as many snapshots
     """
 
@@ -52,6 +54,7 @@ class Target:
         layers: Sequence[int] = (),
         cores: FreeCores | None = None,
         cache: CacheTypes = F16,
+        rope: Rope = AS_TRAINED,
     ) -> None:
         self.model = model
         self._context = Context(
@@ -65,6 +68,8 @@ class Target:
             n_rs_seq=MAX_DEPTH if model.is_recurrent else 0,
             cache=cache,
             one_kernel=True,
+            rope=rope,
+            adapts=True,
         )
         self.cores = cores
         if cores is not None:
