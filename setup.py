@@ -46,13 +46,14 @@ def for_any_machine() -> list[Extension]:
 
 
 class Build(build_ext):
-    """Knows, when its options are final, whether the result stays in this folder."""
+    """Knows, when it runs, whether the result stays in this folder."""
 
-    def finalize_options(self) -> None:
+    def run(self) -> None:
         if not (self.inplace or self.editable_mode):
             self.distribution.ext_modules = for_any_machine()
             self.parallel = os.cpu_count()
-        super().finalize_options()
+            self.finalize_options()  # again, with these
+        super().run()
 
 
 setup(
