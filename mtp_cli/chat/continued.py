@@ -92,7 +92,11 @@ def _sampling(about: About) -> dict[str, Any]:
     from mtp_cli.engine import Sampling
 
     known = {field.name for field in dataclasses.fields(Sampling)}
-    return {name: value for name, value in about.sampling.items() if name in known}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in about.sampling.items()
+        if name in known
+    }
 
 
 def resume(chat: Chat, kept: Kept, *, keeps_system: bool) -> None:

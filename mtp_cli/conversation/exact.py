@@ -70,7 +70,7 @@ class Exact:
                 None if newest is None else _newest(newest),
                 _typed(fields["n_left_out"], int),
             )
-        except (zlib.error, RecursionError, LookupError, TypeError) as error:
+        except (zlib.error, RecursionError, LookupError, TypeError, ValueError) as error:
             raise ValueError("not what lets a conversation go on") from error
 
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty:DeprecationWarning")
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "mtp_cli.chat"]
+PROMPT = "\x1b[?2004h"  # pasting is asked for where a line is read
 
 
 def about(chat: Chat) -> About:
@@ -215,7 +216,8 @@ LIKE = ("-t", "0", "-n", "12", "--ctx", "512", "--depth", "0")
 
 @pytest.mark.usefixtures("environment")
 def test_a_pipe_is_kept_when_asked_and_goes_on_id_by_id(model: Path) -> None:
-    begun = run("-m", str(model), *LIKE, "--log", "--json", "Some words")
+    dry = ("--dry-multiplier", "0.5", "--dry-sequence-breaker", ":")  # a list, in JSON
+    begun = run("-m", str(model), *LIKE, *dry, "--log", "--json", "Some words")
     assert begun.returncode == 0, begun.stderr
     said_first = json.loads(begun.stdout)
     gone_on = run("--continue", "and more", "--json", "--depth", "0")
@@ -288,13 +290,20 @@ def spawn(*args: str) -> pexpect.spawn:
     )
 
 
+def say(chat: pexpect.spawn, text: str) -> None:
+    """Ask, and wait until the next question can be asked."""
+    chat.expect_exact(PROMPT)
+    chat.send(f"{text}\r")
+    chat.expect("tok/s")
+    chat.expect_exact(PROMPT)
+
+
 @pytest.mark.usefixtures("environment")
 def test_a_killed_conversation_goes_on_in_a_terminal(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "state" / "mtp-chat" / "conversations.db"
     chat = spawn("-m", str(model), *LIKE)
     chat.expect("leaves")
-    chat.send("Some words\r")
-    chat.expect("tok/s")
+    say(chat, "Some words")
     chat.send("next")  # it is at the prompt again
     chat.expect("next")
     chat.kill(9)
@@ -304,8 +313,7 @@ def test_a_killed_conversation_goes_on_in_a_terminal(model: Path, tmp_path: Path
     chat = spawn("--continue", *LIKE)
     chat.expect("going on with conversation 1: 1 answered")
     chat.expect("leaves")
-    chat.send("and more\r")
-    chat.expect("tok/s")
+    say(chat, "and more")
     chat.sendeof()
     chat.expect(pexpect.EOF)
     [(_, texts)] = kept(file)
@@ -321,8 +329,7 @@ def test_a_conversation_is_not_kept_where_the_environment_says_so(
     monkeypatch.setenv("MTP_NO_LOG", "1")
     chat = spawn("-m", str(model), *LIKE)
     chat.expect("leaves")
-    chat.send("Some words\r")
-    chat.expect("tok/s")
+    say(chat, "Some words")
     chat.sendeof()
     chat.expect(pexpect.EOF)
     assert not (tmp_path / "state" / "mtp-chat" / "conversations.db").exists()

@@ -94,7 +94,7 @@ def test_what_was_left_out_stays_left_out() -> None:
 @given(st.binary())
 def test_other_bytes_are_refused(data: bytes) -> None:
     for found in (data, zlib.compress(data)):
-        with pytest.raises(ValueError, match=r"go on|JSON|codec|Expecting|Extra"):
+        with pytest.raises(ValueError, match="what lets a conversation go on"):
             Exact.from_bytes(found)
 
 
