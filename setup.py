@@ -26,7 +26,7 @@ def compiled(name: str, *options: str) -> Extension:
     return Extension(
         f"mtp_cli.engine.native.{name}",
         sources(".cpp"),
-        depends=sources(".h"),
+        depends=[*sources(".h"), *sources(".c")],
         define_macros=[("MTP_SOURCES", f'"{COMPILED["sources_digest"]()}"')],
         extra_compile_args=[*COMPILED["OPTIONS"], *options],
         optional=True,
@@ -51,8 +51,9 @@ class Build(build_ext):
     def run(self) -> None:
         if not (self.inplace or self.editable_mode):
             self.distribution.ext_modules = for_any_machine()
+            self.initialize_options()  # again, with these
             self.parallel = os.cpu_count()
-            self.finalize_options()  # again, with these
+            self.finalize_options()
         super().run()
 
 
