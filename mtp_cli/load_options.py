@@ -241,7 +241,7 @@ def with_ways(command: Callable[..., None]) -> Callable[..., None]:
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=option))
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run
 
 
