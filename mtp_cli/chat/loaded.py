@@ -1,20 +1,18 @@
 """From checked options to a model that answers: what is loaded, asked and sampled how.
 
-Knows nothing of streams but the one that says how far loading is.
+Knows nothing of streams.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mtp_cli.conversation.attached import Attached
-from mtp_cli.conversation.choice import named_template, template_file
+from mtp_cli.conversation.choice import named_template, template_file, template_variables
 from mtp_cli.conversation.levels import is_level
 from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth, Session, Settings
@@ -22,9 +20,8 @@ from mtp_cli.conversation.session import Engine as SessionEngine
 from mtp_cli.conversation.speech import Ending
 from mtp_cli.load_options import ChosenWays
 from mtp_cli.models import Defaults, ModelFiles
+from mtp_cli.opening import open_engine
 from mtp_cli.options import MAX_TOKENS
-from mtp_cli.screen import fold, say
-from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Engine, Sampling
@@ -95,10 +92,8 @@ class Loaded:
 def load(options: Options, files: ModelFiles) -> Loaded:
     """Open the files and begin a conversation; MtpError, with nothing left open, where one of the
     options does not fit them."""
-    if not options.quiet:
-        _warn_of_memory(files, options)
     template = None if options.chat_template is None else template_file(options.chat_template)
-    engine = _opened(options, files)
+    engine = open_engine(files, options)
     try:
         if options.chat_template is not None and template is None:
             template = named_template(engine.metadata, options.chat_template)
@@ -112,44 +107,6 @@ def load(options: Options, files: ModelFiles) -> Loaded:
         engine.close()
         raise
     return Loaded(engine, session, settings)
-
-
-def _warn_of_memory(files: ModelFiles, options: Options) -> None:
-    """Before minutes are spent on loading what will not fit; on a GPU llama.cpp tries."""
-    from mtp_cli.engine.backend.binding import supports_gpu
-    from mtp_cli.engine.backend.cache import CacheTypes
-    from mtp_cli.engine.files.gguf_header import read_shards
-    from mtp_cli.engine.files.memory import Machine, estimate, shortage
-
-    if supports_gpu() and options.n_gpu_layers != 0:
-        return
-    needed = estimate(
-        read_shards(files.model),
-        n_ctx=options.n_ctx,
-        cache=CacheTypes(*options.cache_types),
-        heads=files.heads,
-        draft_model=files.draft_model,
-    )
-    line = shortage(files.name, needed, Machine.here())
-    if line is not None:
-        say(fold(line, sys.stderr), sys.stderr)
-
-
-def _opened(options: Options, files: ModelFiles) -> Engine:
-    from mtp_cli.engine import CacheTypes, Engine  # loads llama.cpp
-
-    with loading(files.name, sys.stderr, quiet=options.quiet) as report:
-        return Engine.open(
-            files.model,
-            files.heads,
-            draft_model=files.draft_model,
-            n_ctx=options.n_ctx,
-            n_threads=options.n_threads,
-            n_gpu_layers=options.n_gpu_layers,
-            cache=CacheTypes(*options.cache_types),
-            ways=options.ways(),
-            on_progress=report,
-        )
 
 
 def prepared(
@@ -181,21 +138,9 @@ def prepared(
         system=system,
         raw=options.raw,
         template=template,
-        variables=_variables(options.template_vars),
+        variables=template_variables(options.template_vars),
     )
     return session, settings
-
-
-def _variables(texts: Sequence[str]) -> dict[str, Any]:
-    """Values as JSON where they are JSON, as text elsewhere."""
-    variables: dict[str, Any] = {}
-    for text in texts:
-        name, _equals, value = text.partition("=")
-        try:
-            variables[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            variables[name] = value
-    return variables
 
 
 def _max_tokens(options: Options) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mtp_cli.errors import MtpError, path_fault
 
@@ -59,3 +61,15 @@ def template_file(name: str) -> str | None:
     if not source.strip():
         raise MtpError(f"{name}: an empty chat template (--raw does without one)")
     return source
+
+
+def template_variables(texts: Sequence[str]) -> dict[str, Any]:
+    """Of "name=value": values as JSON where they are JSON, as text elsewhere."""
+    variables: dict[str, Any] = {}
+    for text in texts:
+        name, _equals, value = text.partition("=")
+        try:
+            variables[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            variables[name] = value
+    return variables

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,12 +21,18 @@ import anyio.to_thread
 import psutil
 import uvicorn
 
-from mtp_cli.conversation.choice import named_template, template_file, usual_template
+from mtp_cli.conversation.choice import (
+    named_template,
+    template_file,
+    template_variables,
+    usual_template,
+)
 from mtp_cli.conversation.repetition import STUCK
 from mtp_cli.conversation.session import Depth
 from mtp_cli.errors import MtpError
 from mtp_cli.load_options import ChosenWays
 from mtp_cli.models import ModelFiles, with_heads_beside
+from mtp_cli.opening import open_engine
 from mtp_cli.screen import dim, fold, say
 from mtp_cli.serve.answers import Desk
 from mtp_cli.serve.app import House, application, local_names
@@ -36,7 +41,6 @@ from mtp_cli.serve.metrics import Metrics
 from mtp_cli.serve.prompts import Prompts
 from mtp_cli.serve.timelines import Timelines
 from mtp_cli.serve.worker import Worker
-from mtp_cli.waiting import loading
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Engine
@@ -81,7 +85,7 @@ def serve(options: Options) -> None:
     template = template_file(options.chat_template) if options.chat_template else None
     with contextlib.closing(listening(options.host, options.port)) as listener:
         files = with_heads_beside(options.files)
-        with _opened(files, options) as engine:
+        with open_engine(files, options) as engine:
             if options.chat_template and template is None:
                 template = named_template(engine.metadata, options.chat_template)
             house = _house(engine, dataclasses.replace(options, files=files), template)
@@ -114,26 +118,6 @@ def listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-@contextlib.contextmanager
-def _opened(files: ModelFiles, options: Options) -> Iterator[Engine]:
-    from mtp_cli.engine import CacheTypes, Engine  # loads llama.cpp
-
-    with loading(files.name, sys.stderr, quiet=options.quiet) as report:
-        engine = Engine.open(
-            files.model,
-            files.heads,
-            draft_model=files.draft_model,
-            n_ctx=options.n_ctx,
-            n_threads=options.n_threads,
-            n_gpu_layers=options.n_gpu_layers,
-            cache=CacheTypes(*options.cache_types),
-            ways=options.ways(),
-            on_progress=report,
-        )
-    with engine:
-        yield engine
-
-
 def _house(engine: Engine, options: Options, template: str | None) -> House:
     defaults = options.files.defaults
     sampling: dict[str, Any] = {**defaults.sampling}
@@ -142,7 +126,7 @@ def _house(engine: Engine, options: Options, template: str | None) -> House:
     prompts = Prompts(
         engine,
         template or usual_template(engine.metadata),
-        variables=_variables(options.template_vars),
+        variables=template_variables(options.template_vars),
         system=defaults.system,
     )
     return House(
@@ -163,18 +147,6 @@ def cache_bytes(mib: int | None) -> int:
     if mib is not None:
         return mib << 20
     return int(psutil.virtual_memory().available * _CACHE_SHARE)
-
-
-def _variables(texts: Sequence[str]) -> Mapping[str, Any]:
-    """Values as JSON where they are JSON, as text elsewhere."""
-    variables: dict[str, Any] = {}
-    for text in texts:
-        name, _equals, value = text.partition("=")
-        try:
-            variables[name] = json.loads(value)
-        except (ValueError, RecursionError):
-            variables[name] = value
-    return variables
 
 
 def _opening_lines(
