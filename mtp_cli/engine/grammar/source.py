@@ -19,6 +19,10 @@ from mtp_cli.errors import MtpError, json_fault
 # As Python's json.dumps and most JSON on one line has it.
 _LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
+# Texts, classes of characters and comments, in which nothing is a rule's name or a dot.
+_LITERAL = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
+_ANY, _ANY_LINE = ".", '(. | "\\n")'  # a dot is no line break in llguidance's form
+_START = re.compile(r"(?<![\w-])start(?![\w-])")  # the name that its converter gives to `root`
 _NOT_FOUND = re.compile(r"Rule '([\w-]+)' not found")
 _LONGEST = 160  # characters of a library's own words on a line
 
@@ -65,11 +69,12 @@ def gbnf(text: str, file: str = "") -> Grammar:
     Raises MtpError, which says the line where it is wrong.
     """
     name = f"{file}: " if file else ""
+    converted = _ESCAPE.sub(_unescaped, _as_converted(text))
     try:
-        lark = gbnf_to_lark(_ESCAPE.sub(_unescaped, text))
+        lark = gbnf_to_lark(converted)
     except GbnfToLarkError as error:
         what = str(error).partition(" at line ")[0]
-        line = text.count("\n", 0, error.pos.pos) + 1
+        line = converted.count("\n", 0, error.pos.pos) + 1
         raise MtpError(f"{name}the grammar is wrong at line {line}: {_lower(what)}") from error
     except RecursionError as error:
         raise MtpError(f"{name}the grammar is nested too deeply") from error
@@ -79,6 +84,21 @@ def gbnf(text: str, file: str = "") -> Grammar:
         raise MtpError(f"{name}the grammar is wrong{_place(text, str(error))}") from error
     grammar = Grammar(LLMatcher.grammar_from_lark(lark), "grammar")
     return _checked(grammar, f"{name}the grammar is refused")
+
+
+def _as_converted(text: str) -> str:
+    """The same grammar in words that the converter does not take for others."""
+    free = "start-rule"
+    while free in text:
+        free += "0"
+    parts, end = [], 0
+    for literal in [*_LITERAL.finditer(text), None]:
+        between = text[end : literal.start() if literal else len(text)]
+        parts.append(_START.sub(free, between.replace(_ANY, _ANY_LINE)))
+        if literal:
+            parts.append(literal[0])
+            end = literal.end()
+    return "".join(parts)
 
 
 def _unescaped(found: re.Match[str]) -> str:

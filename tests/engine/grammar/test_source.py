@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from llguidance import LLMatcher, LLTokenizer
 
 from mtp_cli.engine.grammar.source import Grammar, gbnf, json_schema
 from mtp_cli.errors import MtpError
@@ -80,3 +81,32 @@ def test_a_wrong_grammar_says_its_line(text: str, said: str) -> None:
 )
 def test_a_right_grammar(text: str) -> None:
     assert isinstance(gbnf(text), Grammar)
+
+
+def accepts(grammar: str, text: str) -> bool:
+    matcher = LLMatcher(LLTokenizer("byte"), gbnf(grammar).text, log_level=0)
+    assert not matcher.is_error(), matcher.get_error()
+    ids = list(text.encode())
+    return bool(matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting())
+
+
+@pytest.mark.parametrize(
+    ("grammar", "text", "is_one"),
+    [
+        ('root ::= "a" . "b"', "a\nb", True),
+        ('root ::= "a" . "b"', "axb", True),
+        ('root ::= "a" . "b"', "ab", False),
+        ('root ::= "a.b" [.] # a dot.', "a.b.", True),
+        ('root ::= "a.b" [.] # a dot.', "axb.", False),
+        (r'root ::= "caf\u00e9"', "caf\u00e9", True),
+        ('root ::= start start-rule\nstart ::= "a"\nstart-rule ::= "start"', "astart", True),
+        ('root ::= restart\nrestart ::= "r"', "r", True),
+    ],
+)
+def test_a_grammar_means_what_it_means_in_llama_cpp(grammar: str, text: str, is_one: bool) -> None:
+    assert accepts(grammar, text) == is_one
+
+
+def test_a_mistake_behind_what_was_replaced_is_named_with_its_line() -> None:
+    with pytest.raises(MtpError, match="at line 3"):
+        gbnf('root ::= . . . . . start\nstart ::= "a"\nother ::= )\n')
