@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from mtp_cli.engine.backend.cache import TYPES
 from mtp_cli.options import MAX_INT32, MAX_THREADS, file_name
 
 
 def _cache_type(text: str) -> str:
+    from mtp_cli.engine.backend.cache import TYPES  # the converter's start needs no engine
+
     if text not in TYPES:
         raise typer.BadParameter(f"{text!r} is none of {', '.join(TYPES)}.")
     return text

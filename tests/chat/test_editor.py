@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_does_not_cost_the_message(
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("/s", ["/system", "/save", "/stats"]),
+        ("/s", ["/system", "/schema", "/save", "/stats"]),
         ("/he", ["/help"]),
         ("/load {folder}/ta", ["/load {folder}/talk.json"]),
         ("/clear {folder}/ta", []),

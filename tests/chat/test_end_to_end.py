@@ -95,12 +95,19 @@ def test_an_argument_comes_before_its_material() -> None:
     assert tokens[0] == tokens[1]
 
 
-def test_a_model_without_heads_says_so_once_and_answers() -> None:
-    done = run("--model", str(models.built_in_model()), "-n", "2", stdin="Hi")
+def test_a_model_without_heads_says_so_once_and_answers(tmp_path: Path) -> None:
+    model = tiny.llama().write(tmp_path / "m.gguf")
+    done = run("--model", str(model), "-n", "2", stdin="Hi")
     assert done.returncode == 0
     assert done.stdout.strip()
     said = [line for line in done.stderr.decode().splitlines() if "no MTP heads" in line]
     assert len(said) == 1
+
+
+def test_the_built_in_model_by_its_path_has_its_heads() -> None:
+    done = run("--model", str(models.built_in_model()), "-n", "2", stdin="Hi")
+    assert done.returncode == 0
+    assert b"no MTP heads" not in done.stderr
 
 
 def test_heads_beside_the_model_are_found(tmp_path: Path) -> None:
