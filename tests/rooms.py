@@ -21,7 +21,10 @@ PACKAGES = {
 }
 BOXES = {"mtp_cli.engine": "engine", "mtp_convert": "mtp_convert"}
 LABELS = {"mtp_cli.engine": "engine.py, generate.py"}
-SHARED = ("mtp_cli", "mtp_cli.engine.types", "mtp_cli.engine.tuning", "mtp_cli.engine.stats")
+SHARED = (
+    *("mtp_cli", "mtp_cli.engine.types", "mtp_cli.engine.tuning", "mtp_cli.engine.stats"),
+    "mtp_cli.engine.prefix",
+)
 COMMAND_LINE = {"mtp_convert.cli": "mtp_convert.commands"}  # a file outside its room
 START, END = "<!-- imports -->\n", "<!-- /imports -->"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.prefix import n_common
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,10 @@ class Trace:
 
     def n_drafted_right(self, index: int) -> int:
         """How much of round `index`'s draft the answer went on to say."""
-        return _n_common(self.drafts[index].ids, self.tokens[index + 1 :])
+        return n_common(self.drafts[index].ids, self.tokens[index + 1 :])
 
     def n_copied_right(self, index: int) -> int:
-        return _n_common(self.matches[index].ids, self.tokens[index + 1 :])
-
-
-def _n_common(proposed: Sequence[int], came: Sequence[int]) -> int:
-    n = 0
-    while n < min(len(proposed), len(came)) and proposed[n] == came[n]:
-        n += 1
-    return n
+        return n_common(self.matches[index].ids, self.tokens[index + 1 :])
 
 
 class Recorder:

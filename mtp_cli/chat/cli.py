@@ -201,7 +201,9 @@ _Plain = Annotated[
 _ShowDrafts = Annotated[
     bool,
     typer.Option(
-        "--show-drafts", help="Colours for who proposed what: drafted green, copied cyan."
+        "--show-drafts",
+        help="Colours for who proposed what: drafted green, copied cyan, "
+        "forced by a schema magenta.",
     ),
 ]
 _File = Annotated[

@@ -9,8 +9,13 @@ from mtp_cli.chat.markdown import Run
 from mtp_cli.engine.types import Proposer
 from mtp_cli.screen import visible
 
-_STYLES: dict[Proposer, str] = {"target": "", "drafter": "green", "copy": "cyan"}
-LEGEND = "drafted green, copied cyan, the rest is the model's own"
+_STYLES: dict[Proposer, str] = {
+    "target": "",
+    "drafter": "green",
+    "copy": "cyan",
+    "grammar": "magenta",
+}
+LEGEND = "drafted green, copied cyan, forced magenta, the rest is the model's own"
 
 
 class Proposed:

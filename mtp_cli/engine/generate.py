@@ -13,8 +13,9 @@ from typing import Protocol
 from mtp_cli.engine.depth.policy import DepthPolicy, Seconds
 from mtp_cli.engine.drafters.base import Draft, Drafter
 from mtp_cli.engine.drafters.forced import forced_first
-from mtp_cli.engine.drafters.ngram import NgramDrafter
+from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
 from mtp_cli.engine.grammar.constraint import Constraint, Unconstrained
+from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Proposal
 from mtp_cli.engine.sampling.verify import verify_by_match
@@ -162,12 +163,7 @@ class Generation:
     def _reuse_prefix(self) -> int:
         """Keep the common prefix of timeline and prompt; the last row is always decoded anew."""
         ids, prompt = self._target.ids, self._prompt
-        n_common = 0
-        for old, new in zip(ids, prompt[:-1], strict=False):
-            if old != new:
-                break
-            n_common += 1
-        n_past = self._target.truncate(n_common)
+        n_past = self._target.truncate(n_common(ids, prompt[:-1]))
         self._drafter.truncate(n_past)
         self._ngram.truncate(n_past)
         return n_past
@@ -187,7 +183,7 @@ class Generation:
         self._show(chosen, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
         self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
-        self.proposers += _proposers(draft.ids, verified, chosen)
+        self.proposers += _proposers(match, draft, verified, chosen)
         # Nothing of the target's own comes after a drafted end.
         is_over = self._is_end(chosen[-1]) or self._constraint.is_complete
         is_end_drafted = is_over and chosen == verified[: len(chosen)]
@@ -284,12 +280,15 @@ class Generation:
 
 
 def _proposers(
-    drafted: Sequence[int], verified: Sequence[int], chosen: Sequence[int]
-) -> list[Proposer]:
-    """Whose each of a round's tokens is: what was verified and not drafted is a copy."""
-    proposers: list[Proposer] = []
-    for end in range(1, len(chosen) + 1):
-        is_accepted = list(verified[:end]) == list(chosen[:end])
-        is_drafted = list(drafted[:end]) == list(chosen[:end])
-        proposers.append(("drafter" if is_drafted else "copy") if is_accepted else "target")
-    return proposers
+    match: Match, draft: Draft, verified: Sequence[int], chosen: Sequence[int]
+) -> Iterator[Proposer]:
+    """Whose each of a round's tokens is: what was verified, and neither forced nor drafted, is a
+    copy."""
+    n_accepted, n_drafted = n_common(verified, chosen), n_common(draft.ids, chosen)
+    for position in range(len(chosen)):
+        if position >= n_accepted:
+            yield "target"
+        elif position < match.n_forced:
+            yield "grammar"
+        else:
+            yield "drafter" if position < n_drafted else "copy"

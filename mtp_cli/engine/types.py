@@ -18,7 +18,8 @@ Ids = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
 Depth = int | Literal["auto"]
 FinishReason = Literal["stop", "length", "interrupted"]
-Proposer = Literal["target", "drafter", "copy"]  # a drafter: heads, or a draft model
+# A drafter is heads, or a draft model; what a grammar forces needs neither.
+Proposer = Literal["target", "drafter", "copy", "grammar"]
 TokenKind = Literal["text", "control", "user-defined"]
 
 N_CTX = 8192  # of a target, unless it was trained with less, or the user says otherwise

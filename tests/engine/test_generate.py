@@ -14,7 +14,7 @@ from mtp_cli.engine.depth.policy import FixedDepth
 from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
-from mtp_cli.engine.generate import Generation
+from mtp_cli.engine.generate import Generation, _proposers
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.stats import Stats
 from mtp_cli.engine.types import Floats
@@ -113,6 +113,15 @@ def test_what_was_copied_is_a_copy() -> None:
     for ids in rounds:
         assert [next(owners) for _ in ids] == ["copy"] * (len(ids) - 1) + ["target"]
     assert generation.proposers.count("copy") > 30
+
+
+def test_what_a_grammar_forces_is_the_grammars() -> None:
+    """Its first two ids of each round, of which a copy goes on."""
+    match = Match([1, 2, 3], 3, [1, 1, 1], n_forced=2)
+    draft = Draft([1, 2, 9], [1.0] * 3)
+    owners = [*_proposers(match, draft, [1, 2, 3], [1, 2, 3, 4])]
+    assert owners == ["grammar", "grammar", "copy", "target"]
+    assert [*_proposers(match, draft, [1, 2, 9], [1, 7])] == ["grammar", "target"]
 
 
 def test_a_rejected_draft_is_dropped_at_once() -> None:

@@ -16,19 +16,19 @@ import mtp_cli
 
 PACKAGE = Path(mtp_cli.__file__).parent
 NEED_NOTHING = (
-    *("types", "tuning", "stats", "generate", "native.compiled"),
+    *("types", "tuning", "stats", "prefix", "generate", "native.compiled"),
     *("depth.exactness", "depth.learning", "depth.remembered", "depth.worth"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
     *("drafters.base", "drafters.forced", "drafters.independent", "drafters.mtp"),
     *("drafters.ngram", "drafters.shared_kv"),
     *("grammar.constrained", "grammar.constraint", "grammar.source", "grammar.vocabulary"),
     *("sampling.candidates", "sampling.logprobs", "sampling.penalties", "sampling.proposals"),
-    "sampling.sampler",
+    *("sampling.dry", "sampling.sampler"),
     *("sampling.settings", "sampling.truncation", "sampling.verify"),
 )
 # In the order of the flow: a room imports only from itself and from rooms before it.
 ROOMS = (
-    *("types", "tuning", "stats", "native", "grammar", "sampling", "backend", "files"),
+    *("types", "tuning", "stats", "prefix", "native", "grammar", "sampling", "backend", "files"),
     *("drafters", "depth"),
 )
 LAST = ("generate", "engine")

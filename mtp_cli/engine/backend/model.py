@@ -78,7 +78,7 @@ class Model:
     n_gpu_layers: -1 for all; with `no_alloc` the file is only examined, and no weight is read
     offset:       where in the file the GGUF begins
     corrected:    numbers of its metadata that are wrong in the file, as they should be
-    placement:    what of it is on which device
+    placement:    which device has which of its tensors
     loras:        adapters for the contexts of its text
     """
 

@@ -1,4 +1,4 @@
-"""Which device computes what of a model: devices, their shares, tensors that are kept elsewhere.
+"""Which device computes which part of a model: devices, shares, tensors that are kept elsewhere.
 
 Owns llama.cpp's names for them. Knows nothing of what is in a model.
 """

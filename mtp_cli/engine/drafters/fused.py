@@ -1,6 +1,6 @@
 """Drafts with a head that fuses rows of several layers, and that may read a prompt.
 
-Owns the target's last rows, and what of them the head has read. Knows nothing of verification, or
+Owns the target's last rows, and how many the head has read. Knows nothing of verification, or
 of what runs the head.
 
 It is a head as in `mtp.py`: at position p it reads the token x_p and, made of the rows that chosen

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mtp_cli.engine.grammar.constraint import Forced
 from mtp_cli.engine.native import compiled
+from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.types import Floats, Ids
 from mtp_cli.errors import MtpError
 
@@ -77,11 +78,7 @@ class Constrained:
 
     def _follow(self, drafted: Sequence[int]) -> int:
         """Have the matcher hear these ids after the final ones, as far as they fit: how many."""
-        n_same = 0
-        for heard, id_ in zip(self._drafted, drafted, strict=False):
-            if heard != id_:
-                break
-            n_same += 1
+        n_same = n_common(self._drafted, drafted)
         self._take_back(n_same)
         for id_ in drafted[n_same:]:
             if self._matcher.is_stopped() or not self._matcher.try_consume_tokens([id_]):

@@ -111,9 +111,17 @@ class Sampler:
             draft, drawn, rows, lambda row: self.candidates(*row), self.random, is_end
         )
 
-    @contextlib.contextmanager
     def _penalised(
         self, logits: Floats, before: Sequence[int], ids: Ids | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Inside, the row is a penalised one; after it, what it was."""
+        if self._dry.n_before:
+            return self._penalised_twice(logits, before, ids)
+        return self._penalties.on(logits, before, ids)
+
+    @contextlib.contextmanager
+    def _penalised_twice(
+        self, logits: Floats, before: Sequence[int], ids: Ids | None
     ) -> Iterator[None]:
         with self._penalties.on(logits, before, ids), self._dry.on(logits, before, ids):
             yield
