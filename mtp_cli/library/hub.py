@@ -183,7 +183,7 @@ class _Download:
             )
 
     def _take(self, file: Remote, commit: str) -> Path:
-        """Download what of a file is missing, and give it its name in the cache."""
+        """Download the missing part of a file, and give it its name in the cache."""
         if not self._blob(file).exists():
             lock = self._cache / ".locks" / self._folder.name / f"{file.digest}.lock"
             lock.parent.mkdir(parents=True, exist_ok=True)

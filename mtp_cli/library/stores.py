@@ -79,7 +79,7 @@ def _built_in() -> Iterator[_Named]:
 
 
 def of_repository(repository: str, name: str) -> tuple[str, ...]:
-    """What a repository's file is called: by its quantization, then by parts of that, or the file.
+    """The names of a repository's file: by its quantization, then by parts of that, or the file.
 
     repository: USER/REPO; name: the file's, in the repository
     """
