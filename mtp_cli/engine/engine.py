@@ -162,16 +162,7 @@ class Engine:
 
         Raises MtpError for everything that can be wrong with the files, or too large.
         """
-        preflight(model)
-        shards = gguf_header.read_shards(model)
-        if gguf_header.is_head_file(shards[0]):
-            raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
-        if heads is not None:
-            preflight(heads, target=model)
-        pairing = pair(shards, heads) if draft_model is None else None
-        if draft_model is not None:
-            preflight(draft_model)
-            draft_models.check(shards, draft_model)
+        shards, pairing = _paired(model, heads, draft_model)
         spares_cores, n_threads = n_threads is None, n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
@@ -389,6 +380,24 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _paired(
+    model: Path, heads: Path | None, draft_model: Path | None
+) -> tuple[list[gguf_header.Header], Pairing | None]:
+    """A model's headers, and the heads that draft for it; MtpError where a file cannot be loaded,
+    or what is to draft does not fit."""
+    preflight(model)
+    shards = gguf_header.read_shards(model)
+    if gguf_header.is_head_file(shards[0]):
+        raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
+    if draft_model is not None:
+        preflight(draft_model)
+        draft_models.check(shards, draft_model)
+        return shards, None
+    if heads is not None:
+        preflight(heads, target=model)
+    return shards, pair(shards, heads)
 
 
 def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:
