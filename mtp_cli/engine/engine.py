@@ -119,7 +119,7 @@ class Engine:
         self._setup = setup
         self._owns_model = owns_model
         self._target, self._drafter = setup.open(model)
-        self._ngram = NgramDrafter()
+        self._ngram = NgramDrafter(is_alone=self._drafter.max_depth == 0)
         self._vocabulary: Vocabulary | None = None  # only where answers are constrained
         self._experience = Experience(
             setup.cost_facts,

@@ -94,7 +94,7 @@ class Generation:
         self._prompt = list(prompt)
         self._max_tokens = max_tokens
         self._is_end = is_end
-        self._ngram = NgramDrafter() if ngram is None else ngram
+        self._ngram = NgramDrafter(is_alone=drafter.max_depth == 0) if ngram is None else ngram
         self._constraint = Unconstrained() if constraint is None else constraint
         self._single_row_s = single_row_s
         self._watch = watch

@@ -363,6 +363,12 @@ class CopyTuning:
         "n-grams looked up, longest first; the last is the shortest match",
         "Copying: right 0.54 to 0.93",
     )
+    sizes_alone: tuple[int, ...] = constant(
+        (12, 6, 3, 2, 1),
+        "ids",
+        "likewise where no head drafts: with one, a single id's match tells nothing more",
+        "A match of one id",
+    )
     longest: int = constant(
         64, "ids", "that a match is followed back to learn its length", "A match followed back"
     )

@@ -33,10 +33,14 @@ class Match:
 
 
 class NgramDrafter:
-    """Follows the target's timeline by its ids alone."""
+    """Follows the target's timeline by its ids alone.
 
-    def __init__(self, tuning: CopyTuning = TUNING.copies) -> None:
-        self._sizes, self._longest = tuning.sizes, tuning.longest
+    is_alone: whether nothing else drafts, so that a match of a single id is worth following
+    """
+
+    def __init__(self, *, is_alone: bool = False, tuning: CopyTuning = TUNING.copies) -> None:
+        self._sizes = tuning.sizes_alone if is_alone else tuning.sizes
+        self._longest = tuning.longest
         self._ids: list[int] = []
         # n-gram -> the positions after its last occurrence that something follows and after the
         # one before, -1 when there is none

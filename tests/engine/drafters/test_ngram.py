@@ -11,8 +11,8 @@ from mtp_cli.engine.types import MAX_COPIED
 texts = st.lists(st.integers(0, 3), max_size=60)
 
 
-def following(text: list[int]) -> NgramDrafter:
-    drafter = NgramDrafter()
+def following(text: list[int], *, is_alone: bool = False) -> NgramDrafter:
+    drafter = NgramDrafter(is_alone=is_alone)
     drafter.observe(text)
     return drafter
 
@@ -26,18 +26,19 @@ def n_agreeing(text: list[int], end: int, other: int) -> int:
 
 
 @settings(deadline=None)
-@given(texts, st.integers(0, 3))
+@given(texts, st.integers(0, 3), st.booleans())
 def test_a_match_is_the_latest_place_that_agrees_in_enough_ids(
-    text: list[int], newest: int
+    text: list[int], newest: int, is_alone: bool
 ) -> None:
     whole = [*text, newest]
-    match = following(text).match(newest, MAX_COPIED)
+    match = following(text, is_alone=is_alone).match(newest, MAX_COPIED)
     agreeing = {place: n_agreeing(whole, len(whole), place) for place in range(1, len(whole))}
     longest = max(agreeing.values(), default=0)
-    if longest < 2:
+    sizes = [size for size in (1, 2, 3, 6, 12) if size <= longest and size >= 2 - is_alone]
+    if not sizes:
         assert match == Match()
         return
-    size = max(size for size in (2, 3, 6, 12) if size <= longest)
+    size = max(sizes)
     place = max(place for place, n in agreeing.items() if n >= size)
     expected = list(whole)
     for k in range(MAX_COPIED):  # the copy may run into what it has just copied
