@@ -134,8 +134,12 @@ def _bench(outtype: str, minutes: float, quick_minutes: float) -> Step:
 _QWEN = {size: f"qwen2.5-coder-{size}-instruct-q4_k_m.gguf" for size in ("0.5b", "1.5b")}
 
 
-def _real(size: str, minutes: float, draft: str | None, repetitions: int) -> tuple[Step, ...]:
-    """What is measured of a real file without heads. minutes: of mtp-bench's run"""
+def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[Step, ...]:
+    """What is measured of a real file without heads.
+
+    minutes: of mtp-bench's run
+    peer:    beside llama-server: one repetition is at the mercy of a stall
+    """
     file = _QWEN[size]
     return (
         Step(
@@ -158,7 +162,7 @@ def _real(size: str, minutes: float, draft: str | None, repetitions: int) -> tup
             f"peer-qwen-{size}",
             _module("peer"),
             ("run", "--max-tokens", "64"),
-            Effort(7, f"--minutes 4 --repetitions {repetitions}"),
+            peer,
             Effort(2, "--quick"),
             file=file,
             draft=draft,
@@ -221,8 +225,8 @@ STEPS = (
         Effort(1.2, "--repetitions 5 --seconds 40"),
         Effort(0.5, "--repetitions 3 --seconds 8"),
     ),
-    *_real("0.5b", 4, None, 2),
-    *_real("1.5b", 6, _QWEN["0.5b"], 1),
+    *_real("0.5b", 4, None, Effort(5, "--minutes 5 --repetitions 3")),
+    *_real("1.5b", 6, _QWEN["0.5b"], Effort(9, "--minutes 10 --repetitions 3")),
     Step(
         "schemas-qwen-1.5b",
         _module("schemas"),
