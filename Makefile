@@ -7,6 +7,12 @@ INSTALLED := $(VENV)/.installed
 FAST := tests/engine/test_generate.py tests/engine/depth tests/engine/drafters/test_ngram.py \
 	tests/engine/sampling/test_verify.py
 
+# llama.cpp's RPC backend takes seconds to compile; what the user says of others comes after it.
+override CMAKE_ARGS := -DGGML_RPC=on $(CMAKE_ARGS)
+export CMAKE_ARGS
+HAS_RPC = $(BIN)/python -c 'import llama_cpp, sys; sys.exit(not llama_cpp.llama_supports_rpc())'
+PIP = $(BIN)/python -m pip
+
 .PHONY: chat test fast install lock clean
 
 # A job of its own (set -m), so that Ctrl-C stops an answer and leaves make alone.
@@ -30,12 +36,16 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt $(wildcard mtp_cli/engine/
 		|| { echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); the first time llama.cpp is compiled, which takes minutes."
-	$(BIN)/python -m pip install -qq --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(HAS_RPC) || { echo "pip kept llama.cpp from before, without RPC; it is compiled again."; \
+		$(PIP) cache remove -qq llama_cpp_python || true; \
+		$(PIP) install -qq --constraint constraints.txt --force-reinstall --no-deps \
+			--no-binary llama-cpp-python llama-cpp-python; }
 	@touch $@
 
 # Rewrites constraints.txt: every version that the tests ran with, for every supported Python.
 lock: install
-	$(BIN)/python -m pip install --quiet uv
+	$(PIP) install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --extra dev --extra bench \
 		--no-annotate --no-header --upgrade pyproject.toml -o constraints.txt
 
