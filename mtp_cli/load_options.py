@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ChosenWays = Callable[[], "Ways"]  # loads llama.cpp
 _PLACES = "Devices"
 _ROPE = "Longer contexts, adapters"
+_MAX_SERVERS, _MAX_PORT = 16, 65535  # GGML_RPC_MAX_SERVERS
 _SCALINGS = ("none", "linear", "yarn")
 
 
@@ -75,6 +76,19 @@ def _split_shares(text: str | None) -> tuple[float, ...]:
     return found
 
 
+def _servers(text: str | None) -> str | None:
+    servers = [] if text is None else text.split(",")
+    if len(servers) > _MAX_SERVERS:
+        raise typer.BadParameter(f"{len(servers)} servers, and at most {_MAX_SERVERS}.")
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        if not host or ":" in host or not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:
+            raise typer.BadParameter(f"{server!r} is no HOST:PORT, as 192.168.1.5:50052.")
+        if servers.count(server) > 1:
+            raise typer.BadParameter(f"{server} is named twice.")
+    return text
+
+
 _CpuMoe = Annotated[
     bool,
     typer.Option(
@@ -119,6 +133,16 @@ _TensorSplit = Annotated[
         callback=_shares,
         rich_help_panel=_PLACES,
         help="Shares of several GPUs, as 3,1. [default: by their free memory]",
+    ),
+]
+_Rpc = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        callback=_servers,
+        rich_help_panel=_PLACES,
+        help="RPC servers whose devices take layers too, with commas between; mtp-rpc starts one. "
+        "[default: none]",
     ),
 ]
 _LoraAdapter = Annotated[
@@ -209,6 +233,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "override_tensor": (_OverrideTensor, None),
     "device": (_Device, None),
     "tensor_split": (_TensorSplit, None),
+    "rpc": (_Rpc, None),
     "lora": (_LoraAdapter, None),
     "rope_scaling": (_RopeScaling, None),
     "rope_scale": (_RopeScale, None),
@@ -251,11 +276,14 @@ def _ways(given: Mapping[str, Any]) -> Ways:
 
     experts = [EXPERTS] if given["cpu_moe"] else [*experts_of(given["n_cpu_moe"] or 0)]
     devices = None if given["device"] is None else tuple(given["device"].split(","))
+    if given["rpc"] and devices == (NO_DEVICE,):
+        raise MtpError("--rpc and --device none exclude one another; leave one out")
     return Ways(
         Placement(
             (*_split_overrides(given["override_tensor"]), *((name, CPU) for name in experts)),
             () if devices == (NO_DEVICE,) else devices,
             _split_shares(given["tensor_split"]),
+            tuple(given["rpc"].split(",")) if given["rpc"] else (),
         ),
         tuple(map(_adapter, given["lora"] or ())),
         _rope(given),

@@ -38,7 +38,8 @@ def open_engine(files: ModelFiles, wishes: Wishes) -> Engine:
     """Load it; close it when done. Raises MtpError where it cannot be had like that."""
     from mtp_cli.engine import CacheTypes, Engine  # loads llama.cpp
 
-    if not wishes.quiet:
+    ways = wishes.ways()
+    if not (wishes.quiet or (ways.placement.offloads and wishes.n_gpu_layers != 0)):
         _warn_of_memory(files, wishes)
     with loading(files.name, sys.stderr, quiet=wishes.quiet) as report:
         return Engine.open(
@@ -49,20 +50,17 @@ def open_engine(files: ModelFiles, wishes: Wishes) -> Engine:
             n_threads=wishes.n_threads,
             n_gpu_layers=wishes.n_gpu_layers,
             cache=CacheTypes(*wishes.cache_types),
-            ways=wishes.ways(),
+            ways=ways,
             on_progress=report,
         )
 
 
 def _warn_of_memory(files: ModelFiles, wishes: Wishes) -> None:
-    """Before minutes are spent on loading what will not fit; on a GPU llama.cpp tries."""
-    from mtp_cli.engine.backend.binding import supports_gpu
+    """Before minutes are spent on loading what will not fit; other devices are tried."""
     from mtp_cli.engine.backend.cache import CacheTypes
     from mtp_cli.engine.files.gguf_header import read_shards
     from mtp_cli.engine.files.memory import Machine, estimate, shortage
 
-    if supports_gpu() and wishes.n_gpu_layers != 0:
-        return
     needed = estimate(
         read_shards(files.model),
         n_ctx=wishes.n_ctx,

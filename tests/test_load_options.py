@@ -11,7 +11,7 @@ import pytest
 from tests.engine import tiny
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["mtp_cli.chat.cli", "mtp_cli.serve.cli"]
+COMMANDS = ["mtp_cli.chat.cli", "mtp_cli.serve.cli", "mtp_cli.bench.cli"]
 
 
 def run(module: str, *args: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +37,12 @@ def run(module: str, *args: str) -> subprocess.CompletedProcess[str]:
         (("--rope-scaling", "twice"), "none of none, linear, yarn"),
         (("--rope-scale", "0"), "greater than or equal to"),
         (("--n-cpu-moe", "-1"), "greater than or equal to 0"),
+        (("--rpc", "here"), "'here' is no HOST:PORT, as 192.168.1.5:50052"),
+        (("--rpc", "a:1,b:0"), "'b:0' is no HOST:PORT"),
+        (("--rpc", "a:70000"), "'a:70000' is no HOST:PORT"),
+        (("--rpc", "::1:1"), "'::1:1' is no HOST:PORT"),
+        (("--rpc", "a:1,b:1,a:1"), "a:1 is named twice"),
+        (("--rpc", ",".join(f"a:{n}" for n in range(1, 18))), "17 servers, and at most 16"),
     ],
 )
 def test_wrong_usage_is_said(module: str, args: tuple[str, ...], said: str) -> None:
@@ -49,6 +55,12 @@ def test_what_excludes_one_another_is_said() -> None:
     done = run(COMMANDS[0], "--rope-scale", "2", "--rope-freq-scale", "0.5", "hi")
     assert done.returncode == 1
     assert "--rope-scale and --rope-freq-scale say the same" in done.stderr
+
+
+def test_no_device_leaves_servers_nothing_to_do() -> None:
+    done = run(COMMANDS[0], "--rpc", "127.0.0.1:1", "--device", "none", "hi")
+    assert done.returncode == 1
+    assert "--rpc and --device none exclude one another; leave one out" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["no such.gguf", "no=such.gguf", "no such.gguf=0.5"])

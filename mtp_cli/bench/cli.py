@@ -14,6 +14,7 @@ import typer
 
 from mtp_cli.bench.prompts import PROMPTS
 from mtp_cli.errors import MtpError
+from mtp_cli.load_options import ChosenWays, with_ways
 from mtp_cli.model_options import (
     CacheTypeK,
     CacheTypeV,
@@ -113,7 +114,9 @@ _Ctx = Annotated[
 
 
 @app.command(epilog=_EPILOG)
+@with_ways
 def bench(
+    ways: ChosenWays,
     model: Model = None,
     hf_repo: HfRepo = None,
     heads: Heads = None,
@@ -166,6 +169,7 @@ def bench(
             n_threads=threads,
             n_gpu_layers=gpu_layers,
             cache=CacheTypes(cache_type_k, cache_type_v),
+            ways=ways(),
             on_progress=progress,
         )
     with opened as engine:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.binding import backends, supports_gpu
+from mtp_cli.engine.backend import our_kernels, rpc
+from mtp_cli.engine.backend.binding import backends
 from mtp_cli.engine.backend.cache import F16, CacheTypes
 from mtp_cli.engine.backend.cores import FreeCores, physical_cores
 from mtp_cli.engine.backend.model import Model
@@ -196,7 +196,9 @@ class Engine:
                 loaded.close()
                 raise
 
-        return _fitting(load, n_gpu_layers, shards[0].number("block_count"))
+        n_layers = shards[0].number("block_count") if ways.placement.offloads else 0
+        rpc.devices(ways.placement.servers)  # what is wrong with one is no lack of memory
+        return _fitting(load, n_gpu_layers, n_layers)
 
     def twin(self) -> Engine:
         """Another timeline over the same weights, with heads, costs and experience of its own.
@@ -401,8 +403,11 @@ def _paired(
 
 
 def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:
-    """Load with the layers asked for, or with as many as fit: all, then ever an eighth fewer."""
-    if n_gpu_layers is not None or not supports_gpu():
+    """Load with the layers asked for, or with as many as fit: all, then ever an eighth fewer.
+
+    n_layers: that can go to other devices than the CPU
+    """
+    if n_gpu_layers is not None or n_layers == 0:
         return load(-1 if n_gpu_layers is None else n_gpu_layers)
     for tried in (-1, *range(n_layers - 1, 0, -max(1, n_layers // 8))):
         with contextlib.suppress(MtpError):

@@ -35,8 +35,11 @@ except (ImportError, AttributeError, OSError) as error:
     ) from error
 
 __all__ = [
+    "CPU_DEVICE",
     "PINNED",
     "backends",
+    "device_name",
+    "device_type",
     "errors",
     "ext",
     "failure",
@@ -45,11 +48,14 @@ __all__ = [
     "ggml_base",
     "lib",
     "llama_library",
+    "local_devices",
+    "local_gpus",
     "open_file_at",
     "set_embeddings_layer_inp",
     "supports_gpu",
 ]
 
+CPU_DEVICE, GPU_DEVICE, INTEGRATED_GPU = 0, 1, 2  # of enum ggml_backend_dev_type
 _ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR; one more is continued lines of any level
 errors: collections.deque[str] = collections.deque(maxlen=8)  # llama.cpp's last error lines
 
@@ -126,15 +132,19 @@ lib.llama_backend_init()
 def ggml_base() -> ctypes.CDLL:
     """ggml's own library, which reads GGUF headers, quantizes rows and describes devices."""
     base, pointer, text = _library("ggml-base"), ctypes.c_void_p, ctypes.c_char_p
-    for name, result in (
+    for name, result, *more in (
         ("ggml_backend_dev_name", text),
         ("ggml_backend_dev_description", text),
         ("ggml_backend_dev_type", ctypes.c_int),
         ("ggml_backend_dev_buffer_type", pointer),
+        ("ggml_backend_dev_init", pointer, text),
         ("ggml_backend_buft_name", text),
+        ("ggml_backend_reg_dev_count", ctypes.c_size_t),
+        ("ggml_backend_reg_dev_get", pointer, ctypes.c_size_t),
+        ("ggml_backend_reg_get_proc_address", pointer, text),
     ):
         function = getattr(base, name)
-        function.argtypes, function.restype = [pointer], result
+        function.argtypes, function.restype = [pointer, *more], result
     return base
 
 
@@ -146,7 +156,35 @@ def ggml_registry() -> ctypes.CDLL:
     registry.ggml_backend_dev_count.restype = ctypes.c_size_t
     registry.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     registry.ggml_backend_dev_get.restype = ctypes.c_void_p
+    registry.ggml_backend_reg_by_name.argtypes = [ctypes.c_char_p]
+    registry.ggml_backend_reg_by_name.restype = ctypes.c_void_p
     return registry
+
+
+def local_devices() -> list[int]:
+    """All that compute on this machine, the CPU among them."""
+    registry = ggml_registry()
+    return [
+        registry.ggml_backend_dev_get(index) for index in range(registry.ggml_backend_dev_count())
+    ]
+
+
+def device_type(device: int) -> int:
+    """CPU_DEVICE, GPU_DEVICE, INTEGRATED_GPU or another of enum ggml_backend_dev_type."""
+    return int(ggml_base().ggml_backend_dev_type(device))
+
+
+def device_name(device: int) -> str:
+    return str(ggml_base().ggml_backend_dev_name(device).decode(errors="replace"))
+
+
+def local_gpus() -> list[int]:
+    """As llama.cpp chooses among this machine's: integrated ones where there are no others."""
+    for kind in (GPU_DEVICE, INTEGRATED_GPU):
+        found = [device for device in local_devices() if device_type(device) == kind]
+        if found:
+            return found
+    return []
 
 
 def _library(name: str) -> ctypes.CDLL:
@@ -159,10 +197,9 @@ def backends() -> tuple[str, ...]:
 
     Another build of the same release (-DGGML_CUDA=on), another card or another CPU differs in it.
     """
-    registry, base = ggml_registry(), ggml_base()
+    base = ggml_base()
     words = [lib.llama_print_system_info()]
-    for index in range(registry.ggml_backend_dev_count()):
-        device = registry.ggml_backend_dev_get(index)
+    for device in local_devices():
         describe = (base.ggml_backend_dev_name, base.ggml_backend_dev_description)
         words += [word(device) for word in describe]
     return tuple(word.decode(errors="replace").strip() for word in words)
@@ -190,7 +227,11 @@ def open_file_at(path: Path, offset: int) -> Iterator[ctypes.c_void_p]:
 
 
 def supports_gpu() -> bool:
-    return bool(lib.llama_supports_gpu_offload())
+    """Whether this machine has a GPU that llama.cpp was built for.
+
+    llama.cpp's own word for it says yes wherever it was built with RPC, too.
+    """
+    return bool(local_gpus())
 
 
 def failure(what: str) -> MtpError:

@@ -104,7 +104,7 @@ class Model:
         if on_progress is not None:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
         errors.clear()
-        self.path = path
+        self.path, self.placement = path, placement
         self.handle = _loaded(path, offset, params, corrected or {})
         del kept
         if not self.handle:

@@ -14,6 +14,7 @@ from mtp_cli.engine.backend.batch import Reads
 from mtp_cli.engine.backend.binding import supports_gpu
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.backend.placement import ANYWHERE
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import Drafter
@@ -63,7 +64,9 @@ def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers:
     with contextlib.ExitStack() as opened:
         own = None
         if pairing.path is not None:
-            own = Model(pairing.path, n_gpu_layers=n_gpu_layers)
+            # Where the target's memory is, if it reads that; else on this machine: a step is short.
+            placement = target.model.placement.alone() if pairing.shares_kv else ANYWHERE
+            own = Model(pairing.path, n_gpu_layers=n_gpu_layers, placement=placement)
             opened.callback(own.close)
         context = Context(
             own or target.model,
