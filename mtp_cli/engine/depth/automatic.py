@@ -24,7 +24,7 @@ from collections.abc import Container, Sequence
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.depth.survival import ForcedAcceptance, HeadAcceptance, MatchAcceptance
-from mtp_cli.engine.depth.worth import Round
+from mtp_cli.engine.depth.worth import Round, first_part
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.tuning import TUNING, Tuning
@@ -90,6 +90,15 @@ class ExpectedValue:
         price = max(1.0, self._tokens / self._time)
         switch_s = self._tuning.switch_share * self._cost.switch_s()
         counts = self._row_counts
+        costs = [
+            (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
+            if n == 1 or counts is None or n in counts
+            else math.inf
+            for n, seconds in enumerate(rows_s, 1)
+        ]
+        n_certain = min(match.n_certain, n_rows - 1)
+        n_sure = first_part(costs, 1 + n_certain) - 1 if n_certain else 0
+        n_most = n_sure if n_sure < n_certain else max(match.n_forced, self._n_copied)
         self._round = Round(
             n_past,
             n_waiting,
@@ -97,17 +106,13 @@ class ExpectedValue:
             plain_s=rows_s[0],
             price=price,
             margin=self._tuning.margin + self._tuning.dearer * self._deficit,
-            costs=[
-                (seconds + (n != self._last_rows) * switch_s) * price / rows_s[0]
-                if n == 1 or counts is None or n in counts
-                else math.inf
-                for n, seconds in enumerate(rows_s, 1)
-            ],
-            copy_survival=self._survival_of(
-                match, min(n_rows - 1, max(match.n_forced, self._n_copied))
-            ),
+            costs=costs,
+            copy_survival=self._survival_of(match, min(n_rows - 1, n_most)),
+            n_sure=n_sure,
         )
-        return min(n_rows - 1, self._n_drafted) if n_rows > 1 and self._wants_heads() else 0
+        if n_rows == 1 or n_certain or not self._wants_heads():
+            return 0
+        return min(n_rows - 1, self._n_drafted)
 
     def _survival_of(self, match: Match, n_max: int) -> list[float]:
         """Of each id that is forced or copied, as far as there is some hope to get."""
@@ -269,12 +274,12 @@ class ExpectedValue:
         self._note(draft)
         if not draft.ids and not now.match.ids:
             return now.ids
-        if self._is_comparison_due():
+        if self._is_comparison_due() and not now.n_sure:
             return now.ids
         worth, n_drafted = now.best_part(now.draft_survival)
         n_drafted = max(n_drafted, draft.n_committed)
         worth_copied, n_copied = now.best_part(now.copied_given_draft())
-        if worth_copied > worth and not draft.drawn:
+        if now.n_sure or (worth_copied > worth and not draft.drawn):
             now.ids = now.match.ids[:n_copied]
         else:
             now.ids = draft.ids[:n_drafted]

@@ -22,6 +22,8 @@ class Round:
     draft_survival: of each drafted id, likewise
     agreement: of each drafted id with the match, see `HeadAcceptance`
     margin:    by which verifying more must look better, for each plain round it takes longer
+    n_sure:    ids of the match that are verified in any case: they are certain to stand, and their
+               rows have to be read sooner or later
     ids:       what is verified
     """
 
@@ -33,6 +35,7 @@ class Round:
     margin: float
     costs: list[float]
     copy_survival: list[float]
+    n_sure: int = 0
     draft: Draft = field(default_factory=Draft)
     draft_survival: list[float] = field(default_factory=list)
     agreement: list[int] = field(default_factory=list)
@@ -50,9 +53,10 @@ class Round:
         """How much of a draft to verify: what the round is then worth, and how many ids."""
         if not survival:
             return self.plain, 0
-        worths = self.worths(survival)
+        n_sure = min(self.n_sure, len(survival))
+        worths = self.worths(survival)[n_sure:]
         best = max(worths)
-        return best, worths.index(best)
+        return best, n_sure + worths.index(best)
 
     def worths(self, survival: Sequence[float]) -> list[float]:
         """What the round is worth when 0, 1, 2, ... ids are verified."""
@@ -60,7 +64,7 @@ class Round:
         for probability, cost in zip(survival, self.costs[1:], strict=False):
             reached *= probability
             tokens += reached
-            worths.append(tokens - cost - self.margin * (cost - self.costs[0]))
+            worths.append(tokens - cost - self.margin * (cost - self.costs[self.n_sure]))
         return worths
 
     def agreement_at(self, k: int) -> int:
@@ -80,3 +84,18 @@ class Round:
             elif agreement < 0:
                 survival[k] = min(survival[k], 1 - self.draft_survival[k])
         return survival
+
+
+def first_part(costs: Sequence[float], n_rows: int) -> int:
+    """How many of so many rows to read at first, where all have to be read and none is in doubt.
+
+    All of them, unless two parts cost less than the whole.
+
+    costs: of 1, 2, ... rows together, n_rows of them or more
+    """
+    least, first = [0.0], [0]
+    for n in range(1, n_rows + 1):
+        cost, part = min((costs[k - 1] + least[n - k], -k) for k in range(1, n + 1))
+        least.append(cost)
+        first.append(-part)
+    return first[n_rows]
