@@ -19,13 +19,16 @@ PACKAGES = {
     "mtp_convert": ROOT / "convert" / "mtp_convert",
     "mtp_train": ROOT / "train" / "mtp_train",
 }
-BOXES = {"mtp_cli.engine": "engine", "mtp_convert": "mtp_convert"}
-LABELS = {"mtp_cli.engine": "engine.py, generate.py"}
+BOXES = {"mtp_cli.engine": "engine", "mtp_convert": "mtp_convert", "mtp_train": "mtp_train"}
+LABELS = {"mtp_cli.engine": "engine.py, generate.py", "mtp_train": "generate.py, fit.py, export.py"}
 SHARED = (
     *("mtp_cli", "mtp_cli.engine.types", "mtp_cli.engine.tuning", "mtp_cli.engine.stats"),
     "mtp_cli.engine.prefix",
 )
-COMMAND_LINE = {"mtp_convert.cli": "mtp_convert.commands"}  # a file outside its room
+COMMAND_LINE = {  # files outside their rooms
+    "mtp_convert.cli": "mtp_convert.commands",
+    "mtp_train.cli": "mtp_train.commands",
+}
 START, END = "<!-- imports -->\n", "<!-- /imports -->"
 
 
