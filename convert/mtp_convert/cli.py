@@ -48,6 +48,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and writ
 
 
 INTERRUPTED = 130
+WORSE = 3  # exit status of `check` where heads accept less than when they were made
 FORMATS = ", ".join(NAMES)
 
 
@@ -263,8 +264,16 @@ def check(
     heads: Annotated[
         Path | None, typer.Option("--heads", metavar="PATH", help="Its head file.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All 50 chat prompts, instead of one of each kind.")
+    ] = False,
 ) -> None:
-    """Load a model with heads, draft and verify on built-in texts, and judge the heads."""
+    """Load a model with heads, draft and verify on built-in texts, and judge the heads.
+
+    Exits 3 where they accept less than when they were made.
+    """
+    from mtp_convert.commands.quality import measure
+    from mtp_convert.commands.record import record_in
     from mtp_convert.commands.trial import try_heads
     from mtp_convert.gguf.model import coarse_tensors, open_model
 
@@ -272,10 +281,17 @@ def check(
     owner = open_model(heads or model)
     if not owner.n_heads and not owner.is_assistant:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
+    recorded = record_in(owner)
     with _trying(heads or model):
         tried = try_heads(model, heads)
     for line in tried.lines(coarse_tensors(owner)):
         typer.echo(visible(line))
+    with _trying(heads or model):
+        quality = measure(model, heads, recorded, every=every)
+    for line in quality.lines() if quality else ():
+        typer.echo(visible(line))
+    if quality and quality.is_worse:
+        raise typer.Exit(WORSE)
 
 
 @app.command("inspect")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtp_cli.bench.held_out import PROMPTS
 from mtp_cli.bench.prompts import PROMPTS as BENCH
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
@@ -15,7 +16,7 @@ from mtp_cli.models import built_in_model
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Role, Sample, n_tokens_in, prompt_key, read_shard
 from mtp_train.generate import LOOP, Generator, Settings, draw
-from mtp_train.measure import PROMPTS, held_out_keys
+from mtp_train.measure import held_out_keys
 from mtp_train.second_set import PROMPTS as SECOND
 from mtp_train.target import Target
 from tests.engine import tiny

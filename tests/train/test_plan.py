@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from mtp_cli.acceptance import Acceptance
 from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_model
 from mtp_train.forecast import LOGGED, STEPS_PER_TOKEN, Pace, expected
-from mtp_train.measure import Acceptance
 from mtp_train.plan import Plan, lines, plan_of
 from mtp_train.preflight import default_output
 from mtp_train.report import Report, group_of, read_curve, write_report
@@ -92,7 +92,7 @@ def test_the_head_goes_where_the_chat_finds_it(tmp_path: Path) -> None:
 def test_a_report_holds_the_same_numbers_as_text_and_as_json(tmp_path: Path) -> None:
     entry = {"step": 100, "seconds": 1800.0, "forced": [0.5, 0.4], "tokens_per_round": 1.9}
     (tmp_path / "log.jsonl").write_text(json.dumps(entry) + "\n")
-    counts = Acceptance([10, 6], [6, 3], n_tokens=19, rounds=10)
+    counts = Acceptance(n_tokens=19, rounds=10, drafted=10, accepted=(6, 3))
     groups = {name: group_of(counts, 20.0, 30.0) for name in ("all", "summary")}
     report = Report("a target", 1_234, groups, read_curve(tmp_path))
     written = write_report(tmp_path, report)

@@ -36,7 +36,7 @@ def commands(version: Version = False) -> None:
 
 app.command(short_help="Have the target write its training text.")(generate)
 app.command(short_help="Train a head on the corpus.")(fit)
-app.command()(export)
+app.command(short_help="Write the checkpoint as a head file.")(export)
 app.command(short_help="Acceptance at each draft position.")(measure)
 app.command(short_help="Everything: write the text, train, export, measure, report.")(run)
 

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mtp_cli.acceptance import Acceptance
 from mtp_train.files import written_whole
-from mtp_train.measure import Acceptance
 
 _GREY, _BLUE = "#9aa0a6", "#1a66c2"
 

@@ -1,4 +1,4 @@
-"""A second set of held-out prompts, of the same kinds as `measure.PROMPTS`.
+"""A second set of held-out prompts, of the same kinds as `mtp_cli.bench.held_out`.
 
 Plain data. Written before the heads that fuse layers were trained, and measured once, when they
 were done: recipes are chosen by the first set, and this one tells whether they were fitted to it.

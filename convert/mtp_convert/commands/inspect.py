@@ -17,6 +17,7 @@ from gguf import GGUFValueType
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import Checkpoint, open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
+from mtp_convert.commands.record import record_in, record_lines
 from mtp_convert.commands.report import size
 from mtp_convert.commands.resolver import Resolver
 from mtp_convert.families import all_families, family_of
@@ -230,6 +231,8 @@ def _pairing_lines(model: GgufModel) -> Iterator[str]:
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
     yield f"fingerprint: {info.fingerprint}"
+    if (recorded := record_in(model)) is not None:
+        yield from record_lines(recorded)
     yield "runs in: mtp-chat --heads, beside its target"
 
 

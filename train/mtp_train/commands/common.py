@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from mtp_train.measure import Acceptance
-
 
 def target_path(model: Path | None) -> Path:
     from mtp_cli import models
@@ -45,8 +43,3 @@ def progress_bar() -> Progress:
         bars.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
-
-
-def acceptance_line(counts: Acceptance) -> str:
-    conditional = " ".join(f"{rate:.3f}" for rate in counts.conditional)
-    return f"{conditional}  tokens/round {counts.tokens_per_round:.2f}  ({counts.n_tokens} tokens)"

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import typer
+
+from mtp_cli.bench.held_out import DEPTH, MAX_TOKENS, PROMPTS
 from mtp_train.commands import options as given
-from mtp_train.commands.common import acceptance_line, target_path
+from mtp_train.commands.common import target_path
+
+# Imported when it is needed, so that help comes without numpy.
+if TYPE_CHECKING:
+    from mtp_cli.acceptance import Acceptance
 
 
 def export(
@@ -13,39 +23,75 @@ def export(
     model: given.Model = None,
     output: given.Output = given.DEFAULT_OUTPUT,
     average: given.Average = None,
+    record: given.Recorded = True,
+    threads: given.Threads = None,
 ) -> None:
-    """Write the checkpoint as a head-only GGUF."""
+    """Write the checkpoint as a head-only GGUF, with a record of what it accepts."""
     from mtp_train.recipe import export as write
     from mtp_train.target import Target
 
-    n_bytes = write(Target(target_path(model)), folder, output, average=average)
+    path = target_path(model)
+    n_bytes = write(Target(path), folder, output, average=average)
+    if record:
+        measured(path, output, threads=threads, record=True)
     print(f"{output}: {n_bytes:,} bytes", file=sys.stderr)
 
 
 def measure(
     heads: given.Heads = given.DEFAULT_OUTPUT,
     model: given.Model = None,
-    depth: given.Depth = 3,
-    max_tokens: given.Length = 200,
+    depth: given.Depth = DEPTH,
+    max_tokens: given.Length = MAX_TOKENS,
     second: given.Second = False,
+    record: given.Record = False,
     threads: given.Threads = None,
 ) -> None:
     """Acceptance at each draft position in the engine's own loop, on held-out chat prompts."""
-    from mtp_cli import models
     from mtp_train import second_set
-    from mtp_train.measure import PROMPTS
-    from mtp_train.measure import measure as measure_heads
+    from mtp_train.measure import by_group
 
-    target = target_path(model)
-    found = measure_heads(
-        target,
+    if second and record:
+        raise typer.BadParameter("--record is of the first set of prompts; leave --second out")
+    found = measured(
+        target_path(model),
         heads,
-        system=models.defaults(target).system,
+        depth=depth,
+        max_tokens=max_tokens,
+        prompts=second_set.PROMPTS if second else PROMPTS,
+        threads=threads,
+        record=record,
+    )
+    for group, counts in by_group(found).items():
+        print(f"{group:18} {counts}")
+
+
+def measured(
+    model: Path,
+    heads: Path,
+    *,
+    threads: int | None,
+    record: bool,
+    depth: int = DEPTH,
+    max_tokens: int = MAX_TOKENS,
+    prompts: Mapping[str, Sequence[str]] = PROMPTS,
+) -> dict[str, list[Acceptance]]:
+    """Answers by group of prompts, told one by one. record: into the head file too"""
+    from mtp_cli import models
+    from mtp_train.measure import measure as answers_of
+    from mtp_train.measure import record_of
+    from mtp_train.record import write_record
+
+    system = models.defaults(model).system
+    found = answers_of(
+        model,
+        heads,
+        system=system,
         depth=depth,
         max_tokens=max_tokens,
         n_threads=threads,
-        prompts=second_set.PROMPTS if second else PROMPTS,
-        on_answer=lambda group, one: print(f"{group}: {acceptance_line(one)}", file=sys.stderr),
+        prompts=prompts,
+        on_answer=lambda group, one: print(f"{group}: {one}", file=sys.stderr),
     )
-    for group, counts in found.items():
-        print(f"{group:18} {acceptance_line(counts)}")
+    if record:
+        write_record(heads, record_of(model, found, system=system, max_tokens=max_tokens))
+    return found

@@ -116,6 +116,17 @@ Second = Annotated[
         help="Measure on a second set of prompts, by which no recipe was chosen.",
     ),
 ]
+Recorded = Annotated[
+    bool,
+    typer.Option(
+        "--record/--no-record",
+        help="Measure what the head accepts, and keep that in its file for mtp-convert check.",
+    ),
+]
+Record = Annotated[
+    bool,
+    typer.Option("--record", help="Keep it in the head file, for mtp-convert check."),
+]
 
 DEFAULT_FOLDER = Path("mtp-train")
 DEFAULT_OUTPUT = Path("mtp-head.gguf")

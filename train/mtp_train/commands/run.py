@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mtp_cli.bench.held_out import MAX_TOKENS
 from mtp_train.commands import options as given
-from mtp_train.commands.common import acceptance_line, all_threads, n_written, target_path
+from mtp_train.commands.common import all_threads, n_written, target_path
 from mtp_train.commands.fit import fit
 from mtp_train.commands.generate import generate
-from mtp_train.commands.heads import export
+from mtp_train.commands.heads import export, measured
 from mtp_train.pytorch import check_torch
 
 
@@ -57,24 +58,20 @@ def run(
     )
     generate(folder, model, plan.tokens, bf16=bf16, threads=threads)
     fit(folder, model, plan.steps, device=device, threads=threads)
-    export(folder, model, output)
+    export(folder, model, output, record=False)
     _report(folder, path, output, threads)
 
 
 def _report(folder: Path, path: Path, heads: Path, threads: int | None) -> None:
     """Measure the head, and say what it came to: on stdout, and in the folder's files."""
     from mtp_cli import models
-    from mtp_train.measure import measure as measure_heads
-    from mtp_train.measure import speeds
+    from mtp_train.measure import by_group, speeds
     from mtp_train.report import Report, group_of, read_curve, write_report
     from mtp_train.target import Target
 
+    counts = by_group(measured(path, heads, threads=threads, record=True))
     system = models.defaults(path).system
-    counts = measure_heads(
-        path, heads, system=system, depth=3, max_tokens=200, n_threads=threads,
-        on_answer=lambda group, one: print(f"{group}: {acceptance_line(one)}", file=sys.stderr),
-    )  # fmt: skip
-    found = speeds(path, heads, max_tokens=200, system=system, n_threads=threads)
+    found = speeds(path, heads, max_tokens=MAX_TOKENS, system=system, n_threads=threads)
     groups = {name: group_of(counts[name], *found[name]) for name in found}
     made = Report(Target(path).name, n_written(folder / "corpus", path), groups, read_curve(folder))
     print(made.text(), end="")

@@ -1,0 +1,24 @@
+"""The record of what a head accepted, written into its file. Knows nothing of measuring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mtp_cli.acceptance import KEYS, Record
+from mtp_cli.errors import MtpError
+from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.model import open_model
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import as_they_are
+from mtp_convert.gguf.write import write
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Put a record into a head file, instead of one that is there; the tensors stay as they are."""
+    model = open_model(path)
+    if not model.is_head_file:
+        raise MtpError(f"{path}: not a head file; only those keep what was accepted")
+    kept = {key: value for key, value in model.file.pairs.items() if key not in KEYS}
+    added = {key: pair(value) for key, value in record.metadata().items()}
+    tensors = as_they_are(model.file, model.file.tensors)
+    write(Plan({**kept, **added}, tuple(t.planned(None) for t in tensors)), path)
