@@ -28,6 +28,8 @@ from mtp_cli.model_options import (
 )
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import fold, is_terminal, printing, say, say_error
+from mtp_cli.settings.command import Configured
+from mtp_cli.settings.options import Setting
 from mtp_cli.waiting import Wait, loading
 
 if TYPE_CHECKING:
@@ -113,7 +115,18 @@ _Ctx = Annotated[
 ]
 
 
-@app.command(epilog=_EPILOG)
+class _Bench(Configured):
+    """Says which settings it follows: what is measured depends on them."""
+
+    own = ("json", "max-tokens")  # a file, and the length of what is measured
+
+    def note(self, found: list[Setting]) -> None:
+        if found:
+            names = ", ".join(setting.key for setting in found)
+            say(fold(f"settings: {names} (mtp-chat config shows them)", sys.stderr), sys.stderr)
+
+
+@app.command(cls=_Bench, epilog=_EPILOG)
 @with_ways
 def bench(
     ways: ChosenWays,

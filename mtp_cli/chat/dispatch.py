@@ -1,8 +1,7 @@
 """Commands of `mtp-chat` beside the chat itself: a first word that is exactly the name of one.
 
-Owns the table of them and where `--help` lists it, and puts settings in the place of the chat's
-defaults. Knows nothing of what commands do: each is a Typer app in a module of its own, imported
-when it is asked for.
+Owns the table of them and where `--help` lists it. Knows nothing of what commands do: each is a
+Typer app in a module of its own, imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ import itertools
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperCommand
 
-from mtp_cli.settings import file, options
+from mtp_cli.settings.command import Configured
 
 
 class Command(NamedTuple):
@@ -35,8 +33,6 @@ COMMANDS: dict[str, Command] = {
     "log": Command("mtp_cli.log.cli", "What was said before: list, search, show, export, delete."),
 }
 
-
-_WITHOUT_SETTINGS = {"-h", "--help", "--version"}  # which answer whatever the settings are
 _CONTINUE = "--continue"  # the option that may stand without its value
 LAST = "last"  # which then is its value
 
@@ -57,7 +53,7 @@ def _with_values(args: list[str]) -> list[str]:
     return given + args[end:]
 
 
-class OrCommand(TyperCommand):
+class OrCommand(Configured):
     """A command of options and arguments that gives way to those of the table."""
 
     def make_context(
@@ -65,19 +61,8 @@ class OrCommand(TyperCommand):
     ) -> Any:
         command = COMMANDS.get(args[0]) if args else None
         if command is None:
-            args = _with_values(args)
-            if not (extra.get("resilient_parsing") or _WITHOUT_SETTINGS & {*args}):
-                extra["default_map"] = self._settings(args)
-            return super().make_context(info_name, args, parent, **extra)
+            return super().make_context(info_name, _with_values(args), parent, **extra)
         return command.load().make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
-
-    def _settings(self, args: list[str]) -> dict[str, Any]:
-        """What the user's file and environment say instead of defaults."""
-        parser = self.make_parser(typer.Context(self, resilient_parsing=True))
-        given, _rest, _order = parser.parse_args([*args])  # what is wrong in them is said later
-        named = [key for key, parameter in options.keys(self).items() if parameter.name in given]
-        found = options.settings(self, file.read(), named)
-        return {setting.parameter: setting.value for setting in found}
 
     def invoke(self, ctx: Any) -> Any:
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)

@@ -26,6 +26,7 @@ from mtp_cli.model_options import (
 )
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import printing, say_error
+from mtp_cli.settings.command import Configured
 
 PORT = 8080
 _MAX_DEPTH = 8
@@ -68,6 +69,7 @@ _ApiKey = Annotated[
         metavar="KEY",
         envvar=_KEY_VARIABLE,
         show_envvar=False,
+        hide_input=True,  # in what shows settings
         callback=_key,
         help=f"Key that clients must give; {_KEY_VARIABLE} in the environment does the same, and "
         "shows in no list of processes. [default: none]",
@@ -158,7 +160,7 @@ Examples:
 Exit status: 0 after SIGTERM or Ctrl-C, 1 an error, 2 wrong usage."""
 
 
-@app.command(epilog=_EPILOG)
+@app.command(cls=Configured, epilog=_EPILOG)
 @with_ways
 def serve(
     ways: ChosenWays,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ _VOID: Mapping[str, tuple[str, ...]] = {
     "json-schema": ("grammar",),
     "grammar": ("json-schema",),
 }
+_MEANT = ("MTP_MODELS",)  # variables of other use, though nearly an option's
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SIMPLE = (str, int, float)
 
@@ -53,7 +54,8 @@ class Setting:
 def keys(command: Any) -> dict[str, Any]:
     """The options that can be set, by name without dashes: none that act at once, as --version."""
     options = (p for p in command.params if p.param_type_name == "option")
-    return {_key(p): p for p in options if p.expose_value and not p.is_eager}
+    found = {_key(p): p for p in options if p.expose_value and not p.is_eager}
+    return {key: p for key, p in found.items() if key not in getattr(command, "own", ())}
 
 
 def _key(parameter: Any) -> str:
@@ -64,17 +66,18 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace("-", "_")
 
 
-def settings(command: Any, file: SettingsFile, given: Collection[str] = ()) -> list[Setting]:
+def settings(
+    command: Any, file: SettingsFile, given: Collection[str], others: Callable[[], Collection[str]]
+) -> list[Setting]:
     """What file and environment set of a command's options.
 
-    given: keys that the command line has, which go before
+    given:  keys that the command line has, which go before
+    others: the keys of all commands: one that is another's is passed over
 
     Raises MtpError for keys that are no option, and values that are none of theirs.
     """
     known = keys(command)
-    for key in file.values:
-        if key not in known:
-            raise MtpError(f"{file.place(key)}: {key}: {_no_option(key, known)}")
+    _check(file, known, others)
     from_file = [_checked(command, s) for s in _of_file(known, file)]
     from_environment = [_checked(command, s) for s in _of_environment(known)]
     taken = set(given) | {void for key in given for void in _VOID.get(key, ())}
@@ -87,6 +90,16 @@ def settings(command: Any, file: SettingsFile, given: Collection[str] = ()) -> l
     return found
 
 
+def _check(
+    file: SettingsFile, known: Collection[str], others: Callable[[], Collection[str]]
+) -> None:
+    unknown = [key for key in file.values if key not in known]
+    elsewhere = others() if unknown else ()
+    for key in unknown:
+        if key not in elsewhere:
+            raise MtpError(f"{file.place(key)}: {key}: {_no_option(key, elsewhere)}")
+
+
 def _no_option(key: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1)
     meant = f"; did you mean {near[0]}?" if near else "; mtp-chat config lists those there are"
@@ -95,6 +108,8 @@ def _no_option(key: str, known: Collection[str]) -> str:
 
 def _of_file(known: Mapping[str, Any], file: SettingsFile) -> Iterator[Setting]:
     for key, value in file.values.items():
+        if key not in known:
+            continue
         place = file.place(key)
         yield Setting(key, known[key].name, _as_typed(known[key], value, place, key), place)
 
@@ -137,10 +152,13 @@ def _checked(command: Any, setting: Setting) -> Setting:
     return replace(setting, meaning=meaning)
 
 
-def misspelt(command: Any) -> Iterator[tuple[str, str]]:
-    """Variables of the environment that are nearly an option's, and that option's."""
-    known = {variable(key) for key in keys(command)}
+def misspelt(keys: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Variables of the environment that are nearly an option's, and that option's.
+
+    keys: of all commands
+    """
+    known = {variable(key) for key in keys}
     for name in sorted(os.environ):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
-        if name.startswith(PREFIX) and name not in known and near:
+        if name.startswith(PREFIX) and name not in (*known, *_MEANT) and near:
             yield name, near[0]

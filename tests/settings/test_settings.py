@@ -13,6 +13,8 @@ import pytest
 
 from mtp_cli.errors import MtpError
 from mtp_cli.settings import file as settings_file
+from mtp_cli.settings.command import COMMANDS, load
+from mtp_cli.settings.options import keys
 
 TOML = """\
 # mine
@@ -46,6 +48,18 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def run_other(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """mtp-serve or mtp-bench"""
+    return subprocess.run(
+        [sys.executable, "-c", f"from {module} import main; main()", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def refused(*arguments: str, **environment: str) -> str:
     done = run(*arguments, **environment)
     assert (done.returncode, done.stdout) == (1, "")
@@ -74,11 +88,14 @@ def test_the_file_takes_the_place_of_defaults_and_the_environment_of_the_file(co
     }
     assert {key: (options[key]["value"], options[key]["source"]) for key in expected} == expected
     assert options["json"]["variable"] == "MTP_JSON"
+    assert options["json"]["commands"] == options["max-tokens"]["commands"] == ["mtp-chat"]
+    assert options["exact"]["commands"] == ["mtp-chat", "mtp-serve", "mtp-bench"]
+    assert options["port"]["commands"] == ["mtp-serve"]
     assert not {"version", "help", "install-completion"} & set(options)
 
 
 def test_for_people_it_says_where_each_is_set(config: Path) -> None:
-    lines = run("config", MTP_TEMPERATUR="1").stdout.splitlines()
+    lines = run("config", MTP_TEMPERATUR="1", MTP_MODELS="/models").stdout.splitlines()
     assert lines[0] == f"file: {config}"
     assert lines[1] == f'alias: fast = "hf:you/Tiny-GGUF:Q4_K_M"  ({config}:8)'
     assert lines[2].endswith(f"({config}:9)")
@@ -88,6 +105,48 @@ def test_for_people_it_says_where_each_is_set(config: Path) -> None:
     assert 'depth "auto" (default)' in lines
     config.unlink()
     assert run("config").stdout.startswith(f"file: {config} (not there yet)\n")
+
+
+def test_for_people_it_says_what_other_commands_have_beside(config: Path) -> None:
+    config.write_text('port = 8099\napi-key = "secret"\nrepetitions = 2\n')
+    chat, serve, bench = run("config").stdout.split("\n\nmtp-")
+    assert "port" not in chat
+    assert serve.startswith("serve follows those of them that it has, and its own:\n")
+    assert bench.startswith("bench follows those of them that it has, and its own:\n")
+    words = [" ".join(line.split()) for line in (serve + bench).splitlines()]
+    assert f"port 8099 ({config}:1)" in words
+    assert f'api-key "(not shown)" ({config}:2)' in words
+    assert f"repetitions 2 ({config}:3)" in words
+
+
+@pytest.mark.parametrize("module", ["mtp_cli.serve.cli", "mtp_cli.bench.cli"])
+def test_other_commands_follow_what_they_have_of_it(config: Path, module: str) -> None:
+    """What only mtp-chat has, or means otherwise, is passed over."""
+    config.write_text('model = "/no/a.gguf"\nsystem = "Be brief."\nmax-tokens = 0\njson = true\n')
+    done = run_other(module, MTP_JSON="1", MTP_THINK="off")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: /no/a.gguf: ")
+    assert "error: /no/b.gguf: " in run_other(module, "-m", "/no/b.gguf").stderr
+    assert "error: MTP_CTX: ctx: " in run_other(module, MTP_CTX="0").stderr
+    config.write_text("max_token = 4\n")
+    assert f"error: {config}:1: max_token: no option is called that" in run_other(module).stderr
+
+
+def test_a_measurement_says_which_it_follows(config: Path) -> None:
+    config.write_text('model = "/no/a.gguf"\n')
+    said = run_other("mtp_cli.bench.cli", MTP_THREADS="1").stderr
+    assert said.startswith("settings: threads, model (mtp-chat config shows them)\n")
+    config.write_text("")
+    assert "settings:" not in run_other("mtp_cli.bench.cli", "-m", "/no/a.gguf").stderr
+
+
+def test_a_key_means_the_same_in_all_commands_that_follow_it() -> None:
+    kinds = {
+        (key, parameter.is_flag, parameter.multiple)
+        for name in COMMANDS
+        for key, parameter in keys(load(name)).items()
+    }
+    assert len(kinds) == len({key for key, *_ in kinds})
 
 
 def test_an_answer_follows_the_settings_and_the_command_line_goes_before(config: Path) -> None:
