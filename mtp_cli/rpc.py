@@ -86,7 +86,7 @@ def _free(host: str, port: int) -> str:
             tried.bind((ip, port))
     except (OSError, UnicodeError) as error:
         is_unknown = isinstance(error, (socket.gaierror, UnicodeError))
-        why = "no such host" if is_unknown else error.strerror
+        why = "no such host" if is_unknown else path_fault(error)
         raise MtpError(
             f"cannot listen on {host}:{port}: {why} (--port gives another port)"
         ) from error
