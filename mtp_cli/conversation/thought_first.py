@@ -19,7 +19,7 @@ from mtp_cli.conversation.tokenizer import Tokenizer
 from mtp_cli.errors import MtpError
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
-    from mtp_cli.engine.grammar.constraint import Constraint, Forced
+    from mtp_cli.engine.grammar.constraint import Constraint, Forced, Recalled
     from mtp_cli.engine.types import Floats, Ids
 
 _BLANKS = ("\n", "\n\n")  # that models say between reasoning and answer
@@ -68,6 +68,12 @@ class ThoughtFirst:
         from mtp_cli.engine.grammar.constraint import Forced
 
         return Forced([], 0)
+
+    def recalled(self) -> Recalled | None:
+        return self._inner.recalled() if self._place is None else None
+
+    def read(self, prompt: Sequence[int]) -> None:
+        self._inner.read(prompt)
 
     def restrict(self, logits: Floats, drafted: Sequence[int], ids: Ids | None = None) -> None:
         place, n = self._along(drafted)

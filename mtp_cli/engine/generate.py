@@ -151,6 +151,7 @@ class Generation:
             return None
         self._drafter.observe(new, n_past, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
+        self._constraint.read(self._prompt)
         row = self._row(len(self._prompt) - 1, rows.logits[-1])
         self._constraint.restrict(row.logits, ())
         first = self._choose(row)
@@ -288,7 +289,7 @@ def _proposers(
     for position in range(len(chosen)):
         if position >= n_accepted:
             yield "target"
-        elif position < match.n_forced:
+        elif match.is_forced(position):
             yield "grammar"
         else:
             yield "drafter" if position < n_drafted else "copy"

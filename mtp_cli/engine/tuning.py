@@ -223,6 +223,18 @@ class SurvivalTuning:
         (2.0, 0.0, 0.0), "weights", "before anything was seen: constant, and nothing else"
     )
     forced_variances: Weights = constant((0.4, 0.0, 0.0), "variances", "of these weights")
+    value_weights: Weights = constant(
+        (0.0, 0.4, 1.0),
+        "weights",
+        "before anything was seen: constant, log2 of bytes that are there, a token that stood",
+    )
+    value_variances: Weights = constant((0.4, 0.05, 0.2), "variances", "of these weights")
+    end_weights: Weights = constant(
+        (0.0, 1.2, 0.0),
+        "weights",
+        "before anything was seen: constant, whether the value ends there in the prompt, too",
+    )
+    end_variances: Weights = constant((0.4, 0.2, 0.0), "variances", "of these weights")
 
 
 @dataclass(frozen=True)
@@ -371,6 +383,11 @@ class CopyTuning:
     )
     longest: int = constant(
         64, "ids", "that a match is followed back to learn its length", "A match followed back"
+    )
+    surer: int = constant(
+        3,
+        "ids",
+        "of a match that tell more than how a value begins: it stood there in the answer, too",
     )
 
 

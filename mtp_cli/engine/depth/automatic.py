@@ -23,7 +23,12 @@ from collections.abc import Container, Sequence
 
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
-from mtp_cli.engine.depth.survival import ForcedAcceptance, HeadAcceptance, MatchAcceptance
+from mtp_cli.engine.depth.survival import (
+    ForcedAcceptance,
+    HeadAcceptance,
+    MatchAcceptance,
+    ValueAcceptance,
+)
 from mtp_cli.engine.depth.worth import Round, first_part
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
@@ -57,6 +62,7 @@ class ExpectedValue:
         self._heads = HeadAcceptance(tuning.survival)
         self._matches = MatchAcceptance(tuning.survival)
         self._forced = ForcedAcceptance(tuning.survival)
+        self._values = ValueAcceptance(tuning.survival)
         self._seen: list[deque[float]] = [
             deque(maxlen=self._tuning.n_seen) for _ in range(self._n_drafted)
         ]
@@ -99,6 +105,8 @@ class ExpectedValue:
         n_certain = min(match.n_certain, n_rows - 1)
         n_sure = first_part(costs, 1 + n_certain) - 1 if n_certain else 0
         n_most = n_sure if n_sure < n_certain else max(match.n_forced, self._n_copied)
+        if match.value is not None:
+            n_most = len(match.ids)
         self._round = Round(
             n_past,
             n_waiting,
@@ -119,8 +127,10 @@ class ExpectedValue:
         survival = [1.0] * min(match.n_certain, n_max)
         reached = 1.0
         for k in range(len(survival), min(len(match.support), n_max)):
-            if k < match.n_forced:
+            if match.is_forced(k):
                 survival.append(self._forced.predict())
+            elif match.value is not None:
+                survival.append(self._values.predict(match.value, k))
             else:
                 survival.append(self._matches.predict(match.length + k, match.support[k]))
             reached *= survival[-1]
@@ -340,14 +350,23 @@ class ExpectedValue:
             self._wait = self._n_parked = (
                 self._tuning.first_wait
             )  # heads that pay are asked again at once
-        n_forced = now.match.n_forced
-        if len(now.ids) > n_forced and now.ids == now.match.ids[: len(now.ids)]:
+        match, n_forced = now.match, now.match.n_forced
+        if (
+            match.value is None
+            and len(now.ids) > n_forced
+            and now.ids == now.match.ids[: len(now.ids)]
+        ):
             self._n_copied = MAX_COPIED if len(chosen) > len(now.ids) else self._tuning.n_tried
-        copies = now.match.ids[: n_forced + self._tuning.n_learned]
+        copies = (
+            match.ids[: n_forced + self._tuning.n_learned] if match.value is None else match.ids
+        )
         for k, (copied, came) in enumerate(zip(copies, chosen, strict=False)):
-            if k >= n_forced:
-                self._matches.learn(now.match.length + k, now.match.support[k], copied == came)
-            elif k >= now.match.n_certain:
-                self._forced.learn(copied == came)
+            if match.is_forced(k):
+                if k >= match.n_certain:
+                    self._forced.learn(copied == came)
+            elif match.value is not None:
+                self._values.learn(match.value, k, copied == came)
+            else:
+                self._matches.learn(match.length + k, match.support[k], copied == came)
             if copied != came:
                 break

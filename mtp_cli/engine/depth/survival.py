@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from mtp_cli.engine.grammar.constraint import Recalled
 from mtp_cli.engine.tuning import TUNING, SurvivalTuning, Weights
 
 
@@ -128,3 +129,26 @@ class ForcedAcceptance:
 
     def learn(self, survived: bool) -> None:
         self._logistic.learn(0.0, 0.0, survived)
+
+
+class ValueAcceptance:
+    """Survival of the rest of a value that is looked up in the prompt, and of what closes it.
+
+    By how many bytes of the value are there already, and by whether it ends there, too.
+    """
+
+    def __init__(self, tuning: SurvivalTuning = TUNING.survival) -> None:
+        self._rest = Logistic(tuning.value_weights, tuning.value_variances, tuning)
+        self._end = Logistic(tuning.end_weights, tuning.end_variances, tuning)
+
+    def predict(self, value: Recalled, k: int) -> float:
+        """Of the k-th id, which is the rest's or closes it."""
+        if k < value.n_rest:
+            return self._rest.predict(math.log2(value.n_said), k > 0)
+        return self._end.predict(value.is_clear, 0.0)
+
+    def learn(self, value: Recalled, k: int, survived: bool) -> None:
+        if k < value.n_rest:
+            self._rest.learn(math.log2(value.n_said), k > 0, survived)
+        else:
+            self._end.learn(value.is_clear, 0.0, survived)

@@ -1,4 +1,5 @@
-"""Drafts what a grammar forces: names of fields, quotes, brackets, the rest of a word begun.
+"""Drafts what a grammar forces: names of fields, quotes, brackets, the rest of a word begun. And
+the rest of a value that the prompt has, which is no more than likely.
 
 Costs no pass of any model, and where the grammar allows a single id it is sure to stand; only its
 row has to be read. Knows the grammar by what it asks of a constraint.
@@ -8,16 +9,22 @@ from __future__ import annotations
 
 from mtp_cli.engine.drafters.ngram import Match
 from mtp_cli.engine.grammar.constraint import Constraint
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_COPIED
 
 
 def forced_first(constraint: Constraint, copy: Match, room: int) -> Match:
-    """At most `room` ids: what is forced, then a copy, as far as that agrees and fits.
+    """At most `room` ids: what is forced, then a copy, as far as that agrees and fits. Where
+    nothing is forced, the rest of a value that has begun.
 
     copy: what copying proposes
     """
     ids, n_certain = constraint.forced()
     ids = ids[: min(room, MAX_COPIED)]
+    value = None if ids or copy.length >= TUNING.copies.surer else constraint.recalled()
+    if value is not None and value.ids:
+        recalled = value.ids[: min(room, MAX_COPIED)]
+        return Match(recalled, 1, [0] * len(recalled), value=value)
     if not ids and constraint.n_fitting(copy.ids) == len(copy.ids):
         return copy
     n_forced = len(ids)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from mtp_cli.engine.grammar.constraint import Recalled
 from mtp_cli.engine.tuning import TUNING, CopyTuning
 from mtp_cli.engine.types import MAX_COPIED
 
@@ -23,6 +24,7 @@ class Match:
              went on another way, 0 where there is none to tell
     n_forced: how many ids, the first ones, a grammar forces; n_certain: of them those that are all
              it allows
+    value:   what the ids are, where they are the rest of a value that is in the prompt
     """
 
     ids: list[int] = field(default_factory=list)
@@ -30,6 +32,11 @@ class Match:
     support: list[int] = field(default_factory=list)
     n_forced: int = 0
     n_certain: int = 0
+    value: Recalled | None = None
+
+    def is_forced(self, k: int) -> bool:
+        """Whether nothing but the k-th id's text may follow those before it."""
+        return k < self.n_forced or (self.value is not None and k > self.value.n_rest)
 
 
 class NgramDrafter:

@@ -6,13 +6,15 @@ hears and takes back. Knows nothing of sampling or of where drafts come from.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.engine.grammar.constraint import Forced
+from mtp_cli.engine.grammar.constraint import Forced, Recalled
+from mtp_cli.engine.grammar.values import Rest, Values
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.types import Floats, Ids
@@ -51,6 +53,8 @@ class Constrained:
         self._vocabulary = vocabulary
         self._drafted: list[int] = []  # what the matcher has heard and may have to take back
         self._masks: dict[int, Mask] = {}  # by how many of those it has heard
+        self._values = Values()
+        self._values.say(begun)
         spelled = vocabulary.longest(begun)
         if vocabulary.spelled(spelled) != begun or not matcher.consume_tokens(spelled):
             raise MtpError("what was said so far does not fit the grammar")
@@ -105,10 +109,39 @@ class Constrained:
         ids = [*certain[:n_certain], *(self._vocabulary.tokenize(rest) if rest else ())]
         return Forced(ids[: self._follow(ids)], n_certain)
 
+    def read(self, prompt: Sequence[int]) -> None:
+        self._values.read(self._vocabulary.spelled(prompt))
+
+    def recalled(self) -> Recalled | None:
+        self._follow(())
+        rest = None if self._matcher.is_stopped() else self._values.rest()
+        if rest is None:
+            return None
+        ids = self._closed(rest)
+        ends = itertools.accumulate(len(self._vocabulary.pieces[token]) for token in ids)
+        n_rest = sum(end <= len(rest.text) for end in ends)
+        return Recalled(ids, n_rest, rest.n_said, rest.is_clear)
+
+    def _closed(self, rest: Rest) -> list[int]:
+        """It, what closes it, and what is forced after that, as far as they may come."""
+        tokenize, text = self._vocabulary.tokenize, rest.text.decode(errors="ignore")
+        ids = tokenize(text) if text else []
+        n_fitting = self._follow(ids)
+        for closer in rest.closers if n_fitting == len(ids) else ():
+            closed = [*ids, *self._vocabulary.longest(closer)]
+            if self._follow(closed) == len(closed):
+                is_last = self._matcher.is_stopped()
+                after = b"" if is_last else self._matcher.compute_ff_bytes()
+                ids = tokenize(text + (closer + after).decode(errors="ignore"))
+                n_fitting = self._follow(ids)
+                break
+        return ids[:n_fitting]
+
     def accept(self, ids: Sequence[int]) -> int:
         n = self._follow(ids)
         if n < len(ids) and not self._matcher.is_stopped():
             raise MtpError("the model gives no token that the grammar allows")
+        self._values.say(self._vocabulary.spelled(ids[:n]))
         self._masks = {k - n: mask for k, mask in self._masks.items() if k >= n}
         self._drafted = []
         return n

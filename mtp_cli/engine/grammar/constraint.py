@@ -19,6 +19,20 @@ class Forced(NamedTuple):
     n_certain: int
 
 
+class Recalled(NamedTuple):
+    """What may come next, as the prompt has it: the rest of a value, and what follows that.
+
+    n_rest:   ids of the rest; the next one closes the value, and the others are forced then
+    n_said:   bytes of the value that are there
+    is_clear: whether the value ends there in the prompt, too
+    """
+
+    ids: list[int]
+    n_rest: int
+    n_said: int
+    is_clear: bool
+
+
 class Constraint(Protocol):
     """What may be said, as the loop asks it. All of it knows the ids that `accept` was told."""
 
@@ -37,6 +51,12 @@ class Constraint(Protocol):
 
     def forced(self) -> Forced: ...
 
+    def recalled(self) -> Recalled | None:
+        """A guess, where nothing is forced; all of it may come."""
+
+    def read(self, prompt: Sequence[int]) -> None:
+        """What the answer is to, before it begins."""
+
     def accept(self, ids: Sequence[int]) -> int:
         """These ids come next, until nothing can follow: how many of them."""
 
@@ -54,6 +74,12 @@ class Unconstrained:
 
     def forced(self) -> Forced:
         return Forced([], 0)
+
+    def recalled(self) -> Recalled | None:
+        return None
+
+    def read(self, prompt: Sequence[int]) -> None:
+        pass
 
     def accept(self, ids: Sequence[int]) -> int:
         return len(ids)

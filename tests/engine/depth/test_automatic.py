@@ -20,6 +20,7 @@ from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth, Seconds
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.grammar.constraint import Recalled
 from mtp_cli.engine.sampling.candidates import point_mass
 from mtp_cli.engine.types import MAX_DEPTH
 from tests.engine.depth.machines import N_MAX, TABLES, bursts, false_matches, joined, made_up
@@ -349,3 +350,28 @@ def test_what_was_drawn_is_verified_even_where_it_disappoints() -> None:
 def test_more_heads_than_are_ever_asked() -> None:
     policy = ExpectedValue(CostModel(next(iter(TABLES.values()))), n_drafted=10)
     assert policy.begin(15, 10, 0, Match()) <= MAX_DEPTH
+
+
+def test_what_is_certain_is_read_at_once_and_asks_no_heads() -> None:
+    """However rarely drafts pay, or a plain round is due: its rows have to be read anyway."""
+    table = TABLES["wide BF16"]
+    policy = automatic(table)
+    match = Match([1, 2, 3], 0, [0, 0, 0], n_forced=3, n_certain=3)
+    for _ in range(200):
+        assert policy.begin(8, 10, 0, match) == 0
+        assert policy.choose(Draft()) == [1, 2, 3]
+        policy.observe([1, 2, 3, 4], Seconds(0.0, table.target_s[3]))
+
+
+def test_a_value_that_never_closes_as_in_the_prompt_is_closed_no_more() -> None:
+    policy = automatic(TABLES["wide BF16"])
+    value = Recalled([1, 2, 3, 4], 1, 6, is_clear=True)
+    lengths = []
+    for _ in range(60):
+        policy.begin(8, 10, 0, Match(value.ids, 1, [0] * 4, value=value))
+        verified = policy.choose(Draft())
+        lengths.append(len(verified))
+        table = TABLES["wide BF16"]
+        policy.observe([1, 9][: 1 + len(verified)], Seconds(0.0, table.target_s[len(verified)]))
+    assert lengths[0] == 4
+    assert lengths[-1] == 1

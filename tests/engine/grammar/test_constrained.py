@@ -145,3 +145,34 @@ def test_compiled_code_restricts_as_numpy_does(n: int) -> None:
         restrict(row, mask, places)
         restrict_by_numpy(other, mask, places)
         np.testing.assert_array_equal(row, other)
+
+
+def test_a_value_is_recalled_closed_and_gone_on_from(vocabulary: Vocabulary) -> None:
+    fields = {"the": {"type": "string"}, "end": {"type": "integer"}}
+    schema = {**SCHEMA, "properties": fields, "required": ["the", "end"]}
+    constraint = constrained(vocabulary, schema)
+    constraint.read(vocabulary.tokenize("Say the mark 412, then end."))
+    assert constraint.recalled() is None
+    constraint.accept(vocabulary.tokenize('{"the": "mark'))
+    found = constraint.recalled()
+    assert found is not None
+    assert vocabulary.spelled(found.ids) == b' 412", "end": '
+    assert vocabulary.spelled(found.ids[: found.n_rest]) == b" 412"
+    assert found.is_clear
+    assert found.n_said == 4
+    constraint.accept(found.ids)
+    constraint.accept(vocabulary.tokenize("4"))
+    found = constraint.recalled()
+    assert found is not None
+    assert vocabulary.spelled(found.ids) == b"12}"
+    assert constraint.accept(found.ids) == len(found.ids)
+    assert constraint.is_complete
+
+
+def test_what_may_not_come_is_not_recalled(vocabulary: Vocabulary) -> None:
+    constraint = constrained(vocabulary, {"enum": ["mark 7", "mark 8"]})
+    constraint.read(vocabulary.tokenize("the mark 412, and end"))
+    constraint.accept(vocabulary.tokenize('"mark'))
+    found = constraint.recalled()
+    assert found is not None
+    assert vocabulary.spelled(found.ids) in (b"", b" ")

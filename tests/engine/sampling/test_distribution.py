@@ -22,7 +22,7 @@ from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.drafters.ngram import Match, NgramDrafter
 from mtp_cli.engine.generate import Generation
-from mtp_cli.engine.grammar.constraint import Constraint, Forced
+from mtp_cli.engine.grammar.constraint import Constraint, Forced, Unconstrained
 from mtp_cli.engine.sampling.candidates import Candidates, point_mass
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.sampling.sampler import Sampler
@@ -296,7 +296,7 @@ RULED_OUT[4, [0, 1, 2, 4, 5]], RULED_OUT[4, 3] = True, False  # a single id may 
 CONSTRAINED = np.where(RULED_OUT, -np.inf, TARGET).astype(np.float32)
 
 
-class AfterEach:
+class AfterEach(Unconstrained):
     """Which ids may follow, by the one before; nothing is ever complete."""
 
     is_complete = False
