@@ -55,6 +55,7 @@ class _Setup:
     small_model: the model that drafts in their place
     n_threads:  of a decode, at most where `spares_cores`: cores that other programs use are left to
                 them
+    n_gpu_layers_draft: of what drafts
     cost_facts: what rounds' costs depend on, see `cost_table`
     """
 
@@ -63,7 +64,7 @@ class _Setup:
     n_ctx: int | None
     n_threads: int
     spares_cores: bool
-    n_gpu_layers: int
+    n_gpu_layers_draft: int
     cache: CacheTypes
     rope: Rope
     cost_facts: tuple[object, ...]
@@ -87,10 +88,12 @@ class _Setup:
             drafter: Drafter = NoDrafter()
             if self.small_model is not None:
                 drafter = open_small_model(
-                    target, self.small_model, self.n_threads, self.n_gpu_layers
+                    target, self.small_model, self.n_threads, self.n_gpu_layers_draft
                 )
             elif self.pairing is not None:
-                drafter = open_drafter(target, self.pairing, self.n_threads, self.n_gpu_layers)
+                drafter = open_drafter(
+                    target, self.pairing, self.n_threads, self.n_gpu_layers_draft
+                )
             opened.pop_all()
         return target, drafter
 
@@ -144,6 +147,7 @@ class Engine:
         n_ctx: int | None = None,
         n_threads: int | None = None,
         n_gpu_layers: int | None = None,
+        n_gpu_layers_draft: int | None = None,
         cache: CacheTypes = F16,
         ways: Ways = AS_USUAL,
         on_progress: Callable[[float], None] | None = None,
@@ -156,6 +160,7 @@ class Engine:
         n_threads:    default: the physical cores this process may use, and fewer while other
                       programs use some
         n_gpu_layers: default: all, or as many as the device's memory takes
+        n_gpu_layers_draft: of what drafts; default: as the model's
         cache:        what the target's memory keeps keys and values in; heads' own is in F16
         ways:         devices, adapters and rope, where the user has a say in them
         on_progress:  called with the fraction of the target that is loaded
@@ -178,7 +183,8 @@ class Engine:
                 drafts = draft_model or heads
                 files = (identity(model), identity(drafts) if drafts else None)
                 adapters = tuple(identity(lora.path) for lora in ways.loras)
-                how = (n_threads, n_layers, cache, ways, adapters)
+                n_draft = n_layers if n_gpu_layers_draft is None else n_gpu_layers_draft
+                how = (n_threads, n_layers, n_draft, cache, ways, adapters)
                 facts = (*files, backends(), our_kernels.install(), *how)
                 setup = _Setup(
                     pairing,
@@ -186,7 +192,7 @@ class Engine:
                     n_ctx,
                     n_threads,
                     spares_cores,
-                    n_layers,
+                    n_draft,
                     cache,
                     ways.rope,
                     facts,

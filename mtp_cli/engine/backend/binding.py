@@ -46,6 +46,7 @@ __all__ = [
     "get_embeddings_layer_inp",
     "get_sched",
     "ggml_base",
+    "heard",
     "lib",
     "llama_library",
     "local_devices",
@@ -98,7 +99,12 @@ get_sched = _exported(
 )
 
 
+_heard: list[list[str]] = []
+
+
 def _on_log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+    for lines in _heard:
+        lines.append(text.decode(errors="replace").rstrip("\n"))
     if level == _ERROR_LEVEL and text.strip():
         errors.append(text.decode(errors="replace").strip())
 
@@ -126,6 +132,17 @@ _probe()
 _log_callback = lib.llama_log_callback(_on_log)  # kept: llama.cpp holds only a bare pointer
 lib.llama_log_set(_log_callback, ctypes.c_void_p(0))
 lib.llama_backend_init()
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """What llama.cpp says meanwhile, of every level: what it prints at once is one line."""
+    lines: list[str] = []
+    _heard.append(lines)
+    try:
+        yield lines
+    finally:
+        _heard[:] = [kept for kept in _heard if kept is not lines]
 
 
 @functools.cache
