@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +29,7 @@ from mtp_convert.gguf.model import GgufModel
 from mtp_convert.gguf.plan import Plan, PlannedTensor, encoded
 from mtp_convert.gguf.reuse import Decoded
 from mtp_convert.tensors import formats
-from mtp_convert.tensors.kinds import Kind
+from mtp_convert.tensors.kinds import Kind, row_bytes
 from mtp_convert.tensors.sources import Source, load_rows
 
 EPSILON = "attention.layer_norm_rms_epsilon"
@@ -118,6 +121,67 @@ class Padded:
         return found
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Some rows of a padded tensor, one after another, as a source of its own."""
+
+    padded: Padded
+    first: int
+    count: int
+    dtype: str = "F32"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.count, self.padded.shape[-1]
+
+    def rows(self, begin: int, end: int) -> npt.NDArray[np.float32]:
+        return self.padded.rows(self.first + begin, self.first + end)
+
+
+_ZEROS = bytes(1 << 22)
+
+
+def _planned(name: str, padded: Padded, kind: Kind) -> PlannedTensor:
+    """Rows of zeros alone, most of a large copy, are zero bytes in every format: not encoded."""
+    whole = encoded(name, padded, kind)
+    if len(padded.shape) == 1:
+        return whole
+    n_bytes = row_bytes(whole.kind, padded.shape[-1])
+
+    def blocks() -> Iterator[bytes | memoryview]:
+        at = 0
+        for part in padded.rows_:
+            yield from _zeros((part.to - at) * n_bytes)
+            yield from encoded(name, _Run(padded, part.to, part.count), whole.kind).blocks()
+            at = part.to + part.count
+        yield from _zeros((padded.shape[0] - at) * n_bytes)
+
+    return dataclasses.replace(whole, blocks=blocks)
+
+
+def _zeros(n_bytes: int) -> Iterator[memoryview]:
+    for begin in range(0, n_bytes, len(_ZEROS)):
+        yield memoryview(_ZEROS)[: n_bytes - begin]
+
+
+def write_sparse(plan: Plan, out: Path) -> None:
+    """Write a plan with holes for its zeros: a model of 14B takes seconds, and little of the disk.
+
+    Neither kept for long nor read back: for files that end with the benchmark.
+    """
+    header = plan.header()
+    with out.open("wb") as file:
+        file.write(header)
+        for tensor, offset in zip(plan.tensors, plan.offsets(), strict=False):
+            file.seek(len(header) + offset)
+            for block in tensor.blocks():
+                if isinstance(block, memoryview) and block.obj is _ZEROS:
+                    file.seek(len(block), os.SEEK_CUR)
+                else:
+                    file.write(block)
+        file.truncate(plan.n_bytes)
+
+
 def _parts(kinds: str, old: Widths, new: Widths) -> tuple[tuple[Part, ...], int]:
     """The runs of one dimension, and its new size."""
     parts, start, to = [], 0, 0
@@ -177,7 +241,7 @@ def plan_target(target: GgufModel, scale: Scale, outtype: str) -> Plan:
     for name in target.file.tensors:
         source = _padded(target, name, scale)
         kind = formats.outtype(outtype) if len(source.shape) > 1 else Kind.F32
-        tensors.append(encoded(name, source, kind))
+        tensors.append(_planned(name, source, kind))
     file_type = {key: pair(value) for key, value in formats.file_metadata(outtype).items()}
     return Plan(_metadata(target, scale) | file_type, tuple(tensors))
 
@@ -195,4 +259,4 @@ def plan_heads(heads: GgufModel, widened: GgufModel, scale: Scale) -> Plan:
 
 
 def _same_format(heads: GgufModel, name: str, scale: Scale) -> PlannedTensor:
-    return encoded(name, _padded(heads, name, scale), heads.file.tensors[name].kind)
+    return _planned(name, _padded(heads, name, scale), heads.file.tensors[name].kind)
