@@ -15,13 +15,24 @@ from benchmarks.document.results import (
     prose,
     table,
 )
+from benchmarks.gpu import report
 
 PEER, FEW_ROWS, TTFT = "peer", "few-rows", "ttft"
 SCALED, LOSSLESS, OVERHEAD = "scaled", "lossless", "python-overhead"
-SCHEMAS = "schemas"
+SCHEMAS, GPU = "schemas", "gpu"
 _SCHEMA_RESULTS = (
     ("built-in", SCHEMAS),
     ("Qwen 1.5B", f"{SCHEMAS}-qwen-1.5b"),
+)
+_NO_GPU = (
+    "Not recorded yet: nothing here ever ran on one. `python -m benchmarks.gpu` does in 8 minutes, "
+    "see [devices](devices.md#measuring-on-a-card), and its `gpu.json` goes into "
+    "`benchmarks/results`."
+)
+_GPU_LOOK = (
+    "Look at *automatic*: speed over plain decoding, geometric mean of the classes. 4B and 14B are "
+    "zero-padded copies of the built-in model that cost what models of that size do and say what "
+    "it says. Forks are greedy answers that are not plain decoding's, at each depth from 1 to 8."
 )
 _SCHEMAS_LOOK = (
     "Look at *drafting over plain*: both keep to the same JSON schema, greedy, and take turns; "
@@ -51,6 +62,7 @@ def page(results: Results) -> str:
         real,
         _schemas,
         *(_section(*one) for one in _SECTIONS),
+        _gpu,
     )
     return "\n\n".join([_START, *(section(results) for section in sections)]) + "\n"
 
@@ -183,6 +195,16 @@ def _overhead_head(column: Mapping[str, Any]) -> str:
     how = "drafts drawn" if column["draws_drafts"] else "drafts guessed"
     way = f"T {column['temperature']:g}, {how}" if column["temperature"] else "greedy"
     return f"{column['n_vocab']:,} ids, {way} (limit {column['limit_ms']:g})"
+
+
+def _gpu(results: Results) -> str:
+    content = results.get(GPU)
+    body = [prose(_NO_GPU)]
+    if content is not None:
+        heads, *rows = report.rows(content)
+        items = "\n".join(f"- {line}" for line in report.first_token(content))
+        body = [prose(_GPU_LOOK), table(heads, rows), items, holds_for(content)]
+    return "\n\n".join(["## On a GPU", *filter(None, body)])
 
 
 def _schemas(results: Results) -> str:

@@ -159,6 +159,25 @@ def schemas() -> Content:
 _SCHEMAS = {"tool call": 2.0, "dates": 4.5}
 
 
+def gpu() -> Content:
+    found = {
+        "load": {"layers": [[31, 31], [2, 2]], "seconds": 1.5},
+        "costs": {"rows_ms": [1.0 + n / 4 for n in range(16)], "first_draft_ms": 0.25},
+        "forks": {"answers": 9, "forks": {**{str(n): 1 for n in range(1, 9)}, "auto": 0}},
+        "exact": {"answers": 8, "forks": 0, "row_counts": [1, 2, 3, 8]},
+        "speed": mtp_bench(),
+    }
+    prompts = {"1000": {"off_s": 0.1, "on_s": 0.11, "on_over_off": 1.1}}
+    return {
+        **head("gpu", "python -m benchmarks.gpu"),
+        "took_s": 400.0,
+        "stages": {
+            "14B-q4_k": {"status": "done", "found": found},
+            "first-token": {"status": "done", "found": {"first token": {"prompts": prompts}}},
+        },
+    }
+
+
 def everything() -> dict[str, Content]:
     formats = {"q4_1": 0.1, "q4_0": 0.08, "q8_0": 0.12, "bf16": 0.15}
     return {
@@ -170,6 +189,7 @@ def everything() -> dict[str, Content]:
         "scaled": scaled(),
         "lossless": lossless(),
         "python-overhead": overhead(),
+        "gpu": gpu(),
         "schemas": schemas(),
         "schemas-qwen-1.5b": schemas(),
         **{f"qwen-{size}": copying(size, step) for size, step in (("0.5b", 0.1), ("1.5b", 0.2))},
