@@ -89,7 +89,8 @@ def test_unrolled_attention_equals_one_chain_at_a_time(head: Head, start: int) -
     # read again by ordinary causal attention.
     chain = rows[:, : start + 1]
     for step in range(n_steps):
-        out, _ = head.step(tokens[:, : start + step + 1], chain, [])
+        embedded = torch.nn.functional.embedding(tokens[:, : start + step + 1], head.token_embd)
+        out, _ = head.step(embedded, chain, [])
         torch.testing.assert_close(out[0, -1], outs[step][0, start + step], atol=1e-4, rtol=1e-4)
         chain = torch.cat((chain, out[:, -1:]), 1)
 

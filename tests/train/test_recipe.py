@@ -15,7 +15,8 @@ import torch
 from mtp_cli import models
 from mtp_cli.errors import MtpError
 from mtp_train.corpus import Corpus, Role, Sample, make_vocabulary
-from mtp_train.export import read_head, write_head
+from mtp_train.existing import read_head
+from mtp_train.export import write_head
 from mtp_train.fit import Run, Settings
 from mtp_train.layer_rows import unit_rows
 from mtp_train.recipe import (
@@ -49,7 +50,7 @@ def test_weights_go_over_and_new_ids_keep_the_targets_rows(target: Target, tmp_p
     write_head(path, target, first, SHAPE, weights(), EXACT)
     second = make_vocabulary(np.arange(15, 47, dtype=np.int32), target.token_embd)
     head = new_head(target, SHAPE, second, seed=1)
-    take_over(head, target, second, path)
+    take_over(head, target, second, read_head(path, target))
     output = head.output.detach().numpy()
     np.testing.assert_array_equal(output[:22], weights()["output"][10:])
     np.testing.assert_array_equal(output[22:], target.output[37:47])
@@ -65,7 +66,7 @@ def test_a_head_of_another_width_is_refused(target: Target, tmp_path: Path) -> N
     write_head(path, target, vocabulary, SHAPE, weights(), EXACT)
     head = new_head(target, replace(SHAPE, n_ff=96), vocabulary, seed=1)
     with pytest.raises(MtpError, match="ffn_gate: expected"):
-        take_over(head, target, vocabulary, path)
+        take_over(head, target, vocabulary, read_head(path, target))
 
 
 @pytest.mark.parametrize(("n_draft", "expected"), [(None, range(5, 37)), (16, range(20, 36))])
@@ -187,7 +188,8 @@ def test_a_run_reads_the_rows_of_its_checkpoint_or_of_the_head_it_starts_from(
         return rows_to_read(target, tmp_path, layers, prompt_rows, start)
 
     assert found(None, None, None) == ((2, 15, 27), PROMPT_ROWS)
-    assert found(None, None, plain) == ((2, 15, 27), PROMPT_ROWS)
+    assert found(None, None, plain) == ((), 1)
+    assert found("2,15,27", None, plain) == ((2, 15, 27), PROMPT_ROWS)
     assert found(None, None, fused) == ((3, 9), 64)
     assert found(None, 16, fused) == ((3, 9), 16)
     assert found("4,5", None, fused) == ((4, 5), PROMPT_ROWS)

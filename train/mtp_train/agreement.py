@@ -61,6 +61,7 @@ def agreement(
     depth: int = 3,
 ) -> Agreement:
     """row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
+    depth = min(depth, head.max_depth or depth)
     hits, counts = np.zeros(depth), np.zeros(depth)
     accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
     n_tokens = n_rounds = 0

@@ -1,43 +1,27 @@
-"""A trained head as a head-only GGUF that llama.cpp loads as an MTP context, and back.
+"""A trained head as a head-only GGUF that llama.cpp loads as an MTP context.
 
 Owns the tensor names, the hyperparameter keys of architecture `mimo2`, and the quantization of
-the file. Knows nothing of training; the weights come and go as arrays.
+the file. Knows nothing of training; the weights come as arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, dequantize, quants
+from gguf import GGMLQuantizationType, GGUFWriter, quants
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
+from mtp_train.existing import BLOCK, FUSION
 from mtp_train.files import written_whole
 from mtp_train.shape import HeadShape
 from mtp_train.target import Target
 
 F32 = npt.NDArray[np.float32]
-
-# The head's name -> the file's; gate and up, q, k and v are as llama.cpp wants them already.
-_BLOCK = {
-    "eh_proj": "blk.0.nextn.eh_proj.weight",
-    "enorm": "blk.0.nextn.enorm.weight",
-    "hnorm": "blk.0.nextn.hnorm.weight",
-    "head_norm": "blk.0.nextn.shared_head_norm.weight",
-    "attn_norm": "blk.0.attn_norm.weight",
-    "qkv": "blk.0.attn_qkv.weight",
-    "attn_output": "blk.0.attn_output.weight",
-    "ffn_norm": "blk.0.ffn_norm.weight",
-    "ffn_gate": "blk.0.ffn_gate.weight",
-    "ffn_up": "blk.0.ffn_up.weight",
-    "ffn_down": "blk.0.ffn_down.weight",
-}
-_FUSION = {"fuse_norm": head_file.FUSE_NORM, "fuse": head_file.FUSE}
 
 
 def head_info(target: Target, vocabulary: DraftVocabulary, shape: HeadShape) -> HeadInfo:
@@ -81,7 +65,8 @@ def _write(
     writer.add_name(f"{target.name} MTP head")
     _add_pairs(writer, head_info(target, vocabulary, shape))
     _add_hyperparameters(writer, shape, target.sizes.n_ctx_train)
-    names = {own: name for own, name in (_BLOCK | _FUSION).items() if own in weights}
+    block = {own: f"blk.0.{names[0]}" for own, names in BLOCK.items()}
+    names = {own: name for own, name in (block | FUSION).items() if own in weights}
     tables = {
         "token_embd.weight": (target.token_embd[vocabulary.draft_ids], kinds["token_embd"]),
         "output.weight": (weights["output"], kinds["output"]),
@@ -96,34 +81,6 @@ def _write(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-
-
-@dataclass(frozen=True)
-class HeadFile:
-    """A head file that `write_head` wrote. weights: the head's parameters by name."""
-
-    draft_ids: npt.NDArray[np.int32]
-    fused: Fused | None
-    weights: dict[str, F32]
-
-
-def read_head(path: Path, target: Target) -> HeadFile:
-    """MtpError for any file that `write_head` did not write for this target."""
-    try:
-        reader = GGUFReader(path)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise MtpError(f"{path}: not a readable GGUF; get it again") from error
-    info = HeadInfo.from_metadata({key: f.contents() for key, f in reader.fields.items()})
-    if info.fingerprint != target.fingerprint or info.vocabulary is None:
-        raise MtpError(f"{path}: these heads were not made by mtp-train for {target.path}")
-    names = {theirs: own for own, theirs in (_BLOCK | _FUSION).items()}
-    names["output.weight"] = "output"
-    weights = {
-        names[tensor.name]: np.asarray(dequantize(tensor.data, tensor.tensor_type), np.float32)
-        for tensor in reader.tensors
-        if tensor.name in names
-    }
-    return HeadFile(info.vocabulary.draft_ids, info.fused, weights)
 
 
 def check_shapes(

@@ -24,7 +24,7 @@ from mtp_cli.head_file import DraftVocabulary
 from mtp_train.agreement import Agreement, agreement
 from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
 from mtp_train.files import writing, written_whole
-from mtp_train.head import Head, Keys, rms_norm, shifted
+from mtp_train.head import Chains, Head, shifted
 from mtp_train.losses import blocked_cross_entropy, target_distribution
 from mtp_train.precision import autocast, product_type
 from mtp_train.shape import HeadShape
@@ -105,6 +105,7 @@ class Checkpoint:
     shape: HeadShape
     draft_ids: npt.NDArray[np.int32]
     settings: Settings
+    form: Path | None  # heads in whose form these are written; None for a head file of our own
 
 
 def read_checkpoint(folder: Path, target: str) -> Checkpoint | None:
@@ -125,6 +126,7 @@ def read_checkpoint(folder: Path, target: str) -> Checkpoint | None:
         HeadShape.from_saved(saved["shape"]),
         saved["draft_ids"].numpy(),
         Settings(**saved["settings"]),
+        Path(saved["form"]) if saved.get("form") else None,
     )
 
 
@@ -141,13 +143,16 @@ class Run:
         vocabulary: DraftVocabulary,
         target_output: Tensor,
         row_scale: Tensor,
+        form: Path | None = None,
     ):
         """target: the fingerprint of the target that the head is for;
         target_output: (n_draft, n_embd) the target's own output rows of the draft ids;
-        row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
+        row_scale: (n_embd,) what turns a post-norm row into the head's input row;
+        form: heads in whose form these are to be written."""
         self.folder, self.target, self.settings, self.head = folder, target, settings, head
         self.samples, self.vocabulary = samples, vocabulary
         self.target_output, self.row_scale = target_output, row_scale
+        self.form = form
         self.progress = Progress()
         s = settings
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -181,6 +186,7 @@ class Run:
             "draft_ids": torch.from_numpy(self.vocabulary.draft_ids),
             "settings": asdict(self.settings),
             "target": self.target,
+            "form": None if self.form is None else str(self.form),
         }
         with written_whole(self.folder / _CHECKPOINT) as partial, partial.open("wb") as file:
             try:
@@ -274,21 +280,20 @@ class Run:
             number[chosen] = torch.arange(len(rows), device=device)
             tokens = torch.from_numpy(batch.tokens).to(device)
             before = torch.from_numpy(batch.before).to(device).float()
-            hidden = head.read(before if head.shape.fused_layers else before * self.row_scale)
+            is_read = head.shape.fused_layers or head.shape.row_is_final
+            hidden = head.read(before if is_read else before * self.row_scale)
             total = rows.new_zeros(())
-            keys: list[Keys] = []
-            for k in range(n_unrolled):
+            chains = Chains(head, tokens, hidden)
+            for k in range(min(n_unrolled, head.max_depth or n_unrolled)):
                 if k == 1:
                     few = self._few(len(tokens), device)
-                    tokens, hidden, chosen = tokens[few], hidden[few], chosen[few]
-                    number, weights, keys = number[few], weights[few], [keys[0].of(few)]
-                out, own = head.step(tokens, hidden, keys)
-                keys, hidden = [*keys, own], shifted(out, 1)
+                    chains.keep(few)
+                    chosen, number, weights = chosen[few], number[few], weights[few]
+                out = chains.step()
                 # A chain must have started where a draft can start: before an answer token.
                 use = chosen & (shifted(chosen[..., None].float(), k)[..., 0] > 0)
-                normed = rms_norm(out[use], head.head_norm, head.shape.rms_eps)
                 step = blocked_cross_entropy(
-                    normed, head.output, targets[number[use]], weights[use]
+                    head.normed(out[use], k), head.output, targets[number[use]], weights[use]
                 )
                 total = total + self.settings.step_weights[k] * step / weights[use].sum().clamp(
                     min=1

@@ -34,7 +34,7 @@ def held_out_keys(engine: Engine) -> list[bytes]:
 
 def measure(
     model: Path,
-    heads: Path,
+    heads: Path | None,
     *,
     depth: int,
     max_tokens: int,
@@ -76,7 +76,7 @@ def record_of(
 
 def speeds(
     model: Path,
-    heads: Path,
+    heads: Path | None,
     *,
     max_tokens: int,
     system: str | None = None,

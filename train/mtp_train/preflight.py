@@ -93,11 +93,11 @@ def check_output(output: Path, model: Path) -> None:
         raise MtpError(f"{what}: {why}; name a file with --output")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise MtpError(f"{parent}: may not be written to; name another file with --output")
-    if output.exists() and (os.path.samefile(output, model) or not _is_head_file(output)):
+    if output.exists() and (os.path.samefile(output, model) or not is_head_file(output)):
         raise MtpError(f"{output}: exists, and is no head file; name another with --output")
 
 
-def _is_head_file(path: Path) -> bool:
+def is_head_file(path: Path) -> bool:
     try:
         return read_header(path).pairs.get(head_file.KEY_TYPE) == head_file.TYPE
     except MtpError:

@@ -17,8 +17,9 @@ from gguf import GGMLQuantizationType
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from mtp_train.corpus import Corpus, Sample, choose_vocabulary, make_vocabulary
-from mtp_train.export import HeadFile, check_shapes, read_head, write_head
-from mtp_train.fit import Run, Settings, read_checkpoint
+from mtp_train.existing import HeadFile, read_head, write_like
+from mtp_train.export import check_shapes, write_head
+from mtp_train.fit import Checkpoint, Run, Settings, read_checkpoint
 from mtp_train.head import Head
 from mtp_train.layer_rows import chosen_layers, unit_rows
 from mtp_train.shape import HeadShape
@@ -61,21 +62,17 @@ def rows_to_read(
     target: Target, folder: Path, layers: str | None, prompt_rows: int | None, start: Path | None
 ) -> tuple[tuple[int, ...], int]:
     """The layers that a run's head fuses and the prompt's rows that it reads: those of the
-    folder's checkpoint, else what is asked for, else those of the head it starts from if that one
-    fuses, else the usual ones."""
+    folder's checkpoint, else what is asked for, else those of the head it starts from, else the
+    usual ones."""
     saved = read_checkpoint(folder, target.fingerprint)
     if saved is not None:
         return saved.shape.fused_layers, saved.shape.prompt_rows
-    begun = read_head(start, target) if start is not None else None
-    if begun is not None and begun.fused is not None and layers is None:
-        fused, n_rows = _rows_of(begun)
+    if start is not None and layers is None:
+        begun = read_head(start, target).shape
+        fused, n_rows = begun.fused_layers, begun.prompt_rows
     else:
         fused, n_rows = chosen_layers(target, layers), PROMPT_ROWS
     return fused, (prompt_rows or n_rows) if fused else 1
-
-
-def _rows_of(head: HeadFile) -> tuple[tuple[int, ...], int]:
-    return ((), 1) if head.fused is None else (head.fused.layers, max(head.fused.prompt_rows, 1))
 
 
 def head_shape(target: Target, n_draft: int, choices: Choices) -> HeadShape:
@@ -115,13 +112,12 @@ def take_over(
     head: Head,
     target: Target,
     vocabulary: DraftVocabulary,
-    path: Path,
+    found: HeadFile,
     samples: Sequence[Sample] = (),
 ) -> None:
     """Overwrite a head with the one in a head file; ids that one did not draft in keep the
     target's own output rows. Where only the new head fuses, it starts from what comes nearest to
     the row that the old one read, on these samples."""
-    found = read_head(path, target)
     weights: Mapping[str, np.ndarray] = found.weights
     if head.shape.fused_layers and "fuse" not in weights:
         norm = np.ones(head.shape.n_fused, np.float32)
@@ -129,7 +125,8 @@ def take_over(
         weights = {**weights, "fuse": fuse, "fuse_norm": norm}
     output = head.output.detach().cpu().numpy().copy()
     _, ours, theirs = np.intersect1d(vocabulary.draft_ids, found.draft_ids, return_indices=True)
-    output[ours] = weights["output"][theirs]
+    if "output" in weights:  # else the target's own
+        output[ours] = weights["output"][theirs]
     weights = {**weights, "output": output}
     check_shapes(target, vocabulary, head.shape, weights)
     head.start_from({name: torch.tensor(value) for name, value in weights.items()})
@@ -177,20 +174,25 @@ def prepare(
     start: a head file whose weights the run starts from; random ones without
     """
     saved = read_checkpoint(folder, target.fingerprint)
-    if saved is None:
-        if start is not None and choices.n_draft is None:
-            vocabulary = make_vocabulary(read_head(start, target).draft_ids, target.token_embd)
-        else:
-            n_draft = choices.n_draft or N_DRAFT
-            vocabulary = choose_vocabulary(corpus.training, n_draft, target.token_embd)
-        shape = head_shape(target, len(vocabulary.draft_ids), choices)
-    else:
-        vocabulary = make_vocabulary(saved.draft_ids, target.token_embd)
-        shape = saved.shape
+    found = read_head(start, target) if saved is None and start is not None else None
+    form = _form_of(found, choices) if saved is None else saved.form
+    kept = None if form is None else found or read_head(form, target)
+    if saved is not None:
+        vocabulary, shape = _vocabulary_of(saved, kept, target), saved.shape
         settings = replace(saved.settings, steps=settings.steps)
+    elif kept is not None:
+        vocabulary = kept.vocabulary
+        shape = replace(kept.shape, prompt_rows=choices.prompt_rows)
+        if not kept.trains_output:
+            settings = replace(settings, output_lr=0.0)
+    else:
+        vocabulary = _chosen_vocabulary(target, corpus, choices, found)
+        shape = head_shape(target, len(vocabulary.draft_ids), choices)
     head = new_head(target, shape, vocabulary, settings.seed)
-    if saved is None and start is not None:
-        take_over(head, target, vocabulary, start, corpus.training)
+    if kept is not None:
+        head.token_embd.copy_(torch.tensor(kept.token_embd))
+    if found is not None:
+        take_over(head, target, vocabulary, found, corpus.training)
     run = Run(
         folder,
         target.fingerprint,
@@ -200,16 +202,46 @@ def prepare(
         vocabulary,
         torch.tensor(target.output[vocabulary.draft_ids]).bfloat16().to(head.output.device),
         torch.tensor(1 / target.output_norm).to(head.output.device),
+        form,
     )
     if saved is not None:
         run.resume(saved)
     return run
 
 
+def _form_of(found: HeadFile | None, choices: Choices) -> Path | None:
+    """The file in whose form a run's head is written: that of its start, unless another vocabulary,
+    width or other rows are asked for. MtpError where only that form can be written."""
+    if found is None:
+        return None
+    is_kept = choices.n_draft is None and choices.n_ff in (None, found.shape.n_ff)
+    if is_kept and choices.fused_layers == found.shape.fused_layers:
+        return found.path.resolve()
+    if not found.shape.is_plain:
+        raise MtpError(
+            f"{found.path}: these heads keep their form; leave out --vocabulary, --ffn and --layers"
+        )
+    return None
+
+
+def _vocabulary_of(saved: Checkpoint, kept: HeadFile | None, target: Target) -> DraftVocabulary:
+    return kept.vocabulary if kept else make_vocabulary(saved.draft_ids, target.token_embd)
+
+
+def _chosen_vocabulary(
+    target: Target, corpus: Corpus, choices: Choices, found: HeadFile | None
+) -> DraftVocabulary:
+    if found is not None and choices.n_draft is None:
+        return make_vocabulary(found.draft_ids, target.token_embd)
+    n_draft = choices.n_draft or N_DRAFT
+    return choose_vocabulary(corpus.training, n_draft, target.token_embd)
+
+
 def export(
     target: Target, folder: Path, path: Path, *, average: Path | None = None, exact: bool = False
 ) -> int:
-    """Write the folder's checkpoint as a head file; returns its bytes.
+    """Write the folder's checkpoint as a head file, or in the form of the heads that it started
+    from; returns its bytes.
 
     average: a head file, as a rule the one that the run started from; every weight is the mean of
              both (model soups, Wortsman 2022). MtpError where ids or shapes differ
@@ -220,15 +252,22 @@ def export(
     weights: Mapping[str, np.ndarray] = {
         name: tensor.float().numpy() for name, tensor in saved.head.items()
     }
-    vocabulary = make_vocabulary(saved.draft_ids, target.token_embd)
+    kept = None if saved.form is None else read_head(saved.form, target)
+    vocabulary = _vocabulary_of(saved, kept, target)
     if average is not None:
         other = read_head(average, target)
+        if not other.is_for(target):
+            raise MtpError(f"{average}: these heads were made for another model")
         if not np.array_equal(other.draft_ids, saved.draft_ids):
             raise MtpError(f"{average}: these heads draft in other ids than {folder}'s")
-        if _rows_of(other) != (saved.shape.fused_layers, saved.shape.prompt_rows):
+        rows = other.shape.fused_layers, other.shape.prompt_rows
+        if rows != (saved.shape.fused_layers, saved.shape.prompt_rows):
             raise MtpError(f"{average}: these heads read other rows than {folder}'s")
         check_shapes(target, vocabulary, saved.shape, other.weights)
         means = {name: (weights[name] + value) / 2 for name, value in other.weights.items()}
         weights = {**weights, **means}
-    write_head(path, target, vocabulary, saved.shape, weights, EXACT if exact else QUANTIZED)
+    if kept is not None:
+        write_like(path, kept, target, saved.shape.prompt_rows, weights)
+    else:
+        write_head(path, target, vocabulary, saved.shape, weights, EXACT if exact else QUANTIZED)
     return path.stat().st_size

@@ -14,10 +14,11 @@ from mtp_convert.gguf.write import write
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Put a record into a head file, instead of one that is there; the tensors stay as they are."""
+    """Put a record into a file with heads, instead of one that is there; the tensors stay as they
+    are."""
     model = open_model(path)
-    if not model.is_head_file:
-        raise MtpError(f"{path}: not a head file; only those keep what was accepted")
+    if not model.n_heads:
+        raise MtpError(f"{path}: holds no heads, of which a record could be")
     kept = {key: value for key, value in model.file.pairs.items() if key not in KEYS}
     added = {key: pair(value) for key, value in record.metadata().items()}
     tensors = as_they_are(model.file, model.file.tensors)

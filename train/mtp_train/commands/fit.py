@@ -34,8 +34,6 @@ def fit(
     threads: given.Threads = None,
 ) -> None:
     """Train a head on the corpus, from the folder's checkpoint if it has one."""
-    if cooldown and start is None:
-        raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
     import torch
 
     from mtp_train.corpus import coverage, read_corpus
@@ -43,13 +41,16 @@ def fit(
     from mtp_train.recipe import Choices, prepare, rows_to_read
     from mtp_train.target import Target
 
+    path = target_path(model)
+    target = Target(path)
+    start = _start(target, start)
+    if cooldown and start is None:
+        raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
     if cooldown:
         settings = Settings.cooldown(steps)
     else:
         settings = Settings.going_on(steps) if start else Settings(steps)
     torch.set_num_threads(threads or all_threads())
-    path = target_path(model)
-    target = Target(path)
     fused, n_rows = rows_to_read(target, folder, layers, prompt_rows, start)
     _add_layers(target, folder, fused, threads)
     banned = _measured_prompts(path)
@@ -82,6 +83,18 @@ def fit(
             lambda at, loss: progress.update(task, completed=at.step, note=f"loss {loss:.3f}"),
             lambda at, found: progress.console.print(f"step {at.step}: {found}"),
         )
+
+
+def _start(target: Target, start: Path | None) -> Path | None:
+    """The heads to go on from: those named, else the model's own."""
+    from mtp_train.existing import has_own_heads, read_head
+
+    if start == given.NO_START:
+        return None
+    found = start or (target.path if has_own_heads(target) else None)
+    if found is not None and not read_head(found, target).is_for(target):
+        print(f"{found}: made for another model of the same sizes; now for this", file=sys.stderr)
+    return found
 
 
 def _add_layers(target: Target, folder: Path, layers: tuple[int, ...], threads: int | None) -> None:

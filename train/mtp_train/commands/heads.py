@@ -75,7 +75,11 @@ def measured(
     max_tokens: int = MAX_TOKENS,
     prompts: Mapping[str, Sequence[str]] = PROMPTS,
 ) -> dict[str, list[Acceptance]]:
-    """Answers by group of prompts, told one by one. record: into the head file too"""
+    """Answers by group of prompts, told one by one.
+
+    heads:  a head file, or a whole model with heads of its own
+    record: into that file too
+    """
     from mtp_cli import models
     from mtp_train.measure import measure as answers_of
     from mtp_train.measure import record_of
@@ -83,8 +87,7 @@ def measured(
 
     system = models.defaults(model).system
     found = answers_of(
-        model,
-        heads,
+        *paired(model, heads),
         system=system,
         depth=depth,
         max_tokens=max_tokens,
@@ -95,3 +98,10 @@ def measured(
     if record:
         write_record(heads, record_of(model, found, system=system, max_tokens=max_tokens))
     return found
+
+
+def paired(model: Path, heads: Path) -> tuple[Path, Path | None]:
+    """What to open: the target and its head file, or the whole model that has the heads in it."""
+    from mtp_train.preflight import is_head_file
+
+    return (model, heads) if is_head_file(heads) else (heads, None)

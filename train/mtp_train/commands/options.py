@@ -46,7 +46,11 @@ Draft = Annotated[
 ]
 Start = Annotated[
     Path | None,
-    typer.Option(metavar="PATH", help="A head file to go on from. [default: random weights]"),
+    typer.Option(
+        metavar="PATH",
+        help="Heads to go on from, which keep their form; none: random weights. "
+        "[default: the model's own heads, if it has any]",
+    ),
 ]
 Cooldown = Annotated[
     bool,
@@ -70,7 +74,7 @@ Layers = Annotated[
     typer.Option(
         metavar="I,J,K",
         help="Layers whose input rows the head fuses; none: it reads the final row alone. "
-        "[default: the third, the middle one and the third to last]",
+        "[default: --start's, or the third, the middle one and the third to last]",
     ),
 ]
 PromptRows = Annotated[
@@ -128,5 +132,6 @@ Record = Annotated[
     typer.Option("--record", help="Keep it in the head file, for mtp-convert check."),
 ]
 
+NO_START = Path("none")  # of --start
 DEFAULT_FOLDER = Path("mtp-train")
 DEFAULT_OUTPUT = Path("mtp-head.gguf")

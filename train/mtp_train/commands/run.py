@@ -10,7 +10,7 @@ from mtp_train.commands import options as given
 from mtp_train.commands.common import all_threads, n_written, target_path
 from mtp_train.commands.fit import fit
 from mtp_train.commands.generate import generate
-from mtp_train.commands.heads import export, measured
+from mtp_train.commands.heads import export, measured, paired
 from mtp_train.pytorch import check_torch
 
 
@@ -71,7 +71,7 @@ def _report(folder: Path, path: Path, heads: Path, threads: int | None) -> None:
 
     counts = by_group(measured(path, heads, threads=threads, record=True))
     system = models.defaults(path).system
-    found = speeds(path, heads, max_tokens=MAX_TOKENS, system=system, n_threads=threads)
+    found = speeds(*paired(path, heads), max_tokens=MAX_TOKENS, system=system, n_threads=threads)
     groups = {name: group_of(counts[name], *found[name]) for name in found}
     made = Report(Target(path).name, n_written(folder / "corpus", path), groups, read_curve(folder))
     print(made.text(), end="")
