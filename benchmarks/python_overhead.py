@@ -38,7 +38,7 @@ from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
-from mtp_cli.engine.types import MAX_COPIED, Floats, Rows
+from mtp_cli.engine.types import MAX_COPIED, Bytes, Floats, Rows
 from mtp_cli.head_file import DraftVocabulary
 
 N_EMBD = 576
@@ -83,6 +83,12 @@ class InstantContext:
         return True
 
     def remove_before(self, position: int) -> bool:
+        return True
+
+    def save(self) -> Bytes:
+        return np.empty(0, np.uint8)
+
+    def restore(self, state: Bytes) -> bool:
         return True
 
     def use_head(self, index: int) -> None:

@@ -7,6 +7,7 @@ knows nothing of conversations or terminals.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.exactness import CheckedTarget
 from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
-from mtp_cli.engine.drafters import Drafter, NoDrafter
+from mtp_cli.engine.drafters import LastingDrafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter, open_small_model
 from mtp_cli.engine.files import draft_model as draft_models
@@ -69,7 +70,7 @@ class _Setup:
     rope: Rope
     cost_facts: tuple[object, ...]
 
-    def open(self, model: Model) -> tuple[Target, Drafter]:
+    def open(self, model: Model) -> tuple[Target, LastingDrafter]:
         n_ctx = self.n_ctx or min(N_CTX, model.n_ctx_train or N_CTX)
         hidden = HiddenSource.NONE if self.pairing is None else self.pairing.hidden
         cores = FreeCores(self.n_threads) if self.spares_cores else None
@@ -85,7 +86,7 @@ class _Setup:
                 rope=self.rope,
             )
             opened.callback(target.close)
-            drafter: Drafter = NoDrafter()
+            drafter: LastingDrafter = NoDrafter()
             if self.small_model is not None:
                 drafter = open_small_model(
                     target, self.small_model, self.n_threads, self.n_gpu_layers_draft
@@ -256,17 +257,14 @@ class Engine:
 
         For a prompt that begins with it to be read on from there, after others were answered.
         """
-        return self._target.save()
+        return dataclasses.replace(self._target.save(), drafter=self._drafter.save())
 
     def restore(self, saved: Saved) -> None:
-        """Hold what was saved, as if nothing had come between; heads have no part in it.
-
-        They start anew, as at the end of a long prompt. A context that has no room for it is empty
-        then.
-        """
+        """Hold what was saved, as if nothing had come between; with no room for it, nothing."""
         self.forget()
         self._target.restore(saved)
-        self._drafter.observe(self._target.ids, 0, None)
+        if self._target.ids:
+            self._drafter.restore(saved.drafter)
 
     @property
     def can_shorten(self) -> bool:

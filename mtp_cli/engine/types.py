@@ -5,10 +5,10 @@ A protocol says what its user needs, so that tests put scripted ones in its plac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
+# What something holds, by names of its own: arrays, so that it can be kept in a file
+State = Mapping[str, npt.NDArray[Any]]
 Depth = int | Literal["auto"]
 FinishReason = Literal["stop", "length", "interrupted"]
 # A drafter is heads, or a draft model; what a grammar forces needs neither.
@@ -73,16 +75,19 @@ class Rows:
 class Saved:
     """What a timeline held at one moment.
 
-    ids:   the ids it had decoded
-    state: what its memory held of them
+    ids:     the ids it had decoded
+    state:   what the target's memory held of them
+    drafter: what drafted for it held
     """
 
     ids: tuple[int, ...]
     state: Bytes
+    drafter: State = field(default_factory=dict)
 
     @property
     def n_bytes(self) -> int:
-        return len(self.state) + 8 * len(self.ids)
+        of_drafter = sum(array.nbytes for array in self.drafter.values())
+        return len(self.state) + of_drafter + 8 * len(self.ids)
 
 
 class TargetLike(Protocol):
@@ -119,6 +124,8 @@ class HeadContext(Protocol):
     def remove_from(self, position: int) -> bool: ...
     def remove_before(self, position: int) -> bool: ...
     def clear(self) -> None: ...
+    def save(self) -> Bytes: ...
+    def restore(self, state: Bytes) -> bool: ...
     def use_head(self, index: int) -> None: ...
     def use_threads(self, n_threads: int) -> None: ...
     def close(self) -> None: ...

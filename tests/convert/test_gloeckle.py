@@ -15,6 +15,7 @@ from gguf import GGUFReader
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.opening import independent_contexts
 from mtp_cli.engine.files import independent_heads
@@ -28,6 +29,7 @@ from tests.convert.forward import Floats, rope_halves
 from tests.convert.forward_meta import head_logits, target_rows
 from tests.convert.test_families import PROMPT
 from tests.convert.test_heads_forward import close
+from tests.engine.drafters.lasting import check_lasting
 
 LAST_LAYER = f"layers.{N_LAYERS - N_FUTURE}"
 HEADS = [f"extra_heads.{k}" for k in range(N_FUTURE - 1)]
@@ -211,3 +213,19 @@ def test_a_model_trained_without_extra_heads(tmp_path: Path) -> None:
     path = convert(folder, tmp_path / "x.gguf", "all")
     logits, _ = target(path, HiddenSource.NONE)
     close(logits, head_logits(tiny, LAST_LAYER, target_rows(tiny, PROMPT)))
+
+
+def test_heads_are_taken_up_as_they_were_put_away(drafter: IndependentDrafter) -> None:
+    rows = target_rows(gloeckle(), PROMPT)
+    n = len(PROMPT)
+    drafter.observe(PROMPT[: n - 4], 0, rows[: n - 4])
+    drafter.draft(0, 1)  # the others are behind
+
+    def go_on() -> list[Draft]:
+        drafts = []
+        for position in (n - 4, n - 3):
+            drafter.observe(PROMPT[position:][:1], position, rows[position:][:1])
+            drafts.append(drafter.draft(0, 8))
+        return drafts
+
+    check_lasting(drafter, go_on)

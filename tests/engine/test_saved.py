@@ -18,11 +18,14 @@ KINDS = {
 PROMPT, OTHER, MORE = (tiny.random_ids(n, seed=n) for n in (40, 33, 12))
 
 
-def answered(engine: Engine, prompt: list[int], depth: Depth = "auto") -> tuple[list[int], int]:
-    """The answer to a prompt, and how much of it was in the timeline."""
+def answered(
+    engine: Engine, prompt: list[int], depth: Depth = 2
+) -> tuple[list[int], int, list[int], list[int]]:
+    """The answer to a prompt, how much of it was in the timeline, and what became of drafts."""
     generation = engine.generate(prompt, GREEDY, max_tokens=20, depth=depth)
     list(generation)
-    return generation.tokens, generation.stats.cached_tokens
+    stats = generation.stats
+    return generation.tokens, stats.cached_tokens, stats.verified, stats.accepted
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -32,7 +35,7 @@ def test_a_conversation_goes_on_as_if_no_other_had_come_between(
     heads = KINDS[name]
     beside = None if heads is None else tiny_file(heads)
     with Engine.open(tiny_file(name), beside, n_ctx=256, n_threads=1) as engine:
-        said, _ = answered(engine, PROMPT)
+        said, *_ = answered(engine, PROMPT)
         longer = [*PROMPT, *said[:-1], *MORE]
         saved = engine.save()
         expected = answered(engine, longer)
@@ -46,7 +49,7 @@ def test_a_conversation_goes_on_as_if_no_other_had_come_between(
 def test_a_small_model_that_drafts_has_read_what_is_put_back(tiny_file: Files) -> None:
     model: Path = tiny_file("llama")
     with Engine.open(model, draft_model=model, n_ctx=256, n_threads=1) as engine:
-        said, _ = answered(engine, PROMPT, depth=0)
+        said, *_ = answered(engine, PROMPT, depth=0)
         saved = engine.save()
         answered(engine, OTHER, depth=0)
         engine.restore(saved)

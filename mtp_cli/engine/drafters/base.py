@@ -8,7 +8,7 @@ from typing import Protocol
 
 from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
-from mtp_cli.engine.types import Floats, Ids
+from mtp_cli.engine.types import Floats, Ids, State
 
 
 @dataclass
@@ -103,6 +103,16 @@ class Drafter(Protocol):
     def close(self) -> None: ...
 
 
+class LastingDrafter(Drafter, Protocol):
+    """One whose state can be put away and taken up again."""
+
+    def save(self) -> State:
+        """What it holds of the timeline, in memory of its own."""
+
+    def restore(self, state: State) -> None:
+        """Hold what was saved, and nothing else: it drafts what it would have drafted then."""
+
+
 class NoDrafter:
     """Plain decoding."""
 
@@ -123,6 +133,12 @@ class NoDrafter:
         return Draft()
 
     def truncate(self, n_past: int) -> None:
+        pass
+
+    def save(self) -> State:
+        return {}
+
+    def restore(self, state: State) -> None:
         pass
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.files.gguf_header import Header, TensorEntry
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.native.compiled import HeadShape
-from mtp_cli.engine.types import Floats
+from mtp_cli.engine.types import Bytes, Floats
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import FUSION
 
@@ -134,6 +134,15 @@ def _divides(shape: HeadShape) -> bool:
     return is_whole and shape.n_vocab >= _COLUMNS
 
 
+class _Cells(ctypes.Structure):
+    """`head::Cells`"""
+
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("first_position", "n", "n_bytes")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values")),
+    )
+
+
 class NativeHead:
     """One head's cells and weights. Rows stand at consecutive positions, wherever they begin.
 
@@ -235,6 +244,35 @@ class NativeHead:
 
     def clear(self) -> None:
         self.remove_from(0)
+
+    def save(self) -> Bytes:
+        """Its cells: the first one's position, how many there are, their keys, their values."""
+        cells = self._cells()
+        places = np.array([cells.first_position, cells.n], np.int32)
+        held = (self._held(address, cells.n) for address in (cells.keys, cells.values))
+        return np.concatenate([places.view(np.uint8), *held])
+
+    def restore(self, state: Bytes) -> bool:
+        """Hold what was saved, and nothing else."""
+        first_position, n = state[:8].view(np.int32).tolist()
+        cells, saved = self._cells(), state[8:].reshape(2, -1)
+        if n > self.n_ctx:
+            self.clear()
+            return False
+        for address, array in zip((cells.keys, cells.values), saved, strict=True):
+            self._held(address, n)[:] = array
+        self._library.mtp_head_hold(self._handle, first_position, n)
+        return True
+
+    def _cells(self) -> _Cells:
+        cells = _Cells()
+        self._library.mtp_head_cells(self._handle, ctypes.byref(cells))
+        return cells
+
+    def _held(self, address: int, n: int) -> Bytes:
+        """The keys or values of the first n cells: a view of the head's own memory."""
+        n_bytes = n * self._cells().n_bytes
+        return np.ctypeslib.as_array((ctypes.c_uint8 * n_bytes).from_address(address))
 
     def use_head(self, index: int) -> None:
         """The first is the only one."""

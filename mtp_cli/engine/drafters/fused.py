@@ -25,7 +25,7 @@ from mtp_cli.engine.drafters.fusion import Fusion
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
-from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, Ids
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, Ids, State
 from mtp_cli.head_file import DraftVocabulary
 
 
@@ -172,6 +172,22 @@ class FusedDrafter:
     def truncate(self, n_past: int) -> None:
         self._text.truncate(n_past)
         self._n_read = min(self._n_read, n_past)
+
+    def save(self) -> State:
+        start, end = self._text.start, self._text.end
+        return {
+            "context": self._context.save(),
+            "places": np.array([start, self._n_read, self._first_cell], np.int64),
+            "tokens": np.array(self._text.tokens(start, end), np.int32),
+            "rows": self._text.rows(start, end),
+        }
+
+    def restore(self, state: State) -> None:
+        start, self._n_read, self._first_cell = state["places"].tolist()
+        if not self._context.restore(state["context"]):
+            self._n_read = self._first_cell = 0  # it reads the rows that are kept again
+        self._text.restart(start)
+        self._text.append(state["tokens"].tolist(), state["rows"])
 
     def close(self) -> None:
         self._context.close()

@@ -23,7 +23,7 @@ import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
-from mtp_cli.engine.types import N_OUTPUTS, Floats, HeadContext
+from mtp_cli.engine.types import N_OUTPUTS, Floats, HeadContext, State
 from mtp_cli.head_file import DraftVocabulary
 
 N_KEPT = 64  # rows kept for heads to catch up with
@@ -150,6 +150,21 @@ class IndependentDrafter:
         self._rows.truncate(n_past)
         for head in self._heads:
             head.truncate(n_past)
+
+    def save(self) -> State:
+        read = [head.n_read for head in self._heads]
+        return {
+            "places": np.array([self._rows.start, *read], np.int64),
+            "rows": self._rows.since(self._rows.start).copy(),
+            **{f"context.{k}": head.context.save() for k, head in enumerate(self._heads)},
+        }
+
+    def restore(self, state: State) -> None:
+        start, *read = state["places"].tolist()
+        self._rows.restart(start)
+        self._rows.append(start, state["rows"])
+        for k, (head, n_read) in enumerate(zip(self._heads, read, strict=True)):
+            head.n_read = n_read if head.context.restore(state[f"context.{k}"]) else 0
 
     def close(self) -> None:
         for head in self._heads:

@@ -24,7 +24,7 @@ from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext
+from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext, State
 from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING, N_FORGOTTEN = TUNING.heads.n_waiting, TUNING.heads.n_forgotten
@@ -51,6 +51,10 @@ class _Waiting:
     def restart(self, position: int) -> None:
         self.tokens = []
         self.position = position
+
+    def hold(self, position: int, tokens: list[int], hidden: Floats) -> None:
+        self.position, self.tokens = position, tokens
+        self._hidden[: len(tokens)] = hidden
 
     def append(self, token: int, hidden: Floats) -> None:
         if len(self.tokens) == N_WAITING:
@@ -204,6 +208,24 @@ class MtpDrafter:
         if n_past < self._n_read:
             self._drop_from(n_past)
             self._n_read = n_past
+
+    def save(self) -> State:
+        waiting, carry = self._waiting, self._carry
+        places = (waiting.position, self._next, self._n_read, self._n_forgotten)
+        return {
+            "context": self._context.save(),
+            "places": np.array(places, np.int64),
+            "tokens": np.array(waiting.tokens, np.int32),
+            "hidden": waiting.hidden.copy(),
+            "carry": np.array([] if carry is None else [carry], np.float32),
+        }
+
+    def restore(self, state: State) -> None:
+        position, self._next, self._n_read, self._n_forgotten = state["places"].tolist()
+        if not self._context.restore(state["context"]):
+            self._n_read = self._n_forgotten = 0  # it starts anew
+        self._waiting.hold(position, state["tokens"].tolist(), state["hidden"])
+        self._carry = next(iter(state["carry"]), None)
 
     def close(self) -> None:
         self._context.close()

@@ -17,7 +17,7 @@ from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.placement import ANYWHERE
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
-from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.drafters.base import LastingDrafter
 from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import open_fusion
@@ -41,7 +41,9 @@ N_BATCH_PROMPT = 128  # rows of a prompt that a head reads at once
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
 
-def open_drafter(target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int) -> Drafter:
+def open_drafter(
+    target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int
+) -> LastingDrafter:
     """The drafter of this pairing; it must be closed before the target."""
     if pairing.path is not None and pairing.offsets:
         contexts = independent_contexts(

@@ -20,7 +20,7 @@ import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
-from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, State
 
 
 class SharingContext(HeadContext, Protocol):
@@ -76,6 +76,14 @@ class SharedKvDrafter:
         if n_past < self._next:
             self._row = None
             self._next = n_past
+
+    def save(self) -> State:
+        """The row alone: the memory is the target's."""
+        rows = [] if self._row is None else [self._row]
+        return {"next": np.array(self._next), "row": np.array(rows, np.float32)}
+
+    def restore(self, state: State) -> None:
+        self._next, self._row = int(state["next"]), next(iter(state["row"]), None)
 
     def close(self) -> None:
         self._context.close()

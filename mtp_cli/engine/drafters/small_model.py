@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from mtp_cli.engine.drafters.base import Draft, always
 from mtp_cli.engine.drafters.vocabulary_map import VocabularyMap
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext
+from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, State
 
 N_FIRST, N_LAST = TUNING.small_model.n_first, TUNING.small_model.n_last
 N_BATCH = N_FIRST + N_LAST + 1  # the most rows it reads at once: those, and the newest
@@ -123,6 +125,20 @@ class SmallModelDrafter:
             self._n_left_out = 0
             self._n_right = min(self._n_right, N_FIRST)
         self._n_right = min(self._n_right, n_past - self._n_left_out)
+
+    def save(self) -> State:
+        return {
+            "context": self._context.save(),
+            "places": np.array([self._n_right, self._n_left_out], np.int64),
+            "text": np.array(self._text, np.int32),
+            "cells": np.array(self._cells, np.int32),
+        }
+
+    def restore(self, state: State) -> None:
+        self._n_right, self._n_left_out = state["places"].tolist()
+        self._text, self._cells = state["text"].tolist(), state["cells"].tolist()
+        if not self._context.restore(state["context"]):
+            self._cells, self._n_right, self._n_left_out = [], 0, 0  # it reads the text again
 
     def close(self) -> None:
         self._context.close()

@@ -82,6 +82,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_head_use_threads": ([_ADDRESS, _INT], None),
     "mtp_head_drop_from": ([_ADDRESS, _INT], None),
     "mtp_head_drop_before": ([_ADDRESS, _INT], None),
+    "mtp_head_cells": ([_ADDRESS, _ADDRESS], None),
+    "mtp_head_hold": ([_ADDRESS, _INT, _INT], None),
     "mtp_head_logits": ([_ADDRESS], _ADDRESS),
     "mtp_head_hidden": ([_ADDRESS], _ADDRESS),
     # fusion.cpp

@@ -22,6 +22,12 @@ struct Shape {
     float rms_eps, rope_base;
 };
 
+// Positions from the first one's on, n of them; keys and values (n, n_bytes / 2) in half precision
+struct Cells {
+    int32_t first_position, n, n_bytes;
+    uint16_t *keys, *values;
+};
+
 // Matrices in Q8_0, an output's weights side by side; norms in float
 struct Weights {
     const char *token_embd, *output, *eh_proj, *qkv, *attn_output, *ffn_gate, *ffn_up, *ffn_down;
@@ -90,6 +96,12 @@ public:
         }
         n_cells -= n, first_position += n;
     }
+
+    Cells cells() {
+        return {first_position, n_cells, (int)(n_kv * sizeof(keys[0])), keys.data(),
+                values.data()};
+    }
+    void hold(int position, int n) { first_position = position, n_cells = n; }
 
     void use_threads(int n) { n_threads = std::clamp(n, 1, s.n_threads); }
 
@@ -337,6 +349,13 @@ extern "C" void mtp_head_drop_from(void * head, int position) {
 extern "C" void mtp_head_drop_before(void * head, int position) {
     ((head::Head *)head)->drop_before(position);
 }
+// Where its cells lie; and that the first n of them are held, whose keys and values were put there
+extern "C" void mtp_head_cells(void * head, head::Cells * cells) {
+    *cells = ((head::Head *)head)->cells();
+}
+extern "C" void mtp_head_hold(void * head, int first_position, int n) {
+    ((head::Head *)head)->hold(first_position, n);
+}
 extern "C" const float * mtp_head_logits(void * head) {
     return ((head::Head *)head)->last_logits();
 }
@@ -357,6 +376,8 @@ extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int,
 extern "C" void mtp_head_use_threads(void *, int) {}
 extern "C" void mtp_head_drop_from(void *, int) {}
 extern "C" void mtp_head_drop_before(void *, int) {}
+extern "C" void mtp_head_cells(void *, head::Cells *) {}
+extern "C" void mtp_head_hold(void *, int, int) {}
 extern "C" const float * mtp_head_logits(void *) { return nullptr; }
 extern "C" const float * mtp_head_hidden(void *) { return nullptr; }
 

@@ -17,6 +17,7 @@ from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.drafters import compiled_head
+from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import CompiledFusion, NumpyFusion, open_fusion
@@ -26,6 +27,7 @@ from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.types import Floats, HeadContext, HiddenSource, Ids
 from tests.engine import tiny
+from tests.engine.drafters.lasting import check_lasting
 from tests.engine.drafters.numpy_head import NumpyHead, draft_logits
 from tests.engine.scripted import GREEDY
 
@@ -280,3 +282,20 @@ def test_greedy_text_is_the_same_with_and_without(way: str, name: str, tmp_path:
             texts.append(said)
     assert texts[0] == texts[1]
     assert tiny.is_varied(texts[0][0])
+
+
+@both
+def test_it_is_taken_up_as_it_was_put_away(way: str, new_drafter: Open) -> None:
+    drafter = new_drafter(way)
+    show(drafter, 0, 60, PROMPT_ROWS)
+    drafter.draft(TEXT[60], 3)
+    show(drafter, 60, 62, 2)
+
+    def go_on() -> list[Draft]:
+        drafts = [drafter.draft(TEXT[62], 3)]
+        show(drafter, 62, 65, 3)
+        drafter.truncate(63)
+        show(drafter, 63, 66, 3)
+        return [*drafts, drafter.draft(TEXT[66], 3)]
+
+    check_lasting(drafter, go_on)

@@ -22,6 +22,7 @@ from mtp_cli.engine.sampling.proposals import likeliest
 from mtp_cli.engine.types import MAX_DEPTH, Floats, HiddenSource
 from tests.engine import tiny
 from tests.engine.conftest import Files, Models
+from tests.engine.drafters.lasting import check_lasting
 
 # heads by kind: the tiny model that holds them, and how many are chained
 HEADS = {"reused": ("qwen35", 1), "chained": ("mimo2", 3), "beside": ("heads", 1)}
@@ -276,3 +277,41 @@ def test_past_the_end_of_its_context(new_drafter: Drafters, kind: str) -> None:
     for n_past in range(1000, 1040):
         assert len(drafter.draft(text[n_past], 8).ids) == drafter.max_depth
         drafter.observe(text[n_past : n_past + 1], n_past, rows[n_past : n_past + 1])
+
+
+@every_kind
+def test_it_is_taken_up_as_it_was_put_away(new_drafter: Drafters, kind: str) -> None:
+    drafter = new_drafter(kind)
+    show(drafter, 0, 30)
+    drafter.draft(TEXT[30], 3)  # cells of its own rows are put away too
+    show(drafter, 30, 32)
+
+    def go_on() -> list[Draft]:
+        drafts = [drafter.draft(TEXT[32], 3)]
+        show(drafter, 32, 34)
+        return [*drafts, drafter.draft(TEXT[34], 3)]
+
+    check_lasting(drafter, go_on)
+
+
+@every_kind
+def test_one_that_has_read_nothing_is_taken_up_as_well(new_drafter: Drafters, kind: str) -> None:
+    drafter = new_drafter(kind)
+
+    def go_on() -> list[Draft]:
+        show(drafter, 0, 20)
+        return [drafter.draft(TEXT[20], 3)]
+
+    check_lasting(drafter, go_on)
+
+
+@every_kind
+def test_a_state_that_finds_no_room_makes_it_start_anew(new_drafter: Drafters, kind: str) -> None:
+    large, small = new_drafter(kind), new_drafter(kind, n_ctx=256)
+    for start in range(0, 600, N_WAITING // 2):
+        show(large, start, start + N_WAITING // 2)
+        large.draft(TEXT[start + N_WAITING // 2], 1)
+    end = start + N_WAITING // 2
+    small.restore(large.save())
+    show(small, end, end + 20)
+    assert len(small.draft(TEXT[end + 20], 3).ids) == 3

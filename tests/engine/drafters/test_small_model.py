@@ -15,6 +15,7 @@ import pytest
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.context import Context
+from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.small_model import (
     N_BATCH,
     N_FIRST,
@@ -26,6 +27,7 @@ from mtp_cli.engine.types import MAX_DEPTH, Depth, HiddenSource
 from mtp_cli.errors import MtpError
 from tests.engine import tiny
 from tests.engine.conftest import Files, Models
+from tests.engine.drafters.lasting import check_lasting
 from tests.engine.scripted import GREEDY, finish
 
 TEXT = tiny.random_ids(1200, seed=3)
@@ -236,3 +238,17 @@ def test_another_vocabulary_is_refused(tiny_file: Files, tmp_path: Path) -> None
     spec.write(path)
     with pytest.raises(MtpError, match=r"has 84% of the tokens of llama\.gguf; take a smaller"):
         Engine.open(tiny_file("llama"), draft_model=path, n_ctx=256, n_threads=1)
+
+
+def test_it_is_taken_up_as_it_was_put_away(new_drafter: NewDrafter) -> None:
+    drafter = new_drafter()
+    drafter.observe(TEXT[:N_LONG], 0, None)
+    drafter.draft(TEXT[N_LONG], 2)
+    drafter.observe(TEXT[N_LONG : N_LONG + 2], N_LONG, None)
+
+    def go_on() -> list[Draft]:
+        drafts = [drafter.draft(TEXT[N_LONG + 2], 3)]
+        drafter.observe(TEXT[N_LONG + 2 : N_LONG + 4], N_LONG + 2, None)
+        return [*drafts, drafter.draft(TEXT[N_LONG + 4], 3)]
+
+    check_lasting(drafter, go_on)
