@@ -35,23 +35,25 @@ MARKS = (
 )
 """What models begin calls of tools with."""
 
-_NAME, _KEY, _VALUE = "qzwtool", "qzwkey", "qzwvalue"
-_ID = "qzwcall01"  # Mistral's templates want nine letters and digits
+NAME, OTHER_NAME, KEY, VALUE = "qzwtool", "qzwtwin", "qzwkey", "qzwvalue"
+"""What a call is written of, so that it is found in what a template writes."""
+
+ID = "qzwcall01"  # Mistral's templates want nine letters and digits
 _TOOL: Mapping[str, Any] = {
     "type": "function",
     "function": {
-        "name": _NAME,
+        "name": NAME,
         "description": "qzwdescription",
         "parameters": {
             "type": "object",
-            "properties": {_KEY: {"type": "string", "description": "qzwwhat"}},
-            "required": [_KEY],
+            "properties": {KEY: {"type": "string", "description": "qzwwhat"}},
+            "required": [KEY],
         },
     },
 }
-_AS_OBJECT: Mapping[str, Any] = {_KEY: _VALUE}
-_AS_TEXT = f'{{"{_KEY}": "{_VALUE}"}}'
-_AS_PYTHON = re.compile(rf"""'{_KEY}'|\\"{_KEY}""")  # a printed dict, or JSON inside JSON
+_AS_OBJECT: Mapping[str, Any] = {KEY: VALUE}
+_AS_TEXT = f'{{"{KEY}": "{VALUE}"}}'
+_AS_PYTHON = re.compile(rf"""'{KEY}'|\\"{KEY}""")  # a printed dict, or JSON inside JSON
 _BARE = re.compile(r"""\{\s*"(?:name|type|function)":""")
 
 
@@ -63,12 +65,14 @@ class Calling:
     marks:      what calls begin with
     is_bare:    calls are JSON without any mark
     written:    a call as it writes one; control tokens that are spelled here belong to calls
+    twice:      two calls as it writes them together; "" where it does not
     """
 
     takes_text: bool
     marks: tuple[str, ...]
     is_bare: bool
     written: str
+    twice: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -82,7 +86,7 @@ class Calling:
 def calling(template: FittedTemplate, variables: Mapping[str, Any]) -> Calling | None:
     """Ask the template; None where it does not show the tools that it is given."""
     given = {**variables, "tools": [_TOOL]}
-    if _NAME not in (template.probe([QUESTION], given) or ""):
+    if NAME not in (template.probe([QUESTION], given) or ""):
         return None
     tried = {kind: _written(template, given, kind) for kind in (False, True)}
     takes_text = _is_right(tried[True]) and not _is_right(tried[False])
@@ -92,17 +96,26 @@ def calling(template: FittedTemplate, variables: Mapping[str, Any]) -> Calling |
     is_bare = not marks and bool(_BARE.search(written))
     if is_bare:  # and where the template names it, a mark that the model may put before it
         marks = _marks_in(source)
-    if _NAME in written and not _is_read(written, marks):
+    if NAME in written and not _is_read(written, marks):
         return Calling(takes_text, (), False, written)
-    return Calling(takes_text, marks, is_bare, written)
+    twice = _written(template, given, takes_text, (NAME, OTHER_NAME))
+    return Calling(takes_text, marks, is_bare, written, twice)
 
 
-def _written(template: FittedTemplate, given: Mapping[str, Any], takes_text: bool) -> str:
-    """A call as the template writes it, "" where it does not."""
+def _written(
+    template: FittedTemplate,
+    given: Mapping[str, Any],
+    takes_text: bool,
+    names: Sequence[str] = (NAME,),
+) -> str:
+    """Calls as the template writes them, "" where it does not."""
     arguments = _AS_TEXT if takes_text else _AS_OBJECT
-    call = {"id": _ID, "type": "function", "function": {"name": _NAME, "arguments": arguments}}
-    said = Message(role="assistant", content="", more={"tool_calls": [call]})
-    given_back = Message(role="tool", content="qzwgiven", more={"tool_call_id": _ID, "name": _NAME})
+    calls = [
+        {"id": ID, "type": "function", "function": {"name": name, "arguments": arguments}}
+        for name in names
+    ]
+    said = Message(role="assistant", content="", more={"tool_calls": calls})
+    given_back = Message(role="tool", content="qzwgiven", more={"tool_call_id": ID, "name": NAME})
     talks: Sequence[Sequence[Message]] = ([QUESTION, said], [QUESTION, said, given_back])
     for messages in talks:
         rendered = template.probe(messages, given, answering=False)
@@ -112,13 +125,13 @@ def _written(template: FittedTemplate, given: Mapping[str, Any], takes_text: boo
 
 
 def _is_right(written: str) -> bool:
-    return _NAME in written and _VALUE in written and not _AS_PYTHON.search(written)
+    return NAME in written and VALUE in written and not _AS_PYTHON.search(written)
 
 
 def _is_read(written: str, marks: Sequence[str]) -> bool:
     """Whether the call that the template wrote is read back as it was."""
     start = max((written.find(mark) for mark in marks), default=0)
-    return read(written[max(start, 0) :], {}) == [Call(_NAME, _AS_TEXT)]
+    return read(written[max(start, 0) :], {}) == [Call(NAME, _AS_TEXT)]
 
 
 def _marks_in(text: str) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 _Request = TypeVar("_Request", bound=requests.Request)
+_Prepared = TypeVar("_Prepared")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class House:
     body_s: float = 30.0
     preparing: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "prompts"))
 
-    async def prepared(self, make: Callable[[], Prompt]) -> Prompt:
+    async def prepared(self, make: Callable[[], _Prepared]) -> _Prepared:
         """Templates and long texts take a while, in which others are served."""
         return await asyncio.get_running_loop().run_in_executor(self.preparing, make)
 
@@ -201,6 +202,9 @@ async def _chat(house: House, http: Request) -> Response:
     max_calls = 1 if asked.parallel_tool_calls is False else None
     ask = _ask(house, asked, prompt, asked.limit, asked.n_top)
     ask = dataclasses.replace(ask, max_calls=max_calls)
+    if asked.must_call or (asked.offered and asked.grammars):
+        grammar = await house.prepared(functools.partial(house.desk.prompts.calls, asked, prompt))
+        ask = dataclasses.replace(ask, grammar=grammar)
     reply = ChatReply(model, includes_usage=asked.includes_usage)
     return await _answer(house, http, asked, ask, reply)
 

@@ -11,11 +11,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.call_grammar import calls_alone
 from mtp_cli.conversation.calls import Schemas
 from mtp_cli.conversation.levels import is_level
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
@@ -30,6 +31,9 @@ from mtp_cli.errors import MtpError
 from mtp_cli.serve.faults import ApiError, invalid, unsupported
 from mtp_cli.serve.messages import as_messages, as_tools, guarded, schemas, text_of
 from mtp_cli.serve.requests import ChatRequest
+
+if TYPE_CHECKING:
+    from mtp_cli.engine.grammar.source import Grammar
 
 _MAX_KNOWN = 8_000_000  # characters of remembered conversations: with their ids about 20 MB
 # What surely does not fit is refused unread: reading it takes seconds, in which others wait.
@@ -152,6 +156,28 @@ class Prompts:
             text = reader.guard(prompt)
             self._known.tell(reader, text)
             return self._checked(Prompt(reader.read(text), reader, text), "prompt")
+
+    def calls(self, request: ChatRequest, prompt: Prompt) -> Grammar:
+        """What the answer is where tools have to be called, or a schema kept to if they are not.
+
+        ApiError where the format of calls, or a tool's schema in it, is none that can be kept to.
+        """
+        from mtp_cli.engine.grammar.parts import Parts  # loads llguidance
+
+        param = "tool_choice" if request.must_call else request.grammars[0].param
+        schema = None if request.must_call else request.grammars[0].source
+        if prompt.calling is None or isinstance(schema, str):
+            raise unsupported(param, "is not served together with tools")
+        try:
+            return calls_alone(
+                prompt.calling,
+                schemas(request.callable_tools),
+                Parts(self._engine),
+                at_most_one=request.parallel_tool_calls is False,
+                or_json=schema,
+            )
+        except MtpError as error:
+            raise unsupported(param, str(error)) from error
 
     def learn(self, prompt: Prompt, answer: Answer) -> None:
         """Remember the ids of what was said to a prompt."""

@@ -14,6 +14,7 @@ from mtp_cli.serve.faults import ApiError, invalid, unsupported
 MAX_STOPS = 16
 MAX_TOP_LOGPROBS = 20
 _MAX_NAME = 512
+_CHOICES = ("auto", "none", "required")
 _INT64 = 2**63
 
 
@@ -193,8 +194,42 @@ class ChatRequest(Request):
 
     @property
     def offered(self) -> list[Tool]:
-        """The tools that may be called."""
+        """The tools that the model is told of."""
         return [] if self.tool_choice == "none" else self.tools or []
+
+    @property
+    def must_call(self) -> bool:
+        return self.tool_choice not in (None, "none", "auto")
+
+    @property
+    def callable_tools(self) -> list[Tool]:
+        """Those of them that may be called."""
+        named = self._named
+        return [tool for tool in self.offered if named is None or tool.function.name == named]
+
+    @property
+    def _named(self) -> str | None:
+        """The one tool that is to be called; ApiError for what is no choice."""
+        choice = self.tool_choice
+        if choice is None or isinstance(choice, str):
+            return None
+        named = choice.get("function") if choice.get("type") == "function" else None
+        name = named.get("name") if isinstance(named, dict) else None
+        if not isinstance(name, str):
+            raise unsupported("tool_choice", '"auto", "none", "required" and a function are served')
+        return name
+
+    def _check_choice(self) -> None:
+        if isinstance(self.tool_choice, str) and self.tool_choice not in _CHOICES:
+            raise invalid("tool_choice", f"is one of {', '.join(_CHOICES)}, or a function")
+        if not self.must_call:
+            return
+        if not self.offered:
+            raise invalid("tool_choice", "there are no tools")
+        if not self.callable_tools:
+            raise invalid("tool_choice", f"there is no tool {self._named}")
+        if self.grammars:
+            raise invalid("tool_choice", f"{self.grammars[0].param} asks for an answer, not a call")
 
     def check(self) -> None:
         super().check()
@@ -203,12 +238,11 @@ class ChatRequest(Request):
                 400, "top_logprobs: needs logprobs to be true", param="top_logprobs",
                 code="invalid_value",
             )  # fmt: skip
-        if self.tool_choice not in (None, "none", "auto"):
-            raise unsupported("tool_choice", '"auto" and "none" are served')
+        self._check_choice()
         if self.functions is not None or self.function_call is not None:
             raise unsupported("functions", "tools have taken its place")
-        if self.grammars and self.offered:
-            raise unsupported(self.grammars[0].param, "is not served together with tools")
+        if self.grammar is not None and self.offered:
+            raise unsupported("grammar", "is not served together with tools")
         if self.modalities not in (None, ["text"]):
             raise unsupported("modalities", '"text" is served')
 

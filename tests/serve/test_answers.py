@@ -16,7 +16,7 @@ from mtp_cli.serve.answers import AnswerJob, Ask, Called, Desk, Done, Event, Fai
 from mtp_cli.serve.faults import ApiError
 from mtp_cli.serve.requests import ChatRequest
 from tests.chat.scripted import END, MERGED, said
-from tests.conversation.test_tools import HERMES
+from tests.conversation.test_tools import HERMES, PYTHONIC
 from tests.serve.scripted import CHATML, ServedEngine, desk
 
 GREEDY = Sampling(temperature=0)
@@ -154,6 +154,14 @@ def test_without_tools_a_call_is_text(fields: dict[str, Any]) -> None:
     events = answered(desk(engine), chat(("user", "Hi"), **fields))
     assert (text_of(events), done(events).finish_reason) == (CALL, "stop")
     assert b"weather" not in bytes(token for token in engine.prompts[0] if token < 256)
+
+
+def test_calls_that_are_asked_for_need_a_format_that_is_known() -> None:
+    at = desk(ServedEngine(template=PYTHONIC))
+    request = chat(("user", "Hi"), tools=[TOOL], tool_choice="required")
+    with pytest.raises(ApiError, match="format in which the model's chat template") as caught:
+        at.prompts.calls(request, at.prompts.chat(request))
+    assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_parameter")
 
 
 def test_tools_and_calls_go_to_the_template() -> None:

@@ -15,6 +15,11 @@ from mtp_cli.serve.faults import ApiError, of_validation
 from mtp_cli.serve.requests import ChatRequest, CompletionRequest
 
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
+TOOLS: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+
+def named(tool: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": tool}}
 
 
 def refusal(body: Any, kind: type[ChatRequest | CompletionRequest] = ChatRequest) -> ApiError:
@@ -46,7 +51,24 @@ def refusal(body: Any, kind: type[ChatRequest | CompletionRequest] = ChatRequest
         ({**HELLO, "logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
         ({**HELLO, "top_logprobs": 3}, "top_logprobs", "invalid_value"),
         ({**HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
-        ({**HELLO, "tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({**HELLO, "tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({**HELLO, **TOOLS, "tool_choice": "perhaps"}, "tool_choice", "invalid_value"),
+        ({**HELLO, **TOOLS, "tool_choice": named("g")}, "tool_choice", "invalid_value"),
+        (
+            {**HELLO, **TOOLS, "tool_choice": {"type": "function"}},
+            "tool_choice",
+            "unsupported_parameter",
+        ),
+        (
+            {**HELLO, **TOOLS, "tool_choice": {"type": "allowed_tools"}},
+            "tool_choice",
+            "unsupported_parameter",
+        ),
+        (
+            {**HELLO, **TOOLS, "tool_choice": named("f"), "json_schema": {}},
+            "tool_choice",
+            "invalid_value",
+        ),
         ({**HELLO, "functions": []}, "functions", "unsupported_parameter"),
         (
             {**HELLO, "response_format": {"type": "json_schema"}},
@@ -60,12 +82,8 @@ def refusal(body: Any, kind: type[ChatRequest | CompletionRequest] = ChatRequest
             "unsupported_parameter",
         ),
         (
-            {
-                **HELLO,
-                "response_format": {"type": "json_object"},
-                "tools": [{"type": "function", "function": {"name": "f"}}],
-            },
-            "response_format",
+            {**HELLO, **TOOLS, "grammar": "root ::= [a]"},
+            "grammar",
             "unsupported_parameter",
         ),
         ({**HELLO, "modalities": ["audio"]}, "modalities", "unsupported_parameter"),

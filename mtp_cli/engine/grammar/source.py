@@ -17,7 +17,7 @@ from mtp_cli.errors import MtpError, json_fault
 
 # One way to write each value: with free white space hardly a byte is forced, and it may never end.
 # As Python's json.dumps and most JSON on one line has it.
-_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL)
 # Texts, classes of characters and comments, in which nothing is a rule's name or a dot.
 _LITERAL = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
@@ -48,10 +48,10 @@ def json_schema(schema: str | dict[str, Any], file: str = "") -> Grammar:
         raise MtpError(f"{name}the JSON schema is no object: {{}} would allow any JSON")
     refusal = f"{name}the JSON schema cannot be followed"
     try:
-        text = LLMatcher.grammar_from_json_schema(json.dumps(read), overrides=_LAYOUT)
+        text = LLMatcher.grammar_from_json_schema(json.dumps(read), overrides=LAYOUT)
     except ValueError as error:
         raise MtpError(f"{refusal}: {_shortened(str(error))}") from error
-    return _checked(Grammar(text, "schema"), refusal)
+    return checked(Grammar(text, "schema"), refusal)
 
 
 def _parsed(text: str, name: str) -> Any:
@@ -83,7 +83,7 @@ def gbnf(text: str, file: str = "") -> Grammar:
     except Exception as error:  # the converter raises bare ones for names
         raise MtpError(f"{name}the grammar is wrong{_place(text, str(error))}") from error
     grammar = Grammar(LLMatcher.grammar_from_lark(lark), "grammar")
-    return _checked(grammar, f"{name}the grammar is refused")
+    return checked(grammar, f"{name}the grammar is refused")
 
 
 def _as_converted(text: str) -> str:
@@ -122,7 +122,8 @@ def _place(text: str, what: str) -> str:
     return f" at line {line}: there is no rule {missing[1]}"
 
 
-def _checked(grammar: Grammar, refusal: str) -> Grammar:
+def checked(grammar: Grammar, refusal: str) -> Grammar:
+    """The same; MtpError where llguidance does not take it."""
     is_wrong, said = LLMatcher.validate_grammar_with_warnings(grammar.text)
     if is_wrong:
         raise MtpError(f"{refusal}: {_shortened(said[0])}")

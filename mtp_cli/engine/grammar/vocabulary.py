@@ -36,7 +36,7 @@ class Vocabulary:
     """pieces: each id's bytes; those of no text begin with a byte that no text has."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.pieces = [_piece(tokenizer, token) for token in range(tokenizer.n_vocab)]
         self.ends = [*filter(tokenizer.is_eog, range(tokenizer.n_vocab))]
         if not self.ends:
@@ -95,7 +95,7 @@ class Vocabulary:
         return max(map(len, self.pieces))
 
     def _literal(self, text: str) -> list[int]:
-        return self._tokenizer.tokenize(text, add_special=False, parse_special=False)
+        return self.tokenizer.tokenize(text, add_special=False, parse_special=False)
 
     def spelled(self, ids: Sequence[int]) -> bytes:
         return b"".join(self.pieces[token] for token in ids)
@@ -120,8 +120,13 @@ class _Read:
 
 
 def _piece(tokenizer: Tokenizer, token: int) -> bytes:
+    if is_text(tokenizer, token):
+        return tokenizer.piece(token)
+    return _SPECIAL + tokenizer.piece(token, special=True)
+
+
+def is_text(tokenizer: Tokenizer, token: int) -> bool:
+    """Whether a text can have it in it."""
     kind, piece = tokenizer.kind(token), tokenizer.piece(token)
     is_mark = kind == "user-defined" and piece[:1] == b"<" and piece[-1:] == b">"
-    if piece and kind != "control" and not is_mark and not tokenizer.is_eog(token):
-        return piece
-    return _SPECIAL + tokenizer.piece(token, special=True)
+    return bool(piece) and kind != "control" and not is_mark and not tokenizer.is_eog(token)
