@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,23 @@ def test_too_little_text_is_one_line(tmp_path: Path) -> None:
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
     assert "too little text to train on and to measure with" in found.stderr
     assert "larger --tokens" in found.stderr
+
+
+def test_an_interruption_says_how_to_go_on_and_leaves_nothing_unfinished(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model, folder = spec.write(tmp_path / "model.gguf"), tmp_path / "work"
+    command = [sys.executable, "-m", "mtp_train.cli", "generate", "--layers", "none"]
+    command += ["-m", str(model), "-f", str(folder), "--tokens", "10000000", "--threads", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while not (folder / "corpus").exists():  # made before the first word
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.endswith("interrupted; the same line again goes on from here\n")
+    assert not list(folder.rglob("*.partial"))
 
 
 @pytest.mark.parametrize("arguments", [("measure", "--depth", "9"), ("fit", "--cooldown")])

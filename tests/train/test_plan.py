@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 from mtp_cli.acceptance import Acceptance
 from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_model
+from mtp_train.fit import Settings
 from mtp_train.forecast import LOGGED, STEPS_PER_TOKEN, Pace, expected
 from mtp_train.plan import Plan, lines, plan_of
 from mtp_train.preflight import default_output
@@ -107,6 +108,15 @@ def test_a_report_holds_the_same_numbers_as_text_and_as_json(tmp_path: Path) -> 
     assert "all                0.600 0.500          1.90   20.0      30.0" in text
     for path in written[2:]:
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_takes_less_than_an_hour_is_said_in_minutes() -> None:
+    assert "; about 9 minutes, " in lines(HERE, Plan(75_000, 120), 75_000, 1, 1)[1]
+
+
+@pytest.mark.parametrize(("steps", "every"), [(2, 1), (17, 4), (400, 100), (2000, 100)])
+def test_a_short_runs_curve_has_four_points_too(steps: int, every: int) -> None:
+    assert Settings(steps).steps_between_points == every
 
 
 def test_a_run_without_a_log_has_an_empty_curve(tmp_path: Path) -> None:

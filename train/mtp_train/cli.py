@@ -19,6 +19,8 @@ from mtp_train.commands.heads import export, measure
 from mtp_train.commands.run import run
 from mtp_train.pytorch import INSTALL_TORCH, NO_TORCH
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     context_settings=HELP,
     no_args_is_help=True,
@@ -53,6 +55,10 @@ def main() -> None:
             raise
         say_error(MtpError(NO_TORCH), sys.stderr)
         sys.exit(1)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer's own answer to KeyboardInterrupt
+            print("interrupted; the same line again goes on from here", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

@@ -60,6 +60,11 @@ class Settings:
         left = (self.steps - step) / max(self.decay * self.steps, 1)
         return min(1.0, (step + 1) / self.warmup, left)
 
+    @property
+    def steps_between_points(self) -> int:
+        """Of the curve, which has four at least."""
+        return min(self.evaluate_every, max(1, self.steps // 4))
+
     @classmethod
     def going_on(cls, steps: int) -> Settings:
         """Of a run that starts from a head which has been unrolled before."""
@@ -216,7 +221,7 @@ class Run:
             self.progress.seconds += time.monotonic() - started
             on_step(self.progress, loss)
             at_end = self.progress.step == self.settings.steps
-            if at_end or self.progress.step % self.settings.evaluate_every == 0:
+            if at_end or self.progress.step % self.settings.steps_between_points == 0:
                 found = agreement(self.head, held_out, self.vocabulary, self.row_scale)
                 self._log(found)
                 on_agreement(self.progress, found)

@@ -79,11 +79,15 @@ def lines(here: Pace, plan: Plan, n_tokens: int, memory: int, disk: int) -> list
     return [
         f"here: {here.tokens:,.0f} tokens of text or {here.steps:,.0f} steps an hour",
         f"this run: {plan.tokens:,} tokens of text, {plan.steps:,} steps; about "
-        f"{here.hours(n_tokens, plan.steps):.1f} hours, {memory / 1e9:.1f} GB of memory, "
+        f"{_time(here.hours(n_tokens, plan.steps))}, {memory / 1e9:.1f} GB of memory, "
         f"{disk / 1e9:.1f} GB of disk",
         "first drafts accepted after 1, 3 and 8 hours at this pace, by the logged runs of the "
         f"built-in model: {', '.join(reached)}",
     ]
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(1, round(60 * hours))} minutes"
 
 
 def _read(folder: Path) -> Plan | None:

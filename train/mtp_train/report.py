@@ -106,21 +106,22 @@ def _draw(figure: Any, report: Report) -> Any:
         rates = [group.accepted[k] for group in groups]
         axes["accepted"].plot(rates, places, "o", label=f"draft {k + 1}", color=f"C{k}")
     axes["accepted"].set(title="Accepted where the one before was", xlim=(0, 1))
-    axes["accepted"].legend()
     for label, color, shift in (("plain", _GREY, 0.2), ("drafting", _BLUE, -0.2)):
         speeds = [getattr(group, label) for group in groups]
         at = [place + shift for place in places]
         axes["speed"].barh(at, speeds, 0.38, color=color, label=label)
     axes["speed"].set(title="Tokens a second")
-    axes["speed"].legend()
     for name in ("accepted", "speed"):
         axes[name].set_yticks(list(places), names)
         axes[name].invert_yaxis()
+        # Below: inside it would lie on a bar or a point.
+        axes[name].legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     steps = [point.step for point in report.curve]
     for k in range(len(report.curve[0].forced) if report.curve else 0):
         rates = [point.forced[k] for point in report.curve]
         axes["curve"].plot(steps, rates, "o-", label=f"draft {k + 1}")
     axes["curve"].set(title="Agreement on held-out texts", xlabel="step", ylim=(0, 1))
+    axes["curve"].set_xlim(left=0)
     if report.curve:
-        axes["curve"].legend()
+        axes["curve"].legend(loc="upper left")
     return figure
