@@ -66,15 +66,17 @@ def lend(
     address = _free(host, port)
 
     from mtp_cli.engine.backend import our_kernels, rpc  # loads llama.cpp
+    from mtp_cli.engine.backend.binding import device_name
     from mtp_cli.engine.backend.cores import physical_cores
 
     our_kernels.install()  # a draft's rows are as cheap here, and have the bits they have alone
-    names = device.split(",") if device else None
+    lent = rpc.lendable(device.split(",") if device else None)
     folder = _folder() if cache else None
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would wait for llama.cpp
-    say(fold(f"lending on {host}:{port}; Ctrl-C ends it", sys.stderr), sys.stderr)
+    names = ", ".join(map(device_name, lent))
+    say(fold(f"lending {names} on {host}:{port}; Ctrl-C ends it", sys.stderr), sys.stderr)
     os.dup2(2, 1)  # llama.cpp's words
-    rpc.serve(address, names, threads or physical_cores(), folder)
+    rpc.serve(address, lent, threads or physical_cores(), folder)
 
 
 def _free(host: str, port: int) -> str:

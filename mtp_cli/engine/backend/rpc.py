@@ -69,21 +69,31 @@ def address_of(function: bytes) -> int | None:
     return address
 
 
-def serve(
-    address: str, names: Sequence[str] | None, n_threads: int, cache: Path | None
-) -> NoReturn:
-    """Lend this machine's devices on "IP:PORT", to one client after another, until a signal comes.
+def lendable(names: Sequence[str] | None) -> list[int]:
+    """Devices of this machine by llama.cpp's names; its GPUs for None, the CPU where it has none.
 
-    names: which ones, by llama.cpp's names; None for its GPUs, and the CPU where it has none
+    Raises MtpError where there is no such device, or nothing can be lent.
+    """
+    if not address_of(b"ggml_backend_rpc_start_server"):
+        raise MtpError(_NOT_BUILT)
+    there = {device_name(device): device for device in local_devices()}
+    if names is None:
+        return local_gpus() or [d for d in there.values() if device_type(d) == CPU_DEVICE]
+    for name in names:
+        if name not in there:
+            raise MtpError(f"--device: no device {name} here; there is {', '.join(there)}")
+    return [there[name] for name in names]
+
+
+def serve(address: str, lent: Sequence[int], n_threads: int, cache: Path | None) -> NoReturn:
+    """Lend devices on "IP:PORT", to one client after another, until a signal comes.
+
     cache: a folder for large tensors, which clients need not send again
 
-    Raises MtpError where it cannot.
+    Raises MtpError where it cannot listen.
     """
-    start = address_of(b"ggml_backend_rpc_start_server")
-    if not start:
-        raise MtpError(_NOT_BUILT)
-    lent = _lent(names)
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
+    start = address_of(b"ggml_backend_rpc_start_server") or 0
     ctypes.CFUNCTYPE(None, text, text, size, size, pointer)(start)(
         address.encode(),
         os.fsencode(cache) if cache else None,
@@ -92,16 +102,6 @@ def serve(
         ctypes.cast((pointer * len(lent))(*lent), pointer),
     )
     raise MtpError(f"llama.cpp could not listen on {address}; --port gives another port")
-
-
-def _lent(names: Sequence[str] | None) -> list[int]:
-    there = {device_name(device): device for device in local_devices()}
-    if names is None:
-        return local_gpus() or [d for d in there.values() if device_type(d) == CPU_DEVICE]
-    for name in names:
-        if name not in there:
-            raise MtpError(f"--device: no device {name} here; there is {', '.join(there)}")
-    return [there[name] for name in names]
 
 
 def _kept(registry: int | None, server: str) -> list[int]:

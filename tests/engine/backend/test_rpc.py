@@ -188,6 +188,7 @@ def test_a_server_that_says_nothing_may_have_another_client() -> None:
 def test_a_build_without_it_is_one_line() -> None:
     with pytest.raises(MtpError, match=r"^--rpc: llama.cpp was built without RPC here; docs/inst"):
         rpc.devices(["127.0.0.1:50052"])
+    assert lend("--port", str(free_port())).startswith("error: llama.cpp was built without RPC")
 
 
 def chat(*arguments: str) -> subprocess.Popen[str]:
@@ -234,7 +235,8 @@ def lend(*arguments: str) -> str:
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    return done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    return line
 
 
 @needs_rpc
