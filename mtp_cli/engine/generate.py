@@ -18,6 +18,7 @@ from mtp_cli.engine.grammar.constraint import Constraint, Unconstrained
 from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.sampling.candidates import Candidates
 from mtp_cli.engine.sampling.proposals import Proposal
+from mtp_cli.engine.sampling.truncation import best
 from mtp_cli.engine.sampling.verify import verify_by_match
 from mtp_cli.engine.stats import Stats
 from mtp_cli.engine.types import FinishReason, Floats, Ids, Proposer, Row, Rows, TargetLike
@@ -183,7 +184,8 @@ class Generation:
         chosen = chosen[: self._constraint.accept(chosen)]
         self._show(chosen, places)
         self._keep(n_past, [newest, *chosen[:-1]], rows)
-        self.policy.observe(chosen, Seconds(decided - started, self._clock() - decided))
+        took = decided - started, self._clock() - decided
+        self.policy.observe(chosen, Seconds(*took, lambda: best(rows.logits[0])[1]))
         self.proposers += _proposers(match, draft, verified, chosen)
         # Nothing of the target's own comes after a drafted end.
         is_over = self._is_end(chosen[-1]) or self._constraint.is_complete

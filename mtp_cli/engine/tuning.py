@@ -163,6 +163,14 @@ class PolicyTuning:
         "of a copy to learn from: the ones after them say little more",
         "Copying: right 0.54 to 0.93",
     )
+    reading_most: float = constant(
+        1.0,
+        "plain rounds",
+        "that a drafter may take to read what it missed; a longer reading has to have paid",
+    )
+    n_sure: int = constant(
+        8, "rounds", "of an answer before a drafter's worth is told by how sure the target was"
+    )
     hope: float = constant(
         0.05,
         "probability",

@@ -23,6 +23,7 @@ from collections.abc import Container, Sequence
 
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.policy import Seconds
+from mtp_cli.engine.depth.reading import Reading
 from mtp_cli.engine.depth.survival import (
     ForcedAcceptance,
     HeadAcceptance,
@@ -59,6 +60,7 @@ class ExpectedValue:
         self._row_counts = row_counts
         self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
         self._n_drafted = min(n_drafted, MAX_DEPTH)
+        self._reading = Reading(cost, self._n_drafted, tuning.policy)
         self._heads = HeadAcceptance(tuning.survival)
         self._matches = MatchAcceptance(tuning.survival)
         self._forced = ForcedAcceptance(tuning.survival)
@@ -83,10 +85,12 @@ class ExpectedValue:
             self._heads_budget = min(self._heads_budget, self._tuning.heads_again)
         self._n_opening = self._tuning.n_opening
         self._n_copied = self._tuning.n_tried
+        self._reading.open_answer()
         self._last_rows = 1  # the prompt's last one
 
     def begin(self, room: int, n_past: int, n_waiting: int, match: Match) -> int:
-        self._is_resting = not match.ids and self._may_rest()
+        self._may_read = self._has_heads and self._reading.pays(room, n_past, n_waiting)
+        self._is_resting = not match.ids and (not self._may_read or self._may_rest())
         if self._is_resting:
             self._n_past = n_past
             return 0
@@ -159,7 +163,7 @@ class ExpectedValue:
 
     def _wants_heads(self) -> bool:
         """Whether drafting pays on average; now and then also where it did not, to find out."""
-        if not self._has_heads or self._is_comparison_due():
+        if not self._may_read or self._is_comparison_due():
             return False
         if self._n_rounds < self._tuning.refresh or self._n_rounds % self._tuning.refresh == 0:
             self._look_ahead()
@@ -296,6 +300,7 @@ class ExpectedValue:
         return now.ids
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        self._reading.observe(chosen, seconds, Draft() if self._is_resting else self._round.draft)
         if self._is_resting:
             self._n_since_plain = 0
             self._observe_verify(1, self._n_past, seconds.verify)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +10,21 @@ from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
 
 
+def _certain() -> float:
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Seconds:
-    """What a round's two parts took."""
+    """What a round's two parts took.
+
+    sure: what probability the target gave to its likeliest token after the newest one; it is
+          computed when asked for, while the round's rows are there
+    """
 
     draft: float
     verify: float
+    sure: Callable[[], float] = _certain
 
 
 class DepthPolicy(Protocol):

@@ -111,19 +111,23 @@ class TheRow(Sampler):
 
 
 class RecordedHeads:
-    """Drafts what the heads drafted at this place of the recorded answer."""
+    """Drafts what the heads drafted at this place of the recorded answer.
+
+    n_unread: rows of the prompt that they have to read before their first draft
+    """
 
     max_depth = 8
     n_window = 0
 
-    def __init__(self, machine: Machine, trace: Trace) -> None:
+    def __init__(self, machine: Machine, trace: Trace, n_unread: int = 0) -> None:
         self._machine = machine
         self._trace = trace
-        self._n_shown = self._n_read = 0
+        self._n_most = N_WAITING + n_unread
+        self._n_shown, self._n_read = 0, -n_unread
 
     @property
     def n_waiting(self) -> int:
-        return min(N_WAITING, max(0, self._n_shown - self._n_read))
+        return min(self._n_most, max(0, self._n_shown - self._n_read))
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         self._n_shown = position + len(ids) - len(self._trace.prompt)
@@ -163,15 +167,20 @@ class RecordedHeads:
 
 
 def replay(
-    trace: Trace, machine: Machine, policy: DepthPolicy, cost: CostModel | None = None
+    trace: Trace,
+    machine: Machine,
+    policy: DepthPolicy,
+    cost: CostModel | None = None,
+    n_unread: int = 0,
 ) -> Generation:
     """Run the loop over a trace; its statistics are in simulated seconds.
 
     cost: what the answer is compared with plain decoding by
+    n_unread: see `RecordedHeads`
     """
     generation = Generation(
         RecordedTarget(machine, trace.prompt + trace.tokens),
-        RecordedHeads(machine, trace),
+        RecordedHeads(machine, trace, n_unread),
         TheRow(),
         policy,
         trace.prompt,
