@@ -82,7 +82,7 @@ class Step:
 
     outtype: the format that the built-in model is requantized to for it, None for as it is
     file:    the real file that it is about, None for the built-in model
-    draft:   the real file that llama-server drafts with
+    draft:   the real file that drafts for it
     """
 
     name: str
@@ -227,6 +227,15 @@ STEPS = (
     ),
     *_real("0.5b", 4, None, Effort(5, "--minutes 5 --repetitions 3")),
     *_real("1.5b", 6, _QWEN["0.5b"], Effort(9, "--minutes 10 --repetitions 3")),
+    Step(
+        "draft-qwen-1.5b",
+        _BENCH,
+        _COPYING,
+        Effort(4, "--repetitions 2"),
+        Effort(2, "--repetitions 1"),
+        file=_QWEN["1.5b"],
+        draft=_QWEN["0.5b"],
+    ),
     Step(
         "schemas-qwen-1.5b",
         _module("schemas"),

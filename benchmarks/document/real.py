@@ -8,11 +8,16 @@ from benchmarks.document.results import Content, Results, holds_for, not_recorde
 from benchmarks.document.speed import CLASSES, depths_of
 
 FILES = {"qwen-0.5b": "Qwen2.5-Coder 0.5B", "qwen-1.5b": "Qwen2.5-Coder 1.5B"}  # Q4_K_M
+DRAFTING = {"draft-qwen-1.5b": "1.5B, the 0.5B drafting"}
 _ROWS = ("1", "2", "4", "8")
 
 _LOOK = (
     "Files as people have them, Qwen2.5-Coder-Instruct in Q4_K_M. Look at *automatic*: times plain "
     "decoding beside it, as above. They have no heads, so that only copying what was said drafts."
+)
+_LOOK_DRAFTING = (
+    "With `--draft-model` a smaller model of the family drafts, whose step takes half of a row of "
+    "the model's: it has to read the prompt first, and is asked once that pays."
 )
 _LOOK_PEER = (
     "Beside llama-server on the same file, greedy, the same prompts: plain decoding, its five ways "
@@ -47,11 +52,13 @@ def real(results: Results) -> str:
     if found := recorded(results, names):
         chart = "![Automatic depth over plain decoding, by class and file](copying.svg)"
         parts += [chart, _speed(found), _each(found)]
+    if found := {name: results[key] for key, name in DRAFTING.items() if key in results}:
+        parts += [prose(_LOOK_DRAFTING), _speed(found), _each(found)]
     if found := recorded(results, peers):
         parts += [prose(_LOOK_PEER), _peers(found), _each(found)]
     if found := recorded(results, rows):
         parts += [prose(_LOOK_ROWS), _rows(found), _each(found)]
-    every = (*names.values(), *peers.values(), *rows.values())
+    every = (*names.values(), *DRAFTING, *peers.values(), *rows.values())
     missing = [name for name in every if name not in results]
     if missing:
         parts.append(not_recorded("--models", "FOLDER", *missing))
