@@ -415,6 +415,9 @@ class HeadTuning:
     n_ctx: int = constant(
         512, "rows", "that a head remembers: it drafts no better with more", "A head's context"
     )
+    n_prompt_eagle3: int = constant(
+        256, "rows", "of a prompt's end that an EAGLE-3 drafter reads: the answer waits meanwhile"
+    )
 
 
 @dataclass(frozen=True)

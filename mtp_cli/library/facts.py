@@ -112,8 +112,8 @@ def _read(model: Stored) -> _Read | str:
             return "a vocabulary without weights"
     except (MtpError, OSError) as error:
         return str(error).removeprefix(f"{model.path}: ")
-    is_head = gguf_header.is_head_file(shards[0]) or gguf_header.is_assistant(shards[0])
-    return "heads for another model (--heads)" if is_head else _Read(model, shards)
+    is_drafter = gguf_header.is_drafter(shards[0])
+    return "heads for another model (--heads)" if is_drafter else _Read(model, shards)
 
 
 def _n_parts(model: Stored) -> int:

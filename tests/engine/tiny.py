@@ -8,7 +8,7 @@ break one key or tensor of it before it is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Spec:
 
     keys:    ints are written as uint32, floats as float32, lists as arrays of int32 or strings
     tensors: float32 arrays, (n_out, n_in); of more than one dimension they get `ggml_type`
+    integers: tensors that are written as they are
     """
 
     architecture: str
@@ -53,6 +54,7 @@ class Spec:
     tensors: dict[str, Floats]
     ggml_type: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32
     unquantized: tuple[str, ...] = field(default=("conv", "ssm_a", "ssm_x", "ssm_dt", "gate_inp"))
+    integers: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
 
     def write(self, path: Path) -> Path:
         writer = gguf.GGUFWriter(path, self.architecture)
@@ -63,6 +65,8 @@ class Spec:
             if values.ndim > 1 and not any(part in name for part in self.unquantized):
                 kind = self.ggml_type
             writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        for name, ids in self.integers.items():
+            writer.add_tensor(name, ids)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -70,7 +74,7 @@ class Spec:
         return path
 
     def quantized(self, kind: gguf.GGMLQuantizationType) -> Spec:
-        return Spec(self.architecture, dict(self.keys), dict(self.tensors), kind)
+        return replace(self, keys=dict(self.keys), tensors=dict(self.tensors), ggml_type=kind)
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
@@ -193,7 +197,7 @@ class Weights:
             self.norm(f"{block}.nextn.{name}")
 
 
-def _keys(architecture: str, n_blocks: int, **own: Any) -> dict[str, Any]:
+def keys_of(architecture: str, n_blocks: int, **own: Any) -> dict[str, Any]:
     """What every architecture wants; `own` keys, with __ for a dot, replace or extend it."""
     keys: dict[str, Any] = {
         "context_length": 4096, "block_count": n_blocks, "embedding_length": N_EMBD,
@@ -212,7 +216,7 @@ def llama(seed: int = 1, n_blocks: int = 2) -> Spec:
     for index in range(n_blocks):
         weights.attention(f"blk.{index}")
         weights.ffn(f"blk.{index}")
-    return Spec("llama", {**_keys("llama", n_blocks), **VOCABULARY}, weights.tensors)
+    return Spec("llama", {**keys_of("llama", n_blocks), **VOCABULARY}, weights.tensors)
 
 
 def qwen2(seed: int = 12, n_blocks: int = 3) -> Spec:
@@ -224,7 +228,7 @@ def qwen2(seed: int = 12, n_blocks: int = 3) -> Spec:
         for name, n_heads in (("q", N_HEAD), ("k", 2), ("v", 2)):
             weights.vector(f"blk.{index}.attn_{name}.bias", n_heads * D_HEAD, -0.3, 0.3)
         weights.ffn(f"blk.{index}")
-    return Spec("qwen2", {**_keys("qwen2", n_blocks), **VOCABULARY}, weights.tensors)
+    return Spec("qwen2", {**keys_of("qwen2", n_blocks), **VOCABULARY}, weights.tensors)
 
 
 def gemma2(seed: int = 2) -> Spec:
@@ -242,7 +246,7 @@ def gemma2(seed: int = 2) -> Spec:
         weights.ffn(f"blk.{index}")
         weights.norm(f"blk.{index}.post_ffw_norm")
     caps = {"gemma2.attn_logit_softcapping": 50.0, "gemma2.final_logit_softcapping": 30.0}
-    keys = _keys("gemma2", 2, attention__sliding_window=WINDOW)
+    keys = keys_of("gemma2", 2, attention__sliding_window=WINDOW)
     return Spec("gemma2", {**keys, **caps, **VOCABULARY}, weights.tensors)
 
 
@@ -260,7 +264,7 @@ def mimo2(seed: int = 3, n_heads: int = 3) -> Spec:
 
 def _mimo2_keys(n_target: int, n_heads: int, window: int) -> dict[str, Any]:
     n_blocks = n_target + n_heads
-    keys = _keys("mimo2", n_blocks, nextn_predict_layers=n_heads, expert_feed_forward_length=N_FF)
+    keys = keys_of("mimo2", n_blocks, nextn_predict_layers=n_heads, expert_feed_forward_length=N_FF)
     pattern = (
         [index == n_target - 1 for index in range(n_blocks)] if n_target else [True] * n_blocks
     )
@@ -275,7 +279,7 @@ def mamba(seed: int = 4) -> Spec:
     weights.vocabulary()
     for index in range(2):
         weights.mamba(f"blk.{index}")
-    keys = _keys("mamba", 2, attention__head_count=0, **_MAMBA)
+    keys = keys_of("mamba", 2, attention__head_count=0, **_MAMBA)
     return Spec("mamba", {**keys, **VOCABULARY}, weights.tensors)
 
 
@@ -296,7 +300,7 @@ def jamba(seed: int = 5) -> Spec:
     weights.attention("blk.1")
     for index in range(2):
         weights.ffn(f"blk.{index}")
-    keys = _keys("jamba", 2, attention__head_count_kv=[0, 2], **_MAMBA)
+    keys = keys_of("jamba", 2, attention__head_count_kv=[0, 2], **_MAMBA)
     return Spec("jamba", {**keys, **VOCABULARY}, weights.tensors)
 
 
@@ -313,12 +317,12 @@ def lfm2(seed: int = 6, window: int = 0) -> Spec:
     for index in range(2):
         weights.ffn(f"blk.{index}")
     own = {"attention__sliding_window": window} if window else {}
-    keys = _keys("lfm2", 2, shortconv__l_cache=4, attention__head_count_kv=[0, 2], **own)
+    keys = keys_of("lfm2", 2, shortconv__l_cache=4, attention__head_count_kv=[0, 2], **own)
     return Spec("lfm2", {**keys, **VOCABULARY}, weights.tensors)
 
 
 def _delta_net_keys(architecture: str, n_heads: int, **own: Any) -> dict[str, Any]:
-    return _keys(
+    return keys_of(
         architecture, 2 + n_heads, full_attention_interval=2, nextn_predict_layers=n_heads,
         ssm__conv_kernel=4, ssm__inner_size=N_HEAD * D_HEAD, ssm__state_size=D_HEAD,
         ssm__time_step_rank=N_HEAD, ssm__group_count=N_HEAD, **own,
@@ -368,7 +372,7 @@ def qwen3moe(seed: int = 10, n_blocks: int = 3, n_embd: int = N_EMBD, n_ff: int 
         weights.qk_norms(f"blk.{index}")
         weights.norm(f"blk.{index}.ffn_norm")
         weights.routed(f"blk.{index}", 8)
-    keys = _keys(
+    keys = keys_of(
         "qwen3moe", n_blocks, embedding_length=n_embd, feed_forward_length=n_ff,
         expert_count=8, expert_used_count=3, expert_feed_forward_length=n_ff,
     )  # fmt: skip
@@ -387,7 +391,7 @@ def glm4moe(seed: int = 11, n_embd: int = N_EMBD, n_ff: int = N_FF) -> Spec:
         weights.routed(f"blk.{index}", 8)
         weights.shared_expert(f"blk.{index}")
         weights.vector(f"blk.{index}.exp_probs_b.bias", 8, -0.1, 0.1)
-    keys = _keys(
+    keys = keys_of(
         "glm4moe", 3, embedding_length=n_embd, feed_forward_length=n_ff,
         expert_count=8, expert_used_count=3, expert_feed_forward_length=n_ff,
         expert_shared_count=1, leading_dense_block_count=1, expert_gating_func=_SIGMOID,

@@ -19,6 +19,7 @@ from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import LastingDrafter
 from mtp_cli.engine.drafters.compiled_head import NativeHead
+from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import open_fusion
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
@@ -29,7 +30,7 @@ from mtp_cli.engine.drafters.small_model import N_CTX_MIN as N_CTX_SMALL_MIN
 from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
-from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.files.gguf_header import Header, is_eagle3
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource
@@ -51,6 +52,10 @@ def open_drafter(
         )
         _follow(target, *contexts)
         return IndependentDrafter(contexts, pairing.vocabulary)
+    if pairing.heads is not None and pairing.fused is not None and is_eagle3(pairing.heads):
+        drafter, drafts = open_eagle3(target, pairing.heads, pairing.fused, n_threads, n_gpu_layers)
+        _follow(target, drafts)
+        return drafter
     if pairing.heads is not None and pairing.fused is not None:
         return _open_fused(
             target, pairing.heads, pairing.fused, pairing.vocabulary, n_threads, n_gpu_layers

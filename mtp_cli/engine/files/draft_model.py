@@ -14,7 +14,7 @@ _KEY_KIND = "tokenizer.ggml.model"
 def check(target: list[Header], path: Path) -> None:
     """Raise MtpError, naming the draft model and what to do, when it is not for this target."""
     model = gguf_header.read_shards(path)[0]
-    if gguf_header.is_head_file(model) or gguf_header.is_assistant(model):
+    if gguf_header.is_drafter(model):
         raise MtpError(f"{path}: these are heads, and no model of its own; give them with --heads")
     kind, wanted = (header.pairs.get(_KEY_KIND) for header in (model, target[0]))
     if kind != wanted:

@@ -26,6 +26,7 @@ from mtp_cli.paths.gguf import check_gguf
 
 _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
+EAGLE3 = "eagle3"
 _GGML_F32, _GGML_I8 = 0, 24
 _MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
@@ -183,7 +184,7 @@ def _without_missing_heads(shards: list[Header]) -> Header:
     first = shards[0]
     n_blocks, n_nextn = first.number("block_count"), first.number("nextn_predict_layers")
     names = [name for header in shards for name in header.tensors]
-    is_target = not (is_assistant(first) or is_head_file(first))
+    is_target = not is_drafter(first)
     if n_nextn < 1 or not is_target or any(".nextn." in name for name in names):
         return first
     # Some write the number on top of a target's, others beside the blocks that the heads had.
@@ -251,6 +252,16 @@ def is_head_file(header: Header) -> bool:
 def is_assistant(header: Header) -> bool:
     """Whether this is a model that drafts from another's keys and values."""
     return header.architecture == ASSISTANT
+
+
+def is_eagle3(header: Header) -> bool:
+    """Whether this is an EAGLE-3 drafter, which reads rows of another model's layers."""
+    return header.architecture == EAGLE3
+
+
+def is_drafter(header: Header) -> bool:
+    """Whether this drafts beside another model, and is none that writes by itself."""
+    return is_head_file(header) or is_assistant(header) or is_eagle3(header)
 
 
 def has_heads(shards: list[Header]) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.files import assistant, fused_heads, gguf_header, independent_heads
+from mtp_cli.engine.files import assistant, eagle3, fused_heads, gguf_header, independent_heads
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError, advised
@@ -56,6 +56,8 @@ class Pairing:
     def describe(self) -> str:
         if self.shares_kv and self.path is not None:
             return f"{self.path.name}, assistant that shares the model's KV"
+        if self.heads is not None and gguf_header.is_eagle3(self.heads):
+            return f"{self.heads.path.name}, {eagle3.describe(self.heads)}"
         name = "in the model's file" if self.path is None else self.path.name
         how = "independent" if self.offsets else "chained"
         count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {how} heads"
@@ -81,6 +83,9 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
     if gguf_header.is_assistant(heads):
         assistant.check(target, heads)
         return Pairing(heads, HiddenSource.NEXTN, None, None, 1, shares_kv=True)
+    if gguf_header.is_eagle3(heads):
+        fused = eagle3.check(target, heads)
+        return Pairing(heads, HiddenSource.LAYER, None, None, 1, fused=fused)
     if not gguf_header.is_head_file(heads):
         raise MtpError(
             f"{heads.path}: not a head file (general.type is not mtp-head); a smaller model drafts "

@@ -94,8 +94,8 @@ def examine(path: Path, target: Path | None = None) -> None:
 
     shards = gguf_header.read_shards(path)
     soundness.check_kind(shards[0])
-    if gguf_header.is_assistant(shards[0]):
-        _examine_assistant(path, target)
+    if gguf_header.is_assistant(shards[0]) or gguf_header.is_eagle3(shards[0]):
+        _examine_beside(path, target)
         return
     if independent_heads.is_independent(shards[0]):
         _examine_independent(shards[0])
@@ -120,8 +120,8 @@ def examine(path: Path, target: Path | None = None) -> None:
     model.close()
 
 
-def _examine_assistant(path: Path, target: Path | None) -> None:
-    """An assistant's context is built over its target's."""
+def _examine_beside(path: Path, target: Path | None) -> None:
+    """An assistant's or an EAGLE-3 drafter's context is built over its target's."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import gguf_header, soundness
@@ -129,7 +129,7 @@ def _examine_assistant(path: Path, target: Path | None) -> None:
     from mtp_cli.engine.types import HiddenSource
 
     if target is None:
-        raise MtpError(f"{path}: an assistant without the model it assists; pass it with --heads")
+        raise MtpError(f"{path}: drafts beside the model it was made for; pass it with --heads")
     pairing = pair(gguf_header.read_shards(target), path)
     assert pairing is not None
     assert pairing.heads is not None
@@ -144,8 +144,8 @@ def _examine_assistant(path: Path, target: Path | None) -> None:
             n_batch=1,
             n_outputs=1,
             n_threads=1,
-            hidden=HiddenSource.NEXTN,
-            mtp=shared is not None,
+            hidden=HiddenSource.NEXTN if shared or pairing.shares_kv else HiddenSource.NONE,
+            mtp=shared is not None and pairing.shares_kv,
             shares=shared,
         )
         contexts.append(shared)
