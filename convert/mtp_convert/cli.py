@@ -106,6 +106,14 @@ def convert(
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="The model's name.")
     ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            "--target",
+            metavar="PATH",
+            help="Of a drafter such as EAGLE-3: its target, a folder or GGUF.",
+        ),
+    ] = None,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -116,10 +124,11 @@ def convert(
     if heads_only and no_heads:
         raise typer.BadParameter("--heads-only and --no-heads exclude each other")
     part: Part = "heads" if heads_only else "target" if no_heads else "all"
-    options = Options(part, outtype, head_outtype, pre, name)
+    options = Options(part, outtype, head_outtype, pre, name, target and locate(target))
     with _reading(checkpoint):
         plan = plan_checkpoint(open_checkpoint(checkpoint), options)
-    _execute(plan, Destination(output, [checkpoint], force, dry_run))
+    inputs = [checkpoint] if target is None else [checkpoint, target]
+    _execute(plan, Destination(output, inputs, force, dry_run))
 
 
 @app.command()
@@ -279,7 +288,7 @@ def check(
 
     model, heads = locate(model), None if heads is None else locate(heads)
     owner = open_model(heads or model)
-    if not owner.n_heads and not owner.is_assistant:
+    if not owner.n_heads and not owner.is_beside:
         raise MtpError(f"{owner.path}: holds no MTP heads; mtp-convert graft or pack adds them")
     recorded = record_in(owner)
     with _trying(heads or model):

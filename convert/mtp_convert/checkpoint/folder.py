@@ -69,6 +69,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
+def open_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json alone; MtpError where there is none."""
+    return read_json(folder / "config.json")
+
+
 def open_checkpoint(
     folder: Path,
     wanted: Callable[[str], bool] | None = None,

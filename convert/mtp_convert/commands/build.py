@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 from gguf import GGUFWriter
@@ -20,6 +21,7 @@ from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.card import described
 from mtp_convert.checkpoint.folder import Checkpoint
 from mtp_convert.checkpoint.quantization import check_transforms
+from mtp_convert.commands import drafter
 from mtp_convert.commands.resolver import Named, Resolver
 from mtp_convert.families import family_of
 from mtp_convert.families.graph import check_activation, unseen_window
@@ -39,13 +41,17 @@ Part = Literal["all", "heads", "target"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for."""
+    """What the user asked for.
+
+    target: a drafter's, of which its file takes over the tokenizer: a folder or a GGUF
+    """
 
     part: Part = "all"
     outtype: str = "bf16"
     head_outtype: str | None = None
     pre: str | None = None
     name: str | None = None
+    target: Path | None = None
 
     @property
     def head_type(self) -> str:
@@ -70,17 +76,18 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
         return _independent(resolver, n_heads, options, notes)
     target = list(resolver.target()) if options.part != "heads" else list(resolver.shared())
     heads = list(resolver.heads(n_heads))
+    ids = drafter.vocabulary_map(resolver) if family.reads is not None else ()
     if options.part != "heads":
         resolver.check_leftovers(found)
-        notes += [*resolver.left_out(), *resolver.output_notes()]
+        notes += resolver.left_out()
+    if options.part != "heads" and family.reads is None:
+        notes += resolver.output_notes()
     values = _within_window(family, config, family_metadata(family, config, n_heads), notes)
-    tensors = encode_all(target, heads, options, mixes.Traits.of(family.arch, values))
+    tensors = [*encode_all(target, heads, options, mixes.Traits.of(family.arch, values)), *ids]
     metadata = {
         **_general(checkpoint, family, [*target, *heads], options, notes),
         **values,
-        **tokenizer_metadata(
-            checkpoint.tokenizer, config.count("vocab_size"), family, options.pre, notes
-        ),
+        **_tokenizer(resolver, options, notes),
     }
     if metadata["tokenizer.ggml.model"].value == "no_vocab":
         metadata[f"{family.arch}.vocab_size"] = config.count("vocab_size")
@@ -88,6 +95,15 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     if options.part == "heads":
         metadata |= _pairing(resolver, metadata)
     return Plan(pairs(metadata), tuple(tensors), tuple(notes))
+
+
+def _tokenizer(resolver: Resolver, options: Options, notes: list[str]) -> dict[str, Any]:
+    """The checkpoint's; a drafter's is its target's."""
+    family, config = resolver.family, resolver.config
+    if family.reads is not None:
+        return drafter.metadata_of(resolver, family.reads, options.target, options.pre, notes)
+    folder, n_vocab = resolver.checkpoint.tokenizer, config.count("vocab_size")
+    return tokenizer_metadata(folder, n_vocab, family, options.pre, notes)
 
 
 def _of_heads_alone(family: Family, config: Config, options: Options) -> Options:

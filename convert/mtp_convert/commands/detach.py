@@ -20,8 +20,9 @@ from mtp_convert.gguf.reuse import AS_IT_IS, Taken, Wanted, as_they_are, losses,
 
 def _with_heads(path: Path) -> GgufModel:
     model = open_model(path)
-    if model.is_assistant:
-        raise MtpError(f"{path}: an assistant is heads only, in a file of its own already")
+    if model.is_beside:
+        what = "an assistant" if model.is_assistant else "a drafter"
+        raise MtpError(f"{path}: {what} is heads only, in a file of its own already")
     if not model.n_heads:
         raise MtpError(f"{path}: holds no MTP heads; mtp-convert graft or pack adds them")
     if not model.has_target:
@@ -55,7 +56,7 @@ def plan_strip(path: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     Also of a file that only announces heads: what is stripped then is the announcement.
     """
     model = open_model(path)
-    if model.is_assistant or model.is_head_file or not model.announces_missing_heads:
+    if model.is_beside or model.is_head_file or not model.announces_missing_heads:
         model = _with_heads(path)
     heads = set(model.head_tensors)
     metadata = model.resized(0, model.file.pairs) | wanted.metadata(wanted.outtype)

@@ -56,7 +56,7 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     width, n_vocab = config.count("hidden_size"), config.count("vocab_size")
     sizes = f"{resolver.n_layers} layers, width {width}, vocabulary {n_vocab}"
     if family.is_beside:
-        yield f"heads: one model ({_BESIDE}), {sizes}"
+        yield f"heads: one model ({family.reads.kind if family.reads else _BESIDE}), {sizes}"
         runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     else:
         yield f"target: {sizes}"
@@ -73,6 +73,10 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
 def _plan_lines(checkpoint: Checkpoint, resolver: Resolver, runs: str) -> Iterator[str]:
     """What convert would write, or why it would not."""
     heads = resolver.family.heads
+    if resolver.family.reads is not None:
+        yield runs
+        yield "convert needs: --target, the folder or GGUF of the model it drafts for"
+        return
     part: Part = "target" if heads and heads.kind == "independent" else "all"
     plan, refusal = _planned(checkpoint, part)
     if plan is not None:
@@ -144,23 +148,32 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     file = model.file
     kind = "head file" if model.is_head_file else "model"
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.name or '?'}"
-    if model.has_target and not model.is_head_file:
+    is_whole = model.has_target and not model.is_head_file and not model.is_eagle3
+    if is_whole:
         yield (f"target: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
-    if model.is_assistant:
-        yield f"heads: one model ({_BESIDE})"
+    if model.is_beside:
+        yield f"heads: one model ({_BESIDE if model.is_assistant else _eagle3(model)})"
         yield "runs in: mtp-chat --heads, beside its target"
     else:
         yield from _gguf_heads(model)
     formats: Counter[str] = Counter()
     for tensor in file.tensors.values():
         formats[tensor.kind.name] += tensor.n_bytes
-    if model.has_target and not model.is_head_file:
+    if is_whole:
         yield from _facts(model.arch, _said(file))
     yield from _sizes(file, formats)
     total = sum(formats.values())
     n_files = len({tensor.file for tensor in file.tensors.values()})
     parts = f" in {n_files} files" if n_files > 1 else ""
     yield f"tensors: {len(file.tensors)}{parts}, {size(total)}: {_shares(formats)}"
+
+
+def _eagle3(model: GgufModel) -> str:
+    """What it reads, and what it drafts in."""
+    layers = model.file.pairs.get(model.key("target_layers"))
+    named = ", ".join(map(str, layers.value)) if layers is not None else "?"
+    ids = model.file.tensors.get("d2t")
+    return f"EAGLE-3, rows of layers {named}" + (f", {ids.shape[0]} ids" if ids else "")
 
 
 def _said(file: GgufFile) -> dict[str, Any]:

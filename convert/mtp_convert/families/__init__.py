@@ -28,8 +28,10 @@ def family_of(config: Config) -> Family:
     """The family whose class config.json names; MtpError when there is none."""
     found = config.values.get("architectures")
     classes = found if isinstance(found, list) else [found] if isinstance(found, str) else []
-    for family in all_families():
-        if any(name in family.classes for name in classes if isinstance(name, str)):
+    for family in sorted(all_families(), key=lambda family: not family.claims(config)):
+        if family.claims(config) or any(
+            name in family.classes for name in classes if isinstance(name, str)
+        ):
             with reading(config):
                 refusal = family.accepts(config)
             if refusal:

@@ -43,14 +43,18 @@ def attention(
     when: str = "",
     q_shape: str = "q",
     output_bias: bool = False,
+    width: str = "embd",
 ) -> tuple[Rule, ...]:
-    """Separate q, k, v, o with optional biases; of the output's few graphs know."""
+    """Separate q, k, v, o with optional biases; of the output's few graphs know.
+
+    width: of what q, k and v are made of
+    """
     a = "{L}.self_attn."
     output = Rule("blk.{i}.attn_output.bias", a + "o_proj.bias", "embd", when=when, maybe=True)
     return (
-        Rule("blk.{i}.attn_q.weight", a + "q_proj.weight", f"{q_shape},embd", q_how, when),
-        Rule("blk.{i}.attn_k.weight", a + "k_proj.weight", "k,embd", k_how, when),
-        Rule("blk.{i}.attn_v.weight", a + "v_proj.weight", "v,embd", when=when),
+        Rule("blk.{i}.attn_q.weight", a + "q_proj.weight", f"{q_shape},{width}", q_how, when),
+        Rule("blk.{i}.attn_k.weight", a + "k_proj.weight", f"k,{width}", k_how, when),
+        Rule("blk.{i}.attn_v.weight", a + "v_proj.weight", f"v,{width}", when=when),
         Rule("blk.{i}.attn_output.weight", a + "o_proj.weight", "embd,o", when=when),
         Rule("blk.{i}.attn_q.bias", a + "q_proj.bias", q_shape, q_how, when, maybe=True),
         Rule("blk.{i}.attn_k.bias", a + "k_proj.bias", "k", k_how, when, maybe=True),

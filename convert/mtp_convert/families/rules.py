@@ -77,12 +77,34 @@ class Heads:
     memory: Literal["plain", "hybrid"] = "plain"
 
 
+# Parts of config.json whose keys stand for the whole: a text model's, a drafter's layer.
+_NESTED = ("text_config", "transformer_layer_config")
+
+
+@dataclass(frozen=True)
+class LayerReader:
+    """A drafter that reads rows of its target's layers.
+
+    kind:     what it reads, for people
+    n_layers: how many layers
+    layers:   which, by the drafter's config and the number that the target has
+    """
+
+    kind: str
+    n_layers: int
+    layers: Callable[[Config, int], list[int]]
+
+
 class Config:
     """config.json with its text part on top, and errors that name the key."""
 
     def __init__(self, raw: Mapping[str, Any], where: str) -> None:
-        text = raw.get("text_config")
-        self.values: dict[str, Any] = {**raw, **(text if isinstance(text, dict) else {})}
+        self.values: dict[str, Any] = dict(raw)
+        for key in _NESTED:
+            part = raw.get(key)
+            self.values |= part if isinstance(part, dict) else {}
+        if "architectures" in raw:
+            self.values["architectures"] = raw["architectures"]
         self.where = where
         self._count_layers()
         # The first is transformers 5's name; where both are there, the second has the last word.
@@ -184,6 +206,9 @@ class Family:
     kinds: Callable[[Config, int], frozenset[str]] = lambda config, i: frozenset()
     heads: Heads | None = None
     is_beside: bool = False  # heads that are a model of their own, in a checkpoint of their own
+    reads: LayerReader | None = None  # such heads, where they read rows of their target's layers
+    # Whether a checkpoint is of this family that names another's class.
+    claims: Callable[[Config], bool] = lambda config: False
     layer_prefix: str = "model.layers.{i}"
     renames: tuple[tuple[str, str], ...] = (("language_model.", ""),)
     ignored: tuple[str, ...] = OTHER_TOWERS

@@ -25,7 +25,7 @@ from mtp_convert.tensors import formats
 
 _BLOCK = re.compile(r"^blk\.([0-9]{1,9})\.")
 SHARED = ("token_embd.weight", "output_norm.weight", "output.weight")
-ASSISTANT = "gemma4-assistant"
+ASSISTANT, EAGLE3 = "gemma4-assistant", "eagle3"
 BLOCK_COUNT, NEXTN = "block_count", "nextn_predict_layers"
 
 
@@ -98,6 +98,16 @@ class GgufModel:
         return self.arch == ASSISTANT
 
     @property
+    def is_eagle3(self) -> bool:
+        """A drafter that reads rows of its target's layers."""
+        return self.arch == EAGLE3
+
+    @property
+    def is_beside(self) -> bool:
+        """A model that drafts for another, and is of no use without it."""
+        return self.is_assistant or self.is_eagle3
+
+    @property
     def has_target(self) -> bool:
         return any(_block(n) is not None and n not in self.head_tensors for n in self.file.tensors)
 
@@ -133,9 +143,10 @@ class GgufModel:
 
     def info(self) -> head_file.HeadInfo:
         """What a head file says of its target; MtpError when it is none."""
-        if self.is_assistant:
+        if self.is_beside:
+            what = "an assistant" if self.is_assistant else "a drafter"
             raise MtpError(
-                f"{self.path}: an assistant, which runs whole and from its own file: "
+                f"{self.path}: {what}, which runs whole and from its own file: "
                 "lay it beside its target with --heads"
             )
         if not self.is_head_file:

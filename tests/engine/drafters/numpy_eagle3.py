@@ -99,14 +99,16 @@ def draft_logits(
     rows: Floats,
     first: int,
     drafted: Sequence[int],
+    of: type[NumpyEagle3] = NumpyEagle3,
 ) -> list[Floats]:
     """The logits of a draft's steps, over the target's ids.
 
     tokens:  those of the cells from position `first` on, the newest last
     rows:    (n_tokens, n_layers * width), of the position before each
     drafted: what the steps but the last chose
+    of:      how it computes
     """
-    head = NumpyEagle3(spec, target, first)
+    head = of(spec, target, first)
     for token, row in zip(tokens, rows, strict=True):
         logits, own = head.step(token, head.encoded(row))
     found = [head.spread(logits)]
