@@ -346,6 +346,13 @@ class Splitter:
             self.text += text
         return [Part(kind, new)] if new else []
 
+    def _is_past_shown(self) -> bool:
+        """Whether all that was given out before has been said again."""
+        shown = self._shown
+        return shown is None or (
+            len(self.text) >= len(shown.text) and len(self.reasoning) >= len(shown.reasoning)
+        )
+
     def _not_shown(self, text: str) -> str:
         """What of `text`, which comes next, was not given out before the answer went on."""
         if self._shown is None:
@@ -354,7 +361,9 @@ class Splitter:
         if self.closers:
             shown, before = self._shown.reasoning, self.reasoning
         rest = shown[len(before) :]
-        if self._n_marks() > self._shown.n_marks or not text.startswith(rest[: len(text)]):
+        is_other = not text.startswith(rest[: len(text)])
+        # Counting marks takes as long as the answer is: not for every piece of it.
+        if is_other or self._is_past_shown() or self._n_marks() > self._shown.n_marks:
             self._shown = None
             return text
         return text[len(rest) :]

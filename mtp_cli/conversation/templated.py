@@ -43,6 +43,7 @@ class Templated:
         self._variables = dict(variables)
         self._thinking = Thinking()
         self._controls: dict[int, str] = {}
+        self._marks_heard: dict[str, str] = {}
         self.level: str | None = None
         self._notes: list[str] = []
         self._told: set[str] = set()
@@ -157,6 +158,11 @@ class Templated:
 
     def _spelled(self, mark: str) -> str:
         """A mark as it is heard: control tokens as those, the rest as text."""
+        if mark not in self._marks_heard:
+            self._marks_heard[mark] = self._with_control(mark)
+        return self._marks_heard[mark]
+
+    def _with_control(self, mark: str) -> str:
         controls = {c for token in self._ids(mark) if (c := self.control(token))}
         spellings = {c[1:-1]: c for c in controls}
         if not mark or not spellings:

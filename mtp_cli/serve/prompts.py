@@ -79,6 +79,14 @@ class Prompt:
         return quoted(self.reader.guard(text), marks)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A template as it is to think; format: all that it writes around texts"""
+
+    templated: Templated
+    format: str
+
+
 class _Known:
     """Conversations as text and ids, the oldest of which go when there are too many."""
 
@@ -125,7 +133,7 @@ class Prompts:
             self._template = ChatTemplate(
                 source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
             )
-        self._ready: OrderedDict[tuple[str | None, str], Templated] = OrderedDict()
+        self._ready: OrderedDict[tuple[str | None, str], _Ready] = OrderedDict()
         self._known = _Known()
         self._lock = threading.Lock()
         if self._template is not None:  # what is wrong with it shows when the server starts
@@ -201,8 +209,8 @@ class Prompts:
         return hear
 
     def _chat(self, request: ChatRequest) -> Prompt:
-        templated = self._templated(request.reasoning_effort, request.chat_template_kwargs or {})
-        reader = PromptReader(self._engine, chat_format(templated.preview, templated.format))
+        found = self._templated(request.reasoning_effort, request.chat_template_kwargs or {})
+        templated, reader = found.templated, PromptReader(self._engine, found.format)
         calling, tools = None, None
         if request.offered:
             calling = templated.calling
@@ -218,7 +226,7 @@ class Prompts:
         text = templated.render(put, tools)
         templated.new_notes()  # of no use to a client, and not to be collected
         self._known.tell(reader, text)
-        found = Prompt(
+        made = Prompt(
             reader.read(text),
             reader,
             text,
@@ -227,9 +235,9 @@ class Prompts:
             calling,
             prompt.schemas,
         )
-        return self._checked(found, "messages")
+        return self._checked(made, "messages")
 
-    def _templated(self, effort: str | None, variables: Mapping[str, Any]) -> Templated:
+    def _templated(self, effort: str | None, variables: Mapping[str, Any]) -> _Ready:
         """The template as it is to think, and with a client's variables."""
         if self._template is None:
             raise ApiError(
@@ -243,7 +251,7 @@ class Prompts:
                 raise invalid("reasoning_effort", f"there is no effort {effort!r}")
             made = Templated(self._engine, self._template, {**self._variables, **variables})
             made.think(level)
-            self._ready[key] = made
+            self._ready[key] = _Ready(made, chat_format(made.preview, made.format))
             if len(self._ready) > _N_TEMPLATES:
                 self._ready.popitem(last=False)
         self._ready.move_to_end(key)
