@@ -111,3 +111,17 @@ def test_the_name_of_the_set_tells_its_texts() -> None:
     assert held_out.NAME.startswith("held-out-")
     assert len(held_out.texts()) == len(set(held_out.texts())) == 50
     assert {len(group) for group in held_out.PROMPTS.values()} == {held_out.EACH}
+
+
+def test_a_model_with_heads_of_its_own_keeps_a_record_too(tmp_path: Path) -> None:
+    spec = tiny.mimo2()
+    spec.keys["tokenizer.chat_template"] = TEMPLATE
+    model = spec.write(tmp_path / "model.gguf")
+    answers = measure(model, None, depth=3, max_tokens=SHORT)
+    record = record_of(model, answers, system=None, max_tokens=SHORT)
+    write_record(model, record)
+    done = CliRunner().invoke(app, ["check", str(model)])
+    assert done.exit_code == 0
+    assert "as good as when made" in done.stdout
+    shown = CliRunner().invoke(app, ["inspect", str(model)]).stdout
+    assert f"accepted when made, 50 prompts, f32 target: {record.total}\n" in shown

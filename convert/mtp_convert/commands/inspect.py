@@ -204,6 +204,7 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
     if model.is_head_file:
         yield from _pairing_lines(model)
     elif model.n_heads:
+        yield from _recorded_lines(model)
         yield "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"
     else:
         yield "runs in: mtp-chat and llama.cpp, without drafting heads"
@@ -244,9 +245,14 @@ def _pairing_lines(model: GgufModel) -> Iterator[str]:
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
     yield f"fingerprint: {info.fingerprint}"
-    if (recorded := record_in(model)) is not None:
-        yield from record_lines(recorded)
+    yield from _recorded_lines(model)
     yield "runs in: mtp-chat --heads, beside its target"
+
+
+def _recorded_lines(model: GgufModel) -> Iterator[str]:
+    recorded = record_in(model)
+    if recorded is not None:
+        yield from record_lines(recorded)
 
 
 def _head_bytes(model: GgufModel) -> str:
