@@ -25,9 +25,9 @@ KEYS = (KEY_PROMPTS, KEY_SYSTEM, KEY_FORMAT, KEY_MAX_TOKENS, KEY_DEPTH, KEY_COUN
 
 MOST_DEPTH = 8
 _MOST_TOKENS = 2**31 - 1  # what an answer may have in llama.cpp
-# Standard errors that two measurements of equal heads may differ by; of ten prompts, one pair in
-# seventy differs by more.
-BOUND = 3.0
+# Standard errors that two measurements of equal heads may differ by: one pair of ten prompts in
+# sixty looks worse for no reason, one of fifty in a hundred and twenty-five.
+BOUND = 2.5
 TOLERATED = 0.02  # of the tokens a round: less is no loss that anybody feels, however certain
 
 
