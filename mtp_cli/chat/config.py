@@ -31,7 +31,7 @@ another file."""
 def config(
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as one JSON object.")] = False,
 ) -> None:
-    """Show the settings in force, where each is set, and the settings' file."""
+    """Show the settings in force for mtp-chat, mtp-serve and mtp-bench, and where each is set."""
     file = settings_file.read()
     followers = {name: _Follower.of(name, file) for name in COMMANDS}
     if as_json:
