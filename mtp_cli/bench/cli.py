@@ -217,7 +217,8 @@ def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) 
         say(fold(f"{files.name} has no MTP heads: only copying can draft", sys.stderr), sys.stderr)
     with Wait(lambda: "measuring what rounds cost", sys.stderr, quiet=False):
         engine.costs()
-    bench = Bench(engine, plan, system=files.defaults.system)
+    reads_prompts = files.draft_model is not None
+    bench = Bench(engine, plan, system=files.defaults.system, forgets=reads_prompts)
     result = _with_progress(len(plan), bench.run)
     ours_share = Weights.of(files.model).share(our_kernels.formats())
     report.show(Console(), plan, result, engine.costs(), ours_share)

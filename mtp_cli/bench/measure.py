@@ -25,6 +25,8 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.depth.policy import DepthPolicy
 
+_N_OTHER = 8  # ids of a text that has nothing in common with the prompt
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -133,6 +135,8 @@ class Bench:
     """One run of a plan on one engine.
 
     system: what goes in front of every prompt, as in `Session`
+    forgets: read each answer's prompt anew: what a draft model has read of it stays in its memory
+             else, and the answers after the first would not show what reading takes
     """
 
     def __init__(
@@ -142,7 +146,9 @@ class Bench:
         clock: Callable[[], float] = time.perf_counter,
         *,
         system: str | None = None,
+        forgets: bool = False,
     ) -> None:
+        self._forgets = forgets
         self._engine = engine
         self._plan = plan
         self._system = system
@@ -167,6 +173,8 @@ class Bench:
                     pairs: Pairs = {}
                     for depth in rng.sample(self._plan.depths, len(self._plan.depths)):
                         on_answer(cls)
+                        if self._forgets:
+                            self._forget(plain, prompt)
                         pairs[depth] = (
                             self._answer(self._engine, prompt, temperature, depth),
                             self._answer(plain, prompt, temperature, 0),
@@ -184,6 +192,13 @@ class Bench:
         prompts = (prompt_ids(engine, text, system=self._system) for text in texts)
         for _ in self._answer(engine, max(prompts, key=len), 0.0, 0, 1):
             pass
+
+    def _forget(self, plain: Engine, prompt: list[int]) -> None:
+        """Let the draft model read another text, and nobody know the prompt."""
+        for _ in self._answer(self._engine, prompt[:0:-1][:_N_OTHER], 0.0, 1, 3):
+            pass
+        for engine in (self._engine, plain):
+            engine.forget()
 
     def _prefill_and_trace(self, cls: str, repetition: int, prompt: list[int]) -> None:
         """A prompt that comes again says the same again: it is recorded once."""
