@@ -58,8 +58,8 @@ Heads = Annotated[
     typer.Option(
         metavar="PATH",
         parser=file_name,
-        help="Head-only GGUF that drafts for the model. [default: the heads inside the model; else "
-        "mtp-*.gguf or *-mtp.gguf beside it that was made for it]",
+        help="Heads or EAGLE-3 drafter, a GGUF. [default: the heads inside the model; else "
+        "mtp-*.gguf, *-mtp.gguf or eagle3-*.gguf beside it that was made for it]",
     ),
 ]
 DraftModel = Annotated[

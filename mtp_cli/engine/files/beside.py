@@ -14,7 +14,8 @@ from mtp_cli.engine.files.pairing import pair
 from mtp_cli.errors import MtpError
 from mtp_cli.paths import parts
 
-_NAME = re.compile(r"mtp-.*\.gguf|.*-mtp\.gguf", re.IGNORECASE)  # llama.cpp's, and ours
+# llama.cpp's, and ours
+_NAME = re.compile(r"(mtp|eagle3)-.*\.gguf|.*-(mtp|eagle3)\.gguf", re.IGNORECASE)
 _MOST_READ = 32  # headers; each takes a millisecond
 
 
@@ -49,8 +50,11 @@ def _in_folder(folder: Path, model: Path) -> Iterator[Path]:
         found = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     except OSError:
         return
-    own = {f"mtp-{model.stem}.gguf", f"{model.stem}-mtp.gguf"}
-    yield from sorted((path for path in found if path != model), key=lambda p: p.name not in own)
+    kinds = ("mtp", "eagle3")
+    own = {name for k in kinds for name in (f"{k}-{model.stem}.gguf", f"{model.stem}-{k}.gguf")}
+    found = [path for path in found if path != model]
+    # An EAGLE-3 drafter says nothing of the model that it was made for, but its shape.
+    yield from sorted(found, key=lambda p: (p.name not in own, "eagle3" in p.name.lower()))
 
 
 def _fits(shards: list[gguf_header.Header], path: Path) -> bool:

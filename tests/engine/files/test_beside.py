@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtp_cli.engine.files.beside import heads_beside
-from tests.engine import tiny
+from tests.engine import tiny, tiny_eagle3
 from tests.engine.specs import SPECS
 
 
@@ -28,6 +28,17 @@ def test_the_one_called_after_the_model_comes_first(model: Path) -> None:
     SPECS["heads"]().write(model.with_name("a-mtp.gguf"))
     own = SPECS["heads"]().write(model.with_name("some-Q4_K_M-mtp.gguf"))
     assert heads_beside(model) == own
+
+
+def test_an_eagle_3_drafter_is_found_after_heads(tmp_path: Path) -> None:
+    target = tiny.llama(n_blocks=4)
+    model = target.write(tmp_path / "some-Q4_K_M.gguf")
+    tiny_eagle3.drafter(layers=(1, 2, 4)).write(tmp_path / "eagle3-a.gguf")
+    assert heads_beside(model) is None
+    drafter = tiny_eagle3.drafter().write(tmp_path / "eagle3-some-Q8_0.gguf")
+    assert heads_beside(model) == drafter
+    heads = tiny.heads_for(target, hidden="post_norm").write(tmp_path / "mtp-x.gguf")
+    assert heads_beside(model) == heads
 
 
 def test_files_of_others_are_passed_over(model: Path) -> None:
