@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 # Not "-m": that would import from the folder the user happens to be in.
 _CHILD = f"import sys; sys.path = [p for p in sys.path if p]; import {__name__} as p; p.main()"
-_CHECKS = 2  # goes up with every new check, so that files passed by fewer are examined again
+_CHECKS = 3  # goes up with every new check, so that files passed by fewer are examined again
 _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
