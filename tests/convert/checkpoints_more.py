@@ -116,6 +116,21 @@ def step35() -> Tiny:
     return tiny
 
 
+def step37() -> Tiny:
+    """Step-3.5's text part under text_config, beside a vision tower; a base for each layer."""
+    flat = step35()
+    text = {k: v for k, v in flat.config.items() if k != "architectures"}
+    text["rope_theta"] = [50000.0 if kind == "full_attention" else 10000.0
+                          for kind in text["layer_types"]]  # fmt: skip
+    tiny = Tiny({"architectures": ["Step3p7ForConditionalGeneration"], "model_type": "step3p7",
+                 "text_config": text, "tie_word_embeddings": False})  # fmt: skip
+    for name, values in flat.tensors.items():
+        tiny.put(name, values, flat.formats[name])
+    tiny.matrix("vision_model.transformer.resblocks.0.attn.in_proj_weight", 24, 8)
+    tiny.matrix("vit_large_projector.weight", EMBD, 8)
+    return tiny
+
+
 def _nemotron_attention(tiny: Tiny, mixer: str) -> None:
     tiny.matrix(mixer + "q_proj.weight", N_HEAD * WIDTH, EMBD)
     tiny.matrix(mixer + "k_proj.weight", 2 * WIDTH, EMBD)

@@ -191,6 +191,58 @@ def glm4moe() -> Tiny:
     return tiny
 
 
+def glm4v() -> Tiny:
+    """The same under text_config and model.language_model, beside a vision tower."""
+    flat = glm4moe()
+    text = {k: v for k, v in flat.config.items() if k != "architectures"}
+    del text["use_qk_norm"]
+    text["rope_scaling"] = {"type": "default", "mrope_section": [2, 1, 1]}
+    tiny = Tiny({"architectures": ["Glm4vMoeForConditionalGeneration"], "model_type": "glm4v_moe",
+                 "text_config": text, "tie_word_embeddings": False})  # fmt: skip
+    for name, values in flat.tensors.items():
+        if "q_norm" not in name and "k_norm" not in name:
+            new = name.replace("model.", "model.language_model.", 1)
+            tiny.put(new, values, flat.formats[name])
+    tiny.matrix("model.visual.blocks.0.attn.qkv.weight", 24, 8)
+    return tiny
+
+
+def hy3() -> Tiny:
+    tiny = Tiny(
+        base(
+            "HYV3ForCausalLM",
+            "hy_v3",
+            head_dim=WIDTH,
+            num_experts=N_EXPERT,
+            num_experts_per_tok=2,
+            num_shared_experts=1,
+            moe_intermediate_size=FF_EXP,
+            first_k_dense_replace=1,
+            router_scaling_factor=1.5,
+            route_norm=True,
+            num_nextn_predict_layers=1,
+        )
+    )
+    target(tiny)
+    for i in range(N_LAYER + 1):
+        layer, m = f"model.layers.{i}", f"model.layers.{i}.mlp."
+        norms(tiny, layer)
+        attention(tiny, layer, qk_norm=1.0)
+        if i == 0:
+            mlp(tiny, layer + ".mlp")
+            continue
+        tiny.matrix(m + "router.gate.weight", N_EXPERT, EMBD)
+        tiny.vector(m + "expert_bias", N_EXPERT)
+        for e in range(N_EXPERT):
+            mlp(tiny, f"{m}experts.{e}", FF_EXP)
+        mlp(tiny, m + "shared_mlp", FF_EXP)
+    layer = f"model.layers.{N_LAYER}"
+    tiny.matrix(layer + ".eh_proj.weight", EMBD, 2 * EMBD)
+    for name in ("enorm", "hnorm", "final_layernorm"):
+        tiny.norm(f"{layer}.{name}.weight", EMBD)
+    return tiny
+
+
 NOPE, ROPE, V_DIM, KV_RANK, Q_RANK = 16, 16, 16, 32, 48
 
 
@@ -268,12 +320,26 @@ def deepseek32(n_index: int = 2) -> Tiny:
     tiny = _deepseek("DeepseekV32ForCausalLM", "deepseek_v32", 32)
     tiny.config |= {"index_n_heads": n_index, "index_head_dim": 64, "index_topk": 16}
     for i in range(N_LAYER + 1):
-        x = f"model.layers.{i}.self_attn.indexer."
-        tiny.fp8(x + "wq_b.weight", n_index * 64, Q_RANK, 32)
-        tiny.fp8(x + "wk.weight", 64, EMBD, 32)
-        tiny.norm(x + "k_norm.weight", 64)
-        tiny.vector(x + "k_norm.bias", 64)
-        tiny.matrix(x + "weights_proj.weight", n_index, EMBD)
+        _indexer(tiny, i, n_index)
+    return tiny
+
+
+def _indexer(tiny: Tiny, i: int, n_index: int) -> None:
+    x = f"model.layers.{i}.self_attn.indexer."
+    tiny.fp8(x + "wq_b.weight", n_index * 64, Q_RANK, 32)
+    tiny.fp8(x + "wk.weight", 64, EMBD, 32)
+    tiny.norm(x + "k_norm.weight", 64)
+    tiny.vector(x + "k_norm.bias", 64)
+    tiny.matrix(x + "weights_proj.weight", n_index, EMBD)
+
+
+def glm5(n_index: int = 2) -> Tiny:
+    """The last of three layers takes the keys that the one before it chose."""
+    tiny = _deepseek("GlmMoeDsaForCausalLM", "glm_moe_dsa", 32)
+    tiny.config |= {"index_n_heads": n_index, "index_head_dim": 64, "index_topk": 16,
+                    "indexer_types": ["full", "full", "shared"]}  # fmt: skip
+    for i in (0, 1, N_LAYER):
+        _indexer(tiny, i, n_index)
     return tiny
 
 

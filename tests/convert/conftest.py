@@ -38,9 +38,13 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "deepseek3": (checkpoints_mtp.deepseek3, "deepseek2", 1),
     "deepseek32": (checkpoints_mtp.deepseek32, "deepseek32", 1),
     "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
+    "glm4v": (checkpoints_mtp.glm4v, "glm4moe", 1),
+    "glm5": (checkpoints_mtp.glm5, "glm-dsa", 1),
+    "hy3": (checkpoints_mtp.hy3, "hy_v3", 1),
     "mimo2": (checkpoints_more.mimo2, "mimo2", 3),
     "nemotron_h": (checkpoints_more.nemotron_h, "nemotron_h_moe", 1),
     "step35": (checkpoints_more.step35, "step35", 3),
+    "step37": (checkpoints_more.step37, "step35", 3),
 }
 # Heads that are a checkpoint of their own, and run only with a target's context.
 BESIDE: dict[str, tuple[Callable[[], Tiny], str, int]] = {

@@ -39,6 +39,7 @@ _OWN = {
     "shared_head.head.weight": "nextn.shared_head_head.weight",
     "shared_head.norm.weight": "nextn.shared_head_norm.weight",
     "self_attn.qkv_proj.weight": "attn_qkv.weight",
+    "mlp.router.gate.weight": "ffn_gate_inp.weight", "mlp.expert_bias": "exp_probs_b",
     "mtp_norm.weight": "post_attention_norm.weight",
     "final_layernorm.weight": "layer_output_norm.weight",
     "router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale",
@@ -65,7 +66,9 @@ def dequantized(tiny: Tiny) -> dict[str, Floats]:
     config = tiny.config.get("quantization_config") or {}
     found: dict[str, Floats] = {}
     for name, values in tiny.tensors.items():
-        if name.endswith("_scale_inv") or re.search(r"visual|embed_(vision|audio)", name):
+        if name.endswith("_scale_inv") or re.search(
+            r"visual|vision_model|vit_large|embed_(vision|audio)", name
+        ):
             continue
         if tiny.formats[name] == "F8_E4M3":
             rows, cols = config["weight_block_size"]
@@ -96,6 +99,8 @@ def canonical(name: str, n_layer: int, arch: str) -> str:
             base = "backbone" if own else "model"
             name = name.replace(f"mtp.layers.{old}.", f"{base}.layers.{n_layer}.{new}.")
         return re.sub(r"backbone(\S*)\.mixer\.experts\.", r"model\1.mlp.experts.", name)
+    if arch == "hy_v3":
+        name = name.replace(".final_layernorm.", ".shared_head.norm.")
     name = name.replace("language_model.", "").replace("model.mtp.", "mtp.")
     module, _, kind = name.rpartition(".")
     if module in _QWEN_HEAD:
@@ -106,11 +111,18 @@ def canonical(name: str, n_layer: int, arch: str) -> str:
     return name.replace("pre_mlp_layernorm", "post_attention_layernorm")
 
 
+# Whose names an architecture has that the released gguf-py does not know, or not whole.
+_ALIKE = {
+    "deepseek32": "deepseek2", "gemma4-assistant": "gemma4", "glm-dsa": "deepseek2",
+    "hy_v3": "dots1",
+}  # fmt: skip
+
+
 def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     """GGUF name -> values in numpy order."""
     config = text_config(tiny)
     n_layer = int(config["num_hidden_layers"])
-    known = {"deepseek32": "deepseek2", "gemma4-assistant": "gemma4"}.get(arch, arch)
+    known = _ALIKE.get(arch, arch)
     kind = next(key for key, name in MODEL_ARCH_NAMES.items() if name == known)
     table = get_tensor_name_map(MODEL_ARCH(kind), n_layer + 4)
     plain = {canonical(name, n_layer, arch): values for name, values in dequantized(tiny).items()}

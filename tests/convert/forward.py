@@ -1,8 +1,8 @@
 """Plain numpy forwards of MTP heads, from the checkpoint's own tensors and conventions.
 
 Written after the papers and the published modelling code (DeepSeek-V3, arXiv:2412.19437, section
-2.2; transformers' layers for GLM-4.5, Qwen3.5 and MiMo-V2): whole matrices, float32, no cache.
-Knows nothing of GGUF or of the converter.
+2.2; transformers' layers for GLM-4.5, Qwen3.5, MiMo-V2, Hy3 and Step-3.7): whole matrices, float32,
+no cache. Knows nothing of GGUF or of the converter.
 """
 
 from __future__ import annotations
@@ -49,17 +49,25 @@ def mlp(head: Head, name: str, x: Floats) -> Floats:
     return out
 
 
-def experts(head: Head, x: Floats) -> Floats:
-    """Sigmoid scores; the bias takes part in choosing only; chosen scores sum to one, scaled."""
-    scores = sigmoid(x @ head.w("mlp.gate.weight").T)
-    biased = scores + head.w("mlp.gate.e_score_correction_bias")
-    out = mlp(head, "mlp.shared_experts", x)
+_DEEPSEEK = ("gate.weight", "gate.e_score_correction_bias", "shared_experts")
+_HY3 = ("router.gate.weight", "expert_bias", "shared_mlp")
+
+
+def experts(head: Head, x: Floats, names: tuple[str, str, str], scale: float) -> Floats:
+    """Sigmoid scores; the bias takes part in choosing only; chosen scores sum to one, scaled.
+
+    names: of the router, its bias and the shared expert
+    """
+    router, bias, shared = names
+    scores = sigmoid(x @ head.w(f"mlp.{router}").T)
+    biased = scores + head.w(f"mlp.{bias}")
+    out = mlp(head, f"mlp.{shared}", x)
     for row in range(len(x)):
         chosen = np.argsort(-biased[row])[: head.config["num_experts_per_tok"]]
         weights = scores[row, chosen] / scores[row, chosen].sum()
         for expert, weight in zip(chosen, weights, strict=True):
             y = mlp(head, f"mlp.experts.{expert}", x[row : row + 1])[0]
-            out[row] += head.config["routed_scaling_factor"] * weight * y
+            out[row] += scale * weight * y
     return out
 
 
@@ -137,14 +145,18 @@ def _deepseek_input(head: Head, tokens: list[int], hidden: Floats) -> Floats:
 
 
 def _deepseek_output(head: Head, x: Floats) -> Floats:
-    x = x + experts(head, head.norm(x, head.w("post_attention_layernorm.weight")))
+    scale = head.config["routed_scaling_factor"]
+    y = head.norm(x, head.w("post_attention_layernorm.weight"))
+    x = x + experts(head, y, _DEEPSEEK, scale)
     return head.norm(x, head.w("shared_head.norm.weight")) @ head.w("shared_head.head.weight").T
 
 
-def glm4moe_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
-    """Biases on q, k and v, their norms, half of each head rotated."""
-    head = Head(tiny, f"model.layers.{tiny.config['num_hidden_layers']}")
-    config = head.config
+def glm4moe_head(
+    tiny: Tiny, tokens: list[int], hidden: Floats, around: str = "model", has_norms: bool = True
+) -> Floats:
+    """Biases on q, k and v, norms of q and k where it has them, half of each head rotated."""
+    config = text_config(tiny)
+    head = Head(tiny, f"{around}.layers.{config['num_hidden_layers']}")
     x = _deepseek_input(head, tokens, hidden)
     y = head.norm(x, head.w("input_layernorm.weight"))
 
@@ -152,13 +164,39 @@ def glm4moe_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
         a = f"self_attn.{name}_proj."
         return split(y @ head.w(a + "weight").T + head.w(a + "bias"), n_head)
 
-    q = head.norm(project("q", config["num_attention_heads"]), head.w("self_attn.q_norm.weight"))
-    k = head.norm(project("k", config["num_key_value_heads"]), head.w("self_attn.k_norm.weight"))
-    v = project("v", config["num_key_value_heads"])
+    n_head, n_kv = config["num_attention_heads"], config["num_key_value_heads"]
+    q, k, v = project("q", n_head), project("k", n_kv), project("v", n_kv)
+    if has_norms:
+        q = head.norm(q, head.w("self_attn.q_norm.weight"))
+        k = head.norm(k, head.w("self_attn.k_norm.weight"))
     n_rotary = int(config["head_dim"] * config["partial_rotary_factor"])
     q, k = (rope_halves(t, config["rope_theta"], n_rotary) for t in (q, k))
     out = attend(q, k, v, config["head_dim"] ** -0.5)
     return _deepseek_output(head, x + out @ head.w("self_attn.o_proj.weight").T)
+
+
+def glm4v_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """With text all three positions of a row are the same, and sections turn nothing otherwise."""
+    return glm4moe_head(tiny, tokens, hidden, "model.language_model", has_norms=False)
+
+
+def hy3_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Norms of q and k, all of each head rotated, the target's embedding and output."""
+    head = Head(tiny, f"model.layers.{tiny.config['num_hidden_layers']}")
+    config = head.config
+    names = (head.w("enorm.weight"), head.w("hnorm.weight"), head.w("eh_proj.weight"))
+    x = joined(head, head.all["model.embed_tokens.weight"], tokens, hidden, 0.0, names)
+    y = head.norm(x, head.w("input_layernorm.weight"))
+    n_kv, width = config["num_key_value_heads"], config["head_dim"]
+    q = split(y @ head.w("self_attn.q_proj.weight").T, config["num_attention_heads"])
+    k, v = (split(y @ head.w(f"self_attn.{part}_proj.weight").T, n_kv) for part in "kv")
+    q = head.norm(q, head.w("self_attn.q_norm.weight"))
+    k = head.norm(k, head.w("self_attn.k_norm.weight"))
+    q, k = (rope_halves(t, config["rope_theta"], width) for t in (q, k))
+    x = x + attend(q, k, v, width**-0.5) @ head.w("self_attn.o_proj.weight").T
+    y = head.norm(x, head.w("post_attention_layernorm.weight"))
+    x = x + experts(head, y, _HY3, config["router_scaling_factor"])
+    return head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T
 
 
 def yarn_frequencies(config: Mapping[str, Any]) -> Floats:
@@ -187,7 +225,21 @@ def rope_pairs(x: Floats, frequencies: Floats) -> Floats:
     return found
 
 
+def glm5_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Over all keys: the head chooses none."""
+    n, theta = tiny.config["qk_rope_head_dim"], tiny.config["rope_theta"]
+    return _latent_head(tiny, tokens, hidden, theta ** (-np.arange(0, n, 2) / n), 1.0)
+
+
 def deepseek3_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    scaling = tiny.config["rope_scaling"]
+    mscale = 0.1 * float(scaling["mscale_all_dim"]) * math.log(scaling["factor"]) + 1
+    return _latent_head(tiny, tokens, hidden, yarn_frequencies(tiny.config), mscale)
+
+
+def _latent_head(
+    tiny: Tiny, tokens: list[int], hidden: Floats, frequencies: Floats, mscale: float
+) -> Floats:
     """Latent attention, expanded: keys and values of every head from the shared low-rank row."""
     head = Head(tiny, f"model.layers.{tiny.config['num_hidden_layers']}")
     config = head.config
@@ -202,13 +254,10 @@ def deepseek3_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
     both = y @ head.w(a + "kv_a_proj_with_mqa.weight").T
     latent = head.norm(both[:, :rank], head.w(a + "kv_a_layernorm.weight"))
     kv = split(latent @ head.w(a + "kv_b_proj.weight").T, n_head)
-    frequencies = yarn_frequencies(config)
     q_rope = rope_pairs(q[..., nope:], frequencies)
     k_rope = rope_pairs(both[:, None, rank:], frequencies)
     q = np.concatenate([q[..., :nope], q_rope], axis=-1)
     k = np.concatenate([kv[..., :nope], np.repeat(k_rope, n_head, axis=1)], axis=-1)
-    scaling = config["rope_scaling"]
-    mscale = 0.1 * float(scaling["mscale_all_dim"]) * math.log(scaling["factor"]) + 1
     out = attend(q, k, kv[..., nope:], q.shape[-1] ** -0.5 * mscale**2)
     return _deepseek_output(head, x + out @ head.w(a + "o_proj.weight").T)
 
@@ -236,3 +285,30 @@ def mimo2_head(tiny: Tiny, tokens: list[int], hidden: Floats, number: int) -> tu
     x = x + mlp(head, "mlp", head.norm(x, head.w("pre_mlp_layernorm.weight")))
     logits = head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T
     return logits, x
+
+
+def step37_head(
+    tiny: Tiny, tokens: list[int], hidden: Floats, number: int
+) -> tuple[Floats, Floats]:
+    """Logits, and the rows for the next head (before the norm).
+
+    Norms around zero, a sliding window, a gate on each head, an output matrix of its own.
+    """
+    config = text_config(tiny)
+    head, a = Head(tiny, f"model.layers.{config['num_hidden_layers'] + number}"), "self_attn."
+    names = (head.w("enorm.weight"), head.w("hnorm.weight"), head.w("eh_proj.weight"))
+    x = joined(head, head.all["model.embed_tokens.weight"], tokens, hidden, 1.0, names)
+    y = head.norm(x, head.w("input_layernorm.weight") + 1)
+    n_head = config["attention_other_setting"]["num_attention_heads"]
+    n_kv, width = config["attention_other_setting"]["num_attention_groups"], config["head_dim"]
+    q = split(y @ head.w(a + "q_proj.weight").T, n_head)
+    k, v = (split(y @ head.w(f"{a}{part}_proj.weight").T, n_kv) for part in "kv")
+    q = head.norm(q, head.w(a + "q_norm.weight") + 1)
+    k = head.norm(k, head.w(a + "k_norm.weight") + 1)
+    q, k = (rope_halves(t, config["rope_theta"][-1], width) for t in (q, k))
+    out = split(attend(q, k, v, width**-0.5, config["sliding_window"]), n_head)
+    gate = sigmoid(y @ head.w(a + "g_proj.weight").T)
+    x = x + (out * gate[..., None]).reshape(len(x), -1) @ head.w(a + "o_proj.weight").T
+    x = x + mlp(head, "mlp", head.norm(x, head.w("post_attention_layernorm.weight") + 1))
+    normed = head.norm(x, head.w("transformer.shared_head.norm.weight") + 1)
+    return normed @ head.w("transformer.shared_head.output.weight").T, x

@@ -21,6 +21,9 @@ REUSED: dict[str, Forward] = {
     "qwen35": forward.qwen35_head,
     "glm4moe": forward.glm4moe_head,
     "deepseek3": forward.deepseek3_head,
+    "glm4v": forward.glm4v_head,
+    "glm5": forward.glm5_head,
+    "hy3": forward.hy3_head,
 }
 
 
@@ -40,14 +43,18 @@ def test_a_reused_head(family: str, converted: Convert) -> None:
     close(found, REUSED[family](FAMILIES[family][0](), tokens, rows))
 
 
+CHAINED = {"mimo2": forward.mimo2_head, "step37": forward.step37_head}
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_chained_head(number: int, converted: Convert) -> None:
-    path = converted("mimo2")
+@pytest.mark.parametrize("family", CHAINED)
+def test_a_chained_head(family: str, number: int, converted: Convert) -> None:
+    path = converted(family)
     _, hidden = target_rows(path, PROMPT)
     tokens, rows = [*PROMPT[1:], 5, 6], np.concatenate([hidden[:-1], hidden[:2]])
     assert len(tokens) > 16  # longer than the sliding window
     found, own = head_rows(path, tokens, rows, number)
-    logits, row = forward.mimo2_head(FAMILIES["mimo2"][0](), tokens, rows, number)
+    logits, row = CHAINED[family](FAMILIES[family][0](), tokens, rows, number)
     close(found, logits)
     close(own, row)
 

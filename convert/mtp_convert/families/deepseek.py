@@ -129,7 +129,7 @@ def _metadata_without_gating(config: Config, n_heads: int) -> dict[str, Any]:
 _I = "{L}.self_attn.indexer."
 
 # V3.2's sparse attention chooses keys with a small scorer of its own.
-_INDEXER = (
+INDEXER = (
     Rule("blk.{i}.indexer.attn_q_b.weight", _I + "wq_b.weight", "index_q,q_rank"),
     Rule("blk.{i}.indexer.attn_k.weight", _I + "wk.weight", "index_dim,embd"),
     Rule("blk.{i}.indexer.k_norm.weight", _I + "k_norm.weight", "index_dim"),
@@ -157,7 +157,7 @@ def _sparse_metadata(config: Config, n_heads: int) -> dict[str, Any]:
     }
 
 
-_LAYER = union(
+LAYER = union(
     norms(),
     _ATTENTION,
     dense_ffn("dense"),
@@ -171,7 +171,7 @@ DEEPSEEK_V3 = Family(
     classes=("DeepseekV3ForCausalLM",),
     arch="deepseek2",
     rules=target(),
-    layer_rules=_LAYER,
+    layer_rules=LAYER,
     metadata=_metadata,
     ropes=frozenset({DEFAULT, YARN}),
     accepts=_mscales(lambda mscale: mscale > 0, "mscale and mscale_all_dim that are equal"),
@@ -191,7 +191,7 @@ DEEPSEEK_V32 = replace(
     name="DeepSeek-V3.2",
     classes=("DeepseekV32ForCausalLM",),
     arch="deepseek32",
-    layer_rules=union(_LAYER, _INDEXER),
+    layer_rules=union(LAYER, INDEXER),
     metadata=_sparse_metadata,
     accepts=_mscales(lambda mscale: mscale == 1, "mscale and mscale_all_dim of one"),
     dims=_sparse_dims,

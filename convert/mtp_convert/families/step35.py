@@ -1,7 +1,8 @@
-"""Step-3.5: sliding and full attention mixed, gated heads, experts, chained heads."""
+"""Step-3.5 and the text part of 3.7: sliding and full attention, gates, experts, chained heads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from mtp_convert.families.common import (
     union,
 )  # fmt: skip
 from mtp_convert.families.rope import DEFAULT, LLAMA3, full_scope, kind_of, rope_factors
-from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
+from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import matrix, plus_one
 from mtp_convert.tensors.sources import Constant, Source
 
@@ -75,7 +76,7 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
     both = [float(t) for t in theta] if isinstance(theta, list) else [float(theta), None]
     scale = config.find("moe_router_scaling_factor")
     width = config.count("head_dim")
-    flat = Config({**config.values, "rope_theta": both[0]}, config.where)
+    flat = Config({**config.values, "rope_theta": both[0], "text_config": None}, config.where)
     return {
         **common_metadata(flat, n_heads),
         "{arch}.rope.freq_base": both[0],
@@ -172,4 +173,12 @@ STEP35 = Family(
     has_windows=True,
 )
 
-FAMILIES = (STEP35,)
+# The same under text_config, beside a vision tower.
+STEP37 = replace(
+    STEP35,
+    name="Step-3.7",
+    classes=("Step3p7ForConditionalGeneration",),
+    ignored=(*OTHER_TOWERS, "vit_large_projector."),
+)
+
+FAMILIES = (STEP35, STEP37)
