@@ -185,6 +185,8 @@ def test_shapes_that_contradict_the_config(folder: Path) -> None:
         ({"num_hidden_layers": "three"}, "expected a count, found three"),
         ({"num_hidden_layers": -1}, "expected a count, found -1"),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0"),
+        ({"architectures": ["HYV4ForCausalLM"]}, "Hy4: .*drops its heads, so that nothing runs"),
+        ({"architectures": ["ExaoneMoeForCausalLM"]}, "K-EXAONE: .*has no graph for them"),
         ({"architectures": ["FooForCausalLM"]}, "FooForCausalLM: no family of mtp-convert"),
         ({"architectures": None}, "none named"),
         ({"rope_theta": "x"}, "unexpected kind"),

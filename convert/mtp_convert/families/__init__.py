@@ -12,6 +12,7 @@ from functools import cache
 
 from mtp_cli.errors import MtpError
 from mtp_convert.families.rules import Config, Family, reading
+from mtp_convert.families.unrun import why_unrun
 
 
 @cache
@@ -37,6 +38,9 @@ def family_of(config: Config) -> Family:
             if refusal:
                 raise MtpError(f"{config.where}: {refusal}")
             return family
+    for name in classes:
+        if isinstance(name, str) and (why := why_unrun(name)):
+            raise MtpError(f"{config.where}: architectures: {name}: {why}")
     shown = ", ".join(str(name)[:60] for name in classes[:3]) or "none named"
     raise MtpError(
         f"{config.where}: architectures: {shown}: no family of mtp-convert; expected one of "
