@@ -38,7 +38,7 @@ from mtp_cli.engine.drafters import NoDrafter
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
-from mtp_cli.engine.types import MAX_COPIED, Bytes, Floats, Rows
+from mtp_cli.engine.types import MAX_COPIED, Bytes, Floats, OnRead, Rows
 from mtp_cli.head_file import DraftVocabulary
 
 N_EMBD = 576
@@ -124,7 +124,13 @@ class InstantTarget:
         self._logits[:, 5] = 25
         self._hidden = np.ones((1 + MAX_COPIED, N_EMBD), np.float32)
 
-    def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
+    ) -> Rows:
         self.ids.extend(tokens)
         return Rows(self._logits[:1], self._hidden[:1])
 

@@ -191,6 +191,13 @@ STEPS = (
     ),
     Step("ttft", _module("ttft"), (), Effort(2, "--repetitions 5"), Effort(1, "--repetitions 2")),
     Step(
+        "cached-prompt",
+        _module("cached_prompt"),
+        (),
+        Effort(1, "--repetitions 5"),
+        Effort(0.5, "--repetitions 3"),
+    ),
+    Step(
         "peer",
         _module("peer"),
         ("run",),

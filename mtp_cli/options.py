@@ -15,6 +15,7 @@ MAX_INT32 = 2**31 - 1  # llama.cpp counts in C's int: anything above would arriv
 # Of an answer, unless the user says otherwise: a long one has half as many, and a model that finds
 # no end stops at what can still be read.
 MAX_TOKENS = 2048
+CACHE_PROMPT_GIB = 4.0  # that prompts on disk may take: some 170,000 tokens of a model of 1.5B
 
 
 def file_name(text: str) -> Path:

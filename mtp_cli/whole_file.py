@@ -1,11 +1,15 @@
-"""Writes a text file whole or not at all. Knows nothing of what is in it."""
+"""Writes a file whole or not at all. Knows nothing of what is in it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY = ".mtp-"  # how names of files begin that are not whole yet
 
 
 def write_whole(path: Path, text: str, *, is_durable: bool) -> None:
@@ -14,14 +18,27 @@ def write_whole(path: Path, text: str, *, is_durable: bool) -> None:
 
     is_durable: it survives a power cut; without, it is written sooner
     """
+    with _whole(path) as file:
+        file.write(text.encode())
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_whole_bytes(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """The same for parts that are written one after another; a power cut may lose it."""
+    with _whole(path) as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
     # Its name owes nothing to `path`'s: with more letters that might be too long a name.
-    fd, temporary = tempfile.mkstemp(prefix=".mtp-", dir=path.parent)
+    fd, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
     try:
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            if is_durable:
-                file.flush()
-                os.fsync(fd)
+        with open(fd, "wb") as file:
+            yield file
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

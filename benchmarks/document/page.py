@@ -17,7 +17,7 @@ from benchmarks.document.results import (
 )
 from benchmarks.gpu import report
 
-PEER, FEW_ROWS, TTFT = "peer", "few-rows", "ttft"
+PEER, FEW_ROWS, TTFT, CACHED = "peer", "few-rows", "ttft", "cached-prompt"
 SCALED, LOSSLESS, OVERHEAD = "scaled", "lossless", "python-overhead"
 SCHEMAS, GPU = "schemas", "gpu"
 _SCHEMA_RESULTS = (
@@ -157,6 +157,19 @@ def _ttft(content: Content) -> str:
     return table(["prompt", "drafting off, s", "on, s", "on over off", "lowest, highest"], rows)
 
 
+def _cached(content: Content) -> str:
+    row = [
+        f"{content['tokens']:,} tokens",
+        *(f"{content[key]:.3f}" for key in ("read_s", "found_s")),
+        f"{content['read_over_found']:.1f}",
+        f"{content['lowest']:.1f} to {content['highest']:.1f}",
+        f"{content['file_bytes'] / 1e6:.0f}",
+        str(content["logits_that_differ"]),
+    ]
+    columns = ["prompt", "read, s", "found on disk, s", "read over found", "lowest, highest"]
+    return table([*columns, "file, MB", "logits that differ"], [row])
+
+
 def _scaled(content: Content) -> str:
     return table(
         ["", "tokens an answer", "automatic over plain", "worst class", "of what knowing the "
@@ -274,6 +287,13 @@ _SECTIONS = (
         "Time to the first token",
         "Look at *on over off*: 1 means that drafting costs nothing before the first token.",
         _ttft,
+    ),
+    (
+        CACHED,
+        "Prompts kept on disk",
+        "Look at *read over found*: how much sooner the first token comes with `--cache-prompt`, "
+        "in a program that was just started.",
+        _cached,
     ),
     (
         SCALED,

@@ -48,7 +48,7 @@ from mtp_cli.model_options import (
     Threads,
     one_model,
 )
-from mtp_cli.options import HELP, MAX_INT32, MAX_TOKENS, Version
+from mtp_cli.options import CACHE_PROMPT_GIB, HELP, MAX_INT32, MAX_TOKENS, Version
 from mtp_cli.screen import printing, say_error
 
 _MAX_DEPTH = 8
@@ -152,6 +152,23 @@ _Ctx = Annotated[
         max=MAX_INT32,
         help="Tokens that the conversation can have. [default: 8192, or what the model was "
         "trained with if that is less]",
+    ),
+]
+_CachePrompt = Annotated[
+    bool,
+    typer.Option(
+        "--cache-prompt",
+        help="Keep long prompts that were read on disk, and read none of them again: a file, or a "
+        "conversation that goes on later.",
+    ),
+]
+_CachePromptGib = Annotated[
+    float,
+    typer.Option(
+        metavar="GIB",
+        min=0.001,
+        max=MAX_INT32,
+        help="Space for them; those that were not used for longest go first.",
     ),
 ]
 _DepthText = Annotated[
@@ -301,6 +318,8 @@ def chat(
     gpu_layers: GpuLayers = None,
     cache_type_k: CacheTypeK = "f16",
     cache_type_v: CacheTypeV = "f16",
+    cache_prompt: _CachePrompt = False,
+    cache_prompt_gib: _CachePromptGib = CACHE_PROMPT_GIB,
     depth: _DepthText = "auto",
     exact: _Exact = False,
     as_json: _Json = False,
@@ -374,6 +393,7 @@ def chat(
         n_threads=threads,
         n_gpu_layers=gpu_layers,
         cache_types=(cache_type_k, cache_type_v),
+        kept_prompt_bytes=int(cache_prompt_gib * (1 << 30)) if cache_prompt else 0,
         ways=ways,
         depth="auto" if depth == "auto" else int(depth),
         exact=exact,

@@ -6,10 +6,14 @@ Knows nothing of streams.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+import platformdirs
 
 from mtp_cli.conversation.attached import Attached
 from mtp_cli.conversation.choice import named_template, template_file, template_variables
@@ -22,6 +26,7 @@ from mtp_cli.load_options import ChosenWays
 from mtp_cli.models import Defaults, ModelFiles
 from mtp_cli.opening import open_engine
 from mtp_cli.options import MAX_TOKENS
+from mtp_cli.screen import fold, say
 
 if TYPE_CHECKING:
     from mtp_cli.engine import Engine, Sampling
@@ -35,6 +40,7 @@ class Options:
 
     max_tokens: 0 and less for no limit
     cache_types: what keys and values are kept in
+    kept_prompt_bytes: that prompts on disk may take; 0 to keep none
     ways: devices, adapters and rope
     think: levels, "show" and "hide", of each kind the last counts; template_vars: "name=value"
     log: whether the log is to have it; None: a conversation's alone
@@ -52,6 +58,7 @@ class Options:
     n_threads: int | None
     n_gpu_layers: int | None
     cache_types: tuple[str, str]
+    kept_prompt_bytes: int
     ways: ChosenWays
     depth: Depth
     exact: bool
@@ -103,10 +110,21 @@ def load(options: Options, files: ModelFiles) -> Loaded:
         levels = [wish for wish in options.think if is_level(wish)]
         if levels:
             session.think(levels[-1])
+        if options.kept_prompt_bytes:
+            _keep_prompts(engine, options)
     except BaseException:
         engine.close()
         raise
     return Loaded(engine, session, settings)
+
+
+def _keep_prompts(engine: Engine, options: Options) -> None:
+    def on_problem(line: str) -> None:
+        if not options.quiet:
+            say(fold(line, sys.stderr), sys.stderr)
+
+    folder = Path(platformdirs.user_cache_dir("mtp-cli")) / "prompts"
+    engine.keep_prompts(folder, max_bytes=options.kept_prompt_bytes, on_problem=on_problem)
 
 
 def prepared(

@@ -28,6 +28,7 @@ from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.exactness import CheckedTarget
 from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
+from mtp_cli.engine.depth.remembered import key_of
 from mtp_cli.engine.drafters import LastingDrafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.drafters.opening import open_drafter, open_small_model
@@ -37,6 +38,8 @@ from mtp_cli.engine.files.pairing import Pairing, pair
 from mtp_cli.engine.files.preflight import identity, preflight
 from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.grammar.constraint import Constraint
+from mtp_cli.engine.kept_prompts import N_WORTH_KEEPING, KeptPrompts
+from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
@@ -124,6 +127,8 @@ class Engine:
         self._owns_model = owns_model
         self._target, self._drafter = setup.open(model)
         self._ngram = NgramDrafter(is_alone=self._drafter.max_depth == 0)
+        self._prompts: KeptPrompts | None = None
+        self._n_taken_up = 0  # ids that were found there, of the prompt that is read
         self._vocabulary: Vocabulary | None = None  # only where answers are constrained
         self._experience = Experience(
             setup.cost_facts,
@@ -266,6 +271,46 @@ class Engine:
         if self._target.ids:
             self._drafter.restore(saved.drafter)
 
+    def keep_prompts(
+        self, folder: Path, *, max_bytes: int, on_problem: Callable[[str], None]
+    ) -> None:
+        """From now on keep the prompts that were read in files there, and read none again.
+
+        They hold what target and heads then held, so that an answer is the one that it would have
+        been, to the bit.
+
+        on_problem: told, from another thread, why one could not be kept
+        """
+        self._prompts = KeptPrompts(
+            folder,
+            key_of((*self._setup.cost_facts, self.n_ctx)),
+            n_batch=self._target.n_batch,
+            # Of a sliding window llama.cpp saves what the next token sees, and nothing before it.
+            can_shorten=self.can_shorten and self._model.n_swa == 0,
+            max_bytes=max_bytes,
+            on_problem=on_problem,
+        )
+
+    def _take_up(self, prompt: Sequence[int]) -> None:
+        """Hold what is kept of this prompt, where that is more than what is held."""
+        assert self._prompts is not None
+        self._n_taken_up = 0
+        wanted = prompt[:-1]
+        found = self._prompts.find(wanted, n_common(self.cached, wanted))
+        saved = None if found is None else self._prompts.read(found)
+        if found is None or saved is None:
+            return
+        self.restore(saved)
+        self._n_taken_up = self._target.truncate(found.n)
+        self._drafter.truncate(self._n_taken_up)
+
+    def _put_away(self, n_past: int) -> None:
+        """Keep what was read, where it was read from the beginning in parts like any prompt's."""
+        assert self._prompts is not None
+        is_new = len(self._target.ids) - n_past >= N_WORTH_KEEPING
+        if is_new and n_past in (0, self._n_taken_up) and n_past % self._target.n_batch == 0:
+            self._prompts.keep(self.save())
+
     @property
     def can_shorten(self) -> bool:
         """Whether the timeline can drop any of its last ids; else all go where one has to."""
@@ -301,6 +346,8 @@ class Engine:
         logits: drafts are best guesses, and the target chooses every token by itself. Without one
         drafts are drawn (`verify.py`), of which more are accepted.
         """
+        if self._prompts is not None:
+            self._take_up(prompt)
         sampler = Sampler(
             sampling,
             draws_drafts=sampling.seed is None and not exact,
@@ -324,6 +371,7 @@ class Engine:
             max_tokens=max_tokens,
             is_end=self.is_eog,
             ngram=self._ngram,
+            on_read=None if self._prompts is None else self._put_away,
             constraint=constraint,
             single_row_s=self._experience.single_row_s,
             watch=watch,
@@ -371,6 +419,8 @@ class Engine:
 
     def close(self) -> None:
         self._experience.keep()
+        if self._prompts is not None:
+            self._prompts.finish()
         self._drafter.close()
         self._target.close()
         if self._owns_model:

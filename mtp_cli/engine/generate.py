@@ -62,6 +62,8 @@ class Generation:
 
     proposers:    who proposed each of `tokens`
     policy:       who decides how far to draft, and learns from it
+    on_read:      told how many ids were in memory before, once target and drafter hold the prompt
+                  but its last id
     constraint:   what may be said, None for anything
     single_row_s: what a plain round after so many tokens takes here, None while that is unknown
     watch:        told each token of the answer before it is given out, and the row of logits that
@@ -79,6 +81,7 @@ class Generation:
         max_tokens: int,
         is_end: Callable[[int], bool],
         ngram: NgramDrafter | None = None,
+        on_read: Callable[[int], None] | None = None,
         constraint: Constraint | None = None,
         single_row_s: Callable[[int], float | None] = lambda n_past: None,
         watch: Watch | None = None,
@@ -96,6 +99,7 @@ class Generation:
         self._max_tokens = max_tokens
         self._is_end = is_end
         self._ngram = NgramDrafter(is_alone=drafter.max_depth == 0) if ngram is None else ngram
+        self._on_read = on_read
         self._constraint = Unconstrained() if constraint is None else constraint
         self._single_row_s = single_row_s
         self._watch = watch
@@ -147,10 +151,9 @@ class Generation:
             )
         n_past = self._reuse_prefix()
         new = self._prompt[n_past:]
-        rows = self._target.prefill(new, self._drafter.n_window, lambda: self._is_stopped)
+        rows = self._read(new, n_past)
         if rows is None:
             return None
-        self._drafter.observe(new, n_past, rows.hidden)
         self._ngram.observe(self._prompt[self._ngram.n_past :])
         self._constraint.read(self._prompt)
         row = self._row(len(self._prompt) - 1, rows.logits[-1])
@@ -161,6 +164,24 @@ class Generation:
         self.stats.cached_tokens = n_past
         self.stats.prefill_s = self._clock() - started
         return first
+
+    def _read(self, new: list[int], n_past: int) -> Rows | None:
+        """Decode these ids and show them to the heads; None once stopped."""
+        n_window, n_shown, tell = self._drafter.n_window, 0, self._on_read
+
+        def on_read(hidden: Floats | None) -> None:
+            nonlocal n_shown
+            n_shown = len(new) - 1
+            self._drafter.observe(new[:n_shown], n_past, hidden)
+            assert tell is not None
+            tell(n_past)
+
+        rows = self._target.prefill(
+            new, n_window, lambda: self._is_stopped, None if tell is None else on_read
+        )
+        if rows is not None:
+            self._drafter.observe(new[n_shown:], n_past + n_shown, rows.hidden)
+        return rows
 
     def _reuse_prefix(self) -> int:
         """Keep the common prefix of timeline and prompt; the last row is always decoded anew."""

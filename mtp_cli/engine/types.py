@@ -16,6 +16,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
+# Told of a prompt's hidden rows, once all of it but its last id is in memory
+OnRead = Callable[[Floats | None], None] | None
 # What something holds, by names of its own: arrays, so that it can be kept in a file
 State = Mapping[str, npt.NDArray[Any]]
 Depth = int | Literal["auto"]
@@ -97,7 +99,11 @@ class TargetLike(Protocol):
     n_ctx: int
 
     def prefill(
-        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
     ) -> Rows | None: ...
     def decode(self, tokens: Sequence[int]) -> Rows: ...
     def truncate(self, n_past: int) -> int: ...

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mtp_cli.engine.prefix import n_common_array
 from mtp_cli.engine.types import Ids, Saved
 
 # Ids that are sooner read again than a timeline is saved and put back for them.
@@ -68,7 +69,7 @@ class Timelines:
 
     def _n_reused(self, ids: Ids, wanted: Ids) -> int:
         """How many of `ids` a prompt goes on from."""
-        n = n_common(ids, wanted)
+        n = n_common_array(ids, wanted)
         return n if n == len(ids) or self._engine.can_shorten else 0
 
     def _save(self) -> None:
@@ -76,7 +77,7 @@ class Timelines:
         kept = _Kept(saved, _array(saved.ids))
         if self._engine.can_shorten:
             for other in [*self._kept.values()]:
-                if n_common(other.ids, kept.ids) == len(other.ids):
+                if n_common_array(other.ids, kept.ids) == len(other.ids):
                     self._forget(other.saved)  # the new one begins with it
         self._forget(saved)
         self._kept[saved.ids] = kept
@@ -92,10 +93,3 @@ class Timelines:
 
 def _array(ids: Sequence[int]) -> Ids:
     return np.fromiter(ids, np.int32, len(ids))
-
-
-def n_common(ids: Ids, others: Ids) -> int:
-    """How many ids both begin with."""
-    n = min(len(ids), len(others))
-    differing = np.flatnonzero(ids[:n] != others[:n])
-    return int(differing[0]) if len(differing) else n

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import few_rows, ttft
+from benchmarks import cached_prompt, few_rows, ttft
 from benchmarks.bandwidth import read_bytes_per_s
 from benchmarks.document.page import page
 from benchmarks.llama_bench import prompts_ms
@@ -145,6 +145,20 @@ def test_the_first_token_with_and_without_drafting(
     for one in found["prompts"].values():
         assert one["lowest"] <= one["on_over_off"] <= one["highest"]
     assert "| 40 tokens |" in page({"ttft": found})
+
+
+def test_the_first_token_of_a_prompt_that_was_kept(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached_prompt.main(
+        model=model, heads=None, tokens=600, repetitions=2, threads=1,
+        json_file=tmp_path / "cached.json",
+    )  # fmt: skip
+    assert "read / found" in capsys.readouterr().out
+    found = json.loads((tmp_path / "cached.json").read_text())
+    assert found["logits_that_differ"] == 0
+    assert found["lowest"] <= found["read_over_found"] <= found["highest"]
+    assert "| 600 tokens |" in page({"cached-prompt": found})
 
 
 def test_a_turn_s_ratio_is_taken_within_it() -> None:

@@ -351,3 +351,35 @@ def test_what_will_not_fit_into_memory_is_said_before_it_is_loaded() -> None:
     assert re.match(r"SmolLM2-135M-Instruct\.Q4_1 takes about [\d.]+ TB of memory, and", warning)
     assert "it cannot be held" in warning
     assert error.startswith("error: ")
+
+
+def test_a_prompt_that_was_read_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "long.txt").write_text(" ".join(f"Item {n} is blue." for n in range(60)))
+    args = ("-f", str(tmp_path / "long.txt"), "-n", "8", "--json", "What is blue?")
+    first, second, without = (
+        json.loads(run(*more, *args).stdout)
+        for more in (["--cache-prompt"], ["--cache-prompt"], [])
+    )
+    assert [answer["cached_tokens"] for answer in (first, without)] == [0, 0]
+    assert second["cached_tokens"] == second["prompt_tokens"] - 1 > 256
+    assert first["tokens"] == second["tokens"] == without["tokens"]
+    (kept,) = (tmp_path / "cache").rglob("*.prompt")
+    assert kept.stat().st_size < 60_000 * second["prompt_tokens"]
+
+
+def test_prompts_that_find_no_place_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "cache/mtp-cli").mkdir(parents=True)
+    (tmp_path / "cache/mtp-cli/prompts").write_text("in its place")
+    text = " ".join(f"Item {n} is blue." for n in range(60))
+    found = run("--cache-prompt", "-n", "4", stdin=text)
+    assert found.returncode == 0
+    assert b"error" not in found.stderr
+    assert found.stderr.decode().count("--cache-prompt") == 1
+    assert "the prompt is not kept" in " ".join(found.stderr.decode().split())
+    assert found.stdout.strip()

@@ -24,6 +24,7 @@ NOTHING = Options(
     n_threads=None,
     n_gpu_layers=None,
     cache_types=("f16", "f16"),
+    kept_prompt_bytes=0,
     ways=Ways,
     depth=0,
     exact=False,

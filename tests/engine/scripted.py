@@ -17,7 +17,7 @@ from mtp_cli.engine.generate import Generation, SamplerLike
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import MAX_DEPTH, Floats, Ids, Rows, TargetLike
+from mtp_cli.engine.types import MAX_DEPTH, Floats, Ids, OnRead, Rows, TargetLike
 
 N_VOCAB = 64
 GREEDY = Sampling(temperature=0)
@@ -53,7 +53,11 @@ class ScriptedTarget:
     log: list[tuple[str, list[int] | int]] = field(default_factory=list)
 
     def prefill(
-        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool] = lambda: False
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool] = lambda: False,
+        on_read: OnRead = None,
     ) -> Rows | None:
         self.log.append(("prefill", list(tokens)))
         for start in range(0, len(tokens), self.n_batch):

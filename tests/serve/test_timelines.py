@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from mtp_cli.engine.prefix import n_common_array
 from mtp_cli.engine.types import Saved
-from mtp_cli.serve.timelines import N_WORTH_KEEPING, Timelines, n_common
+from mtp_cli.serve.timelines import N_WORTH_KEEPING, Timelines
 
 A, B, C = ([n] * 100 for n in (1, 2, 3))
 MORE = [9] * 10
@@ -34,7 +35,7 @@ class OneTimeline:
     def read(self, timelines: Timelines, prompt: list[int]) -> int:
         """Answer a prompt; how much of it was known."""
         timelines.prepare(prompt)
-        n = n_common(np.array(self.cached), np.array(prompt[:-1]))
+        n = n_common_array(np.array(self.cached), np.array(prompt[:-1]))
         if not self.can_shorten and n < len(self.cached):
             n = 0
         self.cached = [*prompt, 7]
@@ -109,5 +110,5 @@ def test_what_both_begin_with() -> None:
         ([], [1]),
         ([5], [1]),
     )
-    found = [n_common(np.array(a, np.int32), np.array(b, np.int32)) for a, b in pairs]
+    found = [n_common_array(np.array(a, np.int32), np.array(b, np.int32)) for a, b in pairs]
     assert found == [2, 2, 0, 0]

@@ -26,7 +26,16 @@ from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.rope import AS_TRAINED, Rope
-from mtp_cli.engine.types import MAX_COPIED, MAX_DEPTH, N_OUTPUTS, Floats, HiddenSource, Rows, Saved
+from mtp_cli.engine.types import (
+    MAX_COPIED,
+    MAX_DEPTH,
+    N_OUTPUTS,
+    Floats,
+    HiddenSource,
+    OnRead,
+    Rows,
+    Saved,
+)
 from mtp_cli.errors import MtpError
 
 N_BATCH = 512
@@ -84,6 +93,11 @@ class Target:
         self.n_ctx = min(n_ctx, self._context.n_ctx)
 
     @property
+    def n_batch(self) -> int:
+        """Ids of a prompt that are read at once."""
+        return self._context.n_batch
+
+    @property
     def context(self) -> Context:
         """For drafters that read its memory; only the target changes it."""
         return self._context
@@ -98,7 +112,11 @@ class Target:
         self.clear()
 
     def prefill(
-        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
     ) -> Rows | None:
         """Append a prompt, however long; logits for its last row, hidden rows for its last ones.
 
@@ -111,6 +129,7 @@ class Target:
                     (EMBD)
         is_stopped: asked all the time until the last row; once it says so the rest is left out, and
                     there are no rows
+        on_read:    takes the hidden rows but the last, before that one is decoded
         """
         before, newest = tokens[:-1], tokens[-1:]
         unseen = len(before) - self._n_window(n_hidden, len(tokens))  # rows before the window
@@ -124,6 +143,9 @@ class Target:
                 return None
             if is_stopped():
                 return None
+        if on_read is not None:
+            on_read(np.concatenate(window) if window else None)
+            window.clear()
         self._append(newest, first_output=0)
         rows = self._rows()
         if not window or rows.hidden is None:

@@ -19,7 +19,7 @@ import numpy as np
 from mtp_cli.engine.depth.remembered import Remembered
 from mtp_cli.engine.stats import Stats
 from mtp_cli.engine.tuning import TUNING, ExactnessTuning
-from mtp_cli.engine.types import MAX_COPIED, Rows, TargetLike
+from mtp_cli.engine.types import MAX_COPIED, OnRead, Rows, TargetLike
 from mtp_cli.errors import MtpError
 
 
@@ -144,9 +144,13 @@ class CheckedTarget:
         return self._clock() - self._spent_s
 
     def prefill(
-        self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
     ) -> Rows | None:
-        rows = self._target.prefill(tokens, n_hidden, is_stopped)
+        rows = self._target.prefill(tokens, n_hidden, is_stopped, on_read)
         self._exactness.n_past = len(self.ids)
         return rows
 

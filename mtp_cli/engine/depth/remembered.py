@@ -47,11 +47,11 @@ class Remembered(Generic[Value]):
         self._to_json, self._from_json = to_json, from_json
 
     def get(self, facts: Sequence[object]) -> Value | None:
-        return self._read().get(_key(facts))
+        return self._read().get(key_of(facts))
 
     def put(self, facts: Sequence[object], value: Value) -> None:
         """Without a cache the next start finds it out again."""
-        values = {**self._read(), _key(facts): value}
+        values = {**self._read(), key_of(facts): value}
         kept = {key: self._to_json(values[key]) for key in list(values)[-self._n_kept :]}
         path = self._path()
         with contextlib.suppress(OSError):
@@ -72,7 +72,8 @@ class Remembered(Generic[Value]):
         return Path(platformdirs.user_cache_dir("mtp-cli")) / self._file
 
 
-def _key(facts: Sequence[object]) -> str:
+def key_of(facts: Sequence[object]) -> str:
+    """What tells these facts, this code and this machine from any others."""
     machine = (platform.node(), platform.machine(), platform.processor(), os.cpu_count())
     return hashlib.sha256(repr((code_digest(), *facts, machine)).encode()).hexdigest()
 

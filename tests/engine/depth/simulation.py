@@ -25,7 +25,7 @@ from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import MAX_COPIED, Floats, Rows
+from mtp_cli.engine.types import MAX_COPIED, Floats, OnRead, Rows
 
 N_CTX = 1 << 20
 Load = Callable[[float], float]
@@ -72,7 +72,13 @@ class RecordedTarget:
     ids: list[int] = field(default_factory=list)
     n_last_rows: int = 1
 
-    def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
+    ) -> Rows:
         self.ids.extend(tokens)
         self.n_last_rows = 1
         return self._rows(1)

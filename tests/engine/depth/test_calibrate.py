@@ -17,7 +17,7 @@ from mtp_cli.engine.drafters.base import Draft, NoDrafter, always
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import Floats, Rows
+from mtp_cli.engine.types import Floats, OnRead, Rows
 from tests.engine.depth.machines import N_MAX, TABLES
 
 TABLE = TABLES["Q8_0"]
@@ -42,7 +42,13 @@ class Bench:
     def clock(self) -> float:
         return self.now
 
-    def prefill(self, tokens: Sequence[int], n_hidden: int, is_stopped: Callable[[], bool]) -> Rows:
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        n_hidden: int,
+        is_stopped: Callable[[], bool],
+        on_read: OnRead = None,
+    ) -> Rows:
         self.ids.extend(tokens)
         return self._rows(1)
 
