@@ -19,7 +19,6 @@ class EncoderContext(Context):
 
     target: the context of the model it was made for, which must outlive this one
     width:  of a row to encode
-    reads:  what rows its decoder takes
     """
 
     def __init__(
@@ -31,8 +30,6 @@ class EncoderContext(Context):
         n_ctx: int,
         n_batch: int,
         n_threads: int,
-        n_outputs: int = 1,
-        reads: Reads = Reads.BOTH,
         owns_model: bool = False,
     ) -> None:
         super().__init__(
@@ -43,7 +40,7 @@ class EncoderContext(Context):
             n_threads=n_threads,
             hidden=HiddenSource.NEXTN,
             shares=target,
-            reads=reads,
+            reads=Reads.BOTH,
             owns_model=owns_model,
         )
         self.width = width
