@@ -123,10 +123,13 @@ def silent_keys() -> Iterator[None]:
     """Within it typed keys wait unseen for the next prompt instead of garbling the answer."""
     try:
         import termios
-
+    except ImportError:  # Windows
+        yield
+        return
+    try:
         fd = -1 if sys.stdin is None else sys.stdin.fileno()  # None: closed by the caller
         before = termios.tcgetattr(fd)
-    except (ImportError, OSError, ValueError, termios.error):
+    except (OSError, ValueError, termios.error):
         yield  # not a terminal that can: keys show as they are typed
         return
     quiet = [*before]

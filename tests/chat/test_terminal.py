@@ -65,3 +65,9 @@ def test_keys_can_be_silent_without_a_stdin(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stdin", None)  # as Python has it after `<&-`
     with silent_keys():
         pass
+
+
+def test_keys_show_where_python_has_no_termios(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "termios", None)  # as on Windows
+    with silent_keys():
+        pass

@@ -87,9 +87,11 @@ def _terminal() -> Callable[[], None]:
     """What brings stdin's terminal back to what it is now."""
     try:
         import termios
-
+    except ImportError:  # Windows
+        return lambda: None
+    try:
         fd = sys.stdin.fileno()
         before = termios.tcgetattr(fd)
-    except (ImportError, AttributeError, OSError, ValueError, termios.error):
+    except (AttributeError, OSError, ValueError, termios.error):
         return lambda: None
     return lambda: termios.tcsetattr(fd, termios.TCSANOW, before)

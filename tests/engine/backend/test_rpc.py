@@ -225,6 +225,16 @@ def test_a_command_answers_over_it_and_says_where_a_server_ends_in_the_middle(
     )
 
 
+def test_servers_are_watched_where_there_are_no_terminals() -> None:
+    """As on Windows, whose Python has no termios."""
+    program = (
+        "import sys; from mtp_cli.engine.backend import lost; "
+        "sys.modules['termios'] = None; lost.watch('127.0.0.1:50052')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+
+
 def lend(*arguments: str) -> str:
     """What `mtp-rpc` says where it cannot."""
     done = subprocess.run(
