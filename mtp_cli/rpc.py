@@ -63,13 +63,13 @@ def lend(
     version: Version = False,
 ) -> None:
     """Lend this machine's GPU or CPU to a model on another one, by llama.cpp's RPC."""
-    address = _free(host, port)
+    address = _listening_address(host, port)
 
     from mtp_cli.engine.backend import our_kernels, rpc  # loads llama.cpp
     from mtp_cli.engine.backend.binding import device_name
     from mtp_cli.engine.backend.cores import physical_cores
 
-    our_kernels.install()  # a draft's rows are as cheap here, and have the bits they have alone
+    our_kernels.install()  # as the client does: a row has the same bits here, alone or with others
     lent = rpc.lendable(device.split(",") if device else None)
     folder = _folder() if cache else None
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own would wait for llama.cpp
@@ -79,7 +79,7 @@ def lend(
     rpc.serve(address, lent, threads or physical_cores(), folder)
 
 
-def _free(host: str, port: int) -> str:
+def _listening_address(host: str, port: int) -> str:
     """The address to listen on, with its IP; MtpError where that is not to be had."""
     try:
         ip = socket.gethostbyname(host)
@@ -88,10 +88,12 @@ def _free(host: str, port: int) -> str:
             tried.bind((ip, port))
     except (OSError, UnicodeError) as error:
         is_unknown = isinstance(error, (socket.gaierror, UnicodeError))
-        why = "no such host" if is_unknown else path_fault(error)
-        raise MtpError(
-            f"cannot listen on {host}:{port}: {why} (--port gives another port)"
-        ) from error
+        why = (
+            "no such host; --host takes an address of this machine"
+            if is_unknown
+            else f"{path_fault(error)} (--port gives another port)"
+        )
+        raise MtpError(f"cannot listen on {host}:{port}: {why}") from error
     return f"{ip}:{port}"
 
 

@@ -254,6 +254,9 @@ def test_what_cannot_be_lent_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert lend("--port", port).startswith(f"error: cannot listen on 127.0.0.1:{port}: Address")
-    assert lend("--host", "no..host").startswith("error: cannot listen on no..host:50052: no such")
+    assert lend("--host", "no..host") == (
+        "error: cannot listen on no..host:50052: no such host; --host takes an address of this "
+        "machine"
+    )
     said = lend("--port", str(free_port()), "--device", "CUDA9")
     assert said == "error: --device: no device CUDA9 here; there is CPU"
