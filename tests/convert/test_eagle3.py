@@ -193,6 +193,13 @@ def test_inspect_shows_folder_and_file(
     ]
 
 
+def test_inspect_shows_a_file_whose_layers_are_no_list(tmp_path: Path) -> None:
+    spec = tiny_eagle3.drafter(n_draft=120)
+    spec.keys["eagle3.target_layers"] = 2
+    lines = [*inspect_lines(spec.write(tmp_path / "drafter.gguf"))]
+    assert lines[1] == "heads: one model (EAGLE-3, rows of layers ?, 120 ids)"
+
+
 def test_check_drafts_with_it(files: Callable[[str], Pair], tmp_path: Path) -> None:
     tried = try_heads(*files("specforge"), n_tokens=12)
     assert tried.drafter == "specforge.gguf, EAGLE-3 drafter, 200 ids"

@@ -171,7 +171,9 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
 def _eagle3(model: GgufModel) -> str:
     """What it reads, and what it drafts in."""
     layers = model.file.pairs.get(model.key("target_layers"))
-    named = ", ".join(map(str, layers.value)) if layers is not None else "?"
+    named = "?"
+    if layers is not None and layers.kind == GGUFValueType.ARRAY:
+        named = ", ".join(map(str, layers.value))
     ids = model.file.tensors.get("d2t")
     return f"EAGLE-3, rows of layers {named}" + (f", {ids.shape[0]} ids" if ids else "")
 
