@@ -111,7 +111,7 @@ def convert(
         typer.Option(
             "--target",
             metavar="PATH",
-            help="Of a drafter such as EAGLE-3: its target, a folder or GGUF.",
+            help="For a drafter such as EAGLE-3: its target, a folder or GGUF.",
         ),
     ] = None,
     force: Force = False,
@@ -124,7 +124,8 @@ def convert(
     if heads_only and no_heads:
         raise typer.BadParameter("--heads-only and --no-heads exclude each other")
     part: Part = "heads" if heads_only else "target" if no_heads else "all"
-    options = Options(part, outtype, head_outtype, pre, name, target and locate(target))
+    target = None if target is None else locate(target)
+    options = Options(part, outtype, head_outtype, pre, name, target)
     with _reading(checkpoint):
         plan = plan_checkpoint(open_checkpoint(checkpoint), options)
     inputs = [checkpoint] if target is None else [checkpoint, target]

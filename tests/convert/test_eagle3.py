@@ -286,3 +286,5 @@ def test_its_target_is_needed_and_must_fit(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "other", other)
     line = refused(BUILDERS["specforge"](), tmp_path / "b", folder)
     assert line.endswith(f"this drafter was made for rows of width 64, {folder} has 80")
+    line = refused(target(), tmp_path / "c", folder)
+    assert line.endswith("has its own tokenizer; leave out --target")

@@ -43,7 +43,7 @@ Part = Literal["all", "heads", "target"]
 class Options:
     """What the user asked for.
 
-    target: a drafter's, of which its file takes over the tokenizer: a folder or a GGUF
+    target: a folder or GGUF, whose tokenizer goes into a drafter's file
     """
 
     part: Part = "all"
@@ -62,6 +62,8 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     """The plan that converts a checkpoint; everything is validated before it is returned."""
     config = Config(checkpoint.config, checkpoint.where)
     family = family_of(config)
+    if options.target is not None and family.reads is None:
+        raise MtpError(f"{config.where}: {family.name} has its own tokenizer; leave out --target")
     if family.is_beside:
         options = _of_heads_alone(family, config, options)
     resolver = Resolver(checkpoint, family, config)
