@@ -51,7 +51,9 @@ def n_draft(heads: Header) -> int:
 
 def _layers(heads: Header) -> tuple[int, ...]:
     found = heads.pairs.get(KEY_LAYERS)
-    layers = tuple(map(int, found)) if isinstance(found, np.ndarray) and found.ndim == 1 else ()
+    layers: tuple[int, ...] = ()
+    if isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iu":
+        layers = tuple(map(int, found))
     if len(layers) != _N_LAYERS or any(a >= b for a, b in zip((0, *layers), layers, strict=False)):
         raise MtpError(
             f"{heads.path}: {KEY_LAYERS}: expected three increasing layers from 1 on, found "

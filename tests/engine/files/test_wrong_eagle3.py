@@ -61,6 +61,10 @@ WRONG: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "layers out of order": (lambda: _with(target_layers=[2, 1, 3]), LAYERS + "[2, 1, 3]"),
     "two layers": (lambda: _with(target_layers=[1, 2]), LAYERS + "[1, 2]"),
     "the first layer": (lambda: _with(target_layers=[0, 1, 2]), LAYERS + "[0, 1, 2]"),
+    "layers that are no whole numbers": (
+        lambda: _with(target_layers=[float("nan"), 2.0, 3.0]),
+        LAYERS + "none",
+    ),
     "another vocabulary": (_fewer_ids, f"{MADE_FOR}a vocabulary of 200, target.gguf has 258"),
     "another tokenizer": (_other_vocabulary, f"{MADE_FOR}a vocabulary of 259, target.gguf has 258"),
     "no embedding of its width": (
