@@ -25,8 +25,8 @@ KEYS = (KEY_PROMPTS, KEY_SYSTEM, KEY_FORMAT, KEY_MAX_TOKENS, KEY_DEPTH, KEY_COUN
 
 MOST_DEPTH = 8
 _MOST_TOKENS = 2**31 - 1  # what an answer may have in llama.cpp
-# Standard errors that two measurements of equal heads may differ by: one pair of ten prompts in
-# sixty looks worse for no reason, one of fifty in a hundred and twenty-five.
+# Standard errors that are held to be chance. Of equal heads, one in 60 still looks worse on ten
+# prompts, and one in 125 on fifty.
 BOUND = 2.5
 TOLERATED = 0.02  # of the tokens a round: less is no loss that anybody feels, however certain
 
@@ -148,9 +148,10 @@ def _number(pairs: Mapping[str, Any], key: str, most: int) -> int:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two measurements on the same prompts. Differences are in tokens a round, now less then.
+    """Two measurements on the same prompts.
 
-    bound: what so few prompts may differ by though the heads are equally good
+    difference: tokens a round now, minus those then
+    bound:      how large a difference may be by chance
     """
 
     difference: float

@@ -395,7 +395,7 @@ class CopyTuning:
     surer: int = constant(
         3,
         "ids",
-        "of a match that tell more than how a value begins: it stood there in the answer, too",
+        "of a match from which on a copy goes before the rest of a value that is looked up",
     )
 
 

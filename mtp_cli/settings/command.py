@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 from mtp_cli.settings import file, options
 from mtp_cli.settings.options import Setting
 
-# Each with the module that has its Typer app as `app`. The first one's keys go before.
+# Command -> the module that has its Typer app as `app`; in the order in which they are shown.
 COMMANDS = {
     "mtp-chat": "mtp_cli.chat.cli",
     "mtp-serve": "mtp_cli.serve.cli",

@@ -1,7 +1,7 @@
 """Acceptance in the real loop: the engine, at a fixed depth, on prompts training never saw.
 
-Owns running them, and what a head file keeps of it. `fit.py` keeps these prompts out of the corpus
-by their rendered ids, and mtp-bench's with them.
+Owns which prompts are answered, and what a head file keeps of the answers. `fit.py` keeps these
+prompts, and mtp-bench's, out of the corpus by their rendered ids.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ N_CTX = 2048
 
 @dataclass(frozen=True)
 class Quality:
-    """now, then: answers to the same prompts; then: none where no record is of them.
+    """What a pair accepts now, beside what was accepted when its heads were made.
 
-    recorded: what the heads say of themselves, as far as it is known
+    then:     of the same prompts; empty where no record is of these
+    recorded: the record in the heads' file, if there is one
     """
 
     now: tuple[Acceptance, ...]

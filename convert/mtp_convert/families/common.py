@@ -47,7 +47,7 @@ def attention(
 ) -> tuple[Rule, ...]:
     """Separate q, k, v, o with optional biases; of the output's few graphs know.
 
-    width: of what q, k and v are made of
+    width: of the rows that q, k and v are made from
     """
     a = "{L}.self_attn."
     output = Rule("blk.{i}.attn_output.bias", a + "o_proj.bias", "embd", when=when, maybe=True)

@@ -136,7 +136,7 @@ lib.llama_backend_init()
 
 @contextlib.contextmanager
 def heard() -> Iterator[list[str]]:
-    """What llama.cpp says meanwhile, of every level: what it prints at once is one line."""
+    """What llama.cpp logs meanwhile, at every level: an item for each message."""
     lines: list[str] = []
     _heard.append(lines)
     try:

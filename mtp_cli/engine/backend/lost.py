@@ -1,4 +1,4 @@
-"""Ends the process in a line where an RPC server has gone, which llama.cpp can only abort at.
+"""Ends the process with one line where an RPC server has gone: llama.cpp can only abort there.
 
 Owns ggml's abort callback once a server is used. Knows nothing of models.
 
@@ -30,7 +30,7 @@ _kept: list[Any] = []  # ggml has only a bare pointer to the callback
 
 
 def watch(server: str) -> None:
-    """From now on an end of "HOST:PORT" is said."""
+    """From now on say so where the server at "HOST:PORT" has gone."""
     _servers.append(server)
     if not _kept:
         # Of the copy that llama.cpp itself loaded: a file by another name is another copy.
@@ -63,7 +63,7 @@ def _end() -> NoReturn:
 
 
 def _gone() -> list[str]:
-    """The servers where nothing listens any more, all where that is not to be found out."""
+    """The servers where nothing listens any more; all of them where none is found to be gone."""
     for _ in range(_N_LOOKS):  # one that is being killed may listen a moment longer
         gone = [*filter(_refuses, _servers)]
         if gone:

@@ -1,10 +1,10 @@
 """Devices of other machines, through llama.cpp's RPC backend; and lending this machine's.
 
-Owns the look at each server before llama.cpp connects: where nothing answers, or another release
-does, llama.cpp ends the process (`lost.py`). And the one connection to each, which stays until the
-process ends. Knows nothing of models.
+Owns the check of each server before llama.cpp connects, and the one connection to each, which stays
+until the process ends. Unchecked, llama.cpp ends the process where nothing answers, or a server of
+another release does (`lost.py`). Knows nothing of models.
 
-A server has its devices and one client at a time. To who comes second it says nothing.
+A server has one client at a time, and does not answer a second one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Drafts what a grammar forces: names of fields, quotes, brackets, the rest of a word begun. And
-the rest of a value that the prompt has, which is no more than likely.
+"""Drafts what a grammar forces, or the likely rest of a value that stands in the prompt.
 
-Costs no pass of any model, and where the grammar allows a single id it is sure to stand; only its
-row has to be read. Knows the grammar by what it asks of a constraint.
+Forced are names of fields, quotes, brackets, the rest of a word begun. They cost no pass of any
+model, and where the grammar allows a single id it is sure to stand; only its row has to be read.
+Knows the grammar by what it asks of a constraint.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from mtp_cli.engine.types import MAX_COPIED
 
 
 def forced_first(constraint: Constraint, copy: Match, room: int) -> Match:
-    """At most `room` ids: what is forced, then a copy, as far as that agrees and fits. Where
-    nothing is forced, the rest of a value that has begun.
+    """At most `room` ids: what is forced, then a copy, as far as that agrees and fits.
+
+    Where nothing is forced and the copy is a short one, the rest of a value that has begun instead.
 
     copy: what copying proposes
     """

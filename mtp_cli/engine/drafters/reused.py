@@ -52,7 +52,7 @@ def _gives_last_row(context: HeadContext) -> bool:
     rows, whichever were asked for; there, the newest row has to be a decode of its own.
     """
     rows = np.random.default_rng(0).standard_normal((2, context.n_embd)).astype(np.float32)
-    start = 1  # the first position that a head reads: a row is that of the position before
+    start = 1  # a head's first position: it reads a token with the row of the position before
 
     def decoded(n_rows: int, position: int) -> Floats:
         context.decode(

@@ -123,7 +123,7 @@ class Constrained:
         return Recalled(ids, n_rest, rest.n_said, rest.is_clear)
 
     def _closed(self, rest: Rest) -> list[int]:
-        """It, what closes it, and what is forced after that, as far as they may come."""
+        """Ids of it, of what closes it and of what is forced then, as far as the grammar allows."""
         tokenize, text = self._vocabulary.tokenize, rest.text.decode(errors="ignore")
         ids = tokenize(text) if text else []
         n_fitting = self._follow(ids)

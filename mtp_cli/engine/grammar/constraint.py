@@ -52,7 +52,7 @@ class Constraint(Protocol):
     def forced(self) -> Forced: ...
 
     def recalled(self) -> Recalled | None:
-        """A guess, where nothing is forced; all of it may come."""
+        """A guess where nothing is forced; the grammar allows all of it."""
 
     def read(self, prompt: Sequence[int]) -> None:
         """What the answer is to, before it begins."""

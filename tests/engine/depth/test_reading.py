@@ -77,8 +77,8 @@ def test_how_sure_the_target_is_is_asked_only_where_reading_is_dear() -> None:
 @pytest.mark.parametrize("n_tokens", [12, 24, 64, 96, 400])
 @pytest.mark.parametrize("right", [0.3, 0.6, 0.9])
 def test_no_answer_is_much_slower_for_a_prompt_to_read(n_tokens: int, right: float) -> None:
-    """The target is sure of all in simulated answers, whatever the drafts are worth: that is the
-    worst, and reading is what a wrong belief costs, once."""
+    """The simulated target is sure of every token, however bad the drafts are: the worst case, in
+    which the prompt is read for nothing, once."""
     trace = made_up(n_tokens, right)
     cost = CostModel(TABLE)
     policy = ExpectedValue(cost)
