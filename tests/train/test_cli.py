@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
+from mtp_convert.commands.record import record_in
+from mtp_convert.gguf.model import open_model
+from mtp_train.commands.heads import measured
 from mtp_train.corpus import Role, Sample, is_held_out, write_shard
 from tests.engine import tiny
 
@@ -26,6 +30,18 @@ def test_help_names_every_step() -> None:
     assert found.returncode == 0
     for step in ("generate", "fit", "export", "measure", "run", "-e '.[train]'"):
         assert step in found.stdout
+
+
+def test_a_model_with_heads_inside_is_its_own_records_target(tmp_path: Path) -> None:
+    """Whatever `--model` is, which a head file would be measured with."""
+    spec = tiny.mimo2().quantized(GGMLQuantizationType.Q8_0)
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model, other = spec.write(tmp_path / "m.gguf"), tiny.llama().write(tmp_path / "other.gguf")
+    prompts = {"one": ("the end",)}
+    measured(other, model, threads=1, record=True, max_tokens=4, prompts=prompts)
+    record = record_in(open_model(model))
+    assert record is not None
+    assert record.target_format == "q8_0"
 
 
 @pytest.mark.parametrize(

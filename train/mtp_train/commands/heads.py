@@ -85,9 +85,11 @@ def measured(
     from mtp_train.measure import record_of
     from mtp_train.record import write_record
 
-    system = models.defaults(model).system
+    target, head_file = paired(model, heads)
+    system = models.defaults(target).system
     found = answers_of(
-        *paired(model, heads),
+        target,
+        head_file,
         system=system,
         depth=depth,
         max_tokens=max_tokens,
@@ -96,7 +98,7 @@ def measured(
         on_answer=lambda group, one: print(f"{group}: {one}", file=sys.stderr),
     )
     if record:
-        write_record(heads, record_of(model, found, system=system, max_tokens=max_tokens))
+        write_record(heads, record_of(target, found, system=system, max_tokens=max_tokens))
     return found
 
 
