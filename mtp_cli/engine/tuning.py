@@ -97,6 +97,12 @@ class PolicyTuning:
         "at an answer's beginning in which parked heads are asked, while right",
         "Heads in the first 2 rounds",
     )
+    n_before_weak: int = constant(
+        16,
+        "tokens",
+        "of an answer before a match of a single id is copied from: a short one wins nothing back",
+        "A match of one id",
+    )
     n_tried: int = constant(
         7,
         "ids",

@@ -78,6 +78,7 @@ class ExpectedValue:
         self._prospect = 0.0
         self._last_rows = 1
         self._is_resting, self._n_past = False, 0
+        self._n_said = 0
 
     def open_answer(self) -> None:
         """Another text begins: what drafts were worth in the one before says little of it."""
@@ -85,6 +86,7 @@ class ExpectedValue:
             self._heads_budget = min(self._heads_budget, self._tuning.heads_again)
         self._n_opening = self._tuning.n_opening
         self._n_copied = self._tuning.n_tried
+        self._n_said = 0
         self._reading.open_answer()
         self._last_rows = 1  # the prompt's last one
 
@@ -111,6 +113,8 @@ class ExpectedValue:
         n_most = n_sure if n_sure < n_certain else max(match.n_forced, self._n_copied)
         if match.value is not None:
             n_most = len(match.ids)
+        elif match.length == 1 and self._n_said < self._tuning.n_before_weak:
+            n_most = match.n_forced
         self._round = Round(
             n_past,
             n_waiting,
@@ -300,6 +304,7 @@ class ExpectedValue:
         return now.ids
 
     def observe(self, chosen: Sequence[int], seconds: Seconds) -> None:
+        self._n_said += len(chosen)
         self._reading.observe(chosen, seconds, Draft() if self._is_resting else self._round.draft)
         if self._is_resting:
             self._n_since_plain = 0
