@@ -16,7 +16,8 @@ import mtp_cli
 
 PACKAGE = Path(mtp_cli.__file__).parent
 NEED_NOTHING = (
-    *("types", "tuning", "stats", "prefix", "generate", "native.compiled"),
+    *("types", "tuning", "stats", "prefix", "saved_file", "kept_prompts", "generate"),
+    "native.compiled",
     *("depth.exactness", "depth.learning", "depth.remembered", "depth.worth"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
     *("drafters.base", "drafters.forced", "drafters.independent", "drafters.mtp"),
@@ -28,7 +29,8 @@ NEED_NOTHING = (
 )
 # In the order of the flow: a room imports only from itself and from rooms before it.
 ROOMS = (
-    *("types", "tuning", "stats", "prefix", "native", "grammar", "sampling", "backend", "files"),
+    *("types", "tuning", "stats", "prefix", "saved_file", "kept_prompts", "native", "grammar"),
+    *("sampling", "backend", "files"),
     *("drafters", "depth"),
 )
 LAST = ("generate", "engine")

@@ -34,11 +34,6 @@ def fit(
     threads: given.Threads = None,
 ) -> None:
     """Train a head on the corpus, from the folder's checkpoint if it has one."""
-    import torch
-
-    from mtp_train.corpus import coverage, read_corpus
-    from mtp_train.fit import Settings
-    from mtp_train.recipe import Choices, prepare, rows_to_read
     from mtp_train.target import Target
 
     path = target_path(model)
@@ -46,6 +41,13 @@ def fit(
     start = _start(target, start)
     if cooldown and start is None:
         raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
+
+    import torch  # which may be missing: what else is wrong shows before
+
+    from mtp_train.corpus import coverage, read_corpus
+    from mtp_train.fit import Settings
+    from mtp_train.recipe import Choices, prepare, rows_to_read
+
     if cooldown:
         settings = Settings.cooldown(steps)
     else:
