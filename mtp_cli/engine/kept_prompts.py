@@ -110,20 +110,23 @@ class KeptPrompts:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             ids = np.array(saved.ids, np.int32)
-            if self._can_shorten:
-                for path, kept in self._own():
-                    if n_common_array(kept, ids) == len(kept):
-                        path.unlink(missing_ok=True)  # the new one begins with it
             if self._make_room(size_of(saved)):
                 write_saved(self._path(ids), self._key, saved)
+                self._drop_beginnings(ids)
         except OSError as error:
             why = error.strerror or error
             self._on_problem(f"--cache-prompt: {self._folder}: {why}; the prompt is not kept")
 
+    def _drop_beginnings(self, ids: Ids) -> None:
+        """The prompts that the one just written goes on from."""
+        for path, kept in self._own():
+            is_beginning = self._can_shorten and len(kept) < len(ids)
+            if is_beginning and n_common_array(kept, ids) == len(kept):
+                path.unlink(missing_ok=True)
+
     def _path(self, ids: Ids) -> Path:
-        return (
-            self._folder / f"{self._key[:16]}-{hashlib.sha256(ids.data).hexdigest()[:16]}{_SUFFIX}"
-        )
+        name = hashlib.sha256(ids.data).hexdigest()
+        return self._folder / f"{self._key[:16]}-{name[:16]}{_SUFFIX}"
 
     def _own(self) -> Iterator[tuple[Path, Ids]]:
         """The prompts of this key, of files that can be read."""

@@ -80,14 +80,14 @@ def key_of(facts: Sequence[object]) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """What tells the code that was measured, and that measures, from any other.
+    """What tells the code that was measured, that measures, or that saved states, from any other.
 
-    The compiled code, and the Python that chooses kernels, times them or compares their bits. When
-    any of it changes, costs and exact row counts that were found before hold no more; `--exact`
-    would believe them.
+    The compiled code, and the Python that chooses kernels, times them or compares their bits, and
+    drafts. When any of it changes, costs and exact row counts that were found before hold no more,
+    which `--exact` would believe; nor do states of drafters that were kept on disk.
     """
     digest = hashlib.sha256(compiled.digest().encode())
-    folders = (_ENGINE / "backend", Path(__file__).parent)
+    folders = (_ENGINE / "backend", _ENGINE / "drafters", Path(__file__).parent)
     paths = (path for folder in folders for path in sorted(folder.glob("*.py")))
     for path in (*paths, Path(tuning.__file__)):
         digest.update(path.read_bytes())
