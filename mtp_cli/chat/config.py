@@ -77,7 +77,7 @@ def _lines(followers: Mapping[str, _Follower]) -> list[str]:
     lines, said = [], set[str]()
     for name, follower in followers.items():
         if said:
-            lines.append(f"\n{name} follows those of them that it has, and its own:")
+            lines.append(f"\n{name} follows the options above that it also has. Its own:")
         for key in (key for key in follower.known if key not in said):
             value, source = follower.in_force(key)
             shown = "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -79,7 +79,7 @@ def _built_in() -> Iterator[_Named]:
 
 
 def of_repository(repository: str, name: str) -> tuple[str, ...]:
-    """The names of a repository's file: by its quantization, then by parts of that, or the file.
+    """Names that a repository's file goes by: with its quantization, without, and the file's own.
 
     repository: USER/REPO; name: the file's, in the repository
     """

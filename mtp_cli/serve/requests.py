@@ -203,7 +203,7 @@ class ChatRequest(Request):
 
     @property
     def callable_tools(self) -> list[Tool]:
-        """Those of them that may be called."""
+        """The offered tools that may be called: the one that is named, or all."""
         named = self._named
         return [tool for tool in self.offered if named is None or tool.function.name == named]
 

@@ -111,8 +111,8 @@ def test_for_people_it_says_what_other_commands_have_beside(config: Path) -> Non
     config.write_text('port = 8099\napi-key = "secret"\nrepetitions = 2\n')
     chat, serve, bench = run("config").stdout.split("\n\nmtp-")
     assert "port" not in chat
-    assert serve.startswith("serve follows those of them that it has, and its own:\n")
-    assert bench.startswith("bench follows those of them that it has, and its own:\n")
+    assert serve.startswith("serve follows the options above that it also has. Its own:\n")
+    assert bench.startswith("bench follows the options above that it also has. Its own:\n")
     words = [" ".join(line.split()) for line in (serve + bench).splitlines()]
     assert f"port 8099 ({config}:1)" in words
     assert f'api-key "(not shown)" ({config}:2)' in words

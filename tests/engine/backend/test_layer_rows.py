@@ -20,7 +20,7 @@ from tests.engine import tiny
 from tests.engine.conftest import Models, Targets
 
 PROMPT = tiny.random_ids(70, seed=51)
-# Prompts, drafts and single rows: tokens of a decode, and the first of them that gives an output.
+# Prompts, drafts and single rows: tokens of a decode, and the first token that gives an output.
 DECODES = [(40, 39), (1, 0), (4, 0), (20, 18), (5, 5)]
 BOTH_WAYS = ["llama-deep", "mimo2", "qwen35", "qwen3next"]
 BY_NAME_ONLY = ["qwen2", "gemma2", "lfm2", "jamba"]
