@@ -36,6 +36,18 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     return [s for path in folder.glob("*.npz") for s in read_shard(path, target)]
 
 
+def test_a_template_that_opens_with_the_request_is_written_in_too(tmp_path: Path) -> None:
+    """Without BOS and template text before it, nothing stands in front of an open request."""
+    spec = tiny.llama()
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = spec.write(tmp_path / "model.gguf")
+    settings = Settings(tokens=300, n_slots=4, n_ctx=200, max_answer=24, template_share=0)
+    generator = Generator(model, tmp_path, settings, n_threads=1)
+    generator.run(lambda _n: None)
+    generator.close()
+    assert n_tokens_in(tmp_path, target_fingerprint(read_shards(model))) >= 300
+
+
 def test_every_text_holds_an_answer_and_the_template_around_it(samples: list[Sample]) -> None:
     assert {Role.GIVEN, Role.GREEDY} <= {role for s in samples for role in s.roles.tolist()}
     assert all((s.roles >= Role.GREEDY).any() for s in samples)

@@ -264,8 +264,10 @@ class Generator:
         if wording.takes_system and rng.random() >= USUAL_SYSTEM_SHARE:
             new.system = rng.choice((None, *prompts.SYSTEMS))
         if rng.random() >= settings.template_share:
-            new.start_turn(Role.USER, wording.opening(new.system))
-            return new
+            opening = wording.opening(new.system)
+            if opening:  # without one there is nothing to decode before the request
+                new.start_turn(Role.USER, opening)
+                return new
         request = prompts.prompt(rng, self._material)
         if (request, new.system) in self._asked:
             new.answer_role = Role.SAMPLED  # the greedy answer is in the corpus already

@@ -20,6 +20,7 @@ def generate(
 ) -> None:
     """Have the target write its training text, with its hidden rows, until there is enough."""
     from mtp_cli import models
+    from mtp_cli.waiting import loading
     from mtp_train.batching import bf16_copy
     from mtp_train.files import remove_abandoned
     from mtp_train.generate import Generator, Settings
@@ -45,7 +46,8 @@ def generate(
         layers=chosen_layers(Target(path), layers),
         system=models.defaults(target_path(model)).system,
     )
-    generator = Generator(path, corpus, settings, threads or all_threads())
+    with loading(path.name, sys.stderr, quiet=False):
+        generator = Generator(path, corpus, settings, threads or all_threads())
     with progress_bar() as progress:
         task = progress.add_task("writing", total=tokens, completed=have, note="")
         generator.run(lambda n: progress.update(task, completed=have + n))
