@@ -21,6 +21,9 @@
 //   pack     a Row into its place in a Unit
 //   tile     COLUMNS weight rows times P Units of rows: out[row * stride + column]
 //
+// `tile` is "flatten": with so many kernels in one file, compilers stop inlining, and a call for
+// each block costs up to a half.
+//
 // Knows nothing of formats, of threads, of ggml's tensors or of what the rows are.
 #pragma once
 

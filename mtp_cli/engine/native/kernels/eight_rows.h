@@ -42,6 +42,7 @@ struct EightRowsDots {
     }
 
     template <int P>
+    [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int n_rows) {
         const Block * blocks = (const Block *)weights;

@@ -52,6 +52,7 @@ struct FloatDots {
 
     // With one row, one weight row after another: memory is read fastest from one place.
     template <int P>
+    [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
         if (P > 1 || COLUMNS == 1) {

@@ -44,6 +44,7 @@ struct ManyDots {
         return HAS_START ? dot_bytes(start, row, weights) : dot_bytes(start, weights, row);
     }
 
+    [[gnu::flatten]]
     static void unpack(const char * weights, int n_blocks, int from, int to, Panel * panels) {
         const Block * blocks = (const Block *)weights;
         for (int b = from; b < to; ++b, ++panels) {
@@ -104,6 +105,7 @@ struct ManyDots {
         }
     };
 
+    [[gnu::flatten]]
     static void tile(const Panel * panels, int n, const Unit * units, State & out) {
         State state = out;  // in registers
         for (const Panel * panel = panels; panel < panels + n; ++panel, units += P) {

@@ -46,6 +46,7 @@ struct ManyFloats {
 
     // n steps of a plane, side by side those of C weight rows; row(i), of step i / P
     template <class RowAt>
+    [[gnu::flatten]]
     static void tile(const Wide * weights, RowAt row_at, int n, bool is_first,
                      Floats (&out)[COLUMNS][P]) {
         Floats sums[COLUMNS][P];

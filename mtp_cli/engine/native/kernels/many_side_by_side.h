@@ -28,6 +28,7 @@ struct ManySideBySideDots {
 
     static void pack(Unit & unit, const RowQ8_K & row) { unit.pack(row); }
 
+    [[gnu::flatten]]
     static void unpack(const char * weights, int n_blocks, int from, int to, Panel * panels) {
         const Block * blocks = (const Block *)weights;
         for (int b = from; b < to; ++b, ++panels) {
@@ -74,6 +75,7 @@ struct ManySideBySideDots {
         }
     };
 
+    [[gnu::flatten]]
     static void tile(const Panel * panels, int n, const Unit * units, State & state) {
         for (const Panel * panel = panels; panel < panels + n; ++panel, units += P) {
             Ints sums[P];

@@ -150,6 +150,7 @@ struct ManySuperDots {
         return dot_pairs(sum, packed_sums(products(weights[0]), products(weights[1])), scales);
     }
 
+    [[gnu::flatten]]
     static void unpack(const char * weights, int n_blocks, int from, int to, Panel * panels) {
         const Block * blocks = (const Block *)weights;
         for (int b = from; b < to; ++b, ++panels) {
@@ -203,6 +204,7 @@ struct ManySuperDots {
         }
     };
 
+    [[gnu::flatten]]
     static void tile(const Panel * panels, int n, const Unit * units, State & state) {
         for (const Panel * panel = panels; panel < panels + n; ++panel, units += P) {
             state.mins.add_block(*panel, units, state.sums);

@@ -66,6 +66,7 @@ struct PairDots {
     }
 
     template <int P>
+    [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
         const size_t row_bytes = n_blocks * sizeof(Block);

@@ -62,6 +62,7 @@ struct SideBySideDots {
     static void pack(Unit & unit, int, const RowQ8_K & row) { unit.pack(row); }
 
     template <int P>
+    [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
         const Block * blocks = (const Block *)weights;
