@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtp_cli.engine.files import draft_ids
 from mtp_cli.engine.files.gguf_header import EAGLE3, Header, n_vocab
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.errors import MtpError
@@ -16,7 +17,6 @@ from mtp_cli.head_file import Fused
 
 KEY_LAYERS = f"{EAGLE3}.target_layers"
 _N_LAYERS = 3  # that llama.cpp's graph fuses
-_D2T = "d2t"  # drafted id -> the target's
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"  # the target's own where they lack
 
 
@@ -34,19 +34,14 @@ def check(target: list[Header], heads: Header) -> Fused:
             raise MtpError(
                 f"{heads.path}: this drafter was made for {what} {made_for}, {name} has {found}"
             )
+    draft_ids.check(heads, n_vocab(target))
     return Fused(layers, TUNING.heads.n_prompt_eagle3)
 
 
 def describe(heads: Header) -> str:
     """For people."""
-    n_ids = n_draft(heads)
+    n_ids = draft_ids.n_draft(heads)
     return f"EAGLE-3 drafter, {n_ids:,} ids" if n_ids else "EAGLE-3 drafter"
-
-
-def n_draft(heads: Header) -> int:
-    """Ids that it drafts in; 0 for all of its target's."""
-    entry = heads.tensors.get(_D2T)
-    return 0 if entry is None else entry.shape[0]
 
 
 def _layers(heads: Header) -> tuple[int, ...]:
@@ -72,6 +67,6 @@ def _facts(target: list[Header], heads: Header) -> list[tuple[str, int, int]]:
     missing = {_EMBEDDING, _OUTPUT} - heads.tensors.keys()
     if missing:  # the target's own are as wide as its rows
         facts.append(("embeddings of width", heads.number("embedding_length"), n_embd))
-    if _OUTPUT in missing and _D2T in heads.tensors:
-        facts.append(("an output for ids, in number,", n_draft(heads), n_ids))
+    if _OUTPUT in missing and draft_ids.NAME in heads.tensors:
+        facts.append(("an output for ids, in number,", draft_ids.n_draft(heads), n_ids))
     return facts

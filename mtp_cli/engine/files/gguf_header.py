@@ -27,7 +27,7 @@ from mtp_cli.paths.gguf import check_gguf
 _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
 EAGLE3 = "eagle3"
-_GGML_F32, _GGML_I8 = 0, 24
+_GGML_F32, _GGML_I8, _GGML_I64 = 0, 24, 27
 _MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -219,6 +219,14 @@ def read_f32(header: Header, name: str) -> npt.NDArray[np.float32] | None:
     if entry is None or entry.ggml_type != _GGML_F32:
         return None
     return np.fromfile(header.path, "<f4", entry.n_bytes // 4, offset=entry.offset)
+
+
+def read_i64(header: Header, name: str) -> npt.NDArray[np.int64] | None:
+    """An int64 tensor's values, flat; None when it is absent or of another type."""
+    entry = header.tensors.get(name)
+    if entry is None or entry.ggml_type != _GGML_I64:
+        return None
+    return np.fromfile(header.path, "<i8", entry.n_bytes // 8, offset=entry.offset)
 
 
 def target_fingerprint(shards: list[Header]) -> str:

@@ -47,6 +47,12 @@ def _few_without_output() -> tiny.Spec:
     return spec
 
 
+def _id_beyond() -> tiny.Spec:
+    spec = tiny_eagle3.drafter(n_draft=120)
+    spec.integers["d2t"][-1] = tiny.N_VOCAB
+    return spec
+
+
 LAYERS = "eagle3.target_layers: expected three increasing layers from 1 on, found "
 MADE_FOR = "this drafter was made for "
 WRONG: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
@@ -71,6 +77,7 @@ WRONG: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
         _narrow_without_embedding,
         f"{MADE_FOR}embeddings of width 48, target.gguf has 64",
     ),
+    "an id beyond": (_id_beyond, "d2t: expected ids from 0 to 257"),
     "no output of its ids": (
         _few_without_output,
         f"{MADE_FOR}an output for ids, in number, 100, target.gguf has 258",
