@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always, with_rows
+from mtp_cli.engine.drafters.cells import Cells
 from mtp_cli.engine.drafters.fusion import Fusion
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.reused import ReusedSteps
@@ -95,8 +96,7 @@ class FusedDrafter:
         self.n_window = max(1, prompt_rows)
         self._n_batch = n_batch
         self._text = _Text(max(context.n_ctx, n_batch), fusion.width)
-        self._n_read = 0  # the head's memory holds true rows before this position
-        self._first_cell = 0  # and none before this one
+        self._cells = Cells(context)
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
         if hidden is None:
@@ -116,7 +116,7 @@ class FusedDrafter:
     @property
     def _next_cell(self) -> int:
         """The first position to read: a token's own, whose row is that of the position before."""
-        position = min(self._n_read, self._text.end)
+        position = min(self._cells.end, self._text.end)
         return position if position > self._text.start else self._text.start + 1
 
     @property
@@ -126,25 +126,12 @@ class FusedDrafter:
     def _read(self, end: int) -> None:
         """Remember what stands before position `end`."""
         start = self._next_cell
-        self._make_place(start, end)
+        self._cells.make_place(start, end)
         for first in range(start, end, self._n_batch):
             last = min(first + self._n_batch, end)
             rows = self._fusion.rows(self._text.rows(first - 1, last - 1))
             self._context.read(self._text.tokens(first, last), first, rows)
-        self._n_read = end
-
-    def _make_place(self, start: int, end: int) -> None:
-        """For rows from `start` to before `end`, right after the true ones before them."""
-        is_gap = start > self._n_read or start < self._first_cell
-        if is_gap or not self._context.remove_from(start):
-            self._context.clear()  # the head only loses what it remembers of the text
-            self._first_cell = start
-        if end - self._first_cell <= self._context.n_ctx:
-            return
-        self._first_cell = max(self._first_cell, end - self._context.n_ctx // 2)
-        if self._first_cell >= start or not self._context.remove_before(self._first_cell):
-            self._context.clear()
-            self._first_cell = start
+        self._cells.end = end
 
     def draft(
         self,
@@ -158,7 +145,7 @@ class FusedDrafter:
         start, end = self._next_cell, self._text.end
         if depth <= 0 or self._text.start == end:
             return draft
-        self._make_place(start, end + 1 + depth)
+        self._cells.make_place(start, end + 1 + depth)
         self._steps.run(
             [*self._text.tokens(start, end), *self._own([newest])],
             self._fusion.rows(self._text.rows(start - 1, end)),
@@ -166,26 +153,26 @@ class FusedDrafter:
             take=lambda: draft.take(self._context.logits()[0], propose, self._draft_ids),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
-        self._n_read = end + 1
+        self._cells.end = end + 1
         return draft
 
     def truncate(self, n_past: int) -> None:
         self._text.truncate(n_past)
-        self._n_read = min(self._n_read, n_past)
+        self._cells.truncate(n_past)
 
     def save(self) -> State:
         start, end = self._text.start, self._text.end
         return {
             "context": self._context.save(),
-            "places": np.array([start, self._n_read, self._first_cell], np.int64),
+            "places": np.array([start, self._cells.end, self._cells.first], np.int64),
             "tokens": np.array(self._text.tokens(start, end), np.int32),
             "rows": self._text.rows(start, end),
         }
 
     def restore(self, state: State) -> None:
-        start, self._n_read, self._first_cell = state["places"].tolist()
+        start, self._cells.end, self._cells.first = state["places"].tolist()
         if not self._context.restore(state["context"]):
-            self._n_read = self._first_cell = 0  # it reads the rows that are kept again
+            self._cells.end = self._cells.first = 0  # it reads the rows that are kept again
         self._text.restart(start)
         self._text.append(state["tokens"].tolist(), state["rows"])
 
