@@ -67,6 +67,7 @@ class ReadAlong(Sampler):
         ids: Ids | None,
         before: Sequence[int],
         commit: Callable[[float], bool],
+        prob: float | None = None,
     ) -> Proposal:
         answer, q = self._answer, self.candidates(logits)
         steps = answer.heads[-1]

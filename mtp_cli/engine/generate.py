@@ -42,6 +42,7 @@ class SamplerLike(Protocol):
         ids: Ids | None,
         before: Sequence[int],
         commit: Callable[[float], bool],
+        prob: float | None = None,
     ) -> Proposal: ...
     def verify_block(
         self,
@@ -227,11 +228,17 @@ class Generation:
     def _n_fitting(self, draft: Draft) -> int:
         return self._constraint.n_fitting(draft.ids)
 
-    def _propose(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def _propose(
+        self,
+        logits: Floats,
+        ids: Ids | None,
+        drafted: Sequence[int],
+        prob: float | None = None,
+    ) -> Proposal:
         self._constraint.restrict(logits, drafted, ids)
         n = self._sampler.n_before
         before = [*self._target.ids[-n:], self.tokens[-1], *drafted] if n else []
-        return self._sampler.propose(logits, ids, before, self.policy.commit)
+        return self._sampler.propose(logits, ids, before, self.policy.commit, prob)
 
     def _restricted(self, rows: Sequence[Row], verified: Sequence[int]) -> Iterator[Row]:
         """The rows to choose from, one by one: those after a rejected id follow no such text."""

@@ -424,6 +424,12 @@ class HeadTuning:
     n_prompt_eagle3: int = constant(
         256, "rows", "of a prompt's end that an EAGLE-3 drafter reads: the answer waits meanwhile"
     )
+    n_prompt_block: int = constant(
+        512,
+        "rows",
+        "of a prompt's end that a block drafter reads, a product for each layer and none between: "
+        "the answer waits meanwhile",
+    )
 
 
 @dataclass(frozen=True)

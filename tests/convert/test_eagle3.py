@@ -115,7 +115,9 @@ def spec_of_target() -> tiny_models.Spec:
 def test_it_drafts_what_its_tensors_say(layout: str, files: Callable[[str], Pair]) -> None:
     seen: list[Floats] = []
 
-    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def propose(
+        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids, drafted)
 

@@ -106,7 +106,9 @@ def test_every_head_predicts_what_the_paper_says(
 
 
 def recording(seen: list[Floats]) -> Propose:
-    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def propose(
+        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids)
 

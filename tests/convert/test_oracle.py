@@ -290,7 +290,9 @@ def llama_cpp_draft(model: Path, assistant: Path, prompt: list[int], newest: int
     drafter.observe(prompt[-1:], len(prompt) - 1, row)
     seen: list[Floats] = []
 
-    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def propose(
+        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids)
 

@@ -108,6 +108,9 @@ class Weights:
         values = self._rng.standard_normal((n_expert, n_out, n_in)) / np.sqrt(n_in)
         self.tensors[f"{name}.weight"] = values.astype(np.float32)
 
+    def drawn(self, shape: tuple[int, ...]) -> Floats:
+        return (self._rng.standard_normal(shape) * 0.5).astype(np.float32)
+
     def norm(self, name: str, n: int | None = None) -> None:
         self.vector(f"{name}.weight", n or self._n_embd, 0.7, 1.3)
 

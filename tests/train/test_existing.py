@@ -83,7 +83,9 @@ def logits_of_draft(
     drafter = open_drafter(target, pairing, n_threads=1, n_gpu_layers=0)
     seen: list[Floats] = []
 
-    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def propose(
+        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids, drafted)
 

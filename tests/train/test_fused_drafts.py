@@ -82,7 +82,9 @@ def test_every_draft_step_equals_torch(head: Head, drafter: Drafter) -> None:
     for newest in (end, end + 2):
         seen: list[Floats] = []
 
-        def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+        def propose(
+            logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+        ) -> Proposal:
             seen.append(logits.copy())  # noqa: B023 (called within the iteration)
             return likeliest(logits, ids, drafted)
 

@@ -32,12 +32,16 @@ class Batch:
     """The rows of one decode in memory of our own.
 
     llama.cpp's own batches hold token ids or embeddings; an MTP row has both.
+
+    n_axes: of a position, for rows without a token: M-RoPE has four, of which text uses the first
+            three alike and the last not at all
     """
 
-    def __init__(self, capacity: int, n_embd: int, reads: Reads) -> None:
+    def __init__(self, capacity: int, n_embd: int, reads: Reads, n_axes: int = 1) -> None:
+        self._n_axes = n_axes
         # ctypes' arrays: numpy takes several times as long to fill a few places.
         self._token = (ctypes.c_int32 * capacity)()
-        self._pos = (ctypes.c_int32 * capacity)()
+        self._pos = (ctypes.c_int32 * (n_axes * capacity))()
         self._outputs = (ctypes.c_int8 * capacity)()
         n_embd = 0 if reads is Reads.TOKENS else n_embd
         self._embd = np.zeros((capacity, n_embd), np.float32)
@@ -62,7 +66,10 @@ class Batch:
     ) -> None:
         n = len(tokens)
         self._token[:n] = list(tokens)
-        self._pos[:n] = [*range(position, position + n)]
+        positions = [*range(position, position + n)]
+        self._pos[:n] = positions
+        if self._n_axes > 1:
+            self._pos[n : self._n_axes * n] = [*positions * (self._n_axes - 2), *[0] * n]
         self._outputs[:n] = [int(i >= first_output) for i in range(n)]
         if hidden is not None:
             self._embd[:n] = hidden

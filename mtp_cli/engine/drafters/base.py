@@ -20,12 +20,19 @@ class Draft:
            that a drafter may make any way it likes
     n_behind: rows that the heads of its second and later ids had missed and read for it, besides
            the newest; 0 where one head drafts all
+    is_block: one pass made all of it, which would have made more at no cost
     """
 
     ids: list[int] = field(default_factory=list)
     probs: list[float] = field(default_factory=list)
     drawn: dict[int, Candidates] = field(default_factory=dict)
     n_behind: int = 0
+    is_block: bool = False
+
+    @property
+    def n_steps(self) -> int:
+        """Passes of the drafter."""
+        return min(1, len(self.ids)) if self.is_block else len(self.ids)
 
     @property
     def n_committed(self) -> int:
@@ -37,9 +44,15 @@ class Draft:
         del self.ids[n:], self.probs[n:]
         self.drawn = {position: q for position, q in self.drawn.items() if position < n}
 
-    def take(self, logits: Floats, propose: Propose, ids: Ids | None = None) -> int:
+    def take(
+        self,
+        logits: Floats,
+        propose: Propose,
+        ids: Ids | None = None,
+        prob: float | None = None,
+    ) -> int:
         """Add an id chosen from a row of logits (see `Propose`); returns its place in the row."""
-        chosen = propose(logits, ids, self.ids)
+        chosen = propose(logits, ids, self.ids, prob)
         if chosen.drawn is not None:
             self.drawn[len(self.ids)] = chosen.drawn
         self.ids.append(chosen.index if ids is None else int(ids[chosen.index]))

@@ -18,6 +18,7 @@ from mtp_cli.engine.backend.placement import ANYWHERE
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
 from mtp_cli.engine.drafters.base import LastingDrafter
+from mtp_cli.engine.drafters.block import open_block
 from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
@@ -52,6 +53,10 @@ def open_drafter(
         )
         _follow(target, *contexts)
         return IndependentDrafter(contexts, pairing.vocabulary)
+    if pairing.heads is not None and pairing.block is not None:
+        block, runs = open_block(target, pairing.heads, pairing.block, n_threads, n_gpu_layers)
+        _follow(target, runs)
+        return block
     if pairing.heads is not None and pairing.fused is not None and is_eagle3(pairing.heads):
         drafter, drafts = open_eagle3(target, pairing.heads, pairing.fused, n_threads, n_gpu_layers)
         _follow(target, drafts)

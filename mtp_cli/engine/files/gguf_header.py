@@ -27,6 +27,7 @@ from mtp_cli.paths.gguf import check_gguf
 _VERSIONS = (2, 3)
 ASSISTANT = "gemma4-assistant"
 EAGLE3 = "eagle3"
+BLOCK = "dflash"  # DFlash drafters, DFlash2 and DSpark among them
 _GGML_F32, _GGML_I8, _GGML_I64 = 0, 24, 27
 _MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
@@ -267,9 +268,15 @@ def is_eagle3(header: Header) -> bool:
     return header.architecture == EAGLE3
 
 
+def is_block(header: Header) -> bool:
+    """Whether this is a drafter of whole blocks, which reads rows of another model's layers."""
+    return header.architecture == BLOCK
+
+
 def is_drafter(header: Header) -> bool:
     """Whether this drafts beside another model, and is none that writes by itself."""
-    return is_head_file(header) or is_assistant(header) or is_eagle3(header)
+    is_ours_or_shares = is_head_file(header) or is_assistant(header)
+    return is_ours_or_shares or is_eagle3(header) or is_block(header)
 
 
 def has_heads(shards: list[Header]) -> bool:

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mtp_cli.engine.files import assistant, eagle3, fused_heads, gguf_header, independent_heads
+from mtp_cli.engine.files import (
+    assistant,
+    block,
+    eagle3,
+    fused_heads,
+    gguf_header,
+    independent_heads,
+)
+from mtp_cli.engine.files.block import Block
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError, advised
@@ -33,6 +41,7 @@ class Pairing:
     shares_kv:  the file is an assistant, a model that reads the target's own keys and values
     offsets:    where in the file each independent head begins; empty for other heads
     fused:      the rows of several layers that the head reads; None for one that reads one row
+    block:      how a drafter of whole blocks is run, which reads such rows, too; None for others
     """
 
     heads: Header | None
@@ -43,10 +52,13 @@ class Pairing:
     shares_kv: bool = False
     offsets: tuple[int, ...] = ()
     fused: Fused | None = None
+    block: Block | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
         """Of HiddenSource.LAYER; empty for the last one."""
+        if self.block is not None:
+            return self.block.layers
         return () if self.fused is None else self.fused.layers
 
     @property
@@ -58,6 +70,8 @@ class Pairing:
             return f"{self.path.name}, assistant that shares the model's KV"
         if self.heads is not None and gguf_header.is_eagle3(self.heads):
             return f"{self.heads.path.name}, {eagle3.describe(self.heads)}"
+        if self.heads is not None and self.block is not None:
+            return f"{self.heads.path.name}, {block.describe(self.heads)}"
         name = "in the model's file" if self.path is None else self.path.name
         how = "independent" if self.offsets else "chained"
         count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {how} heads"
@@ -86,6 +100,9 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
     if gguf_header.is_eagle3(heads):
         fused = eagle3.check(target, heads)
         return Pairing(heads, HiddenSource.LAYER, None, None, 1, fused=fused)
+    if gguf_header.is_block(heads):
+        found = block.check(target, heads)
+        return Pairing(heads, HiddenSource.LAYER, None, None, 1, block=found)
     if not gguf_header.is_head_file(heads):
         raise MtpError(
             f"{heads.path}: not a head file (general.type is not mtp-head); a smaller model drafts "

@@ -94,7 +94,7 @@ def examine(path: Path, target: Path | None = None) -> None:
 
     shards = gguf_header.read_shards(path)
     soundness.check_kind(shards[0])
-    if gguf_header.is_assistant(shards[0]) or gguf_header.is_eagle3(shards[0]):
+    if gguf_header.is_drafter(shards[0]) and not gguf_header.is_head_file(shards[0]):
         _examine_beside(path, target)
         return
     if independent_heads.is_independent(shards[0]):
@@ -121,7 +121,8 @@ def examine(path: Path, target: Path | None = None) -> None:
 
 
 def _examine_beside(path: Path, target: Path | None) -> None:
-    """An assistant's or an EAGLE-3 drafter's context is built over its target's."""
+    """The context of an assistant, or of a drafter in llama.cpp's own layout, is built over its
+    target's."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
     from mtp_cli.engine.files import gguf_header, soundness
@@ -135,14 +136,15 @@ def _examine_beside(path: Path, target: Path | None) -> None:
     assert pairing.heads is not None
     models = Model(target, no_alloc=True), Model(path, no_alloc=True)
     soundness.check_numbers(pairing.heads, uses_rope=models[1].uses_rope)
+    n_rows = 1 if pairing.block is None else pairing.block.size
     shared: Context | None = None
     contexts = []
     for model in models:
         shared = Context(
             model,
             n_ctx=256,
-            n_batch=1,
-            n_outputs=1,
+            n_batch=n_rows,
+            n_outputs=n_rows,
             n_threads=1,
             hidden=HiddenSource.NEXTN if shared or pairing.shares_kv else HiddenSource.NONE,
             mtp=shared is not None and pairing.shares_kv,

@@ -23,21 +23,14 @@ _NO_MODELS = {
 }
 # pooling_type in files of models that make one vector, or one score, of a whole text.
 _POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}
-_BLOCK, _MARKOV = "dflash", "markov_w1.weight"  # block drafters; a tensor of DSpark's alone
 
 
 def check_kind(header: Header) -> None:
-    """That a file holds a model at all, and no drafter of a kind that has none here."""
+    """That a file holds a model at all."""
     kinds = (kind for kind in _NO_MODELS if header.says("general.type", kind))
     kind = next(kinds, header.architecture)
     if kind in _NO_MODELS:
         raise MtpError(f"{header.path}: {_NO_MODELS[kind]}")
-    if header.architecture == _BLOCK:
-        drafter = "DSpark" if _MARKOV in header.tensors else "DFlash"
-        raise MtpError(
-            f"{header.path}: a {drafter} drafter, which nothing here runs yet; take MTP heads, an "
-            "EAGLE-3 drafter or a smaller model to draft"
-        )
 
 
 def check_writes(header: Header) -> None:

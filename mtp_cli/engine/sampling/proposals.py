@@ -31,13 +31,19 @@ class Proposal:
 class Propose(Protocol):
     """Chooses what to draft; asked once for each further id of a draft, in order."""
 
-    def __call__(self, logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def __call__(
+        self, logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         """logits:  (n_draft,) float32
         ids:     (n_draft,) int32, increasing: the target's id of each; None: same
         drafted: the ids of the draft so far
+        prob:    how likely an id of this row is to be accepted, where the drafter says so itself
         """
 
 
-def likeliest(logits: Floats, ids: Ids | None, drafted: Sequence[int] = ()) -> Proposal:
+def likeliest(
+    logits: Floats, ids: Ids | None, drafted: Sequence[int] = (), prob: float | None = None
+) -> Proposal:
     """The drafter's best id, and its probability; 0 from a row with NaN or infinity."""
-    return Proposal(*best(logits))
+    index, own = best(logits)
+    return Proposal(index, own if prob is None or own == 0 else prob)

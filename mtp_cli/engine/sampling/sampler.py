@@ -66,6 +66,7 @@ class Sampler:
         ids: Ids | None,
         before: Sequence[int],
         commit: Callable[[float], bool],
+        prob: float | None = None,
     ) -> Proposal:
         """What to draft from a drafter's row, (n,) float32 with n <= n_vocab.
 
@@ -75,9 +76,10 @@ class Sampler:
         ids:    the target's id of each place, see `Propose`
         before: the ids that the row follows, drafted ones included, as for `choose`
         commit: whether the id will be verified whatever it is; told the best one's probability
+        prob:   that the drafter gives in its place, see `Propose`
         """
         with self._penalised(logits, before, ids):
-            best = likeliest(logits, ids)
+            best = likeliest(logits, ids, prob=prob)
             # From a row with NaN nothing can be drawn: a bad guess, and no error.
             if not (self.draws_drafts and best.prob > 0 and commit(best.prob)):
                 return best

@@ -67,7 +67,9 @@ def check_draft(
     """Its draft after text[: end + 1] is numpy's of a drafter whose cells begin at `first`."""
     seen: list[Floats] = []
 
-    def propose(logits: Floats, ids: Ids | None, drafted: Sequence[int]) -> Proposal:
+    def propose(
+        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
+    ) -> Proposal:
         seen.append(logits.copy())
         return likeliest(logits, ids, drafted)
 

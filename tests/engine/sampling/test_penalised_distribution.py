@@ -60,8 +60,9 @@ class BlindHeads(Sampler):
         ids: Ids | None,
         before: Sequence[int],
         commit: Callable[[float], bool],
+        prob: float | None = None,
     ) -> Proposal:
-        return super().propose(logits, ids, (), commit)
+        return super().propose(logits, ids, (), commit, prob)
 
 
 def test_heads_that_are_not_penalised_lose_acceptance_and_nothing_else() -> None:
