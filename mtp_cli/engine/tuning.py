@@ -180,7 +180,7 @@ class PolicyTuning:
     hope: float = constant(
         0.05,
         "probability",
-        "a copied id that is reached less often is left out",
+        "a copied id, or a block's, that is reached less often is left out",
         "Copies of up to 15 ids",
     )
     typical: float = constant(
@@ -214,6 +214,12 @@ class SurvivalTuning:
     )
     head_variances: Weights = constant(
         (0.3, 0.05, 0.05), "variances", "of these weights", "Agreement with a copy as a feature"
+    )
+    block_variances: Weights = constant(
+        (2.0, 0.1, 0.05),
+        "variances",
+        "of the same for a block drafter: what its sureness is worth nobody knows before, and each "
+        "block that fails costs many rows",
     )
     n_positions: int = constant(
         4, "positions", "of a draft with a regression of their own; later ones share the last"

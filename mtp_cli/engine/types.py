@@ -30,7 +30,7 @@ N_CTX = 8192  # of a target, unless it was trained with less, or the user says o
 MAX_DEPTH = (
     8  # ids that heads draft: more are hardly ever accepted, and recurrent state is kept for
 )
-MAX_COPIED = 15  # ids that are copied, where the memory can drop as many
+MAX_COPIED = 15  # ids that are copied, or come in a block, where the memory can drop as many
 N_OUTPUTS = 32  # rows of one decode that can give outputs: a draft's, or a prompt's last ones
 
 

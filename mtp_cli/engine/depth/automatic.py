@@ -18,10 +18,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Container, Sequence
 
 from mtp_cli.engine.depth.cost import CostModel
+from mtp_cli.engine.depth.futures import Futures, OfBlocks, OfPositions
 from mtp_cli.engine.depth.policy import Seconds
 from mtp_cli.engine.depth.reading import Reading
 from mtp_cli.engine.depth.survival import (
@@ -43,7 +43,8 @@ class ExpectedValue:
     Time is counted in plain rounds, so that a machine that slows down changes no decision.
 
     row_counts: how many rows may be verified together, asked in each round; any unless told
-    n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for
+    n_drafted:  the most ids that the heads can draft; more than MAX_DEPTH are not asked for, but of
+                a block, which costs the same
     tuning:     constants, to be swept; those of `survival` are for what is learned of drafts
     """
 
@@ -59,16 +60,15 @@ class ExpectedValue:
         self._tuning = tuning.policy
         self._row_counts = row_counts
         self._has_heads = math.isfinite(cost.step_s()) and n_drafted > 0
-        self._n_drafted = min(n_drafted, MAX_DEPTH)
+        self._n_drafted = min(n_drafted, cost.n_max - 1 if cost.drafts_blocks else MAX_DEPTH)
         self._reading = Reading(cost, self._n_drafted, tuning.policy)
-        self._heads = HeadAcceptance(tuning.survival)
+        self._is_block = cost.drafts_blocks
+        self._heads = HeadAcceptance(tuning.survival, is_block=self._is_block)
         self._matches = MatchAcceptance(tuning.survival)
         self._forced = ForcedAcceptance(tuning.survival)
         self._values = ValueAcceptance(tuning.survival)
-        self._seen: list[deque[float]] = [
-            deque(maxlen=self._tuning.n_seen) for _ in range(self._n_drafted)
-        ]
-        self._random = random.Random(0)
+        kind = OfBlocks if self._is_block else OfPositions
+        self._futures: Futures = kind(self._n_drafted, tuning.policy, random.Random(0))
         self._n_rounds = self._n_since_plain = 0
         self._tokens = self._time = self._tuning.price_rounds
         self._wait, self._n_parked = self._tuning.first_wait, 0
@@ -190,7 +190,7 @@ class ExpectedValue:
 
     def _look_ahead(self) -> None:
         """Sample futures, and find what asking the heads is worth more than a plain round."""
-        self._sample_futures()
+        self._futures.sample()
         # What the catch-up costs is left out: rows that wait have to be read sooner or later.
         plain, first_s = self._round.plain, self._cost.first_s(0)
         self._prospect = self._worth_of_more(plain, first_s) - plain
@@ -205,6 +205,8 @@ class ExpectedValue:
         self._note(draft)
         if len(now.draft_survival) >= min(len(now.costs) - 1, self._n_drafted):
             return False
+        if self._is_block:  # it is there already
+            return math.prod(now.draft_survival) > self._tuning.hope
         worth = now.best_part(now.draft_survival)[0]
         if now.copy_survival:
             worth = max(worth, now.best_part(now.copied_given_draft())[0])
@@ -227,7 +229,7 @@ class ExpectedValue:
                 now.draft_survival.append(1.0)
                 continue
             now.draft_survival.append(self._heads.predict(k, draft.probs[k], now.agreement[k]))
-            self._seen[k].append(now.draft_survival[k])
+            self._futures.note(k, now.draft_survival[k])
 
     def _worth_of_more(self, worth: float, next_s: float, enough: float = math.inf) -> float:
         """What the round is worth if 1, 2, ... more ids are drafted and the best part verified.
@@ -245,7 +247,7 @@ class ExpectedValue:
             tokens += reached
         spent, step = now.price_of(next_s), now.price_of(self._cost.step_s())
         most, values = worth - spent, [worth] * self._tuning.n_futures
-        for (gains, highest), cost in zip(self._gains(k), now.costs[k + 1 :], strict=False):
+        for (gains, highest), cost in zip(self._futures.gains(k), now.costs[k + 1 :], strict=False):
             surplus = tokens - cost
             if surplus + reached * highest <= worth:
                 spent += step
@@ -256,34 +258,6 @@ class ExpectedValue:
                 break
             spent += step
         return most
-
-    def _sample_futures(self) -> None:
-        """Draw survival probabilities, (n_futures,) for each position.
-
-        A position seen too rarely is held to be like the one before it.
-        """
-        self._futures: list[list[float]] = []
-        self._gains_from: dict[int, list[tuple[list[float], float]]] = {}
-        pool = [self._tuning.typical]
-        for seen in self._seen:
-            pool = (
-                list(seen)
-                if len(seen) >= self._tuning.n_enough
-                else [*pool[-self._tuning.n_enough :], *seen]
-            )
-            self._futures.append(self._random.choices(pool, k=self._tuning.n_futures))
-
-    def _gains(self, k: int) -> list[tuple[list[float], float]]:
-        """For each of n_futures, the tokens that 1, 2, ... ids after the k-th are expected to add
-        once that one is reached; and the most of them."""
-        if k not in self._gains_from:
-            reached, gained = [1.0] * self._tuning.n_futures, [0.0] * self._tuning.n_futures
-            self._gains_from[k] = gains = []
-            for survival in self._futures[k:]:
-                reached = [r * s for r, s in zip(reached, survival, strict=True)]
-                gained = [g + r for g, r in zip(gained, reached, strict=True)]
-                gains.append((gained, max(gained)))
-        return self._gains_from[k]
 
     def choose(self, draft: Draft) -> list[int]:
         if self._is_resting:

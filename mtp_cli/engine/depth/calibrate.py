@@ -191,33 +191,36 @@ def _with_drafts(
 ) -> CostTable:
     """Add the drafter's first step, its catch-up rows, n_many at most, and its further steps."""
     drafter.truncate(0)
-    position = 0
+    position, is_block = 0, False
 
     def draft_s(n_rows: int, depth: int) -> tuple[int, float]:
         """Show it n_rows more rows and draft; rows it caught up with, and seconds."""
-        nonlocal position
+        nonlocal position, is_block
         rows = None if hidden is None else hidden[:n_rows]
         drafter.observe(bench.ids(n_rows), position, rows)
         position += n_rows
         n_waiting = drafter.n_waiting
         bench.cool_caches()
         started = clock()
-        drafter.draft(1, depth)
+        is_block = drafter.draft(1, depth).is_block
         return n_waiting, clock() - started
 
     depth = min(4, drafter.max_depth)
+    draft_s(1, 1)  # the first draft of all has fewer rows to catch up with
     # The first deep draft lets heads of later ids read what they missed; the second is measured.
-    shapes = ((1, 1), (n_many, 1), (1, depth), (1, depth))
-    draft_s(*shapes[0])  # the first draft of all has fewer rows to catch up with
+    shapes = [(1, 1), (n_many, 1), (1, depth), (1, depth)]
+    if is_block:  # to choose its ids takes a while, too, and belongs to the one pass
+        shapes = [(1, drafter.max_depth), (n_many, drafter.max_depth)]
     seen = [[draft_s(*shape) for shape in shapes] for _ in range(4)]
-    (few, few_s), (many, many_s), _, (_, deep_s) = map(_typical, zip(*seen, strict=True))
+    (few, few_s), (many, many_s), *deeper = map(_typical, zip(*seen, strict=True))
     drafter.truncate(0)
     row_s = max(0.0, many_s - few_s) / max(1, many - few)
+    steps_s = [deep_s - few_s for _, deep_s in deeper]
     return dataclasses.replace(
         table,
         first_s=max(few_s - few * row_s, 1e-6),
         row_s=row_s,
-        step_s=max((deep_s - few_s) / max(1, depth - 1), 1e-6),
+        step_s=0.0 if is_block else max(steps_s[-1] / max(1, depth - 1), 1e-6),
     )
 
 

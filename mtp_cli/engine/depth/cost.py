@@ -28,7 +28,7 @@ class CostTable:
     growth_s: (n_max,) what each token of context adds to that
     first_s:  the head's first draft step, which also reads the newest row
     row_s:    each further row of catch-up in that step
-    step_s:   each further draft step
+    step_s:   each further draft step; 0 where one pass drafts a block
     """
 
     target_s: tuple[float, ...]
@@ -78,7 +78,8 @@ def is_sound(table: CostTable) -> bool:
         and all(
             0 <= seconds < math.inf for seconds in (*table.growth_s, table.row_s, table.switch_s)
         )
-        and all(seconds > 0 for seconds in (table.first_s, table.step_s))
+        and table.first_s > 0
+        and table.step_s >= 0
     )
 
 
@@ -252,6 +253,11 @@ class CostModel:
 
     def step_s(self) -> float:
         return self._head.factors[0] * self.table.step_s
+
+    @property
+    def drafts_blocks(self) -> bool:
+        """Whether one pass drafts all: to draft deeper adds rows to verify, and no step."""
+        return self.table.step_s == 0
 
     def draft_s(self, n_waiting: int, depth: int) -> float:
         return self.first_s(n_waiting) + (depth - 1) * self.step_s()

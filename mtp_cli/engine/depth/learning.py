@@ -34,13 +34,15 @@ class _Seen:
     singles, switched: seconds of a row after a row, and after another number of rows
     ratios:   rows -> how many times a row such a decode took, after another of as many
     excess:   seconds that a decode of rows took longer after another number of them
-    drafts:   rows the heads read besides the newest, ids drafted, seconds
+    drafts:   rows the heads read besides the newest, steps of the draft, seconds
+    has_blocks: a draft has one step, however many its ids
     """
 
     singles: list[float] = field(default_factory=list)
     ratios: dict[int, list[float]] = field(default_factory=dict)
     excess: list[float] = field(default_factory=list)
     drafts: list[tuple[int, int, float]] = field(default_factory=list)
+    has_blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ class Learning:
         n_rows = self._shape.n_rows
         if self._draft.ids:
             n_read = self._n_read + self._draft.n_behind
-            self._seen.drafts.append((n_read, len(self._draft.ids), seconds.draft))
+            n_steps = 1 if self._draft.is_block else len(self._draft.ids)
+            self._seen.drafts.append((n_read, n_steps, seconds.draft))
+            self._seen.has_blocks = self._draft.is_block
         if self._is_another_machine():
             self._start_anew(n_rows)
             return
@@ -259,7 +263,7 @@ class Learning:
         seconds = seconds - row_s * read
         first_s = max(_median(seconds[one] if one.any() else seconds), 1e-6)
         if not deep.any():
-            return first_s, row_s, first_s
+            return first_s, row_s, 0.0 if self._seen.has_blocks else first_s
         steps_s = _median(seconds[deep]) - first_s
         return first_s, row_s, max(steps_s / (_median(drafted[deep]) - 1), 1e-6)
 

@@ -74,12 +74,13 @@ class HeadAcceptance:
 
     agreement: how many ids the match is long when it proposes the same token, as a negative
                number when it proposes another, 0 without a match
+    is_block:  they are a block drafter's
     """
 
-    def __init__(self, tuning: SurvivalTuning = TUNING.survival) -> None:
+    def __init__(self, tuning: SurvivalTuning = TUNING.survival, *, is_block: bool = False) -> None:
+        variances = tuning.block_variances if is_block else tuning.head_variances
         self._positions = [
-            Logistic(tuning.head_weights, tuning.head_variances, tuning)
-            for _ in range(tuning.n_positions)
+            Logistic(tuning.head_weights, variances, tuning) for _ in range(tuning.n_positions)
         ]
 
     def predict(self, position: int, probability: float, agreement: int) -> float:

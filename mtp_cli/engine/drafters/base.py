@@ -20,7 +20,7 @@ class Draft:
            that a drafter may make any way it likes
     n_behind: rows that the heads of its second and later ids had missed and read for it, besides
            the newest; 0 where one head drafts all
-    is_block: one pass made all of it, which would have made more at no cost
+    is_block: one pass made all of it, and more would have cost nothing
     """
 
     ids: list[int] = field(default_factory=list)
@@ -28,11 +28,6 @@ class Draft:
     drawn: dict[int, Candidates] = field(default_factory=dict)
     n_behind: int = 0
     is_block: bool = False
-
-    @property
-    def n_steps(self) -> int:
-        """Passes of the drafter."""
-        return min(1, len(self.ids)) if self.is_block else len(self.ids)
 
     @property
     def n_committed(self) -> int:

@@ -10,6 +10,7 @@ from mtp_cli.bench.trace import Trace
 from mtp_cli.engine.depth.cost import CostTable
 from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.ngram import Match
+from mtp_cli.engine.types import MAX_DEPTH
 
 # One row in milliseconds, then 1 to 9, 12 and 16 rows as multiples of it: two cores with AVX-512,
 # SmolLM2-135M, and for "wide" the same zero-padded to the width of a 4B model. With ggml's kernels,
@@ -57,18 +58,20 @@ def made_up(
     right: float,
     *,
     confidence: float | None = None,
+    n_ids: int = MAX_DEPTH,
     seed: int = 0,
 ) -> Trace:
     """An answer that never repeats itself, so that nothing can be copied.
 
     right:      how often a drafted id is what comes, given the ones before it
     confidence: the heads' probability for every id; default: they know how good they are
+    n_ids:      of a draft
     """
     rng = np.random.default_rng(seed)
     prompt, tokens = list(range(20)), list(range(100, 100 + n_tokens))
     drafts = []
     for start in range(n_tokens - 1):
-        ids = tokens[start + 1 : start + 9]
+        ids = tokens[start + 1 : start + 1 + n_ids]
         n_right = int(np.logical_and.accumulate(rng.random(len(ids)) < right).sum())
         ids[n_right:] = [-1] * (len(ids) - n_right)
         drafts.append(Draft(ids, [right if confidence is None else confidence] * len(ids)))

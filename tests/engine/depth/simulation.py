@@ -122,10 +122,10 @@ class RecordedHeads:
     n_unread: rows of the prompt that they have to read before their first draft
     """
 
-    max_depth = 8
     n_window = 0
 
     def __init__(self, machine: Machine, trace: Trace, n_unread: int = 0) -> None:
+        self.max_depth = max(len(draft.ids) for draft in trace.drafts)
         self._machine = machine
         self._trace = trace
         self._n_most = N_WAITING + n_unread
@@ -147,7 +147,7 @@ class RecordedHeads:
     ) -> Draft:
         recorded = self._trace.drafts[self._n_shown]
         depth = min(depth, len(recorded.ids))
-        draft = Draft()
+        draft = Draft(is_block=self._machine.table.step_s == 0)
         if depth == 0:
             return draft
         self._machine.drafted_at.append(self._machine.now)
