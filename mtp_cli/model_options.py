@@ -58,8 +58,9 @@ Heads = Annotated[
     typer.Option(
         metavar="PATH",
         parser=file_name,
-        help="Heads or EAGLE-3 drafter, a GGUF. [default: the heads inside the model; else "
-        "mtp-*.gguf, *-mtp.gguf or eagle3-*.gguf beside it that was made for it]",
+        help="Heads, EAGLE-3 or block drafter, a GGUF. [default: the heads inside the model; else "
+        "mtp-*.gguf, *-mtp.gguf, eagle3-*.gguf, dflash-*.gguf or dspark-*.gguf beside it that was "
+        "made for it]",
     ),
 ]
 DraftModel = Annotated[

@@ -15,7 +15,10 @@ from mtp_cli.errors import MtpError
 from mtp_cli.paths import parts
 
 # llama.cpp's, and ours
-_NAME = re.compile(r"(mtp|eagle3)-.*\.gguf|.*-(mtp|eagle3)\.gguf", re.IGNORECASE)
+_DRAFTERS = ("eagle3", "dflash", "dspark")
+_KINDS = ("mtp", *_DRAFTERS)
+_ANY = "|".join(_KINDS)
+_NAME = re.compile(rf"({_ANY})-.*\.gguf|.*-({_ANY})\.gguf", re.IGNORECASE)
 _MOST_READ = 32  # headers; each takes a millisecond
 
 
@@ -50,11 +53,14 @@ def _in_folder(folder: Path, model: Path) -> Iterator[Path]:
         found = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     except OSError:
         return
-    kinds = ("mtp", "eagle3")
-    own = {name for k in kinds for name in (f"{k}-{model.stem}.gguf", f"{model.stem}-{k}.gguf")}
+    own = {name for k in _KINDS for name in (f"{k}-{model.stem}.gguf", f"{model.stem}-{k}.gguf")}
     found = [path for path in found if path != model]
-    # An EAGLE-3 drafter says nothing of the model that it was made for, but its shape.
-    yield from sorted(found, key=lambda p: (p.name not in own, "eagle3" in p.name.lower()))
+    # Drafters in llama.cpp's own layout say nothing of the model they were made for, but its shape.
+    yield from sorted(found, key=lambda p: (p.name not in own, _is_drafter(p.name.lower())))
+
+
+def _is_drafter(name: str) -> bool:
+    return any(kind in name for kind in _DRAFTERS)
 
 
 def _fits(shards: list[gguf_header.Header], path: Path) -> bool:

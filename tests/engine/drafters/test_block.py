@@ -324,6 +324,18 @@ def test_greedy_text_of_other_targets(name: str, tmp_path: Path) -> None:
     assert answers(files, GREEDY, 8)[0] == answers(files[:1], GREEDY, 0)[0]
 
 
+@pytest.mark.parametrize("depth", [8, "auto"])
+def test_a_recurrent_target_goes_back(depth: Depth, tmp_path: Path) -> None:
+    """It keeps few states to go back to, and has positions of four axes."""
+    files = (
+        tiny.qwen35().write(tmp_path / "target.gguf"),
+        tiny_block.dflash((1,), shares=True, is_mrope=True, size=12).write(tmp_path / "d.gguf"),
+    )
+    drafted, plain = answers(files, GREEDY, depth), answers(files, GREEDY, 0)
+    assert drafted[0] == plain[0]
+    assert all(map(tiny.is_varied, plain[0]))
+
+
 @of_each_kind
 def test_the_depth_policy_runs_it(kind: str, tmp_path: Path) -> None:
     target, drafter = of_few_ids(3, kind)

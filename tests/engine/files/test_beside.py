@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mtp_cli.engine.files.beside import heads_beside
-from tests.engine import tiny, tiny_eagle3
+from tests.engine import tiny, tiny_block, tiny_eagle3
 from tests.engine.specs import SPECS
 
 
@@ -36,6 +36,18 @@ def test_an_eagle_3_drafter_is_found_after_heads(tmp_path: Path) -> None:
     tiny_eagle3.drafter(layers=(1, 2, 4)).write(tmp_path / "eagle3-a.gguf")
     assert heads_beside(model) is None
     drafter = tiny_eagle3.drafter().write(tmp_path / "eagle3-some-Q8_0.gguf")
+    assert heads_beside(model) == drafter
+    heads = tiny.heads_for(target, hidden="post_norm").write(tmp_path / "mtp-x.gguf")
+    assert heads_beside(model) == heads
+
+
+@pytest.mark.parametrize("name", ["dflash-some.gguf", "some-DSpark.gguf"])
+def test_a_block_drafter_is_found_after_heads(name: str, tmp_path: Path) -> None:
+    target = tiny.llama(n_blocks=4)
+    model = target.write(tmp_path / "some-Q4_K_M.gguf")
+    tiny_block.dflash(layers=(1, 4)).write(tmp_path / "dflash-a.gguf")
+    assert heads_beside(model) is None
+    drafter = tiny_block.dspark().write(tmp_path / name)
     assert heads_beside(model) == drafter
     heads = tiny.heads_for(target, hidden="post_norm").write(tmp_path / "mtp-x.gguf")
     assert heads_beside(model) == heads
