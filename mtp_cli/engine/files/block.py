@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from mtp_cli.engine.backend.layer_rows import last_layer
 from mtp_cli.engine.files import draft_ids
 from mtp_cli.engine.files.gguf_header import BLOCK, Header, n_vocab
 from mtp_cli.errors import MtpError
@@ -68,7 +69,7 @@ def check(target: list[Header], heads: Header) -> Block:
     """
     block = _block(heads)
     name, n_layers = target[0].path.name, target[0].n_target_layers
-    if block.layers[-1] >= n_layers:
+    if block.layers[-1] > last_layer(target[0].architecture, n_layers):
         layer = block.layers[-1]
         raise MtpError(f"{heads.path}: {KEY_LAYERS}: layer {layer}, and {name} has {n_layers}")
     n_ids = n_vocab(target)

@@ -12,7 +12,7 @@ import pytest
 
 from mtp_cli.engine.backend import layer_rows
 from mtp_cli.engine.backend.context import Context
-from mtp_cli.engine.backend.layer_rows import HANDED_OUT
+from mtp_cli.engine.backend.layer_rows import HANDED_OUT, LAST_TOO
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
@@ -84,6 +84,21 @@ def test_several_layers_stand_side_by_side(tiny_model: Models, name: str) -> Non
     assert np.abs(each[0] - each[1]).max() > 0.1
 
 
+def test_the_row_after_the_last_layer_is_the_one_before_the_final_norm(tiny_model: Models) -> None:
+    model, tokens = tiny_model("mimo2"), PROMPT[:20]
+    rows = []
+    for hidden, layers in ((HiddenSource.NEXTN, ()), (HiddenSource.LAYER, (1, 2))):
+        context = Context(
+            model, n_ctx=256, n_batch=64, n_outputs=20, n_threads=1, hidden=hidden, layers=layers
+        )
+        context.decode(tokens, 0)
+        given = context.hidden()
+        assert given is not None
+        rows.append(given[:, -tiny.N_EMBD :].copy())
+        context.close()
+    np.testing.assert_array_equal(rows[0], rows[1])
+
+
 def test_a_prompts_window_spans_its_pieces(new_target: Targets) -> None:
     """512 tokens at once: the rows of 600 come from two decodes."""
     prompt = tiny.random_ids(700, seed=52)
@@ -145,6 +160,13 @@ def test_the_table_is_what_the_pinned_source_says() -> None:
     }
     assert len(names) > 100
     assert setting >= HANDED_OUT
+    last = "res->t_layer_inp[n_layer] = cur;"
+    setting_last = {
+        names[arch]
+        for arch, of in classes
+        if any(last in graphs.get(name, "") for name in (of, parents.get(of, "")))
+    }
+    assert setting_last == LAST_TOO
     others = {"bailingmoe3", "hunyuan-dense", "hunyuan_vl", "llama-embed"}
     others |= {"minimax-01", "muse-glimmer", "nanbeige"}
     assert setting - HANDED_OUT <= others

@@ -20,6 +20,7 @@ from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.sampling.settings import Sampling
 from mtp_cli.engine.types import Depth, Floats, HiddenSource, Ids
+from mtp_cli.errors import MtpError
 from tests.engine import tiny, tiny_block
 from tests.engine.drafters.lasting import check_lasting
 from tests.engine.drafters.numpy_block import NumpyBlock
@@ -322,6 +323,15 @@ def test_greedy_text_of_other_targets(name: str, tmp_path: Path) -> None:
         tiny_block.dflash(shares=True).write(tmp_path / "drafter.gguf"),
     )
     assert answers(files, GREEDY, 8)[0] == answers(files[:1], GREEDY, 0)[0]
+
+
+def test_the_row_after_the_last_layer_is_read_where_it_is_handed_out(tmp_path: Path) -> None:
+    drafter = tiny_block.dflash((1, 2), shares=True).write(tmp_path / "d.gguf")
+    files = tiny.mimo2().write(tmp_path / "target.gguf"), drafter
+    assert answers(files, GREEDY, 8)[0] == answers(files, GREEDY, 0)[0]
+    llama = tiny.llama().write(tmp_path / "llama.gguf")
+    with pytest.raises(MtpError, match=r"layer 2, and llama\.gguf has 2"):
+        answers((llama, drafter), GREEDY, 8)
 
 
 @pytest.mark.parametrize("depth", [8, "auto"])
