@@ -220,6 +220,7 @@ class SurvivalTuning:
         "variances",
         "of the same for a block drafter: what its sureness is worth nobody knows before, and each "
         "block that fails costs many rows",
+        "Block drafters: whole drafts as futures",
     )
     n_positions: int = constant(
         4, "positions", "of a draft with a regression of their own; later ones share the last"
