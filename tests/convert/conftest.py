@@ -16,6 +16,7 @@ from tests.convert import (
     checkpoints_meta,
     checkpoints_more,
     checkpoints_mtp,
+    checkpoints_newer,
 )
 from tests.convert.checkpoints import Tiny, write_checkpoint
 
@@ -41,6 +42,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "glm4v": (checkpoints_mtp.glm4v, "glm4moe", 1),
     "glm5": (checkpoints_mtp.glm5, "glm-dsa", 1),
     "hy3": (checkpoints_mtp.hy3, "hy_v3", 1),
+    "ling3": (checkpoints_newer.ling3, "bailingmoe3", 1),
     "mimo2": (checkpoints_more.mimo2, "mimo2", 3),
     "nemotron_h": (checkpoints_more.nemotron_h, "nemotron_h_moe", 1),
     "step35": (checkpoints_more.step35, "step35", 3),

@@ -40,6 +40,7 @@ _OWN = {
     "shared_head.norm.weight": "nextn.shared_head_norm.weight",
     "self_attn.qkv_proj.weight": "attn_qkv.weight",
     "mlp.router.gate.weight": "ffn_gate_inp.weight", "mlp.expert_bias": "exp_probs_b",
+    "self_attn.g_proj.weight": "attn_gate.weight",
     "mtp_norm.weight": "post_attention_norm.weight",
     "final_layernorm.weight": "layer_output_norm.weight",
     "router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale",
@@ -99,6 +100,8 @@ def canonical(name: str, n_layer: int, arch: str) -> str:
             base = "backbone" if own else "model"
             name = name.replace(f"mtp.layers.{old}.", f"{base}.layers.{n_layer}.{new}.")
         return re.sub(r"backbone(\S*)\.mixer\.experts\.", r"model\1.mlp.experts.", name)
+    if arch == "bailingmoe3":
+        return _ling(name)
     if arch == "hy_v3":
         name = name.replace(".final_layernorm.", ".shared_head.norm.")
     name = name.replace("language_model.", "").replace("model.mtp.", "mtp.")
@@ -111,10 +114,18 @@ def canonical(name: str, n_layer: int, arch: str) -> str:
     return name.replace("pre_mlp_layernorm", "post_attention_layernorm")
 
 
+def _ling(name: str) -> str:
+    """Kimi's names for the delta attention, of layers 0 and 2."""
+    name = name.replace("word_embeddings", "embed_tokens").replace(".attention.", ".self_attn.")
+    name = name.replace("expert_bias", "e_score_correction_bias")
+    name = name.replace("f_proj", "f_a_proj").replace("self_attn.dt_bias", "self_attn.dt_proj.bias")
+    return re.sub(r"(layers\.[02]\.self_attn\.g)_proj", r"\1_a_proj", name)
+
+
 # Whose names an architecture has that the released gguf-py does not know, or not whole.
 _ALIKE = {
     "deepseek32": "deepseek2", "gemma4-assistant": "gemma4", "glm-dsa": "deepseek2",
-    "hy_v3": "dots1",
+    "hy_v3": "dots1", "bailingmoe3": "kimi-linear",
 }  # fmt: skip
 
 
@@ -210,6 +221,10 @@ def _changed(name: str, values: Floats, config: dict[str, Any], arch: str) -> Fl
         n_head = int(config[key])
         pairs = values.reshape(n_head, 2, values.shape[0] // n_head // 2, values.shape[1])
         return pairs.swapaxes(1, 2).reshape(values.shape)
+    if arch == "bailingmoe3" and name.endswith("A_log"):
+        return np.exp(values)[:, None]
+    if arch == "bailingmoe3" and name.endswith("_conv1d.weight"):
+        return values[None]
     if name.endswith("A_log"):
         values = -np.exp(values)
     if name.endswith("conv1d.weight"):

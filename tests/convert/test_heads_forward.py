@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.convert import forward
+from tests.convert import forward, forward_newer
 from tests.convert.checkpoints import Tiny
 from tests.convert.conftest import FAMILIES, Convert
 from tests.convert.native import head_rows, target_rows
@@ -24,6 +24,7 @@ REUSED: dict[str, Forward] = {
     "glm4v": forward.glm4v_head,
     "glm5": forward.glm5_head,
     "hy3": forward.hy3_head,
+    "ling3": forward_newer.ling3_head,
 }
 
 

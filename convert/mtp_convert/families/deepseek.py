@@ -56,7 +56,7 @@ def _kinds(config: Config, i: int) -> frozenset[str]:
     return dense_until_first_k(config, i) | {low_rank}
 
 
-_ATTENTION = (
+ATTENTION = (
     Rule("blk.{i}.attn_q.weight", _A + "q_proj.weight", "q,embd", when="q_full"),
     Rule("blk.{i}.attn_q_a.weight", _A + "q_a_proj.weight", "q_rank,embd", when="q_low_rank"),
     Rule("blk.{i}.attn_q_a_norm.weight", _A + "q_a_layernorm.weight", "q_rank", when="q_low_rank"),
@@ -159,7 +159,7 @@ def _sparse_metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 LAYER = union(
     norms(),
-    _ATTENTION,
+    ATTENTION,
     dense_ffn("dense"),
     experts(),
     router(maybe_bias=True),

@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mtp_convert.families.common import common_metadata, union
 from mtp_convert.families.graph import SQUARED_RELU
-from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule, Transform
-from mtp_convert.families.transforms import interleaved, minus_exp, squeezed, stacked, then
-from mtp_convert.tensors.sources import Whole
+from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
+from mtp_convert.families.transforms import (
+    interleaved,
+    minus_exp,
+    shaped,
+    squeezed,
+    stacked,
+    then,
+)  # fmt: skip
 
 _LETTERS = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
 _WORDS = {"linear_attention": "mamba", "full_attention": "attention"}
@@ -94,25 +98,16 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
     }
 
 
-def _shaped(*names: str) -> Transform:
-    """A small tensor in another shape."""
-    return lambda sources, dims: Whole(
-        sources,
-        lambda values: np.reshape(values, [dims[name] for name in names]),
-        tuple(dims[name] for name in names),
-    )
-
-
 _M = "{L}.mixer."
 _MAMBA = (
     Rule("blk.{i}.ssm_in.weight", _M + "in_proj.weight", "in,embd", when="mamba"),
     Rule("blk.{i}.ssm_conv1d.weight", _M + "conv1d.weight", "conv,kernel", squeezed, "mamba"),
     Rule("blk.{i}.ssm_conv1d.bias", _M + "conv1d.bias", "conv", when="mamba", maybe=True),
     Rule("blk.{i}.ssm_dt.bias", _M + "dt_bias", "heads", when="mamba"),
-    Rule("blk.{i}.ssm_a", _M + "A_log", "heads,one", then(minus_exp, _shaped("heads", "one")),
+    Rule("blk.{i}.ssm_a", _M + "A_log", "heads,one", then(minus_exp, shaped("heads", "one")),
          "mamba"),
-    Rule("blk.{i}.ssm_d", _M + "D", "heads,one", _shaped("heads", "one"), "mamba"),
-    Rule("blk.{i}.ssm_norm.weight", _M + "norm.weight", "groups,each", _shaped("groups", "each"),
+    Rule("blk.{i}.ssm_d", _M + "D", "heads,one", shaped("heads", "one"), "mamba"),
+    Rule("blk.{i}.ssm_norm.weight", _M + "norm.weight", "groups,each", shaped("groups", "each"),
          "mamba"),
     Rule("blk.{i}.ssm_out.weight", _M + "out_proj.weight", "embd,inner", when="mamba"),
 )  # fmt: skip

@@ -38,7 +38,18 @@ def elementwise(function: Callable[[Array], Array]) -> Transform:
 
 
 plus_one = elementwise(lambda values: values + np.float32(1))
+plain_exp = elementwise(np.exp)
 minus_exp = elementwise(lambda values: -np.exp(values))
+
+
+def shaped(*names: str) -> Transform:
+    """A small tensor in another shape."""
+
+    def transform(sources: Sequence[Source], dims: Dims) -> Source:
+        shape = tuple(dims[name] for name in names)
+        return Whole(sources, lambda values: np.reshape(values, shape), shape)
+
+    return transform
 
 
 def squeezed(sources: Sequence[Source], dims: Dims) -> Source:

@@ -23,7 +23,9 @@ Shape = tuple[int, ...]
 Choice = Callable[[int, int, "Traits"], Kind | None]
 
 # Small or sensitive tensors that llama.cpp's converter keeps in float32.
-_KEEP_F32 = re.compile(r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d|indexer\.proj)\.weight$")
+_KEEP_F32 = re.compile(
+    r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d(_[qkv])?|indexer\.proj)\.weight$"
+)
 # Matrices that its quantizer leaves as the converter wrote them.
 _LEFT_ALONE = re.compile(
     r"_norm\.weight|ffn_gate_inp\.weight|altup|laurel|per_layer_model_proj|ssm_conv1d"

@@ -37,6 +37,10 @@ _PRE_TOKENIZERS: dict[tuple[str, ...], tuple[str, ...]] = {
         f"{_START}{_UPPER}*{_LOWER}+|{_START}{_UPPER}+{_LOWER}*" + r"|\p{N}"
         r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     ): ("tekken",),
+    (
+        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+        r"|\s*[\r\n]|\s+(?!\S)|\s+",
+    ): ("bailingmoe2",),
     ("digits", _GPT2): ("smollm",),
     (_GPT2,): ("gpt-2",),
 }  # fmt: skip

@@ -1,0 +1,85 @@
+"""Tiny random checkpoints with heads: Ling-3.0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.convert.checkpoints import EMBD, N_HEAD, Tiny, base, mlp, norms, target
+from tests.convert.checkpoints_mtp import FF_EXP, KV_RANK, N_EXPERT, NOPE, Q_RANK, ROPE, V_DIM
+
+DELTA_WIDTH, KERNEL = 32, 4
+
+
+def _delta_attention(tiny: Tiny, a: str) -> None:
+    inner = N_HEAD * DELTA_WIDTH
+    for part in "qkv":
+        tiny.matrix(f"{a}{part}_proj.weight", inner, EMBD)
+        tiny.matrix(f"{a}{part}_conv1d.weight", inner, 1, KERNEL)
+    tiny.matrix(a + "f_proj.weight", inner, EMBD)
+    tiny.matrix(a + "g_proj.weight", inner, EMBD)
+    tiny.matrix(a + "b_proj.weight", N_HEAD, EMBD)
+    tiny.put(a + "A_log", np.log(tiny.random.uniform(1, 8, N_HEAD)).astype(np.float32), "F32")
+    tiny.vector(a + "dt_bias", inner)
+    tiny.norm(a + "o_norm.weight", DELTA_WIDTH)
+    tiny.matrix(a + "o_proj.weight", EMBD, inner)
+
+
+def _gated_latent_attention(tiny: Tiny, a: str, q_rank: int | None) -> None:
+    n_q = N_HEAD * (NOPE + ROPE)
+    if q_rank is None:
+        tiny.matrix(a + "q_proj.weight", n_q, EMBD)
+    else:
+        tiny.matrix(a + "q_a_proj.weight", q_rank, EMBD)
+        tiny.norm(a + "q_a_layernorm.weight", q_rank)
+        tiny.matrix(a + "q_b_proj.weight", n_q, q_rank)
+    tiny.matrix(a + "kv_a_proj_with_mqa.weight", KV_RANK + ROPE, EMBD)
+    tiny.norm(a + "kv_a_layernorm.weight", KV_RANK)
+    tiny.matrix(a + "kv_b_proj.weight", N_HEAD * (NOPE + V_DIM), KV_RANK)
+    tiny.matrix(a + "g_proj.weight", N_HEAD, EMBD)
+    tiny.matrix(a + "dense.weight", EMBD, N_HEAD * V_DIM)
+
+
+def ling3(q_rank: int | None = None) -> Tiny:
+    """Two groups of two layers, limits in the last of them and in the head."""
+    n_layers, limits = 4, [0.0, 0.0, None, 0.5, 0.5]
+    tiny = Tiny(base(
+        "BailingMoeV3ForCausalLM", "bailing_hybrid", num_hidden_layers=n_layers,
+        num_key_value_heads=N_HEAD, head_dim=DELTA_WIDTH, layer_group_size=2,
+        short_conv_kernel_size=KERNEL, no_kda_lora=True, kda_safe_gate=True,
+        kda_lower_bound=-5.0, pad_token_id=None,
+        gated_attention_proj_granularity_type="head_wise", q_lora_rank=q_rank,
+        kv_lora_rank=KV_RANK, qk_nope_head_dim=NOPE, qk_rope_head_dim=ROPE, v_head_dim=V_DIM,
+        first_k_dense_replace=1, num_experts=N_EXPERT, num_experts_per_tok=2, n_group=2,
+        topk_group=1, num_shared_experts=1, moe_intermediate_size=FF_EXP,
+        moe_shared_expert_intermediate_size=FF_EXP, norm_topk_prob=True,
+        routed_scaling_factor=1.5, score_function="sigmoid", expert_swiglu_limit_list=limits,
+        share_expert_swiglu_limit_list=limits, num_nextn_predict_layers=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    ))  # fmt: skip
+    target(tiny)
+    tiny.put("model.word_embeddings.weight", tiny.tensors["model.embed_tokens.weight"])
+    tiny.drop("model.embed_tokens.")
+    for i in range(n_layers + 1):
+        layer = f"model.layers.{i}"
+        norms(tiny, layer)
+        if i in (0, 2):
+            _delta_attention(tiny, layer + ".attention.")
+        else:
+            _gated_latent_attention(tiny, layer + ".attention.", q_rank)
+        if i == 0:
+            mlp(tiny, layer + ".mlp")
+            continue
+        tiny.matrix(layer + ".mlp.gate.weight", N_EXPERT, EMBD)
+        tiny.vector(layer + ".mlp.gate.expert_bias", N_EXPERT)
+        for name in (*(f"experts.{e}" for e in range(N_EXPERT)), "shared_experts"):
+            mlp(tiny, f"{layer}.mlp.{name}", FF_EXP)
+    layer = f"model.layers.{n_layers}"
+    tiny.matrix(layer + ".eh_proj.weight", EMBD, 2 * EMBD)
+    for name in ("enorm", "hnorm", "final_layernorm"):
+        tiny.norm(f"{layer}.{name}.weight", EMBD)
+    return tiny
+
+
+def ling3_tiny() -> Tiny:
+    """Queries of low rank, as the smaller model has them."""
+    return ling3(Q_RANK)
