@@ -7,7 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.convert.conftest import Convert
+import pytest
+
+from mtp_cli.engine.backend.cache import CacheTypes
+from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.files.memory import estimate
+from mtp_convert.commands.build import Options
+from tests.convert.conftest import FAMILIES, Convert
+from tests.engine.files.test_memory import MIB, ROUNDED, allocated
 
 
 def inspect(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,3 +49,11 @@ def test_a_checkpoint_has_to_be_converted_before(tmp_path: Path) -> None:
     done = inspect(tmp_path, "--memory", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
+
+
+def test_cache_and_state_of_every_family(converted: Convert) -> None:
+    paths = [converted(family, Options(outtype="q8_0")) for family in FAMILIES]
+    for path, real in zip(paths, allocated(512, CacheTypes(), *paths), strict=True):
+        needed = estimate(read_shards(path), n_ctx=512)
+        assert needed.cache / MIB == pytest.approx(real["cache"], abs=2 * ROUNDED), path.name
+        assert needed.state / MIB == pytest.approx(real["state"], abs=ROUNDED), path.name

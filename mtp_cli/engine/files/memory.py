@@ -26,7 +26,11 @@ _ROWS = 512  # of a prompt, computed at once
 _FLOAT, _MASK = 4, 2  # bytes of a number of a row, and of a mask
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 # Architectures that keep as many recurrent states as can be drafted, to go back to one of them.
-_ROLLS_BACK = ("qwen35", "qwen35moe", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe")
+_ROLLS_BACK = (
+    "bailingmoe3", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
+)  # fmt: skip
+# Those whose own context keeps cells for the layers of heads, too, which it never fills.
+_HOLDS_HEADS = ("bailingmoe3",)
 _Block = Mapping[str, tuple[int, ...]]  # shapes of its tensors, by their names in it
 
 
@@ -93,6 +97,7 @@ def estimate(
     blocks = _blocks(shards)
     target = {i: tensors for i, tensors in blocks.items() if i < first.n_target_layers}
     own = {i: tensors for i, tensors in blocks.items() if i not in target}
+    is_held = first.architecture in _HOLDS_HEADS
     drafts = _heads_cache(first, own, n_ctx)
     if heads is not None:
         drafts = _beside(gguf_header.read_header(heads), n_ctx)
@@ -101,7 +106,8 @@ def estimate(
     return Estimate(
         n_ctx,
         sum(entry.n_bytes for header in shards for entry in header.tensors.values()),
-        _cache_bytes(first, target, n_ctx, cache),
+        _cache_bytes(first, blocks if is_held else target, n_ctx, cache)
+        + _scorers_bytes(target, n_ctx, cache),
         _state_bytes(first, target),
         drafts,
         _compute_bytes(shards, n_ctx),
@@ -146,10 +152,19 @@ def _cache_bytes(
     return sum(n_cells * (_row(k, cache.k) + _row(v, cache.v)) for k, v in widths)
 
 
+def _scorers_bytes(blocks: Mapping[int, _Block], n_ctx: int, cache: CacheTypes) -> int:
+    """Keys by which sparse attention chooses; heads attend to all and keep none."""
+    n_cells = -(-n_ctx // _CELLS) * _CELLS
+    scorers = [b["indexer.attn_k.weight"] for b in blocks.values() if "indexer.attn_k.weight" in b]
+    return sum(n_cells * _row(_n_rows(shape), cache.k) for shape in scorers)
+
+
 def _widths(header: Header, number: int, block: _Block) -> tuple[int, int]:
     """Numbers of a layer's keys and values for each token; none where it has no cache."""
     if "attn_kv_a_mqa.weight" in block:  # MLA keeps one row, of which the values are a part
         return _n_rows(block["attn_kv_a_mqa.weight"]), 0
+    if "ssm_conv1d_k.weight" in block:  # delta attention of Kimi's kind
+        return 0, 0
     if "attn_k.weight" in block:
         keys = block["attn_k.weight"]
         return _n_rows(keys), _n_rows(block.get("attn_v.weight", keys))
@@ -195,9 +210,12 @@ def _state(header: Header, block: _Block) -> int:
         return n_kept * header.number("embedding_length")
     if not any(name.startswith("ssm_") for name in block):
         return 0
+    n_kept = max(0, header.number("ssm.conv_kernel") - 1)
+    if width := header.number("kda.head_dim"):  # q, k and v of each head, and a square
+        return header.number("attention.head_count") * width * (3 * n_kept + width)
     n_inner, n_state = header.number("ssm.inner_size"), header.number("ssm.state_size")
     n_convolved = n_inner + 2 * header.number("ssm.group_count") * n_state
-    return max(0, header.number("ssm.conv_kernel") - 1) * n_convolved + n_inner * n_state
+    return n_kept * n_convolved + n_inner * n_state
 
 
 def _compute_bytes(shards: Sequence[Header], n_ctx: int) -> int:
