@@ -127,8 +127,11 @@ def byte_alphabet() -> list[str]:
     return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
 
 
-def write_tokenizer(folder: Path, rule: str = QWEN2_RULE) -> None:
-    """A byte-level BPE: every byte, three merges, some special tokens and one added word."""
+def write_tokenizer(folder: Path, *rules: str) -> None:
+    """A byte-level BPE: every byte, three merges, some special tokens and one added word.
+
+    rules: by which it splits text; Qwen2's if none
+    """
     alphabet = byte_alphabet()
     merges = [["t", "h"], ["th", "e"], ["i", "n"]]
     vocab = {text: i for i, text in enumerate([*alphabet, *("".join(m) for m in merges)])}
@@ -138,13 +141,16 @@ def write_tokenizer(folder: Path, rule: str = QWEN2_RULE) -> None:
          "rstrip": False, "normalized": False, "special": text in special}
         for i, text in enumerate([*special, "<think>"])
     ]  # fmt: skip
-    split = {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
+    splits = [
+        {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
+        for rule in rules or (QWEN2_RULE,)
+    ]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
              "use_regex": False}  # fmt: skip
     data = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
         "post_processor": None, "decoder": {"type": "ByteLevel", "add_prefix_space": True,
                                             "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "dropout": None, "unk_token": None,

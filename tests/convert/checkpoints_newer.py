@@ -1,10 +1,21 @@
-"""Tiny random checkpoints with heads: Ling-3.0."""
+"""Tiny random checkpoints with heads: Ling-3.0, North-Mini-Code."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tests.convert.checkpoints import EMBD, N_HEAD, Tiny, base, mlp, norms, target
+from tests.convert.checkpoints import (
+    EMBD,
+    FF,
+    N_HEAD,
+    WIDTH,
+    Tiny,
+    attention,
+    base,
+    mlp,
+    norms,
+    target,
+)
 from tests.convert.checkpoints_mtp import FF_EXP, KV_RANK, N_EXPERT, NOPE, Q_RANK, ROPE, V_DIM
 
 DELTA_WIDTH, KERNEL = 32, 4
@@ -83,3 +94,42 @@ def ling3(q_rank: int | None = None) -> Tiny:
 def ling3_tiny() -> Tiny:
     """Queries of low rank, as the smaller model has them."""
     return ling3(Q_RANK)
+
+
+def north(rms: bool = False, n_shared: int = 0) -> Tiny:
+    """A dense layer in front, sliding and full attention by turns; a head as others trained one.
+
+    rms: norms without a mean
+    """
+    tiny = Tiny(base(
+        "Cohere2MoeForCausalLM", "cohere2_moe", num_hidden_layers=4, head_dim=WIDTH,
+        intermediate_size=FF_EXP, prefix_dense_intermediate_size=FF, layer_norm_eps=1e-5,
+        logit_scale=0.5, sliding_window=16, first_k_dense_replace=1, num_experts=N_EXPERT,
+        layer_types=["full_attention", *["sliding_attention"] * 2, "full_attention"],
+        num_experts_per_tok=2, num_shared_experts=n_shared, norm_topk_prob=False,
+        expert_selection_fn="sigmoid", shared_expert_combination_strategy="average",
+        prefix_dense_sliding_window_pattern=1, tie_word_embeddings=True,
+        num_nextn_predict_layers=1,
+    ))  # fmt: skip
+    if not rms:
+        del tiny.config["rms_norm_eps"]
+    target(tiny, tied=True)
+    for i in range(5):
+        layer = f"model.layers.{i}"
+        tiny.norm(layer + ".input_layernorm.weight", EMBD)
+        attention(tiny, layer)
+        if i == 0:
+            mlp(tiny, layer + ".mlp")
+            continue
+        tiny.matrix(layer + ".mlp.gate.weight", N_EXPERT, EMBD)
+        for name in [f"experts.{e}" for e in range(N_EXPERT)] + ["shared_experts"] * bool(n_shared):
+            n_ff = FF_EXP * (n_shared if name == "shared_experts" else 1)
+            mlp(tiny, f"{layer}.mlp.{name}", n_ff)
+    tiny.matrix("model.layers.4.eh_proj.weight", EMBD, 2 * EMBD)
+    for name in ("enorm", "hnorm", "shared_head.norm"):
+        tiny.norm(f"model.layers.4.{name}.weight", EMBD)
+    return tiny
+
+
+def north_shared() -> Tiny:
+    return north(rms=True, n_shared=2)

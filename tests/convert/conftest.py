@@ -45,6 +45,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "ling3": (checkpoints_newer.ling3, "bailingmoe3", 1),
     "mimo2": (checkpoints_more.mimo2, "mimo2", 3),
     "nemotron_h": (checkpoints_more.nemotron_h, "nemotron_h_moe", 1),
+    "north": (checkpoints_newer.north, "cohere2moe", 1),
     "step35": (checkpoints_more.step35, "step35", 3),
     "step37": (checkpoints_more.step37, "step35", 3),
 }

@@ -125,7 +125,7 @@ def _ling(name: str) -> str:
 # Whose names an architecture has that the released gguf-py does not know, or not whole.
 _ALIKE = {
     "deepseek32": "deepseek2", "gemma4-assistant": "gemma4", "glm-dsa": "deepseek2",
-    "hy_v3": "dots1", "bailingmoe3": "kimi-linear",
+    "hy_v3": "dots1", "bailingmoe3": "kimi-linear", "cohere2moe": "deepseek2",
 }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ class Head:
         self.all: Mapping[str, Floats] = dequantized(tiny)
         self.config: dict[str, Any] = text_config(tiny)
         self.layer = layer
-        key = "rms_norm_eps" if "rms_norm_eps" in self.config else "layernorm_epsilon"
-        self.eps = float(self.config[key])
+        keys = ("rms_norm_eps", "layernorm_epsilon", "layer_norm_eps")
+        self.eps = float(next(self.config[key] for key in keys if key in self.config))
 
     def w(self, name: str) -> Floats:
         return self.all[f"{self.layer}.{name}"]

@@ -1,6 +1,7 @@
-"""More plain numpy forwards of heads, as `forward.py` has them: Ling-3.0.
+"""More plain numpy forwards of heads, as `forward.py` has them: Ling-3.0, North-Mini-Code.
 
-Written after vLLM's model of it. Knows nothing of GGUF or of the converter.
+Written after vLLM's model of the first and transformers' layers of the second. Knows nothing of
+GGUF or of the converter.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.convert.checkpoints import Tiny
-from tests.convert.forward import Floats, Head, attend, joined, rope_pairs, sigmoid, split
+from tests.convert.forward import Floats, Head, attend, joined, mlp, rope_pairs, sigmoid, split
 
 
 def limited_mlp(head: Head, name: str, x: Floats, limit: float) -> Floats:
@@ -72,3 +73,44 @@ def ling3_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
     )
     x = x + _ling_experts(head, y, limits)
     return head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T
+
+
+class NorthHead(Head):
+    """Norms around the mean where config.json has no epsilon for the other kind."""
+
+    def norm(self, x: Floats, weight: Floats) -> Floats:
+        if "rms_norm_eps" in self.config:
+            return super().norm(x, weight)
+        return super().norm(x - x.mean(axis=-1, keepdims=True), weight)
+
+
+def _north_experts(head: Head, x: Floats) -> Floats:
+    """Scores of the chosen as they are; the mean with the shared expert where there is one."""
+    scores = sigmoid(x @ head.w("mlp.gate.weight").T)
+    out = np.zeros_like(x)
+    for row in range(len(x)):
+        for expert in np.argsort(-scores[row])[: head.config["num_experts_per_tok"]]:
+            y = mlp(head, f"mlp.experts.{expert}", x[row : row + 1])[0]
+            out[row] += scores[row, expert] * y
+    if not head.config["num_shared_experts"]:
+        return out
+    return np.asarray((out + mlp(head, "mlp.shared_experts", x)) / 2, np.float32)
+
+
+def north_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Attention to all keys, experts beside it, one norm for both, the target's embedding."""
+    config = tiny.config
+    head, a = NorthHead(tiny, f"model.layers.{config['num_hidden_layers']}"), "self_attn."
+    embed = head.all["model.embed_tokens.weight"]
+    names = (head.w("enorm.weight"), head.w("hnorm.weight"), head.w("eh_proj.weight"))
+    x = joined(head, embed, tokens, hidden, 0.0, names)
+    y = head.norm(x, head.w("input_layernorm.weight"))
+    width, n_kv = config["head_dim"], config["num_key_value_heads"]
+    frequencies = config["rope_theta"] ** (-np.arange(0, width, 2) / width)
+    q = split(y @ head.w(a + "q_proj.weight").T, config["num_attention_heads"])
+    k, v = (split(y @ head.w(f"{a}{part}_proj.weight").T, n_kv) for part in "kv")
+    q, k = (rope_pairs(t, frequencies) for t in (q, k))
+    attended = attend(q, k, v, width**-0.5) @ head.w(a + "o_proj.weight").T
+    x = x + attended + _north_experts(head, y)
+    scaled = head.norm(x, head.w("shared_head.norm.weight")) * float(config["logit_scale"])
+    return np.asarray(scaled @ embed.T, np.float32)

@@ -25,6 +25,7 @@ REUSED: dict[str, Forward] = {
     "glm5": forward.glm5_head,
     "hy3": forward.hy3_head,
     "ling3": forward_newer.ling3_head,
+    "north": forward_newer.north_head,
 }
 
 

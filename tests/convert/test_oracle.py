@@ -26,7 +26,7 @@ from mtp_cli.engine.types import Floats, HiddenSource, Ids
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.gguf.write import write
-from tests.convert import checkpoints_mtp
+from tests.convert import checkpoints_mtp, checkpoints_newer
 from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, ASSISTANTS, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import dequantized
@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 SCRIPT = Path(__file__).with_name("llama_cpp_converter.py")
 
 # transformers renames keys of these configs, and llama.cpp's converter then misses them.
-RAW = ("mimo2", "step35", "step37", "ling3")
+RAW = ("mimo2", "step35", "step37", "ling3", "north")
 # What ours has and llama.cpp's lacks, and the reverse.
 FUSED = {f"blk.{i}.attn_qkv.weight" for i in (3, 4, 5)}
 # It takes this head's router for another layer's and quantizes it; ours stays in float32.
@@ -192,6 +192,13 @@ def test_a_gemma_4_without_a_soft_cap(tmp_path: Path) -> None:
     tiny = without_fp8(FAMILIES["gemma4_moe"][0]())
     tiny.config["final_logit_softcapping"] = None
     compare_logits(tiny, tmp_path, nextn=False)
+
+
+@pytest.mark.parametrize("function", ["sigmoid", "softmax"])
+def test_north_with_shared_experts(function: str, tmp_path: Path) -> None:
+    tiny = without_fp8(checkpoints_newer.north_shared())
+    tiny.config |= {"expert_selection_fn": function, "norm_topk_prob": True}
+    compare_logits(tiny, tmp_path, nextn=True)
 
 
 def compare_logits(tiny: Tiny, tmp_path: Path, nextn: bool) -> None:

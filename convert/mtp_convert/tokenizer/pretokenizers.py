@@ -41,6 +41,11 @@ _PRE_TOKENIZERS: dict[tuple[str, ...], tuple[str, ...]] = {
         r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*"
         r"|\s*[\r\n]|\s+(?!\S)|\s+",
     ): ("bailingmoe2",),
+    (
+        r"\d{1,3}(?=(?:\d{3})*\b)",
+        f"{_START}{_UPPER}*{_LOWER}+{_CASES}?|{_START}{_UPPER}+{_LOWER}*{_CASES}?" + r"|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ): ("cohere2moe",),
     ("digits", _GPT2): ("smollm",),
     (_GPT2,): ("gpt-2",),
 }  # fmt: skip
