@@ -26,7 +26,7 @@ LINEAR = {
 
 def _linear_attention(tiny: Tiny, layer: str, fused: bool = False) -> None:
     a = layer + ".linear_attn."
-    k_heads, v_heads, width = 2, 4, 32
+    k_heads, v_heads, width = 2, int(tiny.config["linear_num_value_heads"]), 32
     key, value = k_heads * width, v_heads * width
     if fused:
         tiny.matrix(a + "in_proj_qkvz.weight", 2 * key + 2 * value, EMBD)
@@ -62,7 +62,7 @@ def _qwen_head(tiny: Tiny) -> None:
         tiny.norm(f"mtp.{name}.weight", EMBD, 0.0)
 
 
-def _qwen_hybrid(tiny: Tiny, fused_linear: bool, experts: str) -> None:
+def qwen_hybrid(tiny: Tiny, fused_linear: bool, experts: str) -> None:
     layers = [f"model.layers.{i}" for i in range(4)] + ["mtp.layers.0"]
     for i, layer in enumerate(layers):
         norms(tiny, layer, 0.0)
@@ -77,11 +77,11 @@ def _qwen_hybrid(tiny: Tiny, fused_linear: bool, experts: str) -> None:
     _qwen_head(tiny)
 
 
-_HYBRID = {
+HYBRID = {
     **LINEAR, "num_hidden_layers": 4, "head_dim": WIDTH, "full_attention_interval": 4,
     "layer_types": ["linear_attention"] * 3 + ["full_attention"], "attn_output_gate": True,
 }  # fmt: skip
-_MROPE = {
+MROPE = {
     "rope_parameters": {
         "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5,
         "mrope_section": [2, 1, 1], "mrope_interleaved": True,
@@ -94,19 +94,23 @@ _MOE = {
 
 
 def qwen35() -> Tiny:
-    tiny = Tiny(base("Qwen3_5ForCausalLM", "qwen3_5_text", **_HYBRID, **_MROPE,
+    tiny = Tiny(base("Qwen3_5ForCausalLM", "qwen3_5_text", **HYBRID, **MROPE,
                       mtp_num_hidden_layers=1, tie_word_embeddings=True))  # fmt: skip
     target(tiny, 0.0, tied=True)
-    _qwen_hybrid(tiny, False, "")
+    qwen_hybrid(tiny, False, "")
     return tiny
 
 
 def qwen35_vision() -> Tiny:
+    return beside_a_tower(qwen35())
+
+
+def beside_a_tower(flat: Tiny) -> Tiny:
     """The text part lies under text_config and model.language_model, beside a vision tower."""
-    flat = qwen35()
     text = {k: v for k, v in flat.config.items() if k != "architectures"}
+    tied = text["tie_word_embeddings"]
     tiny = Tiny({"architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
-                 "text_config": text, "tie_word_embeddings": True})  # fmt: skip
+                 "text_config": text, "tie_word_embeddings": tied})  # fmt: skip
     for name, values in flat.tensors.items():
         new = name.replace("model.", "model.language_model.", 1)
         tiny.put(new, values, flat.formats[name])
@@ -115,10 +119,10 @@ def qwen35_vision() -> Tiny:
 
 
 def qwen35moe() -> Tiny:
-    tiny = Tiny(base("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", **_HYBRID, **_MROPE, **_MOE,
+    tiny = Tiny(base("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", **HYBRID, **MROPE, **_MOE,
                       mtp_num_hidden_layers=1))  # fmt: skip
     target(tiny, 0.0)
-    _qwen_hybrid(tiny, False, "fused")
+    qwen_hybrid(tiny, False, "fused")
     return tiny
 
 
@@ -128,7 +132,7 @@ def qwen3next() -> Tiny:
         base(
             "Qwen3NextForCausalLM",
             "qwen3_next",
-            **_HYBRID,
+            **HYBRID,
             **_MOE,
             partial_rotary_factor=0.25,
             decoder_sparse_step=1,
@@ -137,7 +141,7 @@ def qwen3next() -> Tiny:
     )
     tiny.config["partial_rotary_factor"] = 0.5
     target(tiny, 0.0)
-    _qwen_hybrid(tiny, True, "single")
+    qwen_hybrid(tiny, True, "single")
     return tiny
 
 

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints with heads: Ling-3.0, North-Mini-Code."""
+"""Tiny random checkpoints with heads: Ling-3.0, North-Mini-Code, newer models of old families."""
 
 from __future__ import annotations
 
@@ -16,7 +16,20 @@ from tests.convert.checkpoints import (
     norms,
     target,
 )
-from tests.convert.checkpoints_mtp import FF_EXP, KV_RANK, N_EXPERT, NOPE, Q_RANK, ROPE, V_DIM
+from tests.convert.checkpoints_more import mimo2, nemotron_h
+from tests.convert.checkpoints_mtp import (
+    FF_EXP,
+    HYBRID,
+    KV_RANK,
+    MROPE,
+    N_EXPERT,
+    NOPE,
+    Q_RANK,
+    ROPE,
+    V_DIM,
+    beside_a_tower,
+    qwen_hybrid,
+)
 
 DELTA_WIDTH, KERNEL = 32, 4
 
@@ -133,3 +146,48 @@ def north(rms: bool = False, n_shared: int = 0) -> Tiny:
 
 def north_shared() -> Tiny:
     return north(rms=True, n_shared=2)
+
+
+def qwen38(tower: bool = True) -> Tiny:
+    """Three value heads for each key head and an output of its own, as the 27B has them."""
+    tiny = Tiny(base("Qwen3_5ForCausalLM", "qwen3_5_text", **HYBRID, **MROPE,
+                      mtp_num_hidden_layers=1, mtp_use_dedicated_embeddings=False))  # fmt: skip
+    tiny.config["linear_num_value_heads"] = 6
+    target(tiny, 0.0)
+    qwen_hybrid(tiny, False, "")
+    return beside_a_tower(tiny) if tower else tiny
+
+
+def mimo25() -> Tiny:
+    """q, k and v fused as four ranks held them, blocks of 128, towers for pictures and sounds."""
+    block, n_ranks = 128, 4
+    flat = mimo2()
+    tiny = Tiny({**flat.config, "architectures": ["MiMoV2ForCausalLM"], "model_type": "mimo_v2",
+                 "attention_projection_layout": "fused_qkv", "attention_value_scale": 0.612,
+                 "quantization_config": {**flat.config["quantization_config"],
+                                         "weight_block_size": [block, block]}})  # fmt: skip
+    for name, values in flat.tensors.items():
+        if flat.formats[name] != "F8_E4M3":
+            if not name.endswith("_scale_inv"):
+                tiny.put(name, values, flat.formats[name])
+        elif name.endswith("q_proj.weight"):
+            k, v = (flat.tensors[name.replace("q_proj", f"{part}_proj")] for part in "kv")
+            fused = name.replace("q_proj", "qkv_proj")
+            tiny.fp8(fused, len(values) + len(k) + len(v), EMBD, block)
+            scales = (0.5 + tiny.random.random((n_ranks, 1))) / np.sqrt(EMBD)
+            tiny.put(fused + "_scale_inv", scales.astype(np.float32), "F32")
+        elif not name.endswith(("k_proj.weight", "v_proj.weight")):
+            tiny.fp8(name, values.shape[0], values.shape[1], block)
+    tiny.matrix("visual.blocks.0.attn.qkv.weight", 24, 8)
+    tiny.matrix("audio_encoder.projection.mlp.0.weight", 8, 8)
+    tiny.matrix("speech_embeddings.0.weight", 8, 8)
+    return tiny
+
+
+def nemotron35() -> Tiny:
+    """Layers in words, as Lightning lists them, those of the head too."""
+    tiny = nemotron_h()
+    del tiny.config["hybrid_override_pattern"]
+    tiny.config |= {"layers_block_type": ["mamba", "moe", "attention", "moe"],
+                    "mtp_layers_block_type": ["attention", "moe"]}  # fmt: skip
+    return tiny

@@ -44,8 +44,11 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "hy3": (checkpoints_mtp.hy3, "hy_v3", 1),
     "ling3": (checkpoints_newer.ling3, "bailingmoe3", 1),
     "mimo2": (checkpoints_more.mimo2, "mimo2", 3),
+    "mimo25": (checkpoints_newer.mimo25, "mimo2", 3),
+    "nemotron35": (checkpoints_newer.nemotron35, "nemotron_h_moe", 1),
     "nemotron_h": (checkpoints_more.nemotron_h, "nemotron_h_moe", 1),
     "north": (checkpoints_newer.north, "cohere2moe", 1),
+    "qwen38": (checkpoints_newer.qwen38, "qwen35", 1),
     "step35": (checkpoints_more.step35, "step35", 3),
     "step37": (checkpoints_more.step37, "step35", 3),
 }

@@ -68,17 +68,32 @@ def dequantized(tiny: Tiny) -> dict[str, Floats]:
     found: dict[str, Floats] = {}
     for name, values in tiny.tensors.items():
         if name.endswith("_scale_inv") or re.search(
-            r"visual|vision_model|vit_large|embed_(vision|audio)", name
+            r"visual|vision_model|vit_large|embed_(vision|audio)|audio_encoder|speech_", name
         ):
             continue
         if tiny.formats[name] == "F8_E4M3":
             rows, cols = config["weight_block_size"]
-            scale = np.kron(tiny.tensors[name + "_scale_inv"], np.ones((rows, cols), np.float32))
             plain = np.vectorize(e4m3, otypes=[np.float32])(values)
+            scales = tiny.tensors[name + "_scale_inv"]
+            if name.endswith("qkv_proj.weight"):
+                found[name] = by_rank(plain, scales, text_config(tiny))
+                continue
+            scale = np.kron(scales, np.ones((rows, cols), np.float32))
             found[name] = plain * scale[: values.shape[0], : values.shape[1]]
         else:
             found[name] = values.astype(np.float32)
     return found
+
+
+def by_rank(rows: Floats, scales: Floats, config: dict[str, Any]) -> Floats:
+    """MiMo-V2.5's q, k and v, a row of scales for each of four ranks: all q, all k, all v."""
+    n_ranks, width = len(scales), int(config["head_dim"])
+    q = int(config["num_attention_heads"]) * width
+    n_kv = (len(rows) - q) // (width + int(config["v_head_dim"]))
+    cuts = np.cumsum([q, n_kv * width]) // n_ranks
+    shares = [np.split(share * scale, cuts) for share, scale in
+              zip(np.split(rows, n_ranks), scales, strict=True)]  # fmt: skip
+    return np.concatenate([share[part] for part in range(3) for share in shares])
 
 
 def text_config(tiny: Tiny) -> dict[str, Any]:
@@ -235,23 +250,24 @@ def _changed(name: str, values: Floats, config: dict[str, Any], arch: str) -> Fl
         if name.endswith("mixer.norm.weight"):
             values = values.reshape(int(config["n_groups"]), -1)
     if arch in ("qwen35", "qwen35moe") and ".linear_attn." in name:
-        values = _tiled(name.rpartition("linear_attn.")[2], values)
+        values = _tiled(name.rpartition("linear_attn.")[2], values, config)
     centred = arch in ("qwen35", "qwen35moe", "qwen3next", "step35")
     if centred and name.endswith("norm.weight") and "linear_attn" not in name:
         values = values + 1
     return values
 
 
-def _tiled(part: str, values: Floats) -> Floats:
-    """Two key heads with two value heads each: value heads 0 1 2 3 come to lie as 0 2 1 3."""
-    order = [0, 2, 1, 3]
+def _tiled(part: str, values: Floats, config: dict[str, Any]) -> Floats:
+    """Two key heads with value heads each: of four, 0 1 2 3 come to lie as 0 2 1 3."""
+    n = int(config["linear_num_value_heads"])
+    order = [group * (n // 2) + i for i in range(n // 2) for group in range(2)]
     if part in ("A_log", "dt_bias", "in_proj_a.weight", "in_proj_b.weight"):
         return values[order]
     if part == "in_proj_z.weight":
-        return values.reshape(4, 32, -1)[order].reshape(values.shape)
+        return values.reshape(n, 32, -1)[order].reshape(values.shape)
     if part in ("in_proj_qkv.weight", "conv1d.weight"):
-        heads = values[128:].reshape(4, 32, -1)[order].reshape(128, -1)
+        heads = values[128:].reshape(n, 32, -1)[order].reshape(n * 32, -1)
         return np.concatenate([values[:128], heads])
     if part == "out_proj.weight":
-        return values.reshape(-1, 4, 32)[:, order].reshape(values.shape)
+        return values.reshape(-1, n, 32)[:, order].reshape(values.shape)
     return values

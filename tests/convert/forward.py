@@ -27,7 +27,7 @@ class Head:
         self.all: Mapping[str, Floats] = dequantized(tiny)
         self.config: dict[str, Any] = text_config(tiny)
         self.layer = layer
-        keys = ("rms_norm_eps", "layernorm_epsilon", "layer_norm_eps")
+        keys = ("rms_norm_eps", "layernorm_epsilon", "layer_norm_eps", "layer_norm_epsilon")
         self.eps = float(next(self.config[key] for key in keys if key in self.config))
 
     def w(self, name: str) -> Floats:
@@ -111,10 +111,10 @@ def joined(head: Head, embed: Floats, tokens: list[int], hidden: Floats, around:
     return np.concatenate([e, h], axis=1) @ projection.T
 
 
-def qwen35_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+def qwen35_head(tiny: Tiny, tokens: list[int], hidden: Floats, around: str = "model") -> Floats:
     """Logits (n, n_vocab). Norms are stored around zero; q comes with a gate for each head."""
     head = Head(tiny, "mtp.layers.0")
-    embed, config = head.all["model.embed_tokens.weight"], head.config
+    embed, config = head.all[f"{around}.embed_tokens.weight"], head.config
     names = ("pre_fc_norm_embedding", "pre_fc_norm_hidden", "fc")
     parts = [head.all[f"mtp.{name}.weight"] for name in names]
     x = joined(head, embed, tokens, hidden, 1.0, (parts[0], parts[1], parts[2]))
@@ -136,7 +136,13 @@ def qwen35_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
     out: Floats = attend(q, k, v, width**-0.5) * sigmoid(gate.reshape(len(x), -1))
     x = x + out @ head.w("self_attn.o_proj.weight").T
     x = x + mlp(head, "mlp", head.norm(x, head.w("post_attention_layernorm.weight") + 1))
-    return head.norm(x, head.all["mtp.norm.weight"] + 1) @ embed.T
+    output = embed if config["tie_word_embeddings"] else head.all["lm_head.weight"]
+    return head.norm(x, head.all["mtp.norm.weight"] + 1) @ output.T
+
+
+def qwen38_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """The same beside a vision tower, with an output matrix of its own."""
+    return qwen35_head(tiny, tokens, hidden, "model.language_model")
 
 
 def _deepseek_input(head: Head, tokens: list[int], hidden: Floats) -> Floats:
@@ -273,14 +279,19 @@ def mimo2_head(tiny: Tiny, tokens: list[int], hidden: Floats, number: int) -> tu
     x = joined(head, head.all["model.embed_tokens.weight"], tokens, hidden, 0.0, names)
     y = head.norm(x, head.w("input_layernorm.weight"))
     n_kv = config["swa_num_key_value_heads"]
-    q = split(y @ head.w(a + "q_proj.weight").T, config["num_attention_heads"])
-    k = split(y @ head.w(a + "k_proj.weight").T, n_kv)
-    v = split(y @ head.w(a + "v_proj.weight").T, n_kv) * config["attention_value_scale"]
-    n_rotary = int(config["head_dim"] * config["partial_rotary_factor"])
+    n_head, width = config["num_attention_heads"], config["head_dim"]
+    if config.get("attention_projection_layout") == "fused_qkv":
+        cuts = np.cumsum([n_head, n_kv]) * width
+        parts = np.split(head.w(a + "qkv_proj.weight"), cuts)
+    else:
+        parts = [head.w(f"{a}{part}_proj.weight") for part in "qkv"]
+    q, k, v = (split(y @ w.T, n) for w, n in zip(parts, (n_head, n_kv, n_kv), strict=True))
+    v = v * config["attention_value_scale"]
+    n_rotary = int(width * config["partial_rotary_factor"])
     q, k = (rope_halves(t, config["swa_rope_theta"], n_rotary) for t in (q, k))
     sink = head.w(a + "attention_sink_bias")
     window = config["sliding_window_size"] + 1  # so many rows before it, and the row itself
-    out = attend(q, k, v, config["head_dim"] ** -0.5, window, sink)
+    out = attend(q, k, v, width**-0.5, window, sink)
     x = x + out @ head.w(a + "o_proj.weight").T
     x = x + mlp(head, "mlp", head.norm(x, head.w("pre_mlp_layernorm.weight")))
     logits = head.norm(x, head.w("final_layernorm.weight")) @ head.all["lm_head.weight"].T

@@ -1,7 +1,7 @@
-"""More plain numpy forwards of heads, as `forward.py` has them: Ling-3.0, North-Mini-Code.
+"""More plain numpy forwards of heads: Ling-3.0, North-Mini-Code, Nemotron-H.
 
-Written after vLLM's model of the first and transformers' layers of the second. Knows nothing of
-GGUF or of the converter.
+Written after vLLM's model of the first, transformers' layers of the second, SGLang's of the third.
+Knows nothing of GGUF or of the converter.
 """
 
 from __future__ import annotations
@@ -114,3 +114,36 @@ def north_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
     x = x + attended + _north_experts(head, y)
     scaled = head.norm(x, head.w("shared_head.norm.weight")) * float(config["logit_scale"])
     return np.asarray(scaled @ embed.T, np.float32)
+
+
+def _squared_relu(head: Head, name: str, x: Floats) -> Floats:
+    y = np.maximum(x @ head.w(f"{name}.up_proj.weight").T, 0)
+    return np.asarray((y * y) @ head.w(f"{name}.down_proj.weight").T, np.float32)
+
+
+def nemotron_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
+    """Attention without positions, then experts without gates.
+
+    The mean is taken off before the last norm, as llama.cpp does and SGLang does not.
+    """
+    head, config, a = Head(tiny, "mtp.layers"), tiny.config, "0.mixer."
+    names = (head.w("0.enorm.weight"), head.w("0.hnorm.weight"), head.w("0.eh_proj.weight"))
+    x = joined(head, head.all["backbone.embeddings.weight"], tokens, hidden, 0.0, names)
+    y = head.norm(x, head.w("0.norm.weight"))
+    q = split(y @ head.w(a + "q_proj.weight").T, config["num_attention_heads"])
+    n_kv = config["num_key_value_heads"]
+    k, v = (split(y @ head.w(f"{a}{part}_proj.weight").T, n_kv) for part in "kv")
+    x = x + attend(q, k, v, config["head_dim"] ** -0.5) @ head.w(a + "o_proj.weight").T
+    y, m = head.norm(x, head.w("1.norm.weight")), "1.mixer."
+    scores = sigmoid(y @ head.w(m + "gate.weight").T)
+    biased = scores + head.w(m + "gate.e_score_correction_bias")
+    out = _squared_relu(head, m + "shared_experts", y)
+    for row in range(len(x)):
+        chosen = np.argsort(-biased[row])[: config["num_experts_per_tok"]]
+        weights = scores[row, chosen] / scores[row, chosen].sum()
+        for expert, weight in zip(chosen, weights, strict=True):
+            own = _squared_relu(head, f"{m}experts.{expert}", y[row : row + 1])[0]
+            out[row] += config["routed_scaling_factor"] * weight * own
+    x = x + out
+    last = head.norm(x - x.mean(axis=-1, keepdims=True), head.w("1.final_layernorm.weight"))
+    return np.asarray(last @ head.all["lm_head.weight"].T, np.float32)

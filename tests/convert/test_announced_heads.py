@@ -22,7 +22,8 @@ from tests.convert.conftest import FAMILIES, WITH_HEADS, Convert
 
 TARGET = Options("target", outtype="f32")
 # Lists with an entry for each block stop llama.cpp where blocks of heads are counted.
-NEEDS_STRIP = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h")
+NEEDS_STRIP = ("qwen35", "qwen35_vision", "qwen35moe", "qwen38", "qwen3next", "nemotron_h",
+               "nemotron35")  # fmt: skip
 
 
 def announcing(family: str, counted: bool, converted: Convert, out: Path) -> Path:

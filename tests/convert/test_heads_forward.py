@@ -25,7 +25,9 @@ REUSED: dict[str, Forward] = {
     "glm5": forward.glm5_head,
     "hy3": forward.hy3_head,
     "ling3": forward_newer.ling3_head,
+    "nemotron35": forward_newer.nemotron_head,
     "north": forward_newer.north_head,
+    "qwen38": forward.qwen38_head,
 }
 
 
@@ -45,7 +47,11 @@ def test_a_reused_head(family: str, converted: Convert) -> None:
     close(found, REUSED[family](FAMILIES[family][0](), tokens, rows))
 
 
-CHAINED = {"mimo2": forward.mimo2_head, "step37": forward.step37_head}
+CHAINED = {
+    "mimo2": forward.mimo2_head,
+    "mimo25": forward.mimo2_head,
+    "step37": forward.step37_head,
+}
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

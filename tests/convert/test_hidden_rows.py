@@ -18,7 +18,8 @@ from mtp_cli.engine.types import Floats, HiddenSource
 from tests.convert.conftest import WITH_HEADS, Convert
 from tests.convert.test_families import PROMPT
 
-PRE_NORM = ("mimo2", "step35", "step37")  # all others hand out the row after the final norm
+# All others hand out the row after the final norm.
+PRE_NORM = ("mimo2", "mimo25", "step35", "step37")
 N_BATCH = 512  # of which the graphs' memory is laid out for
 
 

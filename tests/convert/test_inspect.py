@@ -30,8 +30,9 @@ from tests.convert.heads import write_head_file
 
 Folder = Callable[[str], Path]
 TARGET = Options("target", outtype="q8_0")
-CHAINED = ("mimo2", "step35", "step37")
-HYBRID = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h", "ling3")
+CHAINED = ("mimo2", "mimo25", "step35", "step37")
+HYBRID = ("qwen35", "qwen35_vision", "qwen35moe", "qwen3next", "nemotron_h", "nemotron35", "ling3",
+          "qwen38")  # fmt: skip
 F32 = Kind.F32
 ANNOUNCE = ("num_nextn_predict_layers", "mtp_num_hidden_layers")
 

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 SCRIPT = Path(__file__).with_name("llama_cpp_converter.py")
 
 # transformers renames keys of these configs, and llama.cpp's converter then misses them.
-RAW = ("mimo2", "step35", "step37", "ling3", "north")
+RAW = ("mimo2", "mimo25", "step35", "step37", "ling3", "north")
 # What ours has and llama.cpp's lacks, and the reverse.
 FUSED = {f"blk.{i}.attn_qkv.weight" for i in (3, 4, 5)}
 # It takes this head's router for another layer's and quantizes it; ours stays in float32.
@@ -52,6 +52,7 @@ ADDED: dict[str, tuple[str, float]] = {
 # Keys that it takes from elsewhere (`mimo2.py` says why): (theirs, ours).
 OTHERS: dict[str, tuple[str, int, int]] = {
     "mimo2": ("mimo2.attention.sliding_window", 16, 17),
+    "mimo25": ("mimo2.attention.sliding_window", 16, 17),
 }
 
 # Keys that ours leaves out (`glm4v_moe.py` says why).
@@ -167,7 +168,7 @@ def without_fp8(tiny: Tiny) -> Tiny:
 
 # transformers has no class for MiMo-V2 and Step-3.5 that reads these files, and for the others none
 # without a vision tower.
-NO_FORWARD = ("qwen35_vision", "mimo2", "step35", "step37", "glm4v")
+NO_FORWARD = ("qwen35_vision", "qwen38", "mimo2", "mimo25", "step35", "step37", "glm4v")
 FORWARD = [name for name in FAMILIES if name not in NO_FORWARD]
 
 
@@ -192,6 +193,10 @@ def test_a_gemma_4_without_a_soft_cap(tmp_path: Path) -> None:
     tiny = without_fp8(FAMILIES["gemma4_moe"][0]())
     tiny.config["final_logit_softcapping"] = None
     compare_logits(tiny, tmp_path, nextn=False)
+
+
+def test_three_value_heads_for_each_key_head(tmp_path: Path) -> None:
+    compare_logits(without_fp8(checkpoints_newer.qwen38(tower=False)), tmp_path, nextn=True)
 
 
 @pytest.mark.parametrize("function", ["sigmoid", "softmax"])

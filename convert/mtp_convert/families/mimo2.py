@@ -27,7 +27,7 @@ from mtp_convert.families.common import (
     union,
 )  # fmt: skip
 from mtp_convert.families.rope import DEFAULT
-from mtp_convert.families.rules import Config, Dims, Family, Heads, Rule
+from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Heads, Rule
 from mtp_convert.families.transforms import fused_rows, picked
 from mtp_convert.tensors.fp8 import Fp8
 from mtp_convert.tensors.sources import Source
@@ -200,6 +200,7 @@ MIMO2 = Family(
     ropes=frozenset({DEFAULT}),
     sliding_ropes=frozenset({DEFAULT}),
     has_windows=True,
+    ignored=(*OTHER_TOWERS, "speech_embeddings."),
 )
 
 FAMILIES = (MIMO2,)
