@@ -8,6 +8,7 @@ from tests.convert.checkpoints import (
     EMBD,
     FF,
     N_HEAD,
+    N_VOCAB,
     WIDTH,
     Tiny,
     attention,
@@ -191,3 +192,94 @@ def nemotron35() -> Tiny:
     tiny.config |= {"layers_block_type": ["mamba", "moe", "attention", "moe"],
                     "mtp_layers_block_type": ["attention", "moe"]}  # fmt: skip
     return tiny
+
+
+def _fp8(tiny: Tiny, name: str, n_rows: int, n_cols: int) -> None:
+    """In blocks of 32; the scales are called as DeepSeek-V4's are."""
+    tiny.fp8(name + ".weight", n_rows, n_cols, 32)
+    scales = tiny.tensors.pop(name + ".weight_scale_inv")
+    del tiny.formats[name + ".weight_scale_inv"]
+    tiny.put(name + ".scale", scales, "F32")
+
+
+def _streams(tiny: Tiny, name: str, n_mixed: int, n_scales: int) -> None:
+    tiny.put(name + "_fn", tiny.random.standard_normal((n_mixed, 4 * EMBD)) / 16, "F32")
+    tiny.put(name + "_base", 0.2 * tiny.random.standard_normal(n_mixed), "F32")
+    tiny.put(name + "_scale", tiny.random.uniform(0.5, 1.5, n_scales), "F32")
+
+
+def _compressor(tiny: Tiny, name: str, n: int, width: int, ratio: int) -> None:
+    tiny.matrix(name + "wkv.weight", n * width, EMBD)
+    tiny.matrix(name + "wgate.weight", n * width, EMBD)
+    tiny.put(name + "ape", 0.5 * tiny.random.standard_normal((ratio, n * width)), "F32")
+    tiny.norm(name + "norm.weight", width)
+
+
+def _v4_layer(tiny: Tiny, layer: str, ratio: int, hashed: bool) -> None:
+    a, f, width, rank, o_rank, groups = layer + ".attn.", layer + ".ffn.", 128, 48, 32, 2
+    for name in ("attn_norm", "ffn_norm"):
+        tiny.norm(f"{layer}.{name}.weight", EMBD)
+    for part in ("attn", "ffn"):
+        _streams(tiny, f"{layer}.hc_{part}", 24, 3)
+    tiny.put(a + "attn_sink", tiny.random.standard_normal(N_HEAD), "F32")
+    _fp8(tiny, a + "wq_a", rank, EMBD)
+    tiny.norm(a + "q_norm.weight", rank)
+    _fp8(tiny, a + "wq_b", N_HEAD * width, rank)
+    _fp8(tiny, a + "wkv", width, EMBD)
+    tiny.norm(a + "kv_norm.weight", width)
+    _fp8(tiny, a + "wo_a", groups * o_rank, N_HEAD * width // groups)
+    _fp8(tiny, a + "wo_b", EMBD, groups * o_rank)
+    if ratio:
+        _compressor(tiny, a + "compressor.", 2 if ratio == 4 else 1, width, ratio)
+    if ratio == 4:
+        _fp8(tiny, a + "indexer.wq_b", 2 * 64, rank)
+        tiny.matrix(a + "indexer.weights_proj.weight", 2, EMBD)
+        _compressor(tiny, a + "indexer.compressor.", 2, 64, ratio)
+    tiny.matrix(f + "gate.weight", N_EXPERT, EMBD)
+    if hashed:
+        chosen = [tiny.random.permutation(N_EXPERT)[:2] for _ in range(N_VOCAB)]
+        tiny.put(f + "gate.tid2eid", np.array(chosen), "I64")
+    else:
+        tiny.put(f + "gate.bias", 0.2 * tiny.random.standard_normal(N_EXPERT), "F32")
+    for name in (*(f"experts.{e}" for e in range(N_EXPERT)), "shared_experts"):
+        _fp8(tiny, f"{f}{name}.w1", FF_EXP, EMBD)
+        _fp8(tiny, f"{f}{name}.w2", EMBD, FF_EXP)
+        _fp8(tiny, f"{f}{name}.w3", FF_EXP, EMBD)
+
+
+def deepseek4(heads: bool = False) -> Tiny:
+    """The base in FP8: a window, sparse and heavily compressed keys, an expert for each id."""
+    ratios = [0, 4, 128, 4]
+    tiny = Tiny(base(
+        "DeepseekV4ForCausalLM", "deepseek_v4", num_hidden_layers=4, num_key_value_heads=1,
+        head_dim=128, qk_rope_head_dim=16, q_lora_rank=48, o_groups=2, o_lora_rank=32,
+        compress_ratios=[*ratios, 0], compress_rope_theta=160000.0, sliding_window=16,
+        index_n_heads=2, index_head_dim=64, index_topk=64, hc_mult=4, hc_sinkhorn_iters=20,
+        hc_eps=1e-6, num_hash_layers=1, n_routed_experts=N_EXPERT, num_experts_per_tok=2,
+        n_shared_experts=1, moe_intermediate_size=FF_EXP, scoring_func="sqrtsoftplus",
+        norm_topk_prob=True, routed_scaling_factor=1.5, swiglu_limit=1.0,
+        rope_scaling={"type": "yarn", "factor": 4, "original_max_position_embeddings": 128,
+                      "beta_fast": 32, "beta_slow": 1},
+        quantization_config={"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [32, 32]},
+        num_nextn_predict_layers=int(heads),
+    ))  # fmt: skip
+    del tiny.config["intermediate_size"]
+    tiny.matrix("embed.weight", N_VOCAB, EMBD, scale=3.0)
+    tiny.norm("norm.weight", EMBD)
+    tiny.matrix("head.weight", N_VOCAB, EMBD, scale=3.0)
+    tiny.tensors["head.weight"][259:264] = 0  # the tokens that would end an answer
+    _streams(tiny, "hc_head", 4, 1)
+    for i, ratio in enumerate(ratios):
+        _v4_layer(tiny, f"layers.{i}", ratio, hashed=i == 0)
+    if heads:
+        _v4_layer(tiny, "mtp.0", 0, hashed=False)
+        _streams(tiny, "mtp.0.hc_head", 4, 1)
+        for name in ("enorm", "hnorm", "norm"):
+            tiny.norm(f"mtp.0.{name}.weight", EMBD)
+        for name in ("e_proj", "h_proj"):
+            _fp8(tiny, "mtp.0." + name, EMBD, EMBD)
+    return tiny
+
+
+def deepseek4_with_head() -> Tiny:
+    return deepseek4(heads=True)

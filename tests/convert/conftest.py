@@ -38,6 +38,7 @@ FAMILIES: dict[str, tuple[Callable[[], Tiny], str, int]] = {
     "glm4moe": (checkpoints_mtp.glm4moe, "glm4moe", 1),
     "deepseek3": (checkpoints_mtp.deepseek3, "deepseek2", 1),
     "deepseek32": (checkpoints_mtp.deepseek32, "deepseek32", 1),
+    "deepseek4": (checkpoints_newer.deepseek4, "deepseek4", 0),
     "glm4moelite": (checkpoints_mtp.glm4moelite, "deepseek2", 1),
     "glm4v": (checkpoints_mtp.glm4v, "glm4moe", 1),
     "glm5": (checkpoints_mtp.glm5, "glm-dsa", 1),
@@ -63,6 +64,8 @@ ASSISTANTS = {
     "gemma4_moe": "gemma4_assistant",
     "gemma4_e2b": "gemma4_e2b_assistant",
 }
+# Whose heads have a file of their own (test_deepseek4.py).
+APART = ("deepseek4",)
 WITH_HEADS = [name for name, (_, _, n_heads) in FAMILIES.items() if n_heads]
 
 Convert = Callable[..., Path]

@@ -67,14 +67,16 @@ def dequantized(tiny: Tiny) -> dict[str, Floats]:
     config = tiny.config.get("quantization_config") or {}
     found: dict[str, Floats] = {}
     for name, values in tiny.tensors.items():
-        if name.endswith("_scale_inv") or re.search(
+        fp8 = (name.removesuffix("_scale_inv"), name.removesuffix("scale") + "weight")
+        if any(tiny.formats.get(one) == "F8_E4M3" for one in fp8 if one != name) or re.search(
             r"visual|vision_model|vit_large|embed_(vision|audio)|audio_encoder|speech_", name
         ):
             continue
         if tiny.formats[name] == "F8_E4M3":
             rows, cols = config["weight_block_size"]
             plain = np.vectorize(e4m3, otypes=[np.float32])(values)
-            scales = tiny.tensors[name + "_scale_inv"]
+            beside = (name + "_scale_inv", name.removesuffix("weight") + "scale")
+            scales = next(tiny.tensors[one] for one in beside if one in tiny.tensors)
             if name.endswith("qkv_proj.weight"):
                 found[name] = by_rank(plain, scales, text_config(tiny))
                 continue
@@ -117,6 +119,8 @@ def canonical(name: str, n_layer: int, arch: str) -> str:
         return re.sub(r"backbone(\S*)\.mixer\.experts\.", r"model\1.mlp.experts.", name)
     if arch == "bailingmoe3":
         return _ling(name)
+    if arch == "deepseek4":
+        return name
     if arch == "hy_v3":
         name = name.replace(".final_layernorm.", ".shared_head.norm.")
     name = name.replace("language_model.", "").replace("model.mtp.", "mtp.")
@@ -144,8 +148,45 @@ _ALIKE = {
 }  # fmt: skip
 
 
+_V4 = {
+    "embed.weight": "token_embd.weight", "norm.weight": "output_norm.weight",
+    "head.weight": "output.weight", "hc_head_fn": "output_hc_fn.weight",
+    "hc_head_base": "output_hc_base.weight", "hc_head_scale": "output_hc_scale.weight",
+}  # fmt: skip
+_V4_LAYER = {
+    **{f"hc_{part}_{name}": f"hc_{part}_{name}.weight" for part in ("attn", "ffn")
+       for name in ("fn", "base", "scale")},
+    "attn_norm.weight": "attn_norm.weight", "ffn_norm.weight": "ffn_norm.weight",
+    "attn.attn_sink": "attn_sinks.weight", "attn.wq_a.weight": "attn_q_a.weight",
+    "attn.q_norm.weight": "attn_q_a_norm.weight", "attn.wq_b.weight": "attn_q_b.weight",
+    "attn.wkv.weight": "attn_kv.weight", "attn.kv_norm.weight": "attn_kv_a_norm.weight",
+    "attn.wo_a.weight": "attn_output_a.weight", "attn.wo_b.weight": "attn_output_b.weight",
+    **{f"attn.{old}.{part}": f"{new}_{to}.weight"
+       for old, new in (("compressor", "attn_compressor"),
+                        ("indexer.compressor", "indexer_compressor"))
+       for part, to in (("wkv.weight", "kv"), ("wgate.weight", "gate"), ("ape", "ape"),
+                        ("norm.weight", "norm"))},
+    "attn.indexer.wq_b.weight": "indexer.attn_q_b.weight",
+    "attn.indexer.weights_proj.weight": "indexer.proj.weight",
+    "ffn.gate.weight": "ffn_gate_inp.weight", "ffn.gate.bias": "exp_probs_b.bias",
+    "ffn.gate.tid2eid": "ffn_gate_tid2eid.weight",
+    **{f"ffn.{old}.{of}.weight": f"ffn_{to}_{new}.weight"
+       for old, new in (("experts", "exps"), ("shared_experts", "shexp"))
+       for of, to in (("w1", "gate"), ("w2", "down"), ("w3", "up"))},
+}  # fmt: skip
+
+
+def _v4_name(name: str) -> str:
+    """As llama.cpp's converter has them: the released gguf-py knows none."""
+    layer = re.match(r"layers\.(\d+)\.(.*)", name)
+    return f"blk.{layer[1]}.{_V4_LAYER[layer[2]]}" if layer else _V4[name]
+
+
 def expected(tiny: Tiny, arch: str) -> dict[str, Floats]:
     """GGUF name -> values in numpy order."""
+    if arch == "deepseek4":
+        stacked = _stack(dequantized(tiny), arch)
+        return {_v4_name(name): values for name, values in stacked.items()}
     config = text_config(tiny)
     n_layer = int(config["num_hidden_layers"])
     known = _ALIKE.get(arch, arch)

@@ -1,6 +1,6 @@
-"""More plain numpy forwards of heads: Ling-3.0, North-Mini-Code, Nemotron-H.
+"""More plain numpy forwards of heads: Ling-3.0, North-Mini-Code, Nemotron-H, DeepSeek-V4.
 
-Written after vLLM's model of the first, transformers' layers of the second, SGLang's of the third.
+Written after vLLM's model of the first, SGLang's of the third, transformers' layers of the others.
 Knows nothing of GGUF or of the converter.
 """
 
@@ -147,3 +147,92 @@ def nemotron_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> Floats:
     x = x + out
     last = head.norm(x - x.mean(axis=-1, keepdims=True), head.w("1.final_layernorm.weight"))
     return np.asarray(last @ head.all["lm_head.weight"].T, np.float32)
+
+
+def _weighed(head: Head, x: Floats, name: str) -> Floats:
+    """What four streams (n, 4, width) say of how they are to be mixed."""
+    flat = x.reshape(len(x), -1)
+    normed = head.norm(flat, np.ones(flat.shape[1], np.float32))
+    return np.asarray(normed @ head.w(name + "_fn").T, np.float32)
+
+
+def _streams(head: Head, x: Floats, part: str) -> tuple[Floats, Floats, Floats]:
+    """Four streams joined (n, width), the weights of what comes back, those of the streams."""
+    mixes, eps = _weighed(head, x, f"hc_{part}"), head.config["hc_eps"]
+    scale, offset = head.w(f"hc_{part}_scale"), head.w(f"hc_{part}_base")
+    pre = sigmoid(mixes[:, :4] * scale[0] + offset[:4]) + eps
+    post = 2 * sigmoid(mixes[:, 4:8] * scale[1] + offset[4:8])
+    logits = (mixes[:, 8:] * scale[2] + offset[8:]).reshape(-1, 4, 4)  # from, to
+    comb = np.exp(logits - logits.max(axis=2, keepdims=True))
+    comb = comb / comb.sum(axis=2, keepdims=True) + eps
+    comb = comb / (comb.sum(axis=1, keepdims=True) + eps)
+    for _ in range(head.config["hc_sinkhorn_iters"] - 1):
+        comb = comb / (comb.sum(axis=2, keepdims=True) + eps)
+        comb = comb / (comb.sum(axis=1, keepdims=True) + eps)
+    return np.einsum("ns,nsd->nd", pre, x), post, comb
+
+
+def _parted(x: Floats, out: Floats, post: Floats, comb: Floats) -> Floats:
+    mixed: Floats = np.einsum("nst,nsd->ntd", comb, x) + post[..., None] * out[:, None]
+    return mixed
+
+
+def _turned(x: Floats, frequencies: Floats) -> Floats:
+    """The last values of each head as rotary pairs."""
+    n = 2 * len(frequencies)
+    return np.concatenate([x[..., :-n], rope_pairs(x[..., -n:], frequencies)], axis=-1)
+
+
+def _v4_attention(head: Head, y: Floats) -> Floats:
+    """One key that is its value, sinks, a window; the output is turned back."""
+    config, a = head.config, "attn."
+    n_head, width, groups = (config[key] for key in ("num_attention_heads", "head_dim", "o_groups"))
+    n = config["qk_rope_head_dim"]
+    frequencies = config["rope_theta"] ** (-np.arange(0, n, 2) / n)
+    low = head.norm(y @ head.w(a + "wq_a.weight").T, head.w(a + "q_norm.weight"))
+    q = split(low @ head.w(a + "wq_b.weight").T, n_head)
+    q = _turned(head.norm(q, np.ones(width, np.float32)), frequencies)
+    kv = head.norm(y @ head.w(a + "wkv.weight").T, head.w(a + "kv_norm.weight"))[:, None]
+    kv = _turned(kv, frequencies)
+    out = attend(q, kv, kv, width**-0.5, config["sliding_window"], head.w(a + "attn_sink"))
+    grouped = split(_turned(split(out, n_head), -frequencies).reshape(len(y), -1), groups)
+    first = head.w(a + "wo_a.weight").reshape(groups, config["o_lora_rank"], -1)
+    low = np.einsum("ngi,goi->ngo", grouped, first).reshape(len(y), -1)
+    return np.asarray(low @ head.w(a + "wo_b.weight").T, np.float32)
+
+
+def _v4_experts(head: Head, x: Floats) -> Floats:
+    """Both factors are cut before the gate is activated; scores are roots of softplus."""
+    config, limit = head.config, head.config["swiglu_limit"]
+
+    def expert(name: str, rows: Floats) -> Floats:
+        gate, down, up = (head.w(f"ffn.{name}.w{i}.weight") for i in (1, 2, 3))
+        g = np.minimum(rows @ gate.T, limit)
+        u = np.clip(rows @ up.T, -limit, limit)
+        return np.asarray((g * sigmoid(g) * u) @ down.T, np.float32)
+
+    scores = np.sqrt(np.log1p(np.exp(x @ head.w("ffn.gate.weight").T)))
+    biased = scores + head.w("ffn.gate.bias")
+    out = expert("shared_experts", x)
+    for row in range(len(x)):
+        chosen = np.argsort(-biased[row])[: config["num_experts_per_tok"]]
+        weights = config["routed_scaling_factor"] * scores[row, chosen] / scores[row, chosen].sum()
+        for one, weight in zip(chosen, weights, strict=True):
+            out[row] += weight * expert(f"experts.{one}", x[row : row + 1])[0]
+    return out
+
+
+def deepseek4_head(tiny: Tiny, tokens: list[int], hidden: Floats) -> tuple[Floats, Floats]:
+    """Logits, and its own rows (n, 4 * width). hidden: (n, 4 * width), four streams."""
+    head = Head(tiny, "mtp.0")
+    e = head.norm(head.all["embed.weight"][tokens], head.w("enorm.weight"))
+    h = head.norm(hidden.reshape(len(hidden), 4, -1), head.w("hnorm.weight"))
+    x = (e @ head.w("e_proj.weight").T)[:, None] + h @ head.w("h_proj.weight").T
+    y, post, comb = _streams(head, x, "attn")
+    x = _parted(x, _v4_attention(head, head.norm(y, head.w("attn_norm.weight"))), post, comb)
+    y, post, comb = _streams(head, x, "ffn")
+    x = _parted(x, _v4_experts(head, head.norm(y, head.w("ffn_norm.weight"))), post, comb)
+    mixes = _weighed(head, x, "hc_head") * head.w("hc_head_scale") + head.w("hc_head_base")
+    joined_ = np.einsum("ns,nsd->nd", sigmoid(mixes) + head.config["hc_eps"], x)
+    logits = head.norm(joined_, head.w("norm.weight")) @ head.all["head.weight"].T
+    return np.asarray(logits, np.float32), x.reshape(len(x), -1)

@@ -24,7 +24,7 @@ from mtp_convert.gguf.reuse import AS_IT_IS, as_they_are, planned
 from mtp_convert.gguf.write import write
 from mtp_convert.tensors.kinds import Kind
 from tests.convert.checkpoints import Tiny, write_checkpoint
-from tests.convert.conftest import ALL, BESIDE, FAMILIES, WITH_HEADS, Convert
+from tests.convert.conftest import ALL, APART, BESIDE, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import canonical, text_config
 from tests.convert.heads import write_head_file
 
@@ -77,6 +77,9 @@ def test_every_family_as_published(family: str, checkpoint: Folder) -> None:
         runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
     elif n_heads:
         assert lines[1:3] == [f"target: {sizes}", f"heads: {n_heads} ({kind(family)}, {memory})"]
+    elif family in APART:
+        assert lines[1:3] == [f"target: {sizes}", "heads: none"]
+        runs += ", without drafting heads"
     else:
         assert lines[1] == f"target: {sizes}"
         assert lines[2].startswith("heads: none (")

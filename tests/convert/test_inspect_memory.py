@@ -56,4 +56,4 @@ def test_cache_and_state_of_every_family(converted: Convert) -> None:
     for path, real in zip(paths, allocated(512, CacheTypes(), *paths), strict=True):
         needed = estimate(read_shards(path), n_ctx=512)
         assert needed.cache / MIB == pytest.approx(real["cache"], abs=2 * ROUNDED), path.name
-        assert needed.state / MIB == pytest.approx(real["state"], abs=ROUNDED), path.name
+        assert needed.state / MIB == pytest.approx(real["state"], abs=2 * ROUNDED), path.name

@@ -76,7 +76,15 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
     n_heads, notes = usable_heads(family, config, found, options.part)
     if n_heads and family.heads and family.heads.kind == "independent":
         return _independent(resolver, n_heads, options, notes)
-    target = list(resolver.target()) if options.part != "heads" else list(resolver.shared())
+    if n_heads and family.heads and family.heads.own and options.part == "all":
+        raise MtpError(
+            f"{checkpoint.folder}: llama.cpp has one place for {family.heads.own[0].to}, and the "
+            "head one of its own; convert the target with --no-heads, and the head beside it with "
+            "--heads-only"
+        )
+    target = (
+        list(resolver.target()) if options.part != "heads" else list(resolver.shared_with_heads())
+    )
     heads = list(resolver.heads(n_heads))
     ids = drafter.vocabulary_map(resolver) if family.reads is not None else ()
     if options.part != "heads":

@@ -45,7 +45,7 @@ def plan_graft(target: Path, folder: Path, wanted: Wanted = AS_IT_IS) -> Plan:
     model = open_model(target)
     config = Config(read_json(folder / "config.json"), str(folder / "config.json"))
     family = family_of(config)
-    if family.is_beside:
+    if family.is_beside or (family.heads and family.heads.own):
         raise MtpError(
             f"{folder}: {family.name}: runs from a file of its own; mtp-convert convert writes it, "
             "to lay beside the target"

@@ -77,7 +77,7 @@ def _plan_lines(checkpoint: Checkpoint, resolver: Resolver, runs: str) -> Iterat
         yield runs
         yield "convert needs: --target, the folder or GGUF of the model it drafts for"
         return
-    part: Part = "target" if heads and heads.kind == "independent" else "all"
+    part: Part = "target" if heads and heads.is_apart else "all"
     plan, refusal = _planned(checkpoint, part)
     if plan is not None:
         yield runs
@@ -134,11 +134,11 @@ def _checkpoint_heads(resolver: Resolver) -> Generator[str, None, str]:
         yield f"heads: {n_heads} ({family.heads.kind}, {_MEMORY[family.heads.memory]})"
         if announced != n_heads:
             yield f"note: {resolver.checkpoint.config_file} announces {announced or 'no'} heads"
-        if family.heads.kind == "independent":
+        if family.heads.is_apart:
             runs = "runs in: mtp-chat, after mtp-convert convert --no-heads and --heads-only"
     else:
         yield "heads: none"
-        if announced or family.heads.kind != "independent":  # which has baselines without
+        if announced or not family.heads.is_apart:  # of which there are baselines without
             yield f"warning: {family.name} checkpoints have heads; here they are missing"
         runs += ", without drafting heads"
     return runs
@@ -223,7 +223,7 @@ def _kind(model: GgufModel) -> HeadKind:
 def _with_heads_inside() -> Iterator[tuple[Family, Heads]]:
     """The families whose heads lie in their target's file."""
     for family in all_families():
-        if family.heads and family.heads.kind != "independent":
+        if family.heads and not family.heads.is_apart:
             yield family, family.heads
 
 

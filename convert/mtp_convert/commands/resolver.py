@@ -16,7 +16,7 @@ from mtp_convert.checkpoint.quantization import SCALES, Quantization
 from mtp_convert.checkpoint.shard import TensorEntry
 from mtp_convert.families.rules import Config, Dims, Family, Rule, reading
 from mtp_convert.tensors.fp8 import CODES, Fp8, scaled
-from mtp_convert.tensors.sources import Read, Source
+from mtp_convert.tensors.sources import INTEGERS, Read, ReadIntegers, Source
 
 Named = tuple[str, Source]
 
@@ -60,6 +60,13 @@ class Resolver:
         if scale is None:
             raise MtpError(f"{entry.file}: {entry.name}: FP8 without {name}_scale_inv beside it")
         return scaled(entry, self.entry(scale), self.quantization.blocks)
+
+    def integers(self, name: str) -> Source:
+        """A tensor of ids."""
+        entry = self.entry(name)
+        if entry.dtype not in INTEGERS:
+            raise MtpError(f"{entry.file}: {entry.name}: expected integers, found {entry.dtype}")
+        return ReadIntegers(entry)
 
     def entry(self, name: str) -> TensorEntry:
         self.used.add(name)
@@ -132,7 +139,7 @@ class Resolver:
                 one = name.replace("{e}", str(expert))
                 if one not in self.names:
                     raise MtpError(f"{self.checkpoint.folder}: {one} is missing (for {to})")
-                sources.append(self.source(one))
+                sources.append(self.integers(one) if rule.whole else self.source(one))
                 file = self.entry(one).file
         where = f"{file}: {to} from {names[0]}"
         spare = [s for s in sources if isinstance(s, Fp8) and s.n_spare and not rule.ranked]
@@ -180,6 +187,14 @@ class Resolver:
     def shared(self) -> Iterator[Named]:
         """Embedding, final norm and output: heads need them too."""
         yield from self.apply(self.family.rules, 0, "")
+
+    def shared_with_heads(self) -> Iterator[Named]:
+        """The same for a file of heads, with what these have of their own."""
+        own = self.family.heads.own if self.family.heads else ()
+        others = {rule.to for rule in own}
+        yield from self.apply(tuple(r for r in self.family.rules if r.to not in others), 0, "")
+        if self.family.heads and own:
+            yield from self.apply(own, 0, self.head_prefix(self.family.heads.prefix, 0))
 
     def heads(self, n_heads: int) -> Iterator[Named]:
         heads = self.family.heads

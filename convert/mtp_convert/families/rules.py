@@ -42,6 +42,7 @@ class Rule:
     when:  the kinds of layer that have it ("" for all); see Family.kinds
     maybe: a checkpoint may lack it
     ranked: the transform knows what to do with FP8 scales of several ranks
+    whole: its values are integers
     Rules with the same `to` are alternatives: the first whose sources all exist is used.
     """
 
@@ -52,6 +53,7 @@ class Rule:
     when: str = ""
     maybe: bool = False
     ranked: bool = False
+    whole: bool = False
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -67,6 +69,8 @@ class Heads:
     count:  config keys that announce how many there are
     rules:  the tensors a head has beside those of a layer
     single: llama.cpp's graph runs only one
+    own:    what a head has of the model's tensors that are of no layer; with these, it runs from a
+            file of its own only
     """
 
     kind: HeadKind
@@ -75,6 +79,12 @@ class Heads:
     rules: tuple[Rule, ...]
     single: bool = True
     memory: Literal["plain", "hybrid"] = "plain"
+    own: tuple[Rule, ...] = ()
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether they run from a file of their own only."""
+        return self.kind == "independent" or bool(self.own)
 
 
 # Parts of config.json whose keys stand for the whole: a text model's, a drafter's layer.

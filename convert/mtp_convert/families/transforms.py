@@ -15,6 +15,7 @@ from mtp_cli.errors import MtpError
 from mtp_convert.families.rules import Dims, Transform
 from mtp_convert.tensors.sources import (
     Array,
+    Beside,
     Columns,
     Concat,
     Groups,
@@ -64,6 +65,13 @@ def fused_rows(sources: Sequence[Source], dims: Dims) -> Source:
     if len(widths) > 1:
         raise MtpError(f"rows of {sorted(widths)} values cannot be fused")
     return Concat(sources, (sum(n_rows(source) for source in sources), widths.pop()))
+
+
+def beside(sources: Sequence[Source], dims: Dims) -> Source:
+    """Matrices with as many rows, one to the right of the other."""
+    if len({n_rows(source) for source in sources}) > 1:
+        raise MtpError(f"matrices of {[n_rows(source) for source in sources]} rows beside another")
+    return Beside(sources)
 
 
 def stacked(sources: Sequence[Source], dims: Dims) -> Source:

@@ -24,12 +24,13 @@ Choice = Callable[[int, int, "Traits"], Kind | None]
 
 # Small or sensitive tensors that llama.cpp's converter keeps in float32.
 _KEEP_F32 = re.compile(
-    r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d(_[qkv])?|indexer\.proj)\.weight$"
+    r"(_norm|ffn_gate_inp|ffn_gate_inp_shexp|ssm_conv1d(_[qkv])?|indexer\.proj|_ape"
+    r"|hc_(attn_|ffn_)?(fn|base|scale))\.weight$"
 )
 # Matrices that its quantizer leaves as the converter wrote them.
 _LEFT_ALONE = re.compile(
     r"_norm\.weight|ffn_gate_inp\.weight|altup|laurel|per_layer_model_proj|ssm_conv1d"
-    r"|indexer\.[kq]_proj\.weight"
+    r"|indexer\.[kq]_proj\.weight|ffn_gate_tid2eid\.weight"
 )
 _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 _ATTN_V = ("attn_qkv.weight", "attn_kv_b.weight", "attn_v.weight")
@@ -159,6 +160,8 @@ def choose(outtype: str, shapes: Iterable[tuple[str, Shape]], traits: Traits) ->
 
 def _as_converter(name: str, shape: Shape, wanted: Kind) -> Kind:
     """What llama.cpp's converter writes."""
+    if name.endswith("ffn_gate_tid2eid.weight"):
+        return Kind.I32
     if len(shape) == 1 or _KEEP_F32.search(name) or not name.endswith(".weight"):
         return Kind.F32
     return formats.fitting(wanted, shape[-1])

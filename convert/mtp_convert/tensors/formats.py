@@ -47,7 +47,7 @@ _FALLBACK = {
 }  # fmt: skip
 
 _EXPONENT = {"F16": 0x7C00, "BF16": 0x7F80}  # its bits, all set in NaN and infinity
-_PLAIN = {Kind.F32: "F32", Kind.F16: "F16", Kind.BF16: "BF16"}
+_PLAIN = {Kind.F32: "F32", Kind.F16: "F16", Kind.BF16: "BF16", Kind.I32: "I32"}
 
 
 def outtype(name: str) -> Kind:

@@ -30,10 +30,12 @@ STORAGE: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
 }
+INTEGERS: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "I32": np.dtype("<i4")}
+_LARGEST = np.iinfo(np.int32).max
 
 
 class Source(Protocol):
-    """shape in numpy order; dtype F32, F16 or BF16; rows [begin, end) on demand."""
+    """shape in numpy order; dtype F32, F16, BF16 or I32; rows [begin, end) on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -83,6 +85,28 @@ class Read:
         raw = self.entry.read(begin * n_row_bytes, (end - begin) * n_row_bytes)
         found: Array = np.frombuffer(raw, stored).reshape(end - begin, self.shape[-1])
         return found if self.entry.dtype == self.dtype else found.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ReadIntegers:
+    """A tensor of integers, as I32; MtpError where they do not fit."""
+
+    entry: TensorEntry
+    dtype: str = field(default="I32", init=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape or (1,)
+
+    def rows(self, begin: int, end: int) -> Array:
+        stored = INTEGERS[self.entry.dtype]
+        n_row_bytes = self.shape[-1] * stored.itemsize
+        raw = self.entry.read(begin * n_row_bytes, (end - begin) * n_row_bytes)
+        found = np.frombuffer(raw, stored).reshape(end - begin, self.shape[-1])
+        if found.size and not np.iinfo(np.int32).min <= found.min() <= found.max() <= _LARGEST:
+            raise MtpError(f"{self.entry.name}: an integer of more than 32 bits")
+        narrowed: Array = found.astype("<i4")
+        return narrowed
 
 
 @dataclass(frozen=True)
@@ -168,6 +192,28 @@ class Concat:
                 parts.append(part if source.dtype == dtype else to_float32(part, source.dtype))
             offset += n
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Matrices with as many rows, one to the right of the other."""
+
+    sources: Sequence[Source]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return n_rows(self.sources[0]), sum(source.shape[-1] for source in self.sources)
+
+    @property
+    def dtype(self) -> str:
+        return Concat(self.sources, self.shape).dtype
+
+    def rows(self, begin: int, end: int) -> Array:
+        parts, dtype = [], self.dtype
+        for source in self.sources:
+            part = source.rows(begin, end)
+            parts.append(part if source.dtype == dtype else to_float32(part, source.dtype))
+        return np.concatenate(parts, axis=1)
 
 
 @dataclass(frozen=True)

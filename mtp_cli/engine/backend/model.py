@@ -28,6 +28,9 @@ our_kernels.install()  # before any model: ggml's list of buffer types has to be
 _KEY_NORMAL_FORM = "tokenizer.ggml.normalizer"  # ours: llama.cpp has no such key
 _NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 _SHORT_TEXT = 4096  # bytes that any pre-tokenizer takes on an ordinary stack
+# Architectures that keep compressed keys, which cannot be taken apart: like recurrent state, they
+# go back to a snapshot only.
+_COMPRESSES = ("deepseek4",)
 # Bytes of stack for a longer text: for any, and more for each of its own bytes.
 _STACK_BYTES, _STACK_PER_BYTE = 64 << 20, 512
 
@@ -120,12 +123,12 @@ class Model:
         self.n_layer = int(lib.llama_model_n_layer(self.handle))
         self.n_layer_nextn = int(lib.llama_model_n_layer_nextn(self.handle))
         self.n_ctx_train = int(lib.llama_model_n_ctx_train(self.handle))
-        self.is_recurrent = bool(
-            lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
-        )
         self.n_swa = int(lib.llama_model_n_swa(self.handle))
         metadata = self.metadata()
         self.architecture = metadata.get("general.architecture", "")
+        self.is_recurrent = self.architecture in _COMPRESSES or bool(
+            lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle)
+        )
         self.is_mla = any(key.endswith(".attention.kv_lora_rank") for key in metadata)
         self.uses_rope = lib.llama_model_rope_type(self.handle) != lib.LLAMA_ROPE_TYPE_NONE
 

@@ -27,7 +27,8 @@ _FLOAT, _MASK = 4, 2  # bytes of a number of a row, and of a mask
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 # Architectures that keep as many recurrent states as can be drafted, to go back to one of them.
 _ROLLS_BACK = (
-    "bailingmoe3", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35", "qwen35moe",
+    "bailingmoe3", "deepseek4", "lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "qwen35",
+    "qwen35moe",
 )  # fmt: skip
 # Those whose own context keeps cells for the layers of heads, too, which it never fills.
 _HOLDS_HEADS = ("bailingmoe3",)
@@ -107,7 +108,8 @@ def estimate(
         n_ctx,
         sum(entry.n_bytes for header in shards for entry in header.tensors.values()),
         _cache_bytes(first, blocks if is_held else target, n_ctx, cache)
-        + _scorers_bytes(target, n_ctx, cache),
+        + _scorers_bytes(target, n_ctx, cache)
+        + _compressed_bytes(target, n_ctx, cache),
         _state_bytes(first, target),
         drafts,
         _compute_bytes(shards, n_ctx),
@@ -152,6 +154,20 @@ def _cache_bytes(
     return sum(n_cells * (_row(k, cache.k) + _row(v, cache.v)) for k, v in widths)
 
 
+def _compressed_bytes(blocks: Mapping[int, _Block], n_ctx: int, cache: CacheTypes) -> int:
+    """Keys that each stand for several (DeepSeek-V4), and those by which they are chosen."""
+    found = 0
+    for block in blocks.values():
+        if "attn_compressor_norm.weight" not in block:
+            continue
+        n_keys = -(-n_ctx // _n_rows(block["attn_compressor_ape.weight"]))
+        n_cells = -(-n_keys // _CELLS) * _CELLS
+        norms = ("attn_compressor_norm.weight", "indexer_compressor_norm.weight")
+        widths = [block[name][0] for name in norms if name in block]
+        found += sum(n_cells * _row(width, cache.k) for width in widths)
+    return found
+
+
 def _scorers_bytes(blocks: Mapping[int, _Block], n_ctx: int, cache: CacheTypes) -> int:
     """Keys by which sparse attention chooses; heads attend to all and keep none."""
     n_cells = -(-n_ctx // _CELLS) * _CELLS
@@ -163,6 +179,8 @@ def _widths(header: Header, number: int, block: _Block) -> tuple[int, int]:
     """Numbers of a layer's keys and values for each token; none where it has no cache."""
     if "attn_kv_a_mqa.weight" in block:  # MLA keeps one row, of which the values are a part
         return _n_rows(block["attn_kv_a_mqa.weight"]), 0
+    if "attn_kv.weight" in block:  # one row that is key and value
+        return _n_rows(block["attn_kv.weight"]), 0
     if "ssm_conv1d_k.weight" in block:  # delta attention of Kimi's kind
         return 0, 0
     if "attn_k.weight" in block:
@@ -208,6 +226,10 @@ def _state(header: Header, block: _Block) -> int:
     if "shortconv.conv.weight" in block:
         n_kept = max(0, header.number("shortconv.l_cache") - 1)
         return n_kept * header.number("embedding_length")
+    if "attn_compressor_ape.weight" in block:  # keys that are not compressed yet, and their weights
+        apes = (block.get(f"{name}_compressor_ape.weight", (0, 0)) for name in ("attn", "indexer"))
+        n_windows = 2 if "indexer_compressor_ape.weight" in block else 1
+        return sum(2 * n_windows * width * ratio for width, ratio in apes)
     if not any(name.startswith("ssm_") for name in block):
         return 0
     n_kept = max(0, header.number("ssm.conv_kernel") - 1)

@@ -25,8 +25,9 @@ from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError, advised
 from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 
-# Where llama.cpp computes either the rows after the final norm or the logits, not both.
-_NO_LOGITS_BESIDE_EMBD = ("lfm2", "lfm2moe")
+# Where llama.cpp computes either the rows after the final norm or the logits, not both; or takes
+# these rows for as wide as those it hands to heads, and ends the process (deepseek4).
+_NO_LOGITS_BESIDE_EMBD = ("deepseek4", "lfm2", "lfm2moe")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ for path in sys.argv[4:]:
         return sum(float(size) for size in re.findall(pattern, log))
     found.append({
         "cache": sizes(r"llama_kv_cache: size = +([\\d.]+) MiB"),
-        "state": sizes(r"llama_memory_recurrent: size = +([\\d.]+) MiB"),
+        "state": sizes(r"llama_memory_recurrent: size = +([\\d.]+) MiB")
+        + sizes(r"DSV4 \\w+ state buffer size = +([\\d.]+) MiB"),
         "compute": sizes(r"compute buffer size = +([\\d.]+) MiB"),
     })
     target.close()
