@@ -111,7 +111,7 @@ def convert(
         typer.Option(
             "--target",
             metavar="PATH",
-            help="For a drafter such as EAGLE-3: its target, a folder or GGUF.",
+            help="For an EAGLE-3, DFlash or DSpark drafter: its target, a folder or GGUF.",
         ),
     ] = None,
     force: Force = False,

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtp_cli.errors import MtpError
+from mtp_cli.errors import MtpError, advised
 from mtp_convert.checkpoint.folder import open_config
 from mtp_convert.commands.resolver import Resolver
 from mtp_convert.families import family_of
-from mtp_convert.families.rules import Config, LayerReader
+from mtp_convert.families.rules import MASK, Config, LayerReader, reading
+from mtp_convert.gguf.metadata import pairs
 from mtp_convert.gguf.model import open_model
 from mtp_convert.gguf.plan import PlannedTensor
 from mtp_convert.tensors.kinds import Kind
@@ -34,12 +35,14 @@ class TargetFacts:
     """What a drafter's file says of its target.
 
     tokenizer: its tokenizer.* pairs
+    has_mrope: whether its rotary positions have several axes
     """
 
     n_layers: int
     n_embd: int
     n_vocab: int
     tokenizer: Mapping[str, Any]
+    has_mrope: bool
 
 
 def target_facts(target: Path, pre: str | None, notes: list[str]) -> TargetFacts:
@@ -47,15 +50,19 @@ def target_facts(target: Path, pre: str | None, notes: list[str]) -> TargetFacts
     if target.is_dir():
         config = Config(open_config(target), str(target / "config.json"))
         n_vocab = config.count("vocab_size")
+        with advised("give its GGUF with --target"):
+            family = family_of(config)
         return TargetFacts(
             config.count("num_hidden_layers"),
             config.count("hidden_size"),
             n_vocab,
-            tokenizer_metadata(target, n_vocab, family_of(config), pre, notes),
+            tokenizer_metadata(target, n_vocab, family, pre, notes),
+            bool(config.rope.get("mrope_section")),
         )
     model = open_model(target)
-    pairs = {k: v for k, v in model.file.pairs.items() if k.startswith("tokenizer.")}
-    return TargetFacts(model.n_layers, model.n_embd, model.n_vocab, pairs)
+    tokenizer = {k: v for k, v in model.file.pairs.items() if k.startswith("tokenizer.")}
+    has_mrope = model.key("rope.dimension_sections") in model.file.pairs
+    return TargetFacts(model.n_layers, model.n_embd, model.n_vocab, tokenizer, has_mrope)
 
 
 def metadata_of(
@@ -68,29 +75,55 @@ def metadata_of(
             f"{config.where}: {resolver.family.name}: a drafter takes its tokenizer from its "
             "target; give the target's folder or GGUF with --target"
         )
+    _check_embedding(resolver)
     facts, dims = target_facts(target, pre, notes), resolver.family.dims(config, 0)
-    fused = dims["fused"] // reads.n_layers
     for what, own, found in (
-        ("rows of width", fused, facts.n_embd),
-        ("a vocabulary of", dims["vocab"], facts.n_vocab),
+        ("rows of width", dims["row"], facts.n_embd),
+        ("a vocabulary of", dims["vocab"] or facts.n_vocab, facts.n_vocab),
     ):
         if own != found:
             raise MtpError(
                 f"{config.where}: this drafter was made for {what} {own}, {target} has {found}"
             )
-    layers = reads.layers(config, facts.n_layers)
-    if not _are_layers(layers, reads.n_layers, facts.n_layers):
+    with reading(config):
+        layers = _checked(config.where, reads, reads.layers(config, facts.n_layers), facts.n_layers)
+        more = reads.more(config, resolver.names, facts.has_mrope)
+    if more.get(MASK, 0) >= facts.n_vocab:
+        raise MtpError(f"{config.where}: mask_token_id: {more[MASK]} is no id of {target}")
+    own_pairs = pairs({key.replace("{arch}", arch): value for key, value in more.items()})
+    return {f"{arch}.target_layers": layers, **facts.tokenizer, **own_pairs}
+
+
+def _check_embedding(resolver: Resolver) -> None:
+    """MtpError for a row that a drafter puts into its target's embedding: the file would need all.
+
+    llama.cpp's converter copies the target's embedding and output for it.
+    """
+    row = resolver.checkpoint.folder / "mask_embedding.pt"
+    if row.exists():
         raise MtpError(
-            f"{config.where}: layers to read: expected {reads.n_layers} increasing ones from 1 to "
-            f"{facts.n_layers - 1}, found {str(layers)[:60]}"
+            f"{row}: an embedding of its own for masked ids, which is not converted; take a GGUF "
+            "that llama.cpp's converter made"
         )
-    return {f"{arch}.target_layers": layers, **facts.tokenizer}
 
 
-def _are_layers(layers: object, n: int, n_target: int) -> bool:
+def _checked(where: str, reads: LayerReader, layers: object, n_target: int) -> object:
+    """The layers, where they are layers of the target; MtpError otherwise."""
+    last = n_target if reads.n_layers is None else n_target - 1
+    n = reads.n_layers or (len(layers) if isinstance(layers, list) else 0)
+    if n == 0 or not _are_layers(layers, n, last):
+        count = "" if reads.n_layers is None else f"{n} "
+        raise MtpError(
+            f"{where}: layers to read: expected {count}increasing ones from 1 to {last}, found "
+            f"{str(layers)[:60]}"
+        )
+    return layers
+
+
+def _are_layers(layers: object, n: int, last: int) -> bool:
     if not isinstance(layers, list) or len(layers) != n:
         return False
-    steps = zip([0, *layers], [*layers, n_target], strict=True)
+    steps = zip([0, *layers], [*layers, last + 1], strict=True)
     return all(type(layer) is int for layer in layers) and all(a < b for a, b in steps)
 
 

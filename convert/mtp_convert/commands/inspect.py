@@ -29,6 +29,12 @@ from mtp_convert.gguf.plan import Plan
 _MEMORY = {"hybrid": "hybrid memory", "plain": "plain KV"}
 _BESIDE: HeadKind = "shared-kv"  # heads that are a model of their own, beside their target's
 TEMPLATE = "tokenizer.chat_template"
+# Drafters that read rows of layers: a tensor that only one of them has, or the architecture.
+_READERS = (
+    ("DSpark", "markov_w1.weight"), ("DFlash 2", "selector_hidden.weight"), ("DFlash", "dflash"),
+    ("EAGLE-3", "eagle3"),
+)  # fmt: skip
+_BLOCK_SIZE = "block_size"  # of a drafter that drafts a whole block in one pass
 # Marks of chat formats, the less common ones first: later formats took over marks of earlier ones.
 _MARKS = (
     ("<|channel|>", "Harmony (gpt-oss)"), ("<|start_header_id|>", "Llama 3"),
@@ -53,8 +59,8 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     family = family_of(config)
     resolver = Resolver(checkpoint, family, config)
     yield f"{folder}: checkpoint of {family.name}, llama.cpp architecture {family.arch}"
-    width, n_vocab = config.count("hidden_size"), config.count("vocab_size")
-    sizes = f"{resolver.n_layers} layers, width {width}, vocabulary {n_vocab}"
+    width, n_vocab = config.count("hidden_size"), _vocabulary(resolver)
+    sizes = f"{resolver.n_layers} layers, width {width}, {n_vocab}"
     if family.is_beside:
         yield f"heads: one model ({family.reads.kind if family.reads else _BESIDE}), {sizes}"
         runs = "runs in: mtp-chat --heads, beside its target, after mtp-convert convert"
@@ -68,6 +74,13 @@ def _checkpoint_lines(folder: Path) -> Iterator[str]:
     for entry in checkpoint.tensors.values():
         formats[entry.dtype] += entry.n_bytes
     yield f"tensors: {len(checkpoint.tensors)}, {size(checkpoint.n_bytes)}: {_shares(formats)}"
+
+
+def _vocabulary(resolver: Resolver) -> str:
+    """How many ids there are; a drafter may leave them to its target."""
+    if resolver.family.reads is not None and resolver.config.find("vocab_size") is None:
+        return "its target's vocabulary"
+    return f"vocabulary {resolver.config.count('vocab_size')}"
 
 
 def _plan_lines(checkpoint: Checkpoint, resolver: Resolver, runs: str) -> Iterator[str]:
@@ -148,11 +161,11 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     file = model.file
     kind = "head file" if model.is_head_file else "model"
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.name or '?'}"
-    is_whole = model.has_target and not model.is_head_file and not model.is_eagle3
+    is_whole = model.has_target and not model.is_head_file and not model.is_layer_reader
     if is_whole:
         yield (f"target: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}")
     if model.is_beside:
-        yield f"heads: one model ({_BESIDE if model.is_assistant else _eagle3(model)})"
+        yield f"heads: one model ({_BESIDE if model.is_assistant else _layer_reader(model)})"
         yield "runs in: mtp-chat --heads, beside its target"
     else:
         yield from _gguf_heads(model)
@@ -168,14 +181,19 @@ def _gguf_lines(model: GgufModel) -> Iterator[str]:
     yield f"tensors: {len(file.tensors)}{parts}, {size(total)}: {_shares(formats)}"
 
 
-def _eagle3(model: GgufModel) -> str:
-    """What it reads, and what it drafts in."""
-    layers = model.file.pairs.get(model.key("target_layers"))
+def _layer_reader(model: GgufModel) -> str:
+    """Its kind, what it reads, and what it drafts in."""
+    file = model.file
+    layers = file.pairs.get(model.key("target_layers"))
     named = "?"
     if layers is not None and layers.kind == GGUFValueType.ARRAY:
         named = ", ".join(map(str, layers.value))
-    ids = model.file.tensors.get("d2t")
-    return f"EAGLE-3, rows of layers {named}" + (f", {ids.shape[0]} ids" if ids else "")
+    kind = next(kind for kind, mark in _READERS if mark in (model.arch, *file.tensors))
+    found = f"{kind}, rows of layers {named}"
+    if model.key(_BLOCK_SIZE) in file.pairs:
+        found += f", blocks of {file.count(model.key(_BLOCK_SIZE))}"
+    ids = file.tensors.get("d2t")
+    return found + (f", {ids.shape[0]} ids" if ids else "")
 
 
 def _said(file: GgufFile) -> dict[str, Any]:

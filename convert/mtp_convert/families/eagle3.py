@@ -32,7 +32,7 @@ def _dims(config: Config, i: int) -> dict[str, int]:
     dims = common_dims(config, i)
     width = config.count("target_hidden_size", default=dims["embd"])
     n_draft = config.count("draft_vocab_size", default=dims["vocab"])
-    return {**dims, "draft": n_draft, "fused": N_FUSED * width}
+    return {**dims, "draft": n_draft, "row": width, "fused": N_FUSED * width}
 
 
 def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ EAGLE3 = Family(
     ),
     arch="eagle3",
     is_beside=True,
-    reads=LayerReader(kind="fused rows", n_layers=N_FUSED, layers=_layers),
+    reads=LayerReader(kind="fused rows", layers=_layers, n_layers=N_FUSED),
     rules=(
         Rule("token_embd.weight", "embed_tokens.weight", "vocab,embd", maybe=True),
         Rule("output_norm.weight", "norm.weight", "embd"),

@@ -1,9 +1,7 @@
 """Gemma 4 and its assistant: sliding and full attention of different widths, shared KV.
 
 The heads are a checkpoint of their own, a small model that reads the target's keys and values
-(`gemma4-assistant` in llama.cpp). Full attention rotates a quarter of each head "proportionally":
-ggml has no such layout, so the factors of the other frequencies are so large that they stand
-still.
+(`gemma4-assistant` in llama.cpp). Full attention rotates a quarter of each head "proportionally".
 
 The unified model (12B) is a Gemma 4 whose images and sounds are projected without towers of their
 own: its text part is the same, but for tokens that are never to be chosen.
@@ -14,8 +12,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from mtp_convert.families.common import (
     common_metadata,
     dense_ffn,
@@ -23,9 +19,9 @@ from mtp_convert.families.common import (
     union,
 )
 from mtp_convert.families.graph import GELU
-from mtp_convert.families.rope import DEFAULT, PROPORTIONAL, rotary
+from mtp_convert.families.rope import DEFAULT, PROPORTIONAL, proportional_factors
 from mtp_convert.families.rules import OTHER_TOWERS, Config, Dims, Family, Rule
-from mtp_convert.tensors.sources import Constant, Source
+from mtp_convert.tensors.sources import Source
 
 _VISIBLE = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>",
             "<tool_response|>", '<|"|>')  # fmt: skip
@@ -140,10 +136,8 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 def _rope(config: Config) -> dict[str, Source]:
     scope = config.rope.get("full_attention") or {}
-    half = rotary(config, int(_full(config, "head_dim", "global_head_dim"))) // 2
-    n_turned = int(2 * half * float(scope.get("partial_rotary_factor", 0.25)) / 2)
-    factors = np.where(np.arange(half) < n_turned, 1.0, 1e30).astype(np.float32)
-    return {"rope_freqs.weight": Constant(factors)}
+    width = int(_full(config, "head_dim", "global_head_dim"))
+    return proportional_factors(config, width, float(scope.get("partial_rotary_factor", 0.25)))
 
 
 _A = "{L}.self_attn."

@@ -200,6 +200,16 @@ def llama3_rope(config: Config, n_rotary: int) -> dict[str, Source]:
     return {"rope_freqs.weight": Constant(rope_factors(scope, config, n_rotary))}
 
 
+def proportional_factors(config: Config, n_rotary: int, fraction: float) -> dict[str, Source]:
+    """Of a head that is turned in its first frequencies only: so large that the others stand still.
+
+    ggml has no such layout.
+    """
+    half = rotary(config, n_rotary) // 2
+    factors = np.where(np.arange(half) < int(half * fraction), 1.0, 1e30).astype(np.float32)
+    return {"rope_freqs.weight": Constant(factors)}
+
+
 def rope_factors(scope: Scope, config: Config, n_rotary: int) -> Any:
     """What each rotary frequency is divided by: 1 below, `factor` above, smooth between."""
     base = config.rope_value("rope_theta", default=10000.0) or 10000.0

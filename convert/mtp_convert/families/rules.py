@@ -6,7 +6,7 @@ of GGUF's encoding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -87,6 +87,8 @@ class Heads:
         return self.kind == "independent" or bool(self.own)
 
 
+MASK = "tokenizer.ggml.mask_token_id"  # the id of a place to fill, in a drafter of blocks
+
 # Parts of config.json whose keys stand for the whole: a text model's, a drafter's layer.
 _NESTED = ("text_config", "transformer_layer_config")
 
@@ -96,13 +98,18 @@ class LayerReader:
     """A drafter that reads rows of its target's layers.
 
     kind:     what it reads, for people
-    n_layers: how many layers
-    layers:   which, by the drafter's config and the number that the target has
+    layers:   whose input rows, by the drafter's config and the number that the target has
+    n_layers: how many; None: as many as are named, and what the last one gives besides
+    more:     further metadata, by the config, the names of the checkpoint's tensors and whether the
+              target's positions have several axes
     """
 
     kind: str
-    n_layers: int
     layers: Callable[[Config, int], list[int]]
+    n_layers: int | None = None
+    more: Callable[[Config, Collection[str], bool], Mapping[str, Any]] = (
+        lambda config, names, has_mrope: {}
+    )
 
 
 class Config:

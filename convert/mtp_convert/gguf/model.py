@@ -25,7 +25,8 @@ from mtp_convert.tensors import formats
 
 _BLOCK = re.compile(r"^blk\.([0-9]{1,9})\.")
 SHARED = ("token_embd.weight", "output_norm.weight", "output.weight")
-ASSISTANT, EAGLE3 = "gemma4-assistant", "eagle3"
+ASSISTANT = "gemma4-assistant"
+LAYER_READERS = ("eagle3", "dflash")  # drafters that read rows of their target's layers
 BLOCK_COUNT, NEXTN = "block_count", "nextn_predict_layers"
 
 
@@ -98,14 +99,14 @@ class GgufModel:
         return self.arch == ASSISTANT
 
     @property
-    def is_eagle3(self) -> bool:
+    def is_layer_reader(self) -> bool:
         """A drafter that reads rows of its target's layers."""
-        return self.arch == EAGLE3
+        return self.arch in LAYER_READERS
 
     @property
     def is_beside(self) -> bool:
         """A model that drafts for another, and is of no use without it."""
-        return self.is_assistant or self.is_eagle3
+        return self.is_assistant or self.is_layer_reader
 
     @property
     def has_target(self) -> bool:
