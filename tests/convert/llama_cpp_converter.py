@@ -4,10 +4,12 @@ llama.cpp names a pre-tokenizer by a hash over token ids, which no tiny vocabula
 its name is given here. It reads config.json through transformers, which renames keys of some
 families that the converter then misses; "raw" makes it read the file itself, as it does where
 transformers does not know a model. Several outtypes can be had in one run: `{}` in OUT stands for
-them. Usage: llama_cpp_converter.py SOURCE_TREE PRE raw|transformers CHECKPOINT OUT OUTTYPE...
+them. A drafter's target is named by MTP_TARGET.
+Usage: llama_cpp_converter.py SOURCE_TREE PRE raw|transformers CHECKPOINT OUT OUTTYPE...
 """
 
 import json
+import os
 import runpy
 import sys
 
@@ -29,6 +31,8 @@ def main() -> None:
     for outtype in outtypes:
         file = out.replace("{}", outtype)
         sys.argv = [script, folder, "--outfile", file, "--outtype", outtype]
+        if os.environ.get("MTP_TARGET"):
+            sys.argv += ["--target-model-dir", os.environ["MTP_TARGET"]]
         runpy.run_path(script, run_name="__main__")
 
 
