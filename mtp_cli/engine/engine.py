@@ -445,7 +445,7 @@ def _paired(
     or what is to draft does not fit."""
     preflight(model)
     shards = gguf_header.read_shards(model)
-    if gguf_header.is_head_file(shards[0]):
+    if gguf_header.is_heads_alone(shards[0]):
         raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
     if draft_model is not None:
         preflight(draft_model)

@@ -27,6 +27,8 @@ from tests.convert.checkpoints import Tiny, write_checkpoint
 from tests.convert.conftest import ALL, APART, BESIDE, FAMILIES, WITH_HEADS, Convert
 from tests.convert.expectation import canonical, text_config
 from tests.convert.heads import write_head_file
+from tests.engine import tiny
+from tests.engine.tiny_sidecar import parts
 
 Folder = Callable[[str], Path]
 TARGET = Options("target", outtype="q8_0")
@@ -233,3 +235,15 @@ def test_strip_takes_an_announcement_off(converted: Convert, tmp_path: Path) -> 
         with pytest.raises(MtpError, match="holds no MTP heads"):
             plan_extract(announced)
         assert open_model(announced).fingerprint() == open_model(target).fingerprint()
+
+
+def test_a_sidecar_of_llama_cpps(tmp_path: Path) -> None:
+    """Its blocks begin where its target's end."""
+    heads = parts(tiny.qwen35())[1].write(tmp_path / "mtp-x.gguf")
+    lines = [*inspect_lines(heads)]
+    assert lines[0].startswith(f"{heads}: GGUF head file, architecture qwen35")
+    assert lines[1].startswith("heads: 1 (reused)")
+    assert lines[2:4] == [
+        f"for: 2 layers, width {tiny.N_EMBD}, vocabulary {tiny.N_VOCAB}",
+        "runs in: mtp-chat --heads, beside its target; llama.cpp with --spec-type draft-mtp",
+    ]

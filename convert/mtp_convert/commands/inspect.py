@@ -159,7 +159,7 @@ def _checkpoint_heads(resolver: Resolver) -> Generator[str, None, str]:
 
 def _gguf_lines(model: GgufModel) -> Iterator[str]:
     file = model.file
-    kind = "head file" if model.is_head_file else "model"
+    kind = "head file" if model.is_head_file or model.is_sidecar else "model"
     yield f"{file.path}: GGUF {kind}, architecture {model.arch}, {file.name or '?'}"
     is_whole = model.has_target and not model.is_head_file and not model.is_layer_reader
     if is_whole:
@@ -223,6 +223,9 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
         yield from _missing_lines(model)
     if model.is_head_file:
         yield from _pairing_lines(model)
+    elif model.is_sidecar:
+        yield f"for: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}"
+        yield "runs in: mtp-chat --heads, beside its target; llama.cpp with --spec-type draft-mtp"
     elif model.n_heads:
         yield from _recorded_lines(model)
         yield "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"

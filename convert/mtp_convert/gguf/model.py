@@ -89,6 +89,12 @@ class GgufModel:
         return self.file.text(head_file.KEY_TYPE) == head_file.TYPE
 
     @property
+    def is_sidecar(self) -> bool:
+        """Heads without their target, as llama.cpp's converter writes them: no key of ours."""
+        own = self.is_head_file or self.is_beside
+        return not own and self.n_heads > 0 and not self.has_target
+
+    @property
     def is_independent(self) -> bool:
         """A file of heads that are models of one layer each (`independent.py`)."""
         return self.is_head_file and self.file.text(head_file.KEY_HIDDEN) == "last_layer"

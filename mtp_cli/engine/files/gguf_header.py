@@ -30,6 +30,7 @@ EAGLE3 = "eagle3"
 BLOCK = "dflash"  # DFlash drafters, DFlash2 and DSpark among them
 _GGML_F32, _GGML_I8, _GGML_I64 = 0, 24, 27
 _MOST_EMBEDDED = 1 << 20  # bytes of an embedded header; one of ours has two thousand
+_BLOCK_NAME = re.compile(r"^blk\.(\d{1,9})\.")
 _SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.gguf$")
 
 
@@ -273,9 +274,23 @@ def is_block(header: Header) -> bool:
     return header.architecture == BLOCK
 
 
+def is_sidecar(header: Header) -> bool:
+    """Whether these are heads without their target, as llama.cpp's converter writes them."""
+    n_target, n_nextn = header.n_target_layers, header.number("nextn_predict_layers")
+    if is_head_file(header) or min(n_target, n_nextn) < 1:
+        return False
+    blocks = {int(found[1]) for found in map(_BLOCK_NAME.match, header.tensors) if found}
+    return n_target in blocks and min(blocks) == n_target
+
+
+def is_heads_alone(header: Header) -> bool:
+    """Heads without their target, which llama.cpp runs as it runs those inside a model."""
+    return is_head_file(header) or is_sidecar(header)
+
+
 def is_drafter(header: Header) -> bool:
     """Whether this drafts beside another model, and is none that writes by itself."""
-    is_ours_or_shares = is_head_file(header) or is_assistant(header)
+    is_ours_or_shares = is_heads_alone(header) or is_assistant(header)
     return is_ours_or_shares or is_eagle3(header) or is_block(header)
 
 

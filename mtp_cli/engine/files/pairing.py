@@ -18,6 +18,7 @@ from mtp_cli.engine.files import (
     fused_heads,
     gguf_header,
     independent_heads,
+    sidecar,
 )
 from mtp_cli.engine.files.block import Block
 from mtp_cli.engine.files.gguf_header import Header
@@ -104,6 +105,10 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
     if gguf_header.is_block(heads):
         found = block.check(target, heads)
         return Pairing(heads, HiddenSource.LAYER, None, None, 1, block=found)
+    if gguf_header.is_sidecar(heads):
+        sidecar.check(target, heads)
+        n_heads = heads.number("nextn_predict_layers")
+        return Pairing(heads, HiddenSource.NEXTN, None, None, n_heads)
     if not gguf_header.is_head_file(heads):
         raise MtpError(
             f"{heads.path}: not a head file (general.type is not mtp-head); a smaller model drafts "

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _ASSERT = re.compile(r"(GGML_ASSERT\(.*|.*error.*|what\(\):.*)", re.IGNORECASE)
 # Not "-m": that would import from the folder the user happens to be in.
 _CHILD = f"import sys; sys.path = [p for p in sys.path if p]; import {__name__} as p; p.main()"
-_CHECKS = 3  # goes up with every new check, so that files passed by fewer are examined again
+_CHECKS = 4  # goes up with every new check, so that files passed by fewer are examined again
 _N_REMEMBERED = 256
 _LIMIT_S = 120.0  # some tokenizers never return
 
@@ -94,13 +94,13 @@ def examine(path: Path, target: Path | None = None) -> None:
 
     shards = gguf_header.read_shards(path)
     soundness.check_kind(shards[0])
-    if gguf_header.is_drafter(shards[0]) and not gguf_header.is_head_file(shards[0]):
+    if gguf_header.is_drafter(shards[0]) and not gguf_header.is_heads_alone(shards[0]):
         _examine_beside(path, target)
         return
     if independent_heads.is_independent(shards[0]):
         _examine_independent(shards[0])
         return
-    is_head = gguf_header.is_head_file(shards[0])
+    is_head = gguf_header.is_heads_alone(shards[0])
     with fused_heads.for_llama_cpp(path) if is_head else contextlib.nullcontext(path) as loaded:
         model = Model(loaded, no_alloc=True, corrected=shards[0].corrected)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
