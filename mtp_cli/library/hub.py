@@ -72,7 +72,7 @@ class Remote:
 def fetch(text: str, *, quiet: bool = False) -> Path:
     """The first file of a model of Hugging Face, downloaded where it is not here.
 
-    text: USER/REPO[:QUANT]; a head file beside it (mtp-*.gguf) comes too
+    text: USER/REPO[:QUANT]; what drafts beside it (`parts.SIDECARS`) comes too
 
     Raises MtpError for everything that keeps it from coming; what has come stays for the next try.
     """
@@ -157,8 +157,8 @@ class _Download:
         names = parts.parts(model)
         if missing := [name for name in names if name not in by_name]:
             raise MtpError(f"{self._wanted}: the repository lacks {folder.listed(missing)}")
-        head = parts.head_for(by_name, model)
-        return [by_name[name] for name in (*names, *([head] if head else []))]
+        sidecar = parts.sidecar_for(by_name, model)
+        return [by_name[name] for name in (*names, *([sidecar] if sidecar else []))]
 
     def _blob(self, file: Remote) -> Path:
         return self._folder / "blobs" / file.digest

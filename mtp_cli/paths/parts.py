@@ -15,8 +15,11 @@ _QUANT = re.compile(
     r"(?:^|[-._/])(?P<quant>(?:UD-)?(?:I?Q\d\w*|TQ\d_\d|BF16|F16|F32|MXFP4\w*|NVFP4\w*))(?=[-./]|$)",
     re.IGNORECASE,
 )
+# What drafts beside a model, as its name begins; llama.cpp takes the first kind that there is.
+SIDECARS = ("mtp", "dspark", "dflash", "eagle3")
 # In names of files that go beside a model: encoders of pictures, statistics, drafters.
-_BESIDE = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
+_BESIDE = ("mmproj", "imatrix", *(f"{kind}-" for kind in SIDECARS))
+_LAST = tuple(f"-{kind}.gguf" for kind in SIDECARS)  # ours, of drafters
 PREFERRED = ("Q4_K_M", "Q8_0")  # where nobody says which, these before the first
 
 
@@ -51,7 +54,7 @@ def parts(name: str) -> list[str]:
 def is_model(name: str) -> bool:
     """Whether a file's name is that of a model, or of the first part of one."""
     last = PurePosixPath(name).name
-    is_beside = any(mark in last for mark in _BESIDE) or last.lower().endswith("-mtp.gguf")
+    is_beside = any(mark in last for mark in _BESIDE) or last.lower().endswith(_LAST)
     return last.lower().endswith(".gguf") and not is_beside and not is_later_part(last)
 
 
@@ -71,20 +74,22 @@ def choose(names: Iterable[str], wanted: str) -> str | None:
     return models[0] if models and not wanted else None
 
 
-def head_for(names: Iterable[str], model: str) -> str | None:
-    """The head file (mtp-*.gguf) in the model's folder or above it; None where there is none.
+def sidecar_for(names: Iterable[str], model: str) -> str | None:
+    """The file that drafts (mtp-*.gguf, ...) in the model's folder or above it; None where there is
+    none.
 
-    Of several the one in the nearest folder, then of the nearest number of bits.
+    Of several the first kind, then in the nearest folder, then of the nearest number of bits.
     """
     folders = PurePosixPath(model).parts[:-1]
-    heads = []
+    found = []
     for name in names:
         path = PurePosixPath(name)
         is_above = folders[: len(path.parts) - 1] == path.parts[:-1]
-        if name.lower().endswith(".gguf") and "mtp-" in path.name and is_above:
+        kind = next((i for i, kind in enumerate(SIDECARS) if f"{kind}-" in path.name), None)
+        if name.lower().endswith(".gguf") and kind is not None and is_above:
             far = abs(_bits(name) - _bits(model))
-            heads.append((-len(path.parts), quant(name) != quant(model), far, name))
-    return min(heads)[-1] if heads else None
+            found.append((kind, -len(path.parts), quant(name) != quant(model), far, name))
+    return min(found)[-1] if found else None
 
 
 def _bits(name: str) -> int:

@@ -82,13 +82,22 @@ def test_a_model_in_parts_is_all_of_them() -> None:
     ],
 )
 def test_the_head_beside_a_model_is_the_one_nearest_in_bits(model: str, head: str) -> None:
-    assert parts.head_for(REPOSITORY, model) == head
+    assert parts.sidecar_for(REPOSITORY, model) == head
 
 
 def test_a_head_in_the_models_folder_goes_before_one_above_it() -> None:
     names = ["a/mtp-x-F16.gguf", "b/mtp-x-Q8_0.gguf", "mtp-x-Q8_0.gguf"]
-    assert parts.head_for(names, "a/x-Q8_0.gguf") == "a/mtp-x-F16.gguf"
-    assert parts.head_for(names[1:2], "a/x-Q8_0.gguf") is None
+    assert parts.sidecar_for(names, "a/x-Q8_0.gguf") == "a/mtp-x-F16.gguf"
+    assert parts.sidecar_for(names[1:2], "a/x-Q8_0.gguf") is None
+
+
+def test_of_what_drafts_llama_cpps_first_kind_is_taken() -> None:
+    names = ["eagle3-x-Q8_0.gguf", "dflash-x-Q8_0.gguf", "dspark-x.gguf", "a/mtp-x.gguf"]
+    assert parts.sidecar_for(names, "x-Q8_0.gguf") == "dspark-x.gguf"
+    assert parts.sidecar_for(names, "a/x-Q8_0.gguf") == "a/mtp-x.gguf"
+    assert parts.sidecar_for(names[:2], "x-Q8_0.gguf") == "dflash-x-Q8_0.gguf"
+    assert parts.sidecar_for(names[:1], "x-Q8_0.gguf") == "eagle3-x-Q8_0.gguf"
+    assert not any(map(parts.is_model, [*names, "x-eagle3.gguf", "x-dspark.gguf"]))
 
 
 def test_what_there_is_is_told_once() -> None:

@@ -14,11 +14,9 @@ from mtp_cli.engine.files.pairing import pair
 from mtp_cli.errors import MtpError
 from mtp_cli.paths import parts
 
+_KINDS = "|".join(parts.SIDECARS)
 # llama.cpp's, and ours
-_DRAFTERS = ("eagle3", "dflash", "dspark")
-_KINDS = ("mtp", *_DRAFTERS)
-_ANY = "|".join(_KINDS)
-_NAME = re.compile(rf"({_ANY})-.*\.gguf|.*-({_ANY})\.gguf", re.IGNORECASE)
+_NAME = re.compile(rf"({_KINDS})-.*\.gguf|.*-({_KINDS})\.gguf", re.IGNORECASE)
 _MOST_READ = 32  # headers; each takes a millisecond
 
 
@@ -53,14 +51,18 @@ def _in_folder(folder: Path, model: Path) -> Iterator[Path]:
         found = sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
     except OSError:
         return
-    own = {name for k in _KINDS for name in (f"{k}-{model.stem}.gguf", f"{model.stem}-{k}.gguf")}
+    kinds = parts.SIDECARS
+    own = {name for k in kinds for name in (f"{k}-{model.stem}.gguf", f"{model.stem}-{k}.gguf")}
     found = [path for path in found if path != model]
-    # Drafters in llama.cpp's own layout say nothing of the model they were made for, but its shape.
-    yield from sorted(found, key=lambda p: (p.name not in own, _is_drafter(p.name.lower())))
+    # A drafter that reads layers says nothing of the model that it was made for, but its shape.
+    yield from sorted(found, key=lambda p: (p.name not in own, _kind(p.name)))
 
 
-def _is_drafter(name: str) -> bool:
-    return any(kind in name for kind in _DRAFTERS)
+def _kind(name: str) -> int:
+    """Its place among the kinds."""
+    match = _NAME.fullmatch(name)
+    assert match is not None
+    return parts.SIDECARS.index((match[1] or match[2]).lower())
 
 
 def _fits(shards: list[gguf_header.Header], path: Path) -> bool:
