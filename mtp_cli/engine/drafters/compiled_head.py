@@ -20,6 +20,7 @@ from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.backend.batch import floats_at
 from mtp_cli.engine.backend.binding import llama_library
 from mtp_cli.engine.files.gguf_header import Header, TensorEntry
+from mtp_cli.engine.files.trimmed import D2T, is_trimmed
 from mtp_cli.engine.native import compiled
 from mtp_cli.engine.native.compiled import HeadShape
 from mtp_cli.engine.types import Bytes, Floats
@@ -34,13 +35,14 @@ _CALLED = (  # in the order of `head::Functions`; all but the first are there if
     *("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"),
 )
 _BLOCK_PREFIX = "blk.0."
+_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _ROPE_BASE = 10_000.0  # llama.cpp's, of files that say nothing
 _FULL = 1  # `mtp_head_decode`'s word for it
 
 
-def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
+def _tensors(shape: HeadShape, n_embedded: int) -> dict[str, tuple[int, ...]]:
     """The shape of each tensor, in ggml's order; the first eight are the matrices, and all but the
-    last stand in the order of `head::Weights`."""
+    last stand in the order of `head::Weights`. n_embedded: rows of the embedding"""
     d, n_q = shape.n_embd, shape.n_head * shape.head_dim
     n_kv = shape.n_head_kv * shape.head_dim
     block = {
@@ -55,8 +57,8 @@ def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
         ),
     }
     return {
-        "token_embd.weight": (d, shape.n_vocab),
-        "output.weight": (d, shape.n_vocab),
+        _EMBEDDING: (d, n_embedded),
+        _OUTPUT: (d, shape.n_vocab),
         **{f"{_BLOCK_PREFIX}{name}.weight": size for name, size in block.items()},
         "output_norm.weight": (d,),  # the target's; no head reads it
     }
@@ -64,11 +66,15 @@ def _tensors(shape: HeadShape) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Runnable:
-    """A head that is computed here: its file, its shape, where its weights lie in it."""
+    """A head that is computed here: its file, its shape, where its weights lie in it.
+
+    n_embedded: ids that it reads; it drafts in `shape.n_vocab`
+    """
 
     path: Path
     shape: HeadShape
     weights: tuple[TensorEntry, ...]
+    n_embedded: int
 
 
 def runnable(header: Header, n_ctx: int) -> Runnable | None:
@@ -80,19 +86,20 @@ def runnable(header: Header, n_ctx: int) -> Runnable | None:
     window = header.number("attention.sliding_window")
     if shape is None or 0 < window < n_ctx or usable() is None:
         return None
-    expected = _tensors(shape)
+    n_embedded = header.tensors[_EMBEDDING].shape[-1]
+    expected = _tensors(shape, n_embedded if is_trimmed(header) else shape.n_vocab)
     # The fusion's are not the head's: `fusion.py` reads them.
-    is_known = header.tensors.keys() - set(FUSION) == expected.keys() and all(
+    is_known = header.tensors.keys() - {*FUSION, D2T} == expected.keys() and all(
         (entry.shape, entry.ggml_type) == (size, _Q8_0 if len(size) > 1 else _F32)
         for entry, size in ((header.tensors[name], size) for name, size in expected.items())
     )
     weights = tuple(header.tensors[name] for name in list(expected)[:-1]) if is_known else ()
-    return Runnable(header.path, shape, weights) if is_known else None
+    return Runnable(header.path, shape, weights, n_embedded) if is_known else None
 
 
 def _shape(header: Header) -> HeadShape | None:
     """What the file's keys say; None where they say more than is computed here."""
-    if header.architecture != "mimo2" or "token_embd.weight" not in header.tensors:
+    if header.architecture != "mimo2" or not {_EMBEDDING, _OUTPUT} <= header.tensors.keys():
         return None
     keys = _own(header.pairs, "mimo2.")
     bases = {keys.get(f"rope.{name}", _ROPE_BASE) for name in ("freq_base", "freq_base_swa")}
@@ -112,7 +119,7 @@ def _shape(header: Header) -> HeadShape | None:
         n_head_kv=int(heads_kv[0]),
         head_dim=head_dim,
         n_ff=header.number("feed_forward_length"),
-        n_vocab=header.tensors["token_embd.weight"].shape[-1],
+        n_vocab=header.tensors[_OUTPUT].shape[-1],
         rms_eps=float(keys.get("attention.layer_norm_rms_epsilon", 0)),
         rope_base=float(bases.pop()),
     )
@@ -166,6 +173,14 @@ class NativeHead:
             raise MtpError(f"{head.path}: it has become shorter")
         start, library = self._bytes.ctypes.data, usable()
         weights = [start + entry.offset for entry in head.weights]
+        self._embedding: Bytes | None = None
+        if head.n_embedded > shape.n_vocab:
+            # The compiled code embeds as many ids as it scores: it is shown the rows of a decode.
+            embedding = head.weights[0]
+            rows = self._bytes[embedding.offset :][: embedding.n_bytes]
+            self._embedding = rows.reshape(head.n_embedded, -1)
+            self._shown = self._embedding[:n_batch].copy()
+            weights[0] = self._shown.ctypes.data
         self._handle = library.mtp_head_open(
             shape,
             (ctypes.c_void_p * len(weights))(*weights),
@@ -188,7 +203,7 @@ class NativeHead:
     ) -> None:
         """Run rows at `position`, `position + 1`, ..., right after those it holds.
 
-        tokens:       ids of the head's own vocabulary
+        tokens:       ids of the head's own vocabulary, or of all that it embeds
         first_output: the last row's: only that one gives outputs
         hidden:       (n_rows, n_embd) float32; every row has one
         """
@@ -208,7 +223,7 @@ class NativeHead:
         n_rows = len(tokens)
         if hidden.shape != (n_rows, self.n_embd):
             raise ValueError(f"a hidden row of {self.n_embd} values for each token")
-        self._tokens[:n_rows] = list(tokens)
+        self._tokens[:n_rows] = [*self._embedded(tokens)]
         rows = np.ascontiguousarray(hidden, np.float32)
         code = self._library.mtp_head_decode(
             self._handle, self._tokens, rows.ctypes.data, n_rows, position, keys_alone
@@ -219,6 +234,15 @@ class NativeHead:
             raise ValueError(
                 f"position {position} does not follow the rows it holds, or there is no such token"
             )
+
+    def _embedded(self, tokens: Sequence[int]) -> list[int]:
+        """Which rows of the embedding that the compiled code is shown are these ids'."""
+        if self._embedding is None:
+            return list(tokens)
+        if not 0 <= min(tokens) <= max(tokens) < len(self._embedding):
+            raise ValueError(f"there is no such token among {len(self._embedding)}")
+        self._shown[: len(tokens)] = self._embedding[list(tokens)]
+        return [*range(len(tokens))]
 
     def use_threads(self, n_threads: int) -> None:
         """From the next decode on; no more than it was opened with."""

@@ -24,7 +24,7 @@ from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext, State
+from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext, Ids, State
 from mtp_cli.head_file import DraftVocabulary
 
 N_WAITING, N_FORGOTTEN = TUNING.heads.n_waiting, TUNING.heads.n_forgotten
@@ -76,6 +76,8 @@ class MtpDrafter:
     """Heads of one model, run in an MTP context of their own.
 
     vocabulary: the head's trimmed vocabulary, None when it is the target's
+    draft_ids:  the target's id of each logit, of a head that reads all of the target's and drafts
+                in fewer; None where there is one for each
     scale:      (n_embd,) float32 that every target row is multiplied with to become the row the
                 head was trained on, None for as it is
     n_chained:  1 for one head reused at every step, else the number of heads, one per step
@@ -86,12 +88,13 @@ class MtpDrafter:
         context: HeadContext,
         *,
         vocabulary: DraftVocabulary | None = None,
+        draft_ids: Ids | None = None,
         scale: Floats | None = None,
         n_chained: int = 1,
     ) -> None:
         self._context = context
         self._scale = scale
-        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
+        self._draft_ids = draft_ids if vocabulary is None else vocabulary.draft_ids
         self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
         self._is_chained = n_chained > 1
         self.max_depth = n_chained if self._is_chained else MAX_DEPTH
@@ -147,11 +150,16 @@ class MtpDrafter:
             tokens,
             hidden,
             start,
-            take=lambda: draft.take(self._context.logits()[0], propose, self._draft_ids),
+            take=lambda: self._take(draft, propose),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
         self._waiting.restart(self._n_read)
         return draft
+
+    def _take(self, draft: Draft, propose: Propose) -> int:
+        """The id that is drafted, as the head reads it."""
+        place = draft.take(self._context.logits()[0], propose, self._draft_ids)
+        return draft.ids[-1] if self._surrogates is None else place
 
     def _make_room(self, end: int) -> None:
         """Forget old rows, if the ones up to position `end` would not fit."""

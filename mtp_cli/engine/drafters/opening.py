@@ -30,6 +30,7 @@ from mtp_cli.engine.drafters.small_model import N_BATCH as N_BATCH_SMALL
 from mtp_cli.engine.drafters.small_model import N_CTX_MIN as N_CTX_SMALL_MIN
 from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
+from mtp_cli.engine.files import trimmed
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import Header, is_eagle3
 from mtp_cli.engine.files.pairing import Pairing
@@ -67,12 +68,20 @@ def open_drafter(
         )
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
-    if pairing.heads is not None and not (supports_gpu() and n_gpu_layers):
+    is_ours = pairing.draft_ids is not None or not (supports_gpu() and n_gpu_layers)
+    if pairing.heads is not None and is_ours:
         runnable = compiled_head.runnable(pairing.heads, n_ctx)
         if runnable is not None:
             head = NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
             _follow(target, head)
-            return MtpDrafter(head, vocabulary=pairing.vocabulary, scale=pairing.scale)
+            return MtpDrafter(
+                head,
+                vocabulary=pairing.vocabulary,
+                draft_ids=pairing.draft_ids,
+                scale=pairing.scale,
+            )
+        if pairing.draft_ids is not None:
+            raise trimmed.unrun(pairing.heads)
     with contextlib.ExitStack() as opened:
         own = None
         if pairing.path is not None:

@@ -19,10 +19,11 @@ from mtp_cli.engine.files import (
     gguf_header,
     independent_heads,
     sidecar,
+    trimmed,
 )
 from mtp_cli.engine.files.block import Block
 from mtp_cli.engine.files.gguf_header import Header
-from mtp_cli.engine.types import Floats, HiddenSource
+from mtp_cli.engine.types import Floats, HiddenSource, Ids
 from mtp_cli.errors import MtpError, advised
 from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 
@@ -44,6 +45,7 @@ class Pairing:
     offsets:    where in the file each independent head begins; empty for other heads
     fused:      the rows of several layers that the head reads; None for one that reads one row
     block:      how a drafter of whole blocks is run, which reads such rows, too; None for others
+    draft_ids:  the target's id of each row of an output that has fewer of them than the embedding
     """
 
     heads: Header | None
@@ -55,6 +57,7 @@ class Pairing:
     offsets: tuple[int, ...] = ()
     fused: Fused | None = None
     block: Block | None = None
+    draft_ids: Ids | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -77,7 +80,8 @@ class Pairing:
         name = "in the model's file" if self.path is None else self.path.name
         how = "independent" if self.offsets else "chained"
         count = "1 head" if self.n_heads == 1 else f"{self.n_heads} {how} heads"
-        ids = "" if self.vocabulary is None else f", {len(self.vocabulary.draft_ids):,} ids"
+        drafted = self.draft_ids if self.vocabulary is None else self.vocabulary.draft_ids
+        ids = "" if drafted is None else f", {len(drafted):,} ids"
         if self.fused is not None:
             ids += f", rows of {len(self.layers)} layers"
         return f"{count} {name}{ids}" if self.path is None else f"{name}, {count}{ids}"
@@ -107,8 +111,9 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         return Pairing(heads, HiddenSource.LAYER, None, None, 1, block=found)
     if gguf_header.is_sidecar(heads):
         sidecar.check(target, heads)
+        ids = trimmed.draft_ids(heads, gguf_header.n_vocab(target))
         n_heads = heads.number("nextn_predict_layers")
-        return Pairing(heads, HiddenSource.NEXTN, None, None, n_heads)
+        return Pairing(heads, HiddenSource.NEXTN, None, None, n_heads, draft_ids=ids)
     if not gguf_header.is_head_file(heads):
         raise MtpError(
             f"{heads.path}: not a head file (general.type is not mtp-head); a smaller model drafts "
@@ -122,6 +127,9 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         return _independent(target, heads, info)
     _check(target, heads, info)
     fused_heads.check(heads, info.fused)
+    ids = trimmed.draft_ids(heads, info.n_vocab)
+    if ids is not None and (info.vocabulary is not None or info.fused is not None):
+        raise MtpError(f"{heads.path}: {trimmed.D2T}: expected in heads without other maps only")
     if info.fused is not None:
         fused_heads.check_layers(target[0], heads, info.fused)
         return Pairing(heads, HiddenSource.LAYER, None, info.vocabulary, 1, fused=info.fused)
@@ -132,7 +140,7 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
             f"{target[0].path}: llama.cpp gives heads no rows of a {target[0].architecture} model"
         )
     n_heads = heads.number("nextn_predict_layers")
-    return Pairing(heads, hidden, scale, info.vocabulary, n_heads)
+    return Pairing(heads, hidden, scale, info.vocabulary, n_heads, draft_ids=ids)
 
 
 def _independent(target: list[Header], heads: Header, info: HeadInfo) -> Pairing:

@@ -89,7 +89,7 @@ def examine(path: Path, target: Path | None = None) -> None:
     """What the child does: load everything but the weights. Raises MtpError, or aborts."""
     from mtp_cli.engine.backend.context import Context
     from mtp_cli.engine.backend.model import Model
-    from mtp_cli.engine.files import fused_heads, gguf_header, independent_heads, soundness
+    from mtp_cli.engine.files import fused_heads, gguf_header, independent_heads, soundness, trimmed
     from mtp_cli.engine.types import HiddenSource
 
     shards = gguf_header.read_shards(path)
@@ -101,6 +101,9 @@ def examine(path: Path, target: Path | None = None) -> None:
         _examine_independent(shards[0])
         return
     is_head = gguf_header.is_heads_alone(shards[0])
+    if is_head and trimmed.is_trimmed(shards[0]):  # which llama.cpp is not shown
+        soundness.check_numbers(shards[0], uses_rope=True)
+        return
     with fused_heads.for_llama_cpp(path) if is_head else contextlib.nullcontext(path) as loaded:
         model = Model(loaded, no_alloc=True, corrected=shards[0].corrected)
     soundness.check_numbers(shards[0], uses_rope=model.uses_rope)
