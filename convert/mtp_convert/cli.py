@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -48,6 +48,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and writ
 
 
 INTERRUPTED = 130
+_N_IDS = 8192  # that a trimmed head keeps
 WORSE = 3  # exit status of `check` where heads accept less than when they were made
 FORMATS = ", ".join(NAMES)
 
@@ -223,8 +224,14 @@ def trim(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Its target.")],
     output: Out,
     ids: Annotated[
-        int, typer.Option("--ids", metavar="N", min=1, help="How many ids to keep.")
-    ] = 8192,
+        int | None,
+        typer.Option(
+            "--ids",
+            metavar="N",
+            min=1,
+            help="How many ids to keep. [default: 8192; all of a file with d2t]",
+        ),
+    ] = None,
     text: Annotated[
         list[Path] | None,
         typer.Option("--text", metavar="FILE", help="Text that stands for your use."),
@@ -235,12 +242,19 @@ def trim(
             "--tokens", metavar="N", min=1, help="Without --text: what the model writes itself."
         ),
     ] = 20_000,
+    d2t: Annotated[
+        bool,
+        typer.Option(
+            "--d2t", help="Keep the embedding whole and write which ids: llama.cpp#29143's form."
+        ),
+    ] = False,
     outtype: AnyOuttype = None,
     head_outtype: HeadOuttype = None,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a head with a smaller draft vocabulary, chosen from text."""
+    from mtp_convert.commands import common_form
     from mtp_convert.commands.report import counting_bar
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
     from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
@@ -248,21 +262,30 @@ def trim(
 
     heads, target = locate(heads), locate(target)
     destination = Destination(output, [heads, target, *(text or [])], force, dry_run)
-    n_vocab = len(old_ids(open_model(heads), open_model(target), ids))
+    head, owner = open_model(heads), open_model(target)
+    given_ids = common_form.draft_ids(head)
+    size = ids or (_N_IDS if given_ids is None else len(given_ids))
+    n_before = len(old_ids(head, owner, size))
     destination.check()  # before an hour of writing text
     given = [_read(path) for path in text or []]
-    with counting_bar("writing text") as progress:
-        texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
-        chosen, held_out = parted(texts)
-    counts = count_ids(chosen, open_model(target).n_vocab)
+    texts: Iterable[Sequence[int]] = []
+    if size < n_before:
+        with counting_bar("writing text") as progress:
+            texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
+    chosen, held_out = parted(texts)
+    counts = count_ids(chosen, owner.n_vocab)
     wanted = _wanted(outtype, head_outtype)
-    trimmed = plan_trim(heads, target, counts, ids, ends_of_text(target), wanted)
+    trimmed = plan_trim(heads, target, counts, size, ends_of_text(target), wanted, common=d2t)
     _execute(trimmed.plan, destination)
-    share = trimmed.coverage(count_ids(held_out or chosen, open_model(target).n_vocab))
-    where = "text held out" if held_out else "the text"
-    _say(f"{ids} of {n_vocab} ids cover {share:.2%} of {where}")
+    if chosen:
+        share = trimmed.coverage(count_ids(held_out or chosen, owner.n_vocab))
+        where = "text held out" if held_out else "the text"
+        _say(f"{size} of {n_before} ids cover {share:.2%} of {where}")
     if not dry_run:
         for name, path in (("before", heads), ("after", output)):
+            if not common_form.runs(open_model(path)):
+                _say(f"acceptance {name}: nothing here runs {path.name}")
+                continue
             with _trying(path):
                 shares = ", ".join(f"{share:.3f}" for share in try_heads(target, path).acceptance)
             _say(f"acceptance by position {name}: {shares}")

@@ -16,6 +16,7 @@ from gguf import GGUFValueType
 
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import Checkpoint, open_checkpoint
+from mtp_convert.commands import common_form
 from mtp_convert.commands.build import Options, Part, plan_checkpoint
 from mtp_convert.commands.record import record_in, record_lines
 from mtp_convert.commands.report import size
@@ -225,7 +226,8 @@ def _gguf_heads(model: GgufModel) -> Iterator[str]:
         yield from _pairing_lines(model)
     elif model.is_sidecar:
         yield f"for: {model.n_layers} layers, width {model.n_embd}, vocabulary {model.n_vocab}"
-        yield "runs in: mtp-chat --heads, beside its target; llama.cpp with --spec-type draft-mtp"
+        yield from _common_lines(model)
+        yield _runs_beside(model, "; llama.cpp with --spec-type draft-mtp")
     elif model.n_heads:
         yield from _recorded_lines(model)
         yield "runs in: mtp-chat, and llama.cpp with --spec-type draft-mtp"
@@ -267,9 +269,22 @@ def _pairing_lines(model: GgufModel) -> Iterator[str]:
         yield f"reads: the rows of layers {layers}, fused; {info.fused.prompt_rows} of a prompt"
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
+    yield from _common_lines(model)
     yield f"fingerprint: {info.fingerprint}"
     yield from _recorded_lines(model)
-    yield "runs in: mtp-chat --heads, beside its target"
+    yield _runs_beside(model)
+
+
+def _common_lines(model: GgufModel) -> Iterator[str]:
+    ids = common_form.draft_ids(model)
+    if ids is not None:
+        yield f"draft vocabulary: {len(ids)} ids, as {common_form.D2T} (llama.cpp#29143)"
+
+
+def _runs_beside(model: GgufModel, also: str = "") -> str:
+    if common_form.runs(model):
+        return f"runs in: mtp-chat --heads, beside its target{also}"
+    return "runs in: nothing yet; mtp-convert trim makes a head file of it that runs"
 
 
 def _recorded_lines(model: GgufModel) -> Iterator[str]:

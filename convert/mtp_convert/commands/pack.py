@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
+from mtp_convert.commands import common_form
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.metadata import pairs
 from mtp_convert.gguf.mixes import Traits
@@ -100,6 +101,10 @@ def _check_heads(target: GgufModel, heads: GgufModel, info: head_file.HeadInfo) 
         raise MtpError(f"{heads.path}: attention heads of another width than the target's")
     if info.n_vocab != target.n_vocab:
         raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the target has {target.n_vocab}")
+    if common_form.draft_ids(heads) is not None:
+        raise MtpError(
+            f"{heads.path}: fewer ids by {common_form.D2T}; give what mtp-convert trim makes of it"
+        )
     if heads.n_layers:
         raise MtpError(f"{heads.path}: {heads.n_layers} layers before the heads; expected none")
     n_ids = target.n_vocab if info.vocabulary is None else len(info.vocabulary.draft_ids)

@@ -1,13 +1,13 @@
 """A head with a smaller draft vocabulary: fewer rows of its output matrix, cheaper steps.
 
 Owns choosing the ids, the surrogates for those left out, and the plan; rows are copied byte for
-byte. Follows FR-Spec (arXiv:2502.14856): the most frequent ids cover nearly all of a text. Knows
-nothing of how the text came about.
+byte. Follows FR-Spec (arXiv:2502.14856): the most frequent ids cover nearly all of a text. There
+are two forms: ours cuts the embedding as well, so that llama.cpp runs it as it is; the common one
+is `common_form.py`'s. Knows nothing of how the text came about.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,22 +18,20 @@ import numpy.typing as npt
 
 from mtp_cli import head_file
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import DraftVocabulary, Ids
+from mtp_cli.head_file import DraftVocabulary, HeadInfo, Ids
+from mtp_convert.commands import common_form
 from mtp_convert.gguf.header import Pair
 from mtp_convert.gguf.independent import embedded, members, own_metadata
 from mtp_convert.gguf.metadata import pair
 from mtp_convert.gguf.mixes import Traits
 from mtp_convert.gguf.model import GgufModel, open_model
-from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.plan import Plan, PlannedTensor
 from mtp_convert.gguf.reuse import AS_IT_IS, Decoded, Taken, Wanted, losses, planned
 from mtp_convert.tensors.sources import load_rows
 
 Counts = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
-# Matrices of a head file with one row for each id.
-_OVER_IDS = re.compile(
-    r"(token_embd|output|blk\.\d+\.nextn\.(embed_tokens|shared_head_head))\.weight"
-)
 _CHUNK_ROWS = 4096
 _PIECE, _HELD_OUT = 64, 5  # ids in a piece of text; of so many pieces one is held out
 
@@ -79,48 +77,116 @@ def choose_ids(counts: Counts, size: int, allowed: Ids, always: Iterable[int]) -
 
 
 def old_ids(heads: GgufModel, target: GgufModel, size: int) -> Ids:
-    """The ids a head drafts in; MtpError unless it is this target's and they are more than size."""
-    info = heads.info()
+    """The ids a head drafts in, sorted; MtpError unless it is this target's and they are more than
+    size, or as many where another form is to be had.
+    """
+    info = common_form.info_of(heads, target)
     if info.fingerprint != target.fingerprint():
         raise MtpError(f"{heads.path}: made for {info.target_name}, not for {target.path}")
     if info.n_vocab != target.n_vocab:
         raise MtpError(f"{heads.path}: for {info.n_vocab} ids, the target has {target.n_vocab}")
     found = np.arange(info.n_vocab, dtype=np.int32)
     found = found if info.vocabulary is None else info.vocabulary.draft_ids
-    if not 0 < size < len(found):
+    given = common_form.draft_ids(heads)
+    found = found if given is None else np.sort(given)
+    if not 0 < size < len(found) + (given is not None):
         raise MtpError(f"{heads.path}: drafts over {len(found)} ids; {size} is no smaller number")
     return found
 
 
-def plan_trim(heads_path: Path, target_path: Path, counts: Counts, size: int,
-              always: Iterable[int], wanted: Wanted = AS_IT_IS) -> Trimmed:  # fmt: skip
-    """The plan for a head file over `size` ids; `counts` says which matter."""
+@dataclass(frozen=True)
+class _Kept:
+    """Which rows of a head's matrices stay, and how many there were.
+
+    read:    of those with a row for each id that it reads; None: all
+    drafted: of those with a row for each id that it drafts
+    """
+
+    read: Rows | None
+    n_read: int
+    drafted: Rows
+    n_drafted: int
+
+    @classmethod
+    def of(cls, heads: GgufModel, info: HeadInfo, ids: Ids, common: bool) -> _Kept:
+        given = common_form.draft_ids(heads)
+        if given is not None:
+            order = np.argsort(given)
+            drafted = order[np.searchsorted(given[order], ids)]
+            read = None if common else ids.astype(np.int64)
+            return cls(read, info.n_vocab, drafted, len(given))
+        old = None if info.vocabulary is None else info.vocabulary.draft_ids
+        rows = ids.astype(np.int64) if old is None else np.searchsorted(old, ids)
+        n_rows = info.n_vocab if old is None else len(old)
+        return cls(None if common else rows, n_rows, rows, n_rows)
+
+    def cut(self, heads: GgufModel, name: str, to: str) -> Taken:
+        rows: Rows | None = self.drafted
+        n_rows = self.n_drafted
+        if common_form.EMBEDDING.fullmatch(to):
+            rows, n_rows = self.read, self.n_read
+        elif not common_form.OUTPUT.fullmatch(to):
+            return Taken(heads.file, name, to)
+        shape = heads.matrix(name)
+        if shape[0] != n_rows:
+            raise MtpError(f"{heads.path}: {name}: expected {n_rows} rows, found {shape}")
+        return Taken(heads.file, name, to, rows)
+
+
+def plan_trim(
+    heads_path: Path,
+    target_path: Path,
+    counts: Counts,
+    size: int,
+    always: Iterable[int],
+    wanted: Wanted = AS_IT_IS,
+    *,
+    common: bool = False,
+) -> Trimmed:
+    """The plan for a head file over `size` ids; `counts` says which matter.
+
+    common: in the common form, which keeps the embedding whole
+    """
     heads, target = open_model(heads_path), open_model(target_path)
-    info, old = heads.info(), old_ids(heads, target, size)
-    ids = choose_ids(counts, size, old, always)
-    metadata = _metadata(
-        heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(target, ids)))
-    )
+    info = common_form.info_of(heads, target)
+    ids = choose_ids(counts, size, old_ids(heads, target, size), always)
+    if common:
+        common_form.check_whole(heads, info)
+        metadata = common_form.metadata_of(heads, info)
+    else:
+        metadata = _metadata(
+            heads, replace(info, vocabulary=DraftVocabulary(ids, surrogates(target, ids)))
+        )
     metadata |= wanted.metadata(wanted.head)
-    rows = np.searchsorted(old, ids)
+    kept = _Kept.of(heads, info, ids, common)
     taken, tensors = [], []
     for names in _models(heads):
-        cut = [_cut(heads, name, to, len(old), rows) for name, to in names]
-        fusion = [tensor for tensor in cut if tensor.to in head_file.FUSION]
-        of_blocks = [tensor for tensor in cut if tensor.to.startswith("blk.")]
-        shared = [t for t in cut if not t.to.startswith("blk.") and t.to not in head_file.FUSION]
-        made = planned(shared, of_blocks, wanted, Traits.of(heads.arch, metadata))
-        tensors.append([*made, *(tensor.planned(None) for tensor in fusion)])
-        taken.append([*shared, *of_blocks, *fusion])
+        cut = [kept.cut(heads, name, to) for name, to in names if name != common_form.D2T]
+        if common and not any(common_form.OUTPUT.fullmatch(tensor.to) for tensor in cut):
+            cut.append(Taken(heads.file, "token_embd.weight", "output.weight", kept.drafted))
+        parts, made = _planned(cut, wanted, Traits.of(heads.arch, metadata))
+        taken.append(parts)
+        tensors.append([*made, common_form.planned_ids(ids)] if common else made)
     lost = tuple(dict.fromkeys(chain(*map(losses, taken, tensors))))
     placed = embedded(own_metadata(metadata), tensors) if heads.is_independent else tensors[0]
     return Trimmed(Plan(metadata, tuple(placed), lost), ids)
 
 
-def _metadata(heads: GgufModel, info: head_file.HeadInfo) -> dict[str, Pair]:
+def _planned(
+    cut: Sequence[Taken], wanted: Wanted, traits: Traits
+) -> tuple[list[Taken], list[PlannedTensor]]:
+    """One model's tensors, each in its format: a fusion as it is."""
+    fusion = [tensor for tensor in cut if tensor.to in head_file.FUSION]
+    of_blocks = [tensor for tensor in cut if tensor.to.startswith("blk.")]
+    shared = [t for t in cut if not t.to.startswith("blk.") and t.to not in head_file.FUSION]
+    made = planned(shared, of_blocks, wanted, traits)
+    return [*shared, *of_blocks, *fusion], [*made, *(tensor.planned(None) for tensor in fusion)]
+
+
+def _metadata(heads: GgufModel, info: HeadInfo) -> dict[str, Pair]:
     """The head file's pairs, with a draft vocabulary in place of its tokenizer."""
-    found = {k: v for k, v in heads.file.pairs.items() if not k.startswith("tokenizer.")}
-    found |= {key: pair(value) for key, value in info.metadata().items()}
+    said = common_form.metadata_of(heads, info)
+    found = {k: v for k, v in said.items() if not k.startswith("tokenizer.")}
     assert info.vocabulary is not None
     found["tokenizer.ggml.model"] = pair("no_vocab")
     found[heads.key("vocab_size")] = pair(len(info.vocabulary.draft_ids))
@@ -133,15 +199,6 @@ def _models(heads: GgufModel) -> Iterable[list[tuple[str, str]]]:
     if heads.is_independent:
         return members(names, heads.n_heads)
     return [[(name, name) for name in names]]
-
-
-def _cut(heads: GgufModel, name: str, to: str, n_ids: int, rows: npt.NDArray[np.int64]) -> Taken:
-    if not _OVER_IDS.fullmatch(to):
-        return Taken(heads.file, name, to)
-    shape = heads.matrix(name)
-    if shape[0] != n_ids:
-        raise MtpError(f"{heads.path}: {name}: expected {n_ids} rows, found {shape}")
-    return Taken(heads.file, name, to, rows)
 
 
 def surrogates(target: GgufModel, draft_ids: Ids) -> Ids:
