@@ -106,6 +106,13 @@ def test_a_model_that_llama_cpp_does_not_load(tmp_path: Path) -> None:
     assert "output_norm" in run(tmp_path, THERE, spec.write(tmp_path / "x.gguf"))
 
 
+def test_a_model_whose_final_rows_llama_cpp_keeps_to_itself(tmp_path: Path) -> None:
+    spec = tiny.lfm2()
+    spec.keys["tokenizer.chat_template"] = TEMPLATE
+    line = run(tmp_path, THERE, spec.write(tmp_path / "x.gguf"))
+    assert "x.gguf: llama.cpp gives heads no rows of a lfm2 model" in line
+
+
 def test_more_tokens_than_the_disk_has_room_for(tmp_path: Path) -> None:
     line = run(tmp_path, THERE, target(tmp_path), "--tokens", 10**15)
     assert "GB, the disk has " in line

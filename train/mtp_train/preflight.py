@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mtp_cli import head_file, models
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.files.gguf_header import read_header
+from mtp_cli.engine.files.gguf_header import read_header, read_shards
+from mtp_cli.engine.files.pairing import check_final_rows
 from mtp_cli.engine.files.preflight import preflight
 from mtp_cli.errors import MtpError
 from mtp_train.generate import Wording
@@ -39,6 +40,7 @@ def check_writing(
     n_layers: layers whose rows are kept beside the final ones
     """
     preflight(model)
+    check_final_rows(read_shards(model)[0])
     target = Target(model)
     target.check_tables()
     found = Model(model, n_gpu_layers=0, no_alloc=True)

@@ -135,12 +135,18 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         return Pairing(heads, HiddenSource.LAYER, None, info.vocabulary, 1, fused=info.fused)
     scale = _unscale(target) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
-    if hidden is HiddenSource.EMBD and target[0].architecture in _NO_LOGITS_BESIDE_EMBD:
-        raise MtpError(
-            f"{target[0].path}: llama.cpp gives heads no rows of a {target[0].architecture} model"
-        )
+    if hidden is HiddenSource.EMBD:
+        check_final_rows(target[0])
     n_heads = heads.number("nextn_predict_layers")
     return Pairing(heads, hidden, scale, info.vocabulary, n_heads, draft_ids=ids)
+
+
+def check_final_rows(target: Header) -> None:
+    """That llama.cpp hands out the row after the final norm beside the logits."""
+    if target.architecture in _NO_LOGITS_BESIDE_EMBD:
+        raise MtpError(
+            f"{target.path}: llama.cpp gives heads no rows of a {target.architecture} model"
+        )
 
 
 def _independent(target: list[Header], heads: Header, info: HeadInfo) -> Pairing:
