@@ -285,7 +285,7 @@ def test_a_conversation(terminal: pexpect.spawn, tmp_path: Path) -> None:
 
     terminal.send("List fifty animals, one a line.\r")
     terminal.expect_exact("one a line.")
-    terminal.expect("\r\n[^\x1b\r\n]*[a-z][^\x1b\r\n]*\r\n")  # a whole line of the answer
+    terminal.expect("[a-z]\r\n")  # a whole line of the answer
     terminal.sendintr()
     terminal.expect("stopped")
     terminal.expect("tok/s")
