@@ -139,7 +139,9 @@ class Markdown:
             self._say(char)
 
     def _say(self, char: str) -> None:
-        if self._is_escaped:
+        if self._fences.is_open:  # of a line of code that was broken off: marks mean nothing
+            self._give(char, "")
+        elif self._is_escaped:
             self._is_escaped = False
             self._tell(char)
         elif char in _MARKS and (not self._marks or char == self._marks[0]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtp_cli.chat.colours import RESET, code, highlighted
@@ -53,6 +53,7 @@ def test_every_character_stays_however_the_text_is_cut(text: str, at: tuple[int,
 
 
 @given(texts, st.integers(0, 200))
+@example("```python\n*\n", 10)  # the rest of a line of code: marks mean nothing there
 def test_a_line_can_be_broken_off_anywhere(text: str, at: int) -> None:
     markdown = Markdown(highlighted)
     begun, rest = text[: at % (len(text) + 1)], text[at % (len(text) + 1) :]

@@ -112,8 +112,10 @@ def test_the_first_answer_waits_for_no_measurement(
     with Engine.open(model, n_threads=1) as engine:
         first = answer(engine, prompt(engine), "auto")
         assert isinstance(first.policy, Learning)
-        for _ in range(8):
+        for _ in range(60):  # a few, or more where other programs disturb the clock
             last = answer(engine, prompt(engine), "auto")
+            if isinstance(last.policy, ExpectedValue):
+                break
         assert isinstance(last.policy, ExpectedValue)
         assert first.tokens == last.tokens
     assert json.loads((tmp_path / "mtp-cli" / "costs.json").read_text())
