@@ -121,12 +121,23 @@ def _beside(heads: Header, n_ctx: int) -> int:
     weights = sum(entry.n_bytes for entry in heads.tensors.values())
     if gguf_header.is_assistant(heads):
         return weights
-    return weights + _heads_cache(heads, _blocks([heads]), n_ctx)
+    return weights + _heads_cache(heads, _blocks([heads]), n_ctx, _n_prompt(heads))
 
 
-def _heads_cache(header: Header, blocks: Mapping[int, _Block], n_ctx: int) -> int:
+def _n_prompt(heads: Header) -> int:
+    """Rows of a prompt that are remembered beside those of an answer, and of a block."""
+    if gguf_header.is_eagle3(heads):
+        return TUNING.heads.n_prompt_eagle3
+    if gguf_header.is_block(heads):
+        return TUNING.heads.n_prompt_block + heads.number("block_size")
+    return 0
+
+
+def _heads_cache(
+    header: Header, blocks: Mapping[int, _Block], n_ctx: int, n_prompt: int = 0
+) -> int:
     """It is in F16, and heads remember no more than helps them."""
-    return _cache_bytes(header, blocks, min(n_ctx, TUNING.heads.n_ctx), F16)
+    return _cache_bytes(header, blocks, min(n_ctx, TUNING.heads.n_ctx + n_prompt), F16)
 
 
 def _small_model(path: Path, n_ctx: int) -> int:

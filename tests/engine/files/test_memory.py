@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,8 @@ import pytest
 from mtp_cli.engine.backend.cache import CacheTypes
 from mtp_cli.engine.files.gguf_header import read_shards
 from mtp_cli.engine.files.memory import Estimate, Machine, estimate, shortage
+from mtp_cli.engine.tuning import TUNING
+from tests.engine import tiny, tiny_block, tiny_eagle3
 from tests.engine.conftest import Files
 
 N_CTX = 1000  # no multiple of what llama.cpp gives
@@ -92,6 +95,22 @@ def test_weights_are_all_tensors_and_heads_what_is_beside(tiny_file: Files) -> N
     assert small.heads > small.weights
     within = estimate(read_shards(tiny_file("mimo2")))
     assert within.heads > 0  # the cache of heads in the file
+
+
+def test_a_drafter_that_reads_the_prompt_remembers_that_too(tmp_path: Path) -> None:
+    """Beside its weights, in F16: keys and values of each of its layers, by what was tuned."""
+    target = read_shards(tiny.llama(n_blocks=4).write(tmp_path / "target.gguf"))
+    eagle3, block = tiny_eagle3.drafter(), tiny_block.dflash()
+    for spec, n_rows in (
+        (eagle3, TUNING.heads.n_ctx + TUNING.heads.n_prompt_eagle3),
+        (block, TUNING.heads.n_ctx + TUNING.heads.n_prompt_block + tiny_block.SIZE),
+    ):
+        path = spec.write(tmp_path / "drafter.gguf")
+        header = read_shards(path)[0]
+        weights = sum(entry.n_bytes for entry in header.tensors.values())
+        widths = (t.shape[1] for n, t in header.tensors.items() if re.search(r"attn_[kv]\.w", n))
+        n_cells = -(-n_rows // 256) * 256
+        assert estimate(target, n_ctx=4096, heads=path).heads == weights + 2 * n_cells * sum(widths)
 
 
 def test_a_damaged_header_is_estimated_too(tiny_file: Files) -> None:
