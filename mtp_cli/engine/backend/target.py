@@ -111,6 +111,14 @@ class Target:
             raise MtpError(f"{self.model.path}: {error}") from None
         self.clear()
 
+    def check_vocabulary(self, drafter: Model) -> None:
+        """Raise MtpError where what drafts numbers another count of ids."""
+        if drafter.n_vocab != self.model.n_vocab:
+            raise MtpError(
+                f"{drafter.path}: this drafter was made for a vocabulary of {drafter.n_vocab}, "
+                f"{self.model.path.name} has {self.model.n_vocab}"
+            )
+
     def prefill(
         self,
         tokens: Sequence[int],

@@ -7,6 +7,7 @@ decided.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
@@ -30,7 +31,7 @@ class Futures(Protocol):
         once that one is reached; and the most of them."""
 
 
-class _Sampled:
+class _Sampled(ABC):
     """Samples, and what follows from them."""
 
     def __init__(self, tuning: PolicyTuning, chance: random.Random) -> None:
@@ -40,9 +41,9 @@ class _Sampled:
         self._futures = list(self._positions())
         self._gains_from: dict[int, Gains] = {}
 
+    @abstractmethod
     def _positions(self) -> Iterator[list[float]]:
         """(n_futures,) survivals for each position."""
-        raise NotImplementedError
 
     def gains(self, k: int) -> Gains:
         if k not in self._gains_from:

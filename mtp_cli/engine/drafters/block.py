@@ -37,7 +37,6 @@ from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_COPIED, Bytes, Floats, State
-from mtp_cli.errors import MtpError
 
 _N_BATCH = 128  # rows of the target that become cells at once
 
@@ -179,11 +178,7 @@ def open_block(
     model = Model(heads.path, n_gpu_layers=n_gpu_layers)
     with contextlib.ExitStack() as opened:
         opened.callback(model.close)
-        if model.n_vocab != target.model.n_vocab:
-            raise MtpError(
-                f"{heads.path}: this drafter was made for a vocabulary of {model.n_vocab}, "
-                f"{target.model.path.name} has {target.model.n_vocab}"
-            )
+        target.check_vocabulary(model)
         context = BlockContext(
             model,
             target.context,

@@ -18,7 +18,6 @@ from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats
-from mtp_cli.errors import MtpError
 from mtp_cli.head_file import Fused
 
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
@@ -72,11 +71,7 @@ def open_eagle3(
     model = Model(heads.path, n_gpu_layers=n_gpu_layers)
     with contextlib.ExitStack() as opened:
         opened.callback(model.close)
-        if model.n_vocab != target.model.n_vocab:
-            raise MtpError(
-                f"{heads.path}: this drafter was made for a vocabulary of {model.n_vocab}, "
-                f"{target.model.path.name} has {target.model.n_vocab}"
-            )
+        target.check_vocabulary(model)
         context = Eagle3Context(
             model,
             target.context,

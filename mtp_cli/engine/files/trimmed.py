@@ -47,5 +47,5 @@ def unrun(heads: Header) -> MtpError:
     """Why heads in the common form do not run."""
     return MtpError(
         f"{heads.path}: fewer ids by {D2T}, which llama.cpp cannot run yet, and code of our own "
-        "only for heads of mtp-train in q8_0; mtp-convert trim makes heads of them that run"
+        "only for heads of mtp-train in q8_0; mtp-convert trim turns them into a form that runs"
     )

@@ -125,7 +125,7 @@ WRONG: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "another format": (
         lambda: trimmed(tiny.heads_for(tiny.llama(), hidden="pre_norm")),
         "fewer ids by d2t, which llama.cpp cannot run yet, and code of our own only for heads of "
-        "mtp-train in q8_0; mtp-convert trim makes heads of them that run",
+        "mtp-train in q8_0; mtp-convert trim turns them into a form that runs",
     ),
 }
 
