@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -256,7 +256,7 @@ def trim(
     """Make a head with a smaller draft vocabulary, chosen from text."""
     from mtp_convert.commands import common_form
     from mtp_convert.commands.report import counting_bar
-    from mtp_convert.commands.trial import ends_of_text, ids_of_text, try_heads, written_by
+    from mtp_convert.commands.trial import ends_of_text, ids_of_text, written_by
     from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
     from mtp_convert.gguf.model import open_model
 
@@ -268,11 +268,11 @@ def trim(
     n_before = len(old_ids(head, owner, size))
     destination.check()  # before an hour of writing text
     given = [_read(path) for path in text or []]
-    texts: Iterable[Sequence[int]] = []
+    chosen, held_out = parted([])
     if size < n_before:
         with counting_bar("writing text") as progress:
             texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
-    chosen, held_out = parted(texts)
+            chosen, held_out = parted(texts)  # written meanwhile
     counts = count_ids(chosen, owner.n_vocab)
     wanted = _wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, target, counts, size, ends_of_text(target), wanted, common=d2t)
@@ -282,13 +282,22 @@ def trim(
         where = "text held out" if held_out else "the text"
         _say(f"{size} of {n_before} ids cover {share:.2%} of {where}")
     if not dry_run:
-        for name, path in (("before", heads), ("after", output)):
-            if not common_form.runs(open_model(path)):
-                _say(f"acceptance {name}: nothing here runs {path.name}")
-                continue
-            with _trying(path):
-                shares = ", ".join(f"{share:.3f}" for share in try_heads(target, path).acceptance)
-            _say(f"acceptance by position {name}: {shares}")
+        _say_acceptance(target, {"before": heads, "after": output})
+
+
+def _say_acceptance(target: Path, by_name: Mapping[str, Path]) -> None:
+    """Of head files, what each accepts on the same prompts."""
+    from mtp_convert.commands import common_form
+    from mtp_convert.commands.trial import try_heads
+    from mtp_convert.gguf.model import open_model
+
+    for name, heads in by_name.items():
+        if not common_form.runs(open_model(heads)):
+            _say(f"acceptance {name}: nothing here runs {heads.name}")
+            continue
+        with _trying(heads):
+            shares = ", ".join(f"{share:.3f}" for share in try_heads(target, heads).acceptance)
+        _say(f"acceptance by position {name}: {shares}")
 
 
 @app.command(short_help="Load a model with heads, and judge the heads.")

@@ -49,15 +49,23 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(checkpoint: Folder, tmp_pa
         assert line.endswith(f"  {shape}")
 
 
-def test_a_terminal_sees_a_bar_with_bytes_and_time_left(checkpoint: Folder, tmp_path: Path) -> None:
-    command = ["-m", "mtp_convert.cli", "convert", str(checkpoint("qwen35"))]
-    command += ["-o", str(tmp_path / "x.gguf")]
+def on_terminal(*arguments: str | Path) -> str:
+    """All that a terminal is shown, without what moves its cursor."""
     child = pexpect.spawn(
-        sys.executable, command, dimensions=(24, 120), encoding="utf-8", timeout=120
+        sys.executable,
+        ["-m", "mtp_convert.cli", *map(str, arguments)],
+        dimensions=(24, 120),
+        encoding="utf-8",
+        timeout=120,
     )
     shown = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", child.read())
     child.close()
-    assert child.exitstatus == 0
+    assert child.exitstatus == 0, shown
+    return shown
+
+
+def test_a_terminal_sees_a_bar_with_bytes_and_time_left(checkpoint: Folder, tmp_path: Path) -> None:
+    shown = on_terminal("convert", checkpoint("qwen35"), "-o", tmp_path / "x.gguf")
     assert re.search(r"x\.gguf .*\d/\d+\.\d kB .*\d:\d\d:\d\d", shown)
 
 
@@ -122,6 +130,16 @@ def test_pack_and_trim_by_command(converted: Convert, tmp_path: Path) -> None:
     done = run("trim", heads, target, "-o", out, "--ids", "40", "--tokens", "600", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "output.weight" in done.stdout
+
+
+def test_text_is_counted_while_it_is_written(converted: Convert, tmp_path: Path) -> None:
+    target = converted("smollm", Options(outtype="q8_0"))
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    out = tmp_path / "trimmed.gguf"
+    shown = on_terminal(
+        "trim", heads, target, "-o", out, "--ids", "40", "--tokens", "600", "--dry-run"
+    )
+    assert re.search(r"writing text .*600/600", shown)
 
 
 def test_check_without_heads_names_what_adds_them(converted: Convert) -> None:
