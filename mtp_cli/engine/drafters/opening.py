@@ -35,7 +35,7 @@ from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import Header, is_eagle3
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import HeadContext, HiddenSource
+from mtp_cli.engine.types import HeadContext, HiddenSource, Ids
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, Fused
 
@@ -70,9 +70,8 @@ def open_drafter(
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     is_ours = pairing.draft_ids is not None or not (supports_gpu() and n_gpu_layers)
     if pairing.heads is not None and is_ours:
-        runnable = compiled_head.runnable(pairing.heads, n_ctx)
-        if runnable is not None:
-            head = NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
+        head = _native_head(pairing.heads, pairing.draft_ids, n_ctx, n_batch, n_threads)
+        if head is not None:
             _follow(target, head)
             return MtpDrafter(
                 head,
@@ -80,8 +79,6 @@ def open_drafter(
                 draft_ids=pairing.draft_ids,
                 scale=pairing.scale,
             )
-        if pairing.draft_ids is not None:
-            raise trimmed.unrun(pairing.heads)
     with contextlib.ExitStack() as opened:
         own = None
         if pairing.path is not None:
@@ -110,6 +107,21 @@ def open_drafter(
         scale=pairing.scale,
         n_chained=pairing.n_heads,
     )
+
+
+def _native_head(
+    heads: Header, draft_ids: Ids | None, n_ctx: int, n_batch: int, n_threads: int
+) -> NativeHead | None:
+    """The head as code of our own computes it; None where llama.cpp is to.
+
+    MtpError where neither can: llama.cpp loads none that drafts in fewer ids than it reads.
+    """
+    runnable = compiled_head.runnable(heads, n_ctx)
+    if runnable is None and draft_ids is not None:
+        raise trimmed.unrun(heads)
+    if runnable is None:
+        return None
+    return NativeHead(runnable, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads)
 
 
 def _open_fused(
