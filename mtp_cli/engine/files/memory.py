@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from mtp_cli import head_file
 from mtp_cli.engine.backend.cache import F16, TYPES, CacheTypes
 from mtp_cli.engine.files import gguf_header
 from mtp_cli.engine.files.gguf_header import Header
@@ -130,7 +131,8 @@ def _n_prompt(heads: Header) -> int:
         return TUNING.heads.n_prompt_eagle3
     if gguf_header.is_block(heads):
         return TUNING.heads.n_prompt_block + heads.number("block_size")
-    return 0
+    n_rows = heads.pairs.get(head_file.KEY_PROMPT_ROWS)
+    return n_rows if isinstance(n_rows, int) else 0
 
 
 def _heads_cache(

@@ -99,18 +99,22 @@ def test_weights_are_all_tensors_and_heads_what_is_beside(tiny_file: Files) -> N
 
 def test_a_drafter_that_reads_the_prompt_remembers_that_too(tmp_path: Path) -> None:
     """Beside its weights, in F16: keys and values of each of its layers, by what was tuned."""
-    target = read_shards(tiny.llama(n_blocks=4).write(tmp_path / "target.gguf"))
+    llama = tiny.llama(n_blocks=4)
+    target = read_shards(llama.write(tmp_path / "target.gguf"))
+    fused = tiny.fused_heads_for(llama, (1, 2), prompt_rows=300)
     eagle3, block = tiny_eagle3.drafter(), tiny_block.dflash()
     for spec, n_rows in (
+        (fused, TUNING.heads.n_ctx + 300),
         (eagle3, TUNING.heads.n_ctx + TUNING.heads.n_prompt_eagle3),
         (block, TUNING.heads.n_ctx + TUNING.heads.n_prompt_block + tiny_block.SIZE),
     ):
         path = spec.write(tmp_path / "drafter.gguf")
         header = read_shards(path)[0]
         weights = sum(entry.n_bytes for entry in header.tensors.values())
-        widths = (t.shape[1] for n, t in header.tensors.items() if re.search(r"attn_[kv]\.w", n))
+        width = sum(t.shape[1] for n, t in header.tensors.items() if re.search("attn_[kv]\\.", n))
+        width = width or 2 * 2 * tiny.D_HEAD  # in one matrix with the queries
         n_cells = -(-n_rows // 256) * 256
-        assert estimate(target, n_ctx=4096, heads=path).heads == weights + 2 * n_cells * sum(widths)
+        assert estimate(target, n_ctx=4096, heads=path).heads == weights + 2 * n_cells * width
 
 
 def test_a_damaged_header_is_estimated_too(tiny_file: Files) -> None:
