@@ -6,14 +6,26 @@ import io
 
 import pyte
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtp_cli.chat.live import LiveLine, column
 from mtp_cli.chat.markdown import Markdown, Run
 from mtp_cli.chat.terminal import AnswerStream
+from mtp_cli.screen import cells
 
 COLUMNS, LINES = 20, 6
+
+
+class Screen(pyte.HistoryScreen):
+    """A wide character that does not fit goes to the next line, as on terminals; pyte's sticks
+    out."""
+
+    def draw(self, data: str) -> None:
+        for char in data:
+            if cells(char) == 2 and self.cursor.x == self.columns - 1:
+                self.cursor.x = self.columns
+            super().draw(char)
 
 
 class Terminal(io.StringIO):
@@ -21,7 +33,7 @@ class Terminal(io.StringIO):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen = pyte.HistoryScreen(COLUMNS, LINES, history=500)
+        self.seen = Screen(COLUMNS, LINES, history=500)
         self._stream = pyte.Stream(self.seen)
 
     def isatty(self) -> bool:
@@ -64,6 +76,7 @@ chunks = st.lists(
 
 
 @given(chunks)
+@example(["`", " ", "long" * 12, "`````````日日"])  # where the window ends, in a word without end
 def test_it_leaves_no_trace_and_moves_nothing(said: list[str]) -> None:
     with_line = shown(said, "41 tok/s", Terminal())
     without = shown(said, "", Terminal())
