@@ -52,6 +52,8 @@ class WordWrap:
         return self._feed_cluster(last) + self._place()
 
     def _feed_cluster(self, cluster: str) -> str:
+        if not cluster:
+            return ""
         if cluster == "\n":
             return self._end_line()
         self._line += cluster

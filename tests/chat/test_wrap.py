@@ -7,7 +7,7 @@ import re
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mtp_cli.chat.wrap import WordWrap
@@ -77,6 +77,7 @@ cuts = st.lists(st.integers(0, 200), max_size=6).map(tuple)
 
 
 @given(texts, st.integers(4, 20), cuts)
+@example("  ", 4, (2,))  # nothing came, which is no word
 def test_nothing_is_lost_and_lines_fit(text: str, columns: int, cuts: tuple[int, ...]) -> None:
     shown = wrapped(text, columns, cuts)
     assert shown == wrapped(text, columns)
