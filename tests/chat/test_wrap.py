@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from mtp_cli.chat.wrap import WordWrap
 from mtp_cli.screen import cells
 
+# Parts of a syllable join on to earlier ones: any to a first, vowels and finals to a vowel, finals
+# to a final.
+JOINED_JAMO = "[\u1100-\u115f][\u1100-\u11ff]|[\u1160-\u11a7][\u1160-\u11ff]|[\u11a8-\u11ff]{2}"
 ZWJ, VS16 = "\u200d", "\ufe0f"
 FAMILY = f"👨{ZWJ}👩{ZWJ}👧"
 ENGLAND = "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
@@ -89,6 +92,7 @@ def test_nothing_is_lost_and_lines_fit(text: str, columns: int, cuts: tuple[int,
 
 
 @given(texts, st.integers(4, 20), cuts)
+@example("aaa  \u0301", 4, ())  # a space with an accent
 def test_no_line_begins_inside_a_cluster(text: str, columns: int, cuts: tuple[int, ...]) -> None:
     """By Unicode's own properties: what only joins on to what is before it begins no line of ours,
     and a flag's two letters stay together."""
@@ -97,8 +101,7 @@ def test_no_line_begins_inside_a_cluster(text: str, columns: int, cuts: tuple[in
         assert unicodedata.category(after) not in ("Mn", "Me", "Mc")
         assert after != ZWJ
         assert not re.search(f"[👨👩👧💻🏴❤👋]{VS16}*{ZWJ}$", before) or after not in "👨👩👧💻"
-        is_jamo = "\u1100" <= before[-1:] <= "\u11ff"  # which the later parts join on to
-        assert not (is_jamo and "\u1160" <= after <= "\u11ff")
+        assert not re.search(JOINED_JAMO, before[-1:] + after)
         assert not "\U000e0020" <= after <= "\U000e007f"
         if _is_flag_letter(after):
             n_letters = len(list(itertools.takewhile(_is_flag_letter, reversed(before))))
@@ -112,7 +115,10 @@ def _breaks(text: str, shown: str) -> list[tuple[str, str]]:
         if at < len(text) and text[at] == character:
             at += 1
         else:  # a break of ours, instead of the spaces here
-            spaces = len(text) - at - len(text[at:].lstrip(" "))
+            rest = text[at:].lstrip(" ")
+            spaces = len(text) - at - len(rest)
+            if unicodedata.category(rest[0]) == "Mn" or rest[0] == ZWJ:
+                spaces -= 1  # the last one carries that
             found.append((text[: at + spaces], text[at + spaces]))
             at += spaces
     return [(before, after) for before, after in found if before]
