@@ -14,9 +14,9 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
-from mtp_train.generate import Wording
 from mtp_train.preflight import check_folder, check_output, check_writing
 from mtp_train.pytorch import NO_TORCH
+from mtp_train.wording import Wording
 from tests.engine import tiny
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

@@ -16,8 +16,8 @@ from mtp_cli.engine.files.gguf_header import read_header, read_shards
 from mtp_cli.engine.files.pairing import check_final_rows
 from mtp_cli.engine.files.preflight import preflight
 from mtp_cli.errors import MtpError
-from mtp_train.generate import Wording
 from mtp_train.target import Target
+from mtp_train.wording import Wording
 
 _ID_AND_ROLE_BYTES = 5
 _N_DRAFT = 8192  # ids of a draft vocabulary, unless more are asked for
