@@ -106,6 +106,18 @@ def test_a_shard_of_another_target_is_refused(
 
 
 @pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_shard_that_is_cut_off_is_named(
+    folder: Path, read: Callable[[Path, str], object], share: float
+) -> None:
+    path = folder / "shard-1.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(MtpError, match=r"shard-1.npz: not a whole shard; delete it, and write"):
+        read(folder, TARGET)
+
+
+@pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
 def test_a_shard_that_does_not_say_who_wrote_it_is_refused(
     folder: Path, read: Callable[[Path, str], object]
 ) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -116,9 +117,19 @@ def write_shard(
 
 
 @contextlib.contextmanager
+def _loaded(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """A shard's arrays, read when they are asked for."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
+            yield shard
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise MtpError(f"{path}: not a whole shard; delete it, and write its text anew") from error
+
+
+@contextlib.contextmanager
 def _opened(path: Path, target: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
     """A shard's arrays; MtpError when another target wrote it: a head must not learn its rows."""
-    with np.load(path, allow_pickle=False) as shard:
+    with _loaded(path) as shard:
         if "target" not in shard:
             raise MtpError(f"{path}: does not say which model wrote it; use another --folder")
         if str(shard["target"]) != target:
