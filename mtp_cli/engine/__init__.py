@@ -2,6 +2,7 @@
 
 types.py       types, limits and protocols that all rooms share
 engine.py      one loaded model with what drafts for it, and the one timeline they share
+timeline.py    how the two are opened
 generate.py    the loop: draft, verify, accept, emit
 stats.py       what an answer cost
 depth/         how far to draft

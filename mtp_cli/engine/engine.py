@@ -1,7 +1,7 @@
 """One loaded model with its drafter, and the one timeline they share.
 
-Owns how target, heads and contexts are put together, and closes them. Token ids in, token ids out:
-knows nothing of conversations or terminals.
+Owns how a model is loaded, and what each answer is made by. Token ids in, token ids out: knows
+nothing of conversations or terminals.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
@@ -19,23 +18,17 @@ from typing import TYPE_CHECKING, Literal
 from mtp_cli.engine.backend import our_kernels, rpc
 from mtp_cli.engine.backend.binding import backends
 from mtp_cli.engine.backend.cache import F16, CacheTypes
-from mtp_cli.engine.backend.cores import FreeCores, physical_cores
+from mtp_cli.engine.backend.cores import physical_cores
 from mtp_cli.engine.backend.model import Model
-from mtp_cli.engine.backend.rope import Rope
-from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.backend.ways import AS_USUAL, Ways
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.exactness import CheckedTarget
 from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.depth.remembered import key_of
-from mtp_cli.engine.drafters import LastingDrafter, NoDrafter
 from mtp_cli.engine.drafters.ngram import NgramDrafter
-from mtp_cli.engine.drafters.opening import open_drafter, open_small_model
-from mtp_cli.engine.files import draft_model as draft_models
-from mtp_cli.engine.files import gguf_header
-from mtp_cli.engine.files.pairing import Pairing, pair
-from mtp_cli.engine.files.preflight import identity, preflight
+from mtp_cli.engine.files.examined import examined
+from mtp_cli.engine.files.preflight import identity
 from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.grammar.constraint import Constraint
 from mtp_cli.engine.kept_prompts import N_WORTH_KEEPING, KeptPrompts
@@ -43,69 +36,13 @@ from mtp_cli.engine.prefix import n_common
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import N_CTX, Depth, HiddenSource, Saved, TargetLike, TokenKind
+from mtp_cli.engine.timeline import Setup
+from mtp_cli.engine.types import Depth, Saved, TargetLike, TokenKind
 from mtp_cli.errors import MtpError
 
 if TYPE_CHECKING:  # they load llguidance
     from mtp_cli.engine.grammar.source import Grammar
     from mtp_cli.engine.grammar.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """How a timeline over a loaded target is opened.
-
-    pairing:    its heads; None without
-    small_model: the model that drafts in their place
-    n_threads:  of a decode, at most where `spares_cores`: cores that other programs use are left to
-                them
-    n_gpu_layers_draft: of what drafts
-    cost_facts: what rounds' costs depend on, see `cost_table`
-    """
-
-    pairing: Pairing | None
-    small_model: Path | None
-    n_ctx: int | None
-    n_threads: int
-    spares_cores: bool
-    n_gpu_layers_draft: int
-    cache: CacheTypes
-    rope: Rope
-    cost_facts: tuple[object, ...]
-
-    def open(self, model: Model) -> tuple[Target, LastingDrafter]:
-        n_ctx = self.n_ctx or min(N_CTX, model.n_ctx_train or N_CTX)
-        hidden = HiddenSource.NONE if self.pairing is None else self.pairing.hidden
-        cores = FreeCores(self.n_threads) if self.spares_cores else None
-        with contextlib.ExitStack() as opened:  # what did not fit must not keep its memory
-            target = Target(
-                model,
-                n_ctx=n_ctx,
-                n_threads=self.n_threads,
-                hidden=hidden,
-                layers=() if self.pairing is None else self.pairing.layers,
-                cores=cores,
-                cache=self.cache,
-                rope=self.rope,
-            )
-            opened.callback(target.close)
-            drafter: LastingDrafter = NoDrafter()
-            if self.small_model is not None:
-                drafter = open_small_model(
-                    target, self.small_model, self.n_threads, self.n_gpu_layers_draft
-                )
-            elif self.pairing is not None:
-                drafter = open_drafter(
-                    target, self.pairing, self.n_threads, self.n_gpu_layers_draft
-                )
-            opened.pop_all()
-        return target, drafter
-
-    def describe(self) -> str | None:
-        """What drafts, for people."""
-        if self.small_model is not None:
-            return f"{self.small_model.name}, a model that drafts"
-        return None if self.pairing is None else self.pairing.describe()
 
 
 class Engine:
@@ -119,7 +56,7 @@ class Engine:
     recommended: what it recommends for sampling
     """
 
-    def __init__(self, model: Model, setup: _Setup, *, owns_model: bool) -> None:
+    def __init__(self, model: Model, setup: Setup, *, owns_model: bool) -> None:
         self.metadata: Mapping[str, str] = model.metadata()
         self.recommended = Recommended.from_metadata(self.metadata)
         self._model = model
@@ -173,7 +110,7 @@ class Engine:
 
         Raises MtpError for everything that can be wrong with the files, or too large.
         """
-        shards, pairing = _paired(model, heads, draft_model)
+        shards, pairing = examined(model, heads, draft_model)
         spares_cores, n_threads = n_threads is None, n_threads or physical_cores()
 
         def load(n_layers: int) -> Engine:
@@ -192,7 +129,7 @@ class Engine:
                 n_draft = n_layers if n_gpu_layers_draft is None else n_gpu_layers_draft
                 how = (n_threads, n_layers, n_draft, cache, ways, adapters)
                 facts = (*files, backends(), our_kernels.install(), *how)
-                setup = _Setup(
+                setup = Setup(
                     pairing,
                     draft_model,
                     n_ctx,
@@ -436,24 +373,6 @@ class Engine:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _paired(
-    model: Path, heads: Path | None, draft_model: Path | None
-) -> tuple[list[gguf_header.Header], Pairing | None]:
-    """A model's headers, and the heads that draft for it; MtpError where a file cannot be loaded,
-    or what is to draft does not fit."""
-    preflight(model)
-    shards = gguf_header.read_shards(model)
-    if gguf_header.is_heads_alone(shards[0]):
-        raise MtpError(f"{model}: these are heads without a target; pass them with --heads")
-    if draft_model is not None:
-        preflight(draft_model)
-        draft_models.check(shards, draft_model)
-        return shards, None
-    if heads is not None:
-        preflight(heads, target=model)
-    return shards, pair(shards, heads)
 
 
 def _fitting(load: Callable[[int], Engine], n_gpu_layers: int | None, n_layers: int) -> Engine:

@@ -33,7 +33,7 @@ ROOMS = (
     *("sampling", "backend", "files"),
     *("drafters", "depth"),
 )
-LAST = ("generate", "engine")
+LAST = ("generate", "timeline", "engine")
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
