@@ -100,8 +100,8 @@ def record(engine: Engine, text: str, sampling: Sampling, max_tokens: int) -> Re
         pass
     answer = Recorded(plain.tokens)
     reading = Generation(
-        engine._target,
-        engine._drafter,
+        engine._timeline.target,
+        engine._timeline.drafter,
         ReadAlong(sampling, answer),
         Alongside(),
         prompt,

@@ -2,7 +2,8 @@
 
 types.py       types, limits and protocols that all rooms share
 engine.py      one loaded model with what drafts for it, and the one timeline they share
-timeline.py    how the two are opened
+timeline.py    that timeline: how it is opened, emptied, put back
+keeping.py     when prompts that were read are kept, and taken up (kept_prompts.py)
 generate.py    the loop: draft, verify, accept, emit
 stats.py       what an answer cost
 depth/         how far to draft

@@ -7,7 +7,6 @@ nothing of conversations or terminals.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,13 +25,12 @@ from mtp_cli.engine.depth.exactness import CheckedTarget
 from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.depth.remembered import key_of
-from mtp_cli.engine.drafters.ngram import NgramDrafter
 from mtp_cli.engine.files.examined import examined
 from mtp_cli.engine.files.preflight import identity
 from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.grammar.constraint import Constraint
-from mtp_cli.engine.kept_prompts import N_WORTH_KEEPING, KeptPrompts
-from mtp_cli.engine.prefix import n_common
+from mtp_cli.engine.keeping import Keeping
+from mtp_cli.engine.kept_prompts import KeptPrompts
 from mtp_cli.engine.sampling.recommended import Recommended
 from mtp_cli.engine.sampling.sampler import Sampler
 from mtp_cli.engine.sampling.settings import Sampling
@@ -62,21 +60,19 @@ class Engine:
         self._model = model
         self._setup = setup
         self._owns_model = owns_model
-        self._target, self._drafter = setup.open(model)
-        self._ngram = NgramDrafter(is_alone=self._drafter.max_depth == 0)
-        self._prompts: KeptPrompts | None = None
-        self._n_taken_up = 0  # ids that were found there, of the prompt that is read
+        self._timeline = setup.open(model)
+        self._keeping: Keeping | None = None
         self._vocabulary: Vocabulary | None = None  # only where answers are constrained
         self._experience = Experience(
             setup.cost_facts,
-            self._target,
-            self._drafter,
-            n_max=1 + self._target.max_draft,
+            self._timeline.target,
+            self._timeline.drafter,
+            n_max=1 + self._timeline.target.max_draft,
             n_threads=self._n_threads,
             n_threads_most=setup.n_threads,
         )
         self.drafter = setup.describe()
-        self.n_ctx = self._target.n_ctx
+        self.n_ctx = self._timeline.target.n_ctx
         self.n_ctx_train = model.n_ctx_train
         self.n_vocab = model.n_vocab
 
@@ -186,27 +182,22 @@ class Engine:
     @property
     def cached(self) -> Sequence[int]:
         """The ids the timeline holds now; a prompt that begins with them decodes only its rest."""
-        return self._target.ids
+        return self._timeline.ids
 
     def forget(self) -> None:
         """Empty the timeline: the next prompt is read whole, as by an engine just opened."""
-        self._target.clear()
-        self._drafter.truncate(0)
-        self._ngram.truncate(0)
+        self._timeline.forget()
 
     def save(self) -> Saved:
         """What the timeline holds now, in memory of the machine's own.
 
         For a prompt that begins with it to be read on from there, after others were answered.
         """
-        return dataclasses.replace(self._target.save(), drafter=self._drafter.save())
+        return self._timeline.save()
 
     def restore(self, saved: Saved) -> None:
         """Hold what was saved, as if nothing had come between; with no room for it, nothing."""
-        self.forget()
-        self._target.restore(saved)
-        if self._target.ids:
-            self._drafter.restore(saved.drafter)
+        self._timeline.restore(saved)
 
     def keep_prompts(
         self, folder: Path, *, max_bytes: int, on_problem: Callable[[str], None]
@@ -218,40 +209,21 @@ class Engine:
 
         on_problem: told, from another thread, why one could not be kept
         """
-        self._prompts = KeptPrompts(
+        prompts = KeptPrompts(
             folder,
             key_of((*self._setup.cost_facts, self.n_ctx)),
-            n_batch=self._target.n_batch,
+            n_batch=self._timeline.target.n_batch,
             # Of a sliding window llama.cpp saves what the next token sees, and nothing before it.
             can_shorten=self.can_shorten and self._model.n_swa == 0,
             max_bytes=max_bytes,
             on_problem=on_problem,
         )
-
-    def _take_up(self, prompt: Sequence[int]) -> None:
-        """Hold what is kept of this prompt, where that is more than what is held."""
-        assert self._prompts is not None
-        self._n_taken_up = 0
-        wanted = prompt[:-1]
-        found = self._prompts.find(wanted, n_common(self.cached, wanted))
-        saved = None if found is None else self._prompts.read(found)
-        if found is None or saved is None:
-            return
-        self.restore(saved)
-        self._n_taken_up = self._target.truncate(found.n)
-        self._drafter.truncate(self._n_taken_up)
-
-    def _put_away(self, n_past: int) -> None:
-        """Keep what was read, where it was read from the beginning in parts like any prompt's."""
-        assert self._prompts is not None
-        is_new = len(self._target.ids) - n_past >= N_WORTH_KEEPING
-        if is_new and n_past in (0, self._n_taken_up) and n_past % self._target.n_batch == 0:
-            self._prompts.keep(self.save())
+        self._keeping = Keeping(self._timeline, prompts)
 
     @property
     def can_shorten(self) -> bool:
         """Whether the timeline can drop any of its last ids; else all go where one has to."""
-        return self._target.can_repeat
+        return self._timeline.target.can_repeat
 
     def generate(
         self,
@@ -283,32 +255,33 @@ class Engine:
         logits: drafts are best guesses, and the target chooses every token by itself. Without one
         drafts are drawn (`verify.py`), of which more are accepted.
         """
-        if self._prompts is not None:
-            self._take_up(prompt)
+        timeline, keeping = self._timeline, self._keeping
+        if keeping is not None:
+            keeping.take_up(prompt)
         sampler = Sampler(
             sampling,
             draws_drafts=sampling.seed is None and not exact,
             piece=functools.partial(self.piece, special=True),
         )
-        target: TargetLike = self._target
+        target: TargetLike = timeline.target
         checked = None
         if exact:
             checked = target = CheckedTarget(
                 target,
                 self._experience.exactness(),
-                can_repeat=self._target.can_repeat,
+                can_repeat=timeline.target.can_repeat,
                 clock=clock,
             )
         generation = Generation(
             target,
-            self._drafter,  # at depth 0 too: it has to follow the timeline
+            timeline.drafter,  # at depth 0 too: it has to follow the timeline
             sampler,
             self._policy(depth, sampler, exact=exact),
             prompt,
             max_tokens=max_tokens,
             is_end=self.is_eog,
-            ngram=self._ngram,
-            on_read=None if self._prompts is None else self._put_away,
+            ngram=timeline.ngram,
+            on_read=None if keeping is None else keeping.put_away,
             constraint=constraint,
             single_row_s=self._experience.single_row_s,
             watch=watch,
@@ -346,7 +319,7 @@ class Engine:
 
     def _n_threads(self) -> int:
         """Of a decode, now."""
-        cores = self._target.cores
+        cores = self._timeline.target.cores
         return self._setup.n_threads if cores is None else cores.n_threads
 
     @property
@@ -356,10 +329,9 @@ class Engine:
 
     def close(self) -> None:
         self._experience.keep()
-        if self._prompts is not None:
-            self._prompts.finish()
-        self._drafter.close()
-        self._target.close()
+        if self._keeping is not None:
+            self._keeping.finish()
+        self._timeline.close()
         if self._owns_model:
             self._model.close()
 

@@ -240,7 +240,7 @@ def test_it_drafts_what_its_tensors_say(
         return likeliest(logits, ids, drafted, prob)
 
     with Engine.open(target_file, file(layout), n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
-        drafter = engine._drafter
+        drafter = engine._timeline.drafter
         drafter.observe(TEXT[:40], 0, ROWS)
         drafted = drafter.draft(TEXT[40], N_BLOCK, propose=propose).ids
     own = {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight"}

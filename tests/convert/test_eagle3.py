@@ -122,7 +122,7 @@ def test_it_drafts_what_its_tensors_say(layout: str, files: Callable[[str], Pair
         return likeliest(logits, ids, drafted)
 
     with Engine.open(*files(layout), n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
-        drafter = engine._drafter
+        drafter = engine._timeline.drafter
         assert isinstance(drafter, FusedDrafter)
         drafter.observe(TEXT[:40], 0, ROWS[:40])
         drafted = drafter.draft(TEXT[40], 3, propose=propose).ids

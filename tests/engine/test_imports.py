@@ -16,7 +16,8 @@ import mtp_cli
 
 PACKAGE = Path(mtp_cli.__file__).parent
 NEED_NOTHING = (
-    *("types", "tuning", "stats", "prefix", "saved_file", "kept_prompts", "generate"),
+    *("types", "tuning", "stats", "prefix", "saved_file", "kept_prompts", "keeping"),
+    "generate",
     "native.compiled",
     *("depth.exactness", "depth.learning", "depth.remembered", "depth.worth"),
     *("depth.automatic", "depth.calibrate", "depth.cost", "depth.policy", "depth.survival"),
@@ -33,7 +34,7 @@ ROOMS = (
     *("sampling", "backend", "files"),
     *("drafters", "depth"),
 )
-LAST = ("generate", "timeline", "engine")
+LAST = ("generate", "timeline", "keeping", "engine")
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:

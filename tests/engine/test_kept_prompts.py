@@ -109,8 +109,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 def written(engine: Engine, prompt: list[int]) -> Answer:
     answer = answered(engine, prompt)
-    assert engine._prompts is not None
-    engine._prompts.finish()
+    assert engine._keeping is not None
+    engine._keeping.finish()
     return answer
 
 

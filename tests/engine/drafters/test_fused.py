@@ -269,7 +269,7 @@ def test_greedy_text_is_the_same_with_and_without(way: str, name: str, tmp_path:
         with Engine.open(
             files[0], files[1] if drafts else None, n_ctx=512, n_threads=1, n_gpu_layers=0
         ) as engine:
-            drafter = engine._drafter
+            drafter = engine._timeline.drafter
             if drafts:
                 assert isinstance(drafter, FusedDrafter)
                 assert isinstance(drafter._context, NativeHead if way == "compiled" else Context)

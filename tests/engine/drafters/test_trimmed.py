@@ -81,7 +81,7 @@ def test_it_drafts_its_ids_and_changes_no_answer(tmp_path: Path) -> None:
             if given:
                 assert engine.drafter == "mtp-target.gguf, 1 head, 100 ids"
                 assert sum(run.stats.verified) > 40
-                drafter = engine._drafter
+                drafter = engine._timeline.drafter
                 drafter.truncate(0)
                 drafter.observe([1, 2, 3], 0, rows(3, 8))
                 drafted = drafter.draft(4, 4).ids

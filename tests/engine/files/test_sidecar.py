@@ -36,7 +36,7 @@ def drafted(model: Path, heads: Path | None) -> tuple[list[int], list[int], str]
     with Engine.open(model, heads, n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         run = engine.generate(TEXT, GREEDY, max_tokens=20, depth=3)
         answer = [token for tokens in run for token in tokens]
-        drafter = engine._drafter
+        drafter = engine._timeline.drafter
         width = tiny.N_EMBD
         rows = np.random.default_rng(92).normal(0, 2, (len(TEXT), width)).astype(np.float32)
         drafter.truncate(0)
