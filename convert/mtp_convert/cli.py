@@ -22,7 +22,15 @@ from mtp_cli.model_options import CacheTypeK, CacheTypeV
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
-from mtp_convert.tensors.outtypes import NAMES, canonical
+from mtp_convert.commands.options import (
+    AnyOuttype,
+    DryRun,
+    Force,
+    HeadOuttype,
+    NoHeadOuttype,
+    Out,
+    Outtype,
+)
 
 # What a command works with is imported when it runs, so that help comes without numpy.
 if TYPE_CHECKING:
@@ -38,50 +46,9 @@ app = typer.Typer(
     help="Gets multi-token-prediction heads into GGUF files, and out of them.",
 )
 
-Out = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE", help="The GGUF file to write.")
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Write over a file that is none of mtp-convert's.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.")]
-
-
 INTERRUPTED = 130
 _N_IDS = 8192  # that a trimmed head keeps
 WORSE = 3  # exit status of `check` where heads accept less than when they were made
-FORMATS = ", ".join(NAMES)
-
-
-def _format(name: str | None) -> str | None:
-    try:
-        return name and canonical(name)
-    except MtpError as error:
-        raise typer.BadParameter(f"expected one of {FORMATS}") from error
-
-
-Outtype = Annotated[
-    str,
-    typer.Option("--outtype", metavar="TYPE", callback=_format, help=f"Number format: {FORMATS}."),
-]
-HeadOuttype = Annotated[
-    str | None,
-    typer.Option(
-        "--head-outtype",
-        metavar="TYPE",
-        callback=_format,
-        help="Number format of the heads. [default: as --outtype, but at least q8_0]",
-    ),
-]
-AnyOuttype = Annotated[
-    str | None,
-    typer.Option(
-        "--outtype",
-        metavar="TYPE",
-        callback=_format,
-        help=f"Number format: {FORMATS}. [default: as it is]",
-    ),
-]
 
 
 @app.callback()
@@ -197,15 +164,7 @@ def strip(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF with heads.")],
     output: Out,
     outtype: AnyOuttype = None,
-    head_outtype: Annotated[
-        str | None,
-        typer.Option(
-            "--head-outtype",
-            metavar="TYPE",
-            callback=_format,
-            help="Of no effect: no heads are written.",
-        ),
-    ] = None,
+    head_outtype: NoHeadOuttype = None,
     force: Force = False,
     dry_run: DryRun = False,
 ) -> None:
