@@ -1,8 +1,7 @@
 """Splits what a model says into reasoning and content, by marks, while it is being said.
 
-Knows marks as strings and nothing of where they come from. A control token, which has no text of
-its own, comes in as its spelling between two lone surrogates, which no decoded text can hold: so
-`<|channel|>` the token and `<|channel|>` the twelve characters are never mistaken for each other.
+Knows marks as strings and nothing of where they come from; control tokens come in as `as_control`
+writes them.
 """
 
 from __future__ import annotations
@@ -12,28 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from mtp_cli.conversation.control import is_control, n_margin, spelled, without_control
+
 Kind = Literal["content", "reasoning"]
 
-_CONTROL_OPEN, _CONTROL_CLOSE = "\ud800", "\udfff"
-_CONTROL = re.compile(f"{_CONTROL_OPEN}[^{_CONTROL_CLOSE}]*{_CONTROL_CLOSE}")
-_NOTHING = re.compile(f"(?:{_CONTROL.pattern}|[\\s{_CONTROL_OPEN}{_CONTROL_CLOSE}])*")
-_STRAY = {ord(_CONTROL_OPEN): None, ord(_CONTROL_CLOSE): None}
 _MAX_HEADER = 200  # characters: a header that is longer has lost its end, and hides no more text
 _BREAK = "\n\n"  # between two sections of one kind
-
-
-def as_control(spelling: str) -> str:
-    """A control token's spelling as the splitter wants it."""
-    return f"{_CONTROL_OPEN}{spelling}{_CONTROL_CLOSE}" if spelling else ""
-
-
-def is_control(mark: str) -> bool:
-    return mark.startswith(_CONTROL_OPEN)
-
-
-def without_control(text: str) -> str:
-    """Text as it is to be read: control tokens have none."""
-    return _CONTROL.sub("", text).translate(_STRAY)
 
 
 class Part(NamedTuple):
@@ -220,8 +203,7 @@ class Splitter:
                 text = pieces.pop()[1] + text
             pieces.append((is_mark, text))
         return "".join(
-            text.translate(_STRAY) if is_mark else guard(without_control(text))
-            for is_mark, text in pieces
+            spelled(text) if is_mark else guard(without_control(text)) for is_mark, text in pieces
         )
 
     def _drain(self, *, is_last: bool) -> list[Part]:
@@ -264,7 +246,7 @@ class Splitter:
 
     def _find(self) -> _Found | None:
         """The first mark in what is held; of several there, the longest."""
-        margin = _margin(self._held)
+        margin = n_margin(self._held)
         best: _Found | None = None
         for mark, meaning, is_first in self._active():
             at = self._held.find(mark)
@@ -276,7 +258,7 @@ class Splitter:
 
     def _n_certain(self) -> int:
         """How many characters of what is held can no longer become part of a mark."""
-        certain, margin = len(self._held), _margin(self._held)
+        certain, margin = len(self._held), n_margin(self._held)
         for mark, _meaning, is_first in self._active():
             if is_first:
                 if mark.startswith(self._held[margin:]):
@@ -381,12 +363,6 @@ def listening(splitter: Splitter, opening: str = "") -> Callable[[str], bool]:
         return splitter.is_answering
 
     return is_answering
-
-
-def _margin(text: str) -> int:
-    """How many characters at its beginning show nothing."""
-    found = _NOTHING.match(text)
-    return found.end() if found else 0
 
 
 def _role_and_channel(text: str, channels: Sequence[str]) -> str:

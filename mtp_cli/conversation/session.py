@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.choice import usual_template
+from mtp_cli.conversation.control import without_control
 from mtp_cli.conversation.exact import Exact, Newest
 from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
-from mtp_cli.conversation.reasoning import Splitter, listening, without_control
+from mtp_cli.conversation.reasoning import Splitter, listening
 from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech, heard
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.conversation.templated import Templated

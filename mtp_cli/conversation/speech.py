@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from mtp_cli.conversation.reasoning import as_control
+from mtp_cli.conversation.control import as_control
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.conversation.stops import StopScanner
 from mtp_cli.conversation.tokenizer import Tokenizer

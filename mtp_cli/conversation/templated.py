@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mtp_cli.conversation import marks
+from mtp_cli.conversation.control import as_control
 from mtp_cli.conversation.forms import FittedTemplate
-from mtp_cli.conversation.reasoning import Around, Splitter, as_control
+from mtp_cli.conversation.reasoning import Around, Splitter
 from mtp_cli.conversation.template import GIVEN, ChatTemplate, Message
 from mtp_cli.conversation.thinking import Thinking, thinking
 from mtp_cli.conversation.tools import Calling, calling

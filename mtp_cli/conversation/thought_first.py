@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mtp_cli.conversation.reasoning import Splitter, is_control, without_control
+from mtp_cli.conversation.control import is_control, without_control
+from mtp_cli.conversation.reasoning import Splitter
 from mtp_cli.conversation.speech import heard
 from mtp_cli.conversation.tokenizer import Tokenizer
 from mtp_cli.errors import MtpError

@@ -18,9 +18,10 @@ import numpy as np
 from mtp_cli.conversation.answer import Answer
 from mtp_cli.conversation.call_grammar import calls_alone
 from mtp_cli.conversation.calls import Schemas
+from mtp_cli.conversation.control import without_control
 from mtp_cli.conversation.levels import is_level
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
-from mtp_cli.conversation.reasoning import Splitter, without_control
+from mtp_cli.conversation.reasoning import Splitter
 from mtp_cli.conversation.speech import Heard, heard
 from mtp_cli.conversation.template import ChatTemplate, Message
 from mtp_cli.conversation.templated import Templated

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtp_cli.conversation.reasoning import Around, Kind, Marks, Part, Splitter, as_control
+from mtp_cli.conversation.control import as_control
+from mtp_cli.conversation.reasoning import Around, Kind, Marks, Part, Splitter
 
 THINK = Marks(pairs=(("<think>", "</think>"), ("[THINK]", "[/THINK]")))
 C = as_control
