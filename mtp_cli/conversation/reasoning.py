@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from mtp_cli.conversation.control import is_control, n_margin, spelled, without_control
+from mtp_cli.conversation.control import is_control, spelled, without_control
+from mtp_cli.conversation.scan import Active, Found, find, may_grow, n_certain
 
 Kind = Literal["content", "reasoning"]
 
@@ -76,15 +77,6 @@ class _Shown(NamedTuple):
     n_marks: int
     text: str
     reasoning: str
-
-
-_Meaning = Literal["open", "close", "content", "end", "header"]
-
-
-class _Found(NamedTuple):
-    at: int
-    mark: str
-    meaning: _Meaning
 
 
 @dataclass
@@ -209,18 +201,19 @@ class Splitter:
     def _drain(self, *, is_last: bool) -> list[Part]:
         parts: list[Part] = []
         while self._held:
-            found = self._find()
-            n_certain = found.at if found else len(self._held)
+            active = self._active()
+            found = find(self._held, active)
+            n_taken = found.at if found else len(self._held)
             if not is_last:
-                n_certain = min(n_certain, self._n_certain())
-            text, self._held = self._held[:n_certain], self._held[n_certain:]
-            if found is not None and n_certain == found.at and self._is_fresh and text.isspace():
+                n_taken = min(n_taken, n_certain(self._held, active))
+            text, self._held = self._held[:n_taken], self._held[n_taken:]
+            if found is not None and n_taken == found.at and self._is_fresh and text.isspace():
                 self._raw.append((False, text))  # before a section's mark it is no text
             else:
                 parts += self._text(text)
-            if found is None or n_certain < found.at:
+            if found is None or n_taken < found.at:
                 break
-            if not is_last and self._may_grow(found.mark):
+            if not is_last and may_grow(self._held, found.mark, self._active()):
                 break
             if not self._take(found, is_last=is_last):
                 break
@@ -229,56 +222,20 @@ class Splitter:
             self._held = ""
         return _joined(parts)
 
-    def _active(self) -> list[tuple[str, _Meaning, bool]]:
-        """The marks that count now: (mark, meaning, whether only where a section begins)."""
+    def _active(self) -> list[Active]:
+        """The marks that count now."""
         marks = self.marks
         closers = self.closers or [close for _open, close in marks.pairs]
-        listed: list[tuple[str, _Meaning, bool]]
-        listed = [(mark, "close", not self.closers) for mark in closers]
-        listed += [(mark, "content", not is_control(mark)) for mark in marks.contents]
-        listed += [(mark, "open", not is_control(mark)) for mark, _close in marks.pairs]
-        listed += [(begin, "header", not is_control(begin)) for begin, _end in marks.headers]
+        active = [Active(mark, "close", not self.closers) for mark in closers]
+        active += [Active(mark, "content", not is_control(mark)) for mark in marks.contents]
+        active += [Active(mark, "open", not is_control(mark)) for mark, _close in marks.pairs]
+        active += [Active(begin, "header", not is_control(begin)) for begin, _end in marks.headers]
         if not self.closers:
-            listed += [
-                (mark, "end", False) for mark in marks.ends if self._has_header or is_control(mark)
-            ]
-        return [item for item in listed if item[0] and (self._is_fresh or not item[2])]
+            ends = (mark for mark in marks.ends if self._has_header or is_control(mark))
+            active += [Active(mark, "end", is_first=False) for mark in ends]
+        return [one for one in active if one.mark and (self._is_fresh or not one.is_first)]
 
-    def _find(self) -> _Found | None:
-        """The first mark in what is held; of several there, the longest."""
-        margin = n_margin(self._held)
-        best: _Found | None = None
-        for mark, meaning, is_first in self._active():
-            at = self._held.find(mark)
-            if at < 0 or (is_first and at != margin):
-                continue
-            if best is None or (at, -len(mark)) < (best.at, -len(best.mark)):
-                best = _Found(at, mark, meaning)
-        return best
-
-    def _n_certain(self) -> int:
-        """How many characters of what is held can no longer become part of a mark."""
-        certain, margin = len(self._held), n_margin(self._held)
-        for mark, _meaning, is_first in self._active():
-            if is_first:
-                if mark.startswith(self._held[margin:]):
-                    return 0
-                continue
-            start = max(0, len(self._held) - len(mark) + 1)
-            for at in range(start, certain):
-                if mark.startswith(self._held[at:]):
-                    certain = at
-                    break
-        return certain
-
-    def _may_grow(self, mark: str) -> bool:
-        """Whether what is held, which begins with `mark`, may yet become a longer one."""
-        return any(
-            len(longer) > len(self._held) and longer.startswith(self._held) and longer != mark
-            for longer, _meaning, _is_first in self._active()
-        )
-
-    def _take(self, found: _Found, *, is_last: bool) -> bool:
+    def _take(self, found: Found, *, is_last: bool) -> bool:
         """Act on the mark that what is held begins with; False where its end is still to come."""
         size = len(found.mark)
         opened = [found.mark] if found.meaning == "open" else []
