@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mtp_cli.conversation import marks
-from mtp_cli.conversation.control import as_control
+from mtp_cli.conversation.control import as_control, spelled
 from mtp_cli.conversation.forms import FittedTemplate
 from mtp_cli.conversation.reasoning import Around, Splitter
 from mtp_cli.conversation.template import GIVEN, ChatTemplate, Message
@@ -165,7 +165,7 @@ class Templated:
 
     def _with_control(self, mark: str) -> str:
         controls = {c for token in self._ids(mark) if (c := self.control(token))}
-        spellings = {c[1:-1]: c for c in controls}
+        spellings = {spelled(control): control for control in controls}
         if not mark or not spellings:
             return mark
         longest_first = sorted(map(re.escape, spellings), key=len, reverse=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mtp_cli.conversation.control import is_control, without_control
+from mtp_cli.conversation.control import is_control, spelled, without_control
 from mtp_cli.conversation.reasoning import Splitter
 from mtp_cli.conversation.speech import heard
 from mtp_cli.conversation.tokenizer import Tokenizer
@@ -162,7 +162,7 @@ def _opening(splitter: Splitter) -> list[str]:
     marks = splitter.marks
     pairs = [open_ for open_, _close in (*marks.pairs, *marks.headers)]
     opening = [mark for mark in (*pairs, *marks.contents) if mark]
-    return [mark[1:-1] if is_control(mark) else mark for mark in opening]
+    return [spelled(mark) for mark in opening]
 
 
 def _says_more(text: str, closers: Sequence[str]) -> bool:

@@ -66,6 +66,16 @@ def test_it_may_think_in_channels(tmp_path: Path, grammar: Path) -> None:
     assert answer["text"] in ("Yes.", "No.")
 
 
+def test_it_answers_where_a_mark_is_more_than_a_control_token(
+    tmp_path: Path, grammar: Path
+) -> None:
+    marks, template = (*INST_MARKS, "<|channel>", "<channel|>"), INST + "{# <|channel>thought #}"
+    said = ["<|channel>", "Never.", "</s>"]
+    model = speaks(tmp_path / "m.gguf", said, after="[/INST]", control=marks, template=template)
+    out, _err = run(model, "--grammar", str(grammar), "why?")
+    assert out.strip() in ("Yes.", "No.")
+
+
 def test_without_thinking_it_begins_at_once(tmp_path: Path, grammar: Path) -> None:
     model = speaks(
         tmp_path / "m.gguf", ["Never.", "</s>"], after="[/INST]", control=INST_MARKS, template=INST
