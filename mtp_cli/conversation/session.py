@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mtp_cli.conversation.answer import Answer
+from mtp_cli.conversation.begun import Begun, as_newest, resumed
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.control import without_control
-from mtp_cli.conversation.exact import Exact, Newest
+from mtp_cli.conversation.exact import Exact
 from mtp_cli.conversation.front import own_words
 from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
 from mtp_cli.conversation.reasoning import Splitter, listening
@@ -75,46 +76,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """The beginning of an answer that is to go on.
-
-    splitter: has heard what was said of it; None for nothing
-    cut_off: what came besides and was not shown, as a text that it stopped at
-    pending: bytes of a character that is not whole yet
-    prompt:  as it was rendered; ids: its, and those of all that came since. Unknown for an answer
-             from a file
-    """
-
-    splitter: Splitter | None = None
-    cut_off: str = ""
-    pending: bytes = b""
-    prompt: str | None = None
-    ids: Sequence[int] = ()
-    is_whole: bool = False
-
-
-def _kept(begun: _Begun) -> Newest | None:
-    if begun.splitter is None or begun.prompt is None:
-        return None
-    return Newest(
-        begun.prompt,
-        begun.ids,
-        begun.splitter.heard,
-        begun.cut_off,
-        begun.pending.hex(),
-        begun.is_whole,
-    )
-
-
-def _resumed(newest: Newest, splitter: Splitter) -> _Begun:
-    """splitter: for the answer, before anything is said"""
-    splitter.feed(newest.said)
-    splitter.finish()
-    pending = bytes.fromhex(newest.pending)
-    return _Begun(splitter, newest.cut_off, pending, newest.prompt, newest.ids, newest.is_whole)
-
-
-@dataclass(frozen=True)
 class _Prompt:
     """Rendered messages without the first `n_left_out`, and their ids.
 
@@ -170,13 +131,13 @@ class Session:
     def messages(self, messages: list[Message]) -> None:
         self._messages = messages
         self._n_left_out = 0
-        self._newest: tuple[Message, _Begun] | None = None
+        self._newest: tuple[Message, Begun] | None = None
 
     def exact(self) -> Exact:
         """What lets another session with this model go on with the messages, id by id."""
         newest = None
         if self._newest is not None and self._messages[-1:] == [self._newest[0]]:
-            newest = _kept(self._newest[1])
+            newest = as_newest(self._newest[1])
         return Exact(self._prompts.kept(), newest, self._n_left_out)
 
     def resume(self, messages: list[Message], exact: Exact) -> None:
@@ -185,8 +146,8 @@ class Session:
         self._prompts.resume(exact.known)
         self._n_left_out = exact.n_left_out
         if exact.newest is not None and messages:
-            splitter = self._splitter(messages[exact.n_left_out : -1], _Begun())
-            self._newest = messages[-1], _resumed(exact.newest, splitter)
+            splitter = self._splitter(messages[exact.n_left_out : -1], Begun())
+            self._newest = messages[-1], resumed(exact.newest, splitter)
 
     @property
     def system(self) -> str | None:
@@ -246,20 +207,20 @@ class Session:
     def ask(self, text: str, settings: Settings) -> Answer:
         """Answer `text`; raises MtpError, with nothing changed, when it cannot."""
         asked = [*self._messages, Message(role="user", content=text)]
-        return self._answer(asked, _Begun(), settings)
+        return self._answer(asked, Begun(), settings)
 
     def regenerate(self, settings: Settings) -> Answer:
         """Answer the last user message once more; the old answer stays until there is a new one."""
         if not self._messages:
             raise MtpError("there is no answer to make again")
-        return self._answer(self._messages[:-1], _Begun(), settings)
+        return self._answer(self._messages[:-1], Begun(), settings)
 
     def more(self, settings: Settings) -> Answer:
         """Go on with the last answer, where something else than the model ended it."""
         if not self._messages:
             raise MtpError("there is no answer to go on with")
         message = self._messages[-1]
-        begun = _Begun(self._heard(self._messages[:-1], message))
+        begun = Begun(self._heard(self._messages[:-1], message))
         if self._newest is not None and self._newest[0] is message:
             begun = self._newest[1]
         if begun.is_whole:
@@ -280,7 +241,7 @@ class Session:
         self._n_left_out = 0  # there may be room again
         return user["content"]
 
-    def _answer(self, asked: list[Message], begun: _Begun, settings: Settings) -> Answer:
+    def _answer(self, asked: list[Message], begun: Begun, settings: Settings) -> Answer:
         prompt = self._fit(asked, begun, settings.max_tokens)
         splitter = self._splitter(asked[prompt.n_left_out :], begun)
         room = self._engine.n_ctx - len(prompt.ids)
@@ -311,7 +272,7 @@ class Session:
         )
 
     def _constraint(
-        self, grammar: Grammar | None, splitter: Splitter, begun: _Begun
+        self, grammar: Grammar | None, splitter: Splitter, begun: Begun
     ) -> Constraint | None:
         """What keeps the answer to a grammar, from where it was left."""
         if grammar is None:
@@ -327,9 +288,7 @@ class Session:
             return inner
         return ThoughtFirst(inner, self._engine, said)
 
-    def _take_up(
-        self, asked: list[Message], prompt: _Prompt, begun: _Begun, answer: Answer
-    ) -> None:
+    def _take_up(self, asked: list[Message], prompt: _Prompt, begun: Begun, answer: Answer) -> None:
         message = Message(role="assistant", content=answer.splitter.text)
         if answer.splitter.reasoning:
             message["reasoning"] = answer.splitter.reasoning
@@ -340,7 +299,7 @@ class Session:
             rest_ids = self._prompts.continued(without_control(rest))
             self._prompts.extend(known, [*prompt.ids, *kept, *rest_ids])
         said = [token for token in answer.tokens if not self._engine.is_eog(token)]
-        begun = _Begun(
+        begun = Begun(
             answer.splitter,
             answer.speech.cut_off(),
             answer.speech.pending,
@@ -350,7 +309,7 @@ class Session:
         )
         self._newest = message, begun
 
-    def _fit(self, asked: list[Message], begun: _Begun, max_tokens: int | None) -> _Prompt:
+    def _fit(self, asked: list[Message], begun: Begun, max_tokens: int | None) -> _Prompt:
         """The prompt, without the oldest exchanges where the context has no room for them."""
         n_ctx, newest = self._engine.n_ctx, len(asked) - 1
         n_left_out = min(self._n_left_out, newest)
@@ -369,7 +328,7 @@ class Session:
             raise MtpError(self._no_room(len(prompt.ids), begun))
         return prompt
 
-    def _no_room(self, n_tokens: int, begun: _Begun) -> str:
+    def _no_room(self, n_tokens: int, begun: Begun) -> str:
         n_ctx = self._engine.n_ctx
         if begun.splitter is not None:
             return f"this answer fills the context of {n_ctx} tokens: --ctx sets a larger one"
@@ -378,7 +337,7 @@ class Session:
             "answer: shorten it, or start again with a larger --ctx"
         )
 
-    def _prompt(self, asked: list[Message], n_left_out: int, begun: _Begun) -> _Prompt:
+    def _prompt(self, asked: list[Message], n_left_out: int, begun: Begun) -> _Prompt:
         text = self._render(asked[n_left_out:])
         if text == begun.prompt:
             return _Prompt(text, [*begun.ids], n_left_out, begun.pending)
@@ -388,7 +347,7 @@ class Session:
             said += self._guard_said(without_control(begun.cut_off))
         return _Prompt(text, self._prompts.read(text + said), n_left_out)
 
-    def _splitter(self, asked: Sequence[Message], begun: _Begun) -> Splitter:
+    def _splitter(self, asked: Sequence[Message], begun: Begun) -> Splitter:
         """What tells the answer's parts apart, and has heard what was said of it before."""
         if begun.splitter is not None:
             return begun.splitter.again()
