@@ -1,7 +1,7 @@
 """A conversation: messages in, prompt ids to the engine, ids back to text.
 
-Owns the messages, and how many of them the context has room for. Knows nothing of terminals, and
-of the engine only what the protocols here say.
+Owns the messages, and how many of them the context has room for; `Wording` puts them to the model.
+Knows nothing of terminals, and of the engine only what the protocols here say.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from mtp_cli.conversation.begun import Begun, as_newest, resumed
 from mtp_cli.conversation.choice import usual_template
 from mtp_cli.conversation.control import without_control
 from mtp_cli.conversation.exact import Exact
-from mtp_cli.conversation.front import own_words
-from mtp_cli.conversation.prompt import PromptReader, chat_format, quoted
 from mtp_cli.conversation.reasoning import Splitter, listening
-from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Heard, Speech, heard
-from mtp_cli.conversation.template import ChatTemplate, Message
-from mtp_cli.conversation.templated import Templated
+from mtp_cli.conversation.speech import UNENDED, Ending, Generation, Speech
+from mtp_cli.conversation.template import Message
 from mtp_cli.conversation.tokenizer import Tokenizer
+from mtp_cli.conversation.wording import Wording
 from mtp_cli.errors import MtpError, advised
 
 if TYPE_CHECKING:  # the engine package loads llama.cpp, which `--help` need not wait for
@@ -112,16 +110,8 @@ class Session:
         self.raw = raw or source is None
         self.system = system
         self.messages = []
-        self._template = None
-        self._prompts = PromptReader(engine, None)
-        if source is not None and not raw:
-            compiled = ChatTemplate(
-                source, bos=engine.special_text("bos"), eos=engine.special_text("eos")
-            )
-            self._template = Templated(engine, compiled, variables or {})
-            self._prompts = PromptReader(
-                engine, chat_format(self._template.preview, self._template.format)
-            )
+        self._wording = Wording(engine, None if raw else source, variables or {})
+        self._prompts = self._wording.prompts
 
     @property
     def messages(self) -> list[Message]:
@@ -169,40 +159,27 @@ class Session:
     @property
     def thinking(self) -> str | None:
         """How much the model is told to think, as `think` took it; None: as the template has it."""
-        return self._template.level if self._template else None
+        return self._wording.level
 
     def think(self, level: str | None) -> None:
         """Tell the model how much to think from now on; MtpError where the template refuses."""
-        if self._template is None:
-            raise MtpError(
-                "how much to think is told through a chat template, and here is none "
-                "(--chat-template gives one)"
-            )
-        self._template.think(level)
+        self._wording.think(level)
 
     def new_notes(self) -> list[str]:
         """What a user should know of how the messages were put to the model; each is told once."""
-        return self._template.new_notes() if self._template else []
+        return self._wording.new_notes()
 
     def own_words(self) -> str:
         """What the template puts in front while no system prompt is set, "" for nothing."""
-        return "" if self.system else self._own_words(self.system)
+        return "" if self.system else self._wording.own_words(self.system)
 
     def drop_system(self) -> str:
         """Have no system prompt; what the template puts in front all the same, "" for nothing."""
         self._system = None
-        words = self._own_words(None)
-        if words and not self._own_words(""):
+        words = self._wording.own_words(None)
+        if words and not self._wording.own_words(""):
             self._system = words = ""
         return words
-
-    def _own_words(self, system: str | None) -> str:
-        if self._template is None:
-            return ""
-        try:
-            return own_words(self._template.preview, self._prompts.without_control, system)
-        except MtpError as error:
-            return "" if system is None else str(error)
 
     def ask(self, text: str, settings: Settings) -> Answer:
         """Answer `text`; raises MtpError, with nothing changed, when it cannot."""
@@ -220,7 +197,8 @@ class Session:
         if not self._messages:
             raise MtpError("there is no answer to go on with")
         message = self._messages[-1]
-        begun = Begun(self._heard(self._messages[:-1], message))
+        asked = self._with_system(self._messages[:-1])
+        begun = Begun(self._wording.heard(asked, message))
         if self._newest is not None and self._newest[0] is message:
             begun = self._newest[1]
         if begun.is_whole:
@@ -262,7 +240,7 @@ class Session:
                 self._take_up(asked, prompt, begun, answer)
 
         return Answer(
-            Speech(generation, self._hear, settings.ending, prompt.pending, listener),
+            Speech(generation, self._wording.hear, settings.ending, prompt.pending, listener),
             take_up,
             splitter,
             asked=asked,
@@ -284,7 +262,7 @@ class Session:
             with advised("/schema off goes on without it"):
                 return self._engine.constrain(grammar, said.text.encode() + begun.pending)
         inner = self._engine.constrain(grammar, b"")
-        if self._template is None or not said.can_reason:
+        if not said.can_reason:
             return inner
         return ThoughtFirst(inner, self._engine, said)
 
@@ -295,7 +273,7 @@ class Session:
         self._messages = [*asked, message]
         kept, rest = answer.speech.kept()
         if kept:
-            known = prompt.text + answer.splitter.as_said(self._guard_said)
+            known = prompt.text + answer.splitter.as_said(self._wording.guard_said)
             rest_ids = self._prompts.continued(without_control(rest))
             self._prompts.extend(known, [*prompt.ids, *kept, *rest_ids])
         said = [token for token in answer.tokens if not self._engine.is_eog(token)]
@@ -338,50 +316,21 @@ class Session:
         )
 
     def _prompt(self, asked: list[Message], n_left_out: int, begun: Begun) -> _Prompt:
-        text = self._render(asked[n_left_out:])
+        text = self._wording.render(self._with_system(asked[n_left_out:]))
         if text == begun.prompt:
             return _Prompt(text, [*begun.ids], n_left_out, begun.pending)
         said = ""
         if begun.splitter is not None:
-            said = begun.splitter.as_said(self._guard_said)
-            said += self._guard_said(without_control(begun.cut_off))
+            guard = self._wording.guard_said
+            said = begun.splitter.as_said(guard) + guard(without_control(begun.cut_off))
         return _Prompt(text, self._prompts.read(text + said), n_left_out)
 
     def _splitter(self, asked: Sequence[Message], begun: Begun) -> Splitter:
         """What tells the answer's parts apart, and has heard what was said of it before."""
         if begun.splitter is not None:
             return begun.splitter.again()
-        return Splitter() if self._template is None else self._template.splitter(self._put(asked))
+        return self._wording.splitter(self._with_system(asked))
 
-    def _heard(self, asked: Sequence[Message], answer: Message) -> Splitter:
-        if self._template is not None:
-            return self._template.heard(self._put(asked), answer)
-        splitter = Splitter()
-        splitter.feed(answer["content"])
-        return splitter
-
-    def _hear(self, token: int) -> Heard:
-        return heard(self._engine, token, marks_control=self._template is not None)
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        if self._template is None:
-            return "".join(self._prompts.guard(message["content"]) for message in messages)
-        return self._template.render(self._put(messages))
-
-    def _put(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages as they go to the template: with the system prompt, and guarded."""
-        if self.system is not None:
-            messages = [Message(role="system", content=self.system), *messages]
-        return [self._guarded(message) for message in messages]
-
-    def _guarded(self, message: Message) -> Message:
-        guard = self._guard_said if message["role"] == "assistant" else self._prompts.guard
-        guarded = Message(role=message["role"], content=guard(message["content"]))
-        if "reasoning" in message:
-            guarded["reasoning"] = guard(message["reasoning"])
-        return guarded
-
-    def _guard_said(self, text: str) -> str:
-        """What an answer says is none of its marks, which templates look for in content."""
-        marks = self._template.reasoning_marks if self._template else ()
-        return quoted(self._prompts.guard(text), marks)
+    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+        system = [] if self.system is None else [Message(role="system", content=self.system)]
+        return [*system, *messages]
