@@ -15,15 +15,16 @@ from tests.convert import checkpoints
 from tests.convert.checkpoints import EMBD, FF, N_HEAD, N_KV, N_VOCAB, WIDTH, Tiny, base
 
 N_DRAFT = 200
-LAYERS = [1, 2, 3]
+LAYERS = [1, 2, 3]  # whose input is read, and whose output SpecForge's drafters read
+N_LAYERS = 5
 NARROW = 48  # a drafter's width is its own
 
 
 def target() -> Tiny:
-    """A Llama of four layers."""
-    tiny = Tiny(base("LlamaForCausalLM", "llama", num_hidden_layers=4))
+    """A Llama of five layers."""
+    tiny = Tiny(base("LlamaForCausalLM", "llama", num_hidden_layers=N_LAYERS))
     checkpoints.target(tiny)
-    for i in range(4):
+    for i in range(N_LAYERS):
         layer = f"model.layers.{i}"
         checkpoints.norms(tiny, layer)
         checkpoints.attention(tiny, layer)

@@ -373,8 +373,8 @@ def _biased() -> Tiny:
 
 REFUSED: dict[str, tuple[Callable[[], Tiny], str]] = {
     "a layer too late": (
-        _own("authors", target_layer_ids=[0, 2, 4]),
-        "layers to read: expected increasing ones from 1 to 4, found [1, 3, 5]",
+        _own("authors", target_layer_ids=[0, 2, 5]),
+        "layers to read: expected increasing ones from 1 to 5, found [1, 3, 6]",
     ),
     "layers nobody names": (
         _config("authors", dflash_config={"mask_token_id": MASK}),

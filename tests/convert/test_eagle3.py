@@ -31,6 +31,7 @@ TEXT = tiny_models.random_ids(60, seed=81)
 ROWS = np.random.default_rng(82).normal(0, 2, (60, len(LAYERS) * EMBD)).astype(np.float32)
 TOLERANCE = 0.02  # of the deviation of a row's logits: keys and values are kept in F16
 GREEDY = Sampling(temperature=0.0)
+NAMED = "eagle_aux_hidden_state_layer_ids"
 NAMES = {
     "fc.weight": "fc.weight", "norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight", "embed_tokens.weight": "token_embd.weight",
@@ -190,7 +191,7 @@ def test_inspect_shows_folder_and_file(
     ]
     lines = [*inspect_lines(files("specforge")[1])]
     assert lines[1:3] == [
-        "heads: one model (EAGLE-3, rows of layers 1, 2, 3, 200 ids)",
+        "heads: one model (EAGLE-3, rows of layers 2, 3, 4, 200 ids)",
         "runs in: mtp-chat --heads, beside its target",
     ]
 
@@ -212,6 +213,25 @@ def test_check_drafts_with_it(files: Callable[[str], Pair], tmp_path: Path) -> N
     given = files("specforge")[0], narrow.write(tmp_path / "narrow.gguf")
     done = CliRunner().invoke(app, ["check", str(given[0]), "--heads", str(given[1])])
     assert "made for rows of width 32, target.gguf has 64" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("config", "read"),
+    [
+        ({"eagle_config": {NAMED: [1, 2, 3]}}, [2, 3, 4]),  # outputs
+        ({"eagle_config": {NAMED: [2, 3, 4]}}, [2, 3, 4]),
+        ({NAMED: [1, 2, 3]}, [1, 2, 3]),
+        ({NAMED: [1, 2, 4], "eagle_config": {NAMED: [1, 2, 3]}}, [1, 2, 4]),
+    ],
+)
+def test_layers_are_counted_as_who_trained_it_counts(
+    config: dict[str, object], read: list[int], folders: Callable[[str], Pair], tmp_path: Path
+) -> None:
+    given = folders("specforge")[0]
+    write_checkpoint(tmp_path / "it", _config(**{"eagle_config": None, **config}), tokenizer=False)
+    out = tmp_path / "it.gguf"
+    write(plan_checkpoint(open_checkpoint(tmp_path / "it"), Options(target=given)), out)
+    assert GGUFReader(out).fields["eagle3.target_layers"].contents() == read
 
 
 def refused(tiny: Tiny, folder: Path, target: Path | None) -> str:
@@ -247,15 +267,19 @@ def _without(name: str) -> Tiny:
     return tiny
 
 
-LATE = {"eagle_aux_hidden_state_layer_ids": [1, 2, 4]}
+LATE = {NAMED: [1, 2, 4]}
 REFUSED: dict[str, tuple[Callable[[], Tiny], str]] = {
     "a layer too late": (
         lambda: _config(eagle_config=LATE),
-        "layers to read: expected 3 increasing ones from 1 to 3, found [1, 2, 4]",
+        "layers to read: expected 3 increasing ones from 1 to 4, found [2, 3, 5]",
     ),
     "layers nobody names": (
         lambda: _config(eagle_config=None),
-        "layers to read: expected 3 increasing ones from 1 to 3, found [2, 2, 1]",
+        "layers to read: expected 3 increasing ones from 1 to 4, found [2, 2, 2]",
+    ),
+    "layers that are words": (
+        lambda: _config(eagle_config={NAMED: [1, "two", 3]}),
+        "layers to read: expected 3 increasing ones from 1 to 4, found [1, 'two', 3]",
     ),
     "another width": (
         lambda: _config(target_hidden_size=80),

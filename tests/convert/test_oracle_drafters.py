@@ -32,7 +32,7 @@ DROPPED = {"dflash-pairs": "output.weight"}
 # It leaves out the target's ids without a text, which count in the target's matrices.
 UNPADDED = ("dflash-muse",)
 # It takes the paper's layers though others are named in `eagle_config`.
-UNHEARD = {"eagle3-specforge": ("eagle3.target_layers", [1, 2, 3], [2, 2, 1])}
+UNHEARD = {"eagle3-specforge": ("eagle3.target_layers", [2, 3, 4], [2, 2, 2])}
 TOKENS = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 
 

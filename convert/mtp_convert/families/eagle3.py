@@ -50,10 +50,22 @@ def _metadata(config: Config, n_heads: int) -> dict[str, Any]:
 
 
 def _layers(config: Config, n_layers: int) -> list[int]:
-    """Those named, or the paper's: an early one, a middle one, a late one."""
+    """Those whose input is read, as named, or the paper's: an early, a middle and a late one.
+
+    SpecForge names, in `eagle_config`, the layers whose output it read, the first by default: what
+    the second one's input is. Others fill the same key with inputs, and leave the first layer's
+    out. So the first number tells, as it does in SGLang (sgl-project/sglang#25454).
+    """
     nested = config.find("eagle_config", default={})
-    named = config.find(_LAYERS) or (nested.get(_LAYERS) if isinstance(nested, dict) else None)
+    outputs = nested.get(_LAYERS) if isinstance(nested, dict) else None
+    named = config.find(_LAYERS) or _inputs(outputs)
     return named or [2, n_layers // 2, n_layers - 3]
+
+
+def _inputs(layers: Any) -> Any:
+    """The layers that read what these give, where they are counted so."""
+    is_list = isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    return [layer + 1 for layer in layers] if is_list and layers[:1] == [1] else layers
 
 
 def _kinds(config: Config, i: int) -> frozenset[str]:
