@@ -384,6 +384,17 @@ class CoreTuning:
     missing: float = constant(
         0.35, "cores", "that others may use before a thread is taken back for them"
     )
+    spare_niceness: int = constant(
+        3,
+        "steps of nice",
+        "of a spare thread: with it the other program keeps the two thirds of a core that are fair",
+    )
+    own_core: float = constant(
+        0.85,
+        "cores",
+        "that a decode's only thread has at least where no other program wants that core: a spare "
+        "thread would take from it where two want both",
+    )
 
 
 @dataclass(frozen=True)

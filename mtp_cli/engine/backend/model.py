@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend import our_kernels, spare
 from mtp_cli.engine.backend.adapters import Adapters, Lora
 from mtp_cli.engine.backend.binding import errors, failure, lib, open_file_at
 from mtp_cli.engine.backend.gguf_keys import read_pairs
@@ -249,5 +249,6 @@ class Model:
 
     def close(self) -> None:
         if self.handle:
+            spare.settle()
             lib.llama_model_free(self.handle)
             self.handle = None

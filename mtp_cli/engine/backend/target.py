@@ -26,6 +26,7 @@ from mtp_cli.engine.backend.context import Context
 from mtp_cli.engine.backend.cores import FreeCores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.rope import AS_TRAINED, Rope
+from mtp_cli.engine.backend.spare import SpareThread
 from mtp_cli.engine.types import (
     MAX_COPIED,
     MAX_DEPTH,
@@ -81,8 +82,10 @@ class Target:
             adapts=True,
         )
         self.cores = cores
+        self._spare = SpareThread()
         if cores is not None:
             cores.follow(self._context.use_threads)
+            cores.follow_spare(self._spare.use)
         self.max_draft = MAX_DEPTH if model.is_recurrent else MAX_COPIED
         self._hidden = hidden
         self._suppressed = model.suppressed()
@@ -195,6 +198,7 @@ class Target:
             raise MtpError(f"the context of {self.n_ctx} tokens is full")
         if self.cores is not None:
             self.cores.look()
+        self._spare.offer()
         try:
             self._context.decode(
                 tokens, len(self.ids), first_output=first_output, is_stopped=is_stopped
@@ -281,4 +285,5 @@ class Target:
         self.ids.clear()
 
     def close(self) -> None:
+        self._spare.use(False)
         self._context.close()

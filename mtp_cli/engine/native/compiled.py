@@ -91,6 +91,12 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_fusion_close": ([_ADDRESS], None),
     "mtp_fusion_rows": ([_ADDRESS, _ADDRESS, _INT, _ADDRESS], None),
     "mtp_fusion_use_threads": ([_ADDRESS, _INT], None),
+    # spare.cpp
+    "mtp_spare_begin": ([_INT], None),
+    "mtp_spare_end": ([], None),
+    "mtp_spare_offer": ([_BOOL], None),
+    "mtp_spare_settle": ([], None),
+    "mtp_spare_taken": ([], ctypes.c_int64),
     # layer_rows.cpp
     "mtp_layer_rows": ([_ADDRESS, _BOOL, _ADDRESS], _BOOL),
     # logits.cpp

@@ -21,7 +21,8 @@ enum Type : int {
     TQ1_0 = 34, TQ2_0 = 35, MXFP4 = 39, NVFP4 = 40, Q1_0 = 41, Q2_0 = 42,
     I32 = 26,
 };
-constexpr int OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_FLASH_ATTN_EXT = 74;
+constexpr int OP_NONE = 0, OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_FLASH_ATTN_EXT = 74;
+constexpr int TENSOR_FLAG_INPUT = 1;
 
 // ggml.h: struct ggml_tensor
 struct Tensor {

@@ -33,7 +33,7 @@ class Machine:
 
     n_cores: int
     others: float = 0.0
-    now: Usage = field(default_factory=lambda: Usage(100.0, 5000.0, 3.0))
+    now: Usage = field(default_factory=lambda: Usage(100.0, 5000.0, 3.0, 2.0))
 
     def run(self, n_threads: int, seconds: float) -> None:
         wanted = n_threads + self.others
@@ -43,6 +43,7 @@ class Machine:
             self.now.clock_s + seconds,
             self.now.idle_s + idle * seconds,
             self.now.own_s + share * n_threads * seconds,
+            self.now.thread_s + share * min(n_threads, 1) * seconds,
         )
 
     def read(self) -> Usage:
@@ -107,13 +108,53 @@ def test_what_others_did_between_two_answers_is_not_counted() -> None:
     assert told == []
 
 
+def with_spare(machine: Machine) -> tuple[FreeCores, list[bool]]:
+    cores = FreeCores(2, machine.read)
+    told: list[bool] = []
+    cores.follow_spare(told.append)
+    return cores, told
+
+
+def test_the_only_thread_gets_a_spare_one_beside_one_program() -> None:
+    machine = Machine(2)
+    cores, told = with_spare(machine)
+    decode(machine, cores, 2.0)
+    assert told == []
+    machine.others = 1
+    decode(machine, cores, 5.0)
+    assert told == [True]
+    machine.others = 0
+    decode(machine, cores, 1.0)
+    assert told == [True, False]
+
+
+def test_where_two_programs_want_both_cores_it_is_taken_back() -> None:
+    """There it would take from the only thread, not from them."""
+    machine = Machine(2, others=2)
+    cores, told = with_spare(machine)
+    decode(machine, cores, 5.0)
+    assert (cores.n_threads, told) == (1, [True, False])
+    machine.others = 1
+    decode(machine, cores, 1.0)
+    assert told == [True, False, True]
+
+
+def test_it_stays_over_a_pause_between_two_answers() -> None:
+    machine = Machine(2, others=1)
+    cores, told = with_spare(machine)
+    decode(machine, cores, 3.0)
+    machine.run(0, 5.0)
+    decode(machine, cores, 3.0)
+    assert told == [True]
+
+
 def test_it_looks_seldom() -> None:
     n_reads = 0
 
     def read() -> Usage:
         nonlocal n_reads
         n_reads += 1
-        return Usage(n_reads * LOOK_S, n_reads * LOOK_S, n_reads * LOOK_S)
+        return Usage(*[n_reads * LOOK_S] * 4)
 
     cores = FreeCores(2, read)
     for hundredth in range(100):
@@ -160,7 +201,7 @@ def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Mode
     def read() -> Usage:
         """Now all cores are idle, now none is."""
         turn = next(turns)
-        return Usage(turn * 1e-9, (turn // 2 % 2) * 8e-9, 0.0)
+        return Usage(turn * 1e-9, (turn // 2 % 2) * 8e-9, 0.0, 0.0)
 
     shards = read_shards(tiny_file("llama"))
     pairing = pair(shards, tiny_file("heads-q8_0"))

@@ -156,7 +156,11 @@ def test_the_binary_interface_is_that_of_ggmls_headers(tmp_path: Path) -> None:
     }
     facts = ["sizeof(abi::Tensor) == sizeof(ggml_tensor)"]
     facts += [
-        f"abi::{op} == GGML_{op}" for op in ("OP_MUL_MAT", "OP_MUL_MAT_ID", "OP_FLASH_ATTN_EXT")
+        f"abi::{name} == GGML_{name}"
+        for name in (
+            *("OP_NONE", "OP_MUL_MAT", "OP_MUL_MAT_ID", "OP_FLASH_ATTN_EXT"),
+            "TENSOR_FLAG_INPUT",
+        )
     ]
     facts += [
         f"offsetof(abi::{ours}, {field}) == offsetof({theirs}, {field})"
