@@ -110,11 +110,48 @@ def test_longrope(tmp_path: Path) -> None:
         )
 
 
-def test_older_and_newer_name_of_one_config(tmp_path: Path) -> None:
-    """transformers takes rope_scaling where both are there."""
-    tiny = tiny_with("qwen3", {"rope_type": "default"}, "rope_parameters")
-    tiny.config["rope_scaling"] = LINEAR
-    assert said(planned(tmp_path, tiny))["factor"] == 4.0
+PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+
+
+def tiny_with_both(newer: dict[str, Any], older: dict[str, Any], theta: float | None) -> Tiny:
+    """As in a folder that transformers 5 saved, to which someone added the older key."""
+    tiny = FAMILIES["qwen3"][0]()
+    tiny.config |= {"rope_parameters": newer, "rope_scaling": older}
+    del tiny.config["rope_theta"]
+    tiny.config |= {} if theta is None else {"rope_theta": theta}
+    return tiny
+
+
+@pytest.mark.parametrize(
+    ("newer", "older", "kind", "theta"),
+    [
+        (PLAIN, {"type": "yarn", "factor": 8.0}, "yarn", 7000.0),
+        (PLAIN, LINEAR, "linear", 7000.0),
+        (YARN | PLAIN, {"type": "default"}, None, 7000.0),
+        (LINEAR | PLAIN, {"factor": 3.0}, None, 7000.0),
+        (PLAIN | LINEAR, {}, "linear", 500.0),
+    ],
+)
+def test_of_two_names_the_older_holds_alone(
+    newer: dict[str, Any], older: dict[str, Any], kind: str | None, theta: float, tmp_path: Path
+) -> None:
+    """transformers takes nothing of rope_parameters where rope_scaling says anything."""
+    plan = planned(tmp_path, tiny_with_both(newer, older, 7000.0))
+    assert said(plan).get("type") == kind
+    assert plan.metadata["qwen3.rope.freq_base"].value == theta
+    assert any("rope_parameters: left out" in note for note in plan.notes) is bool(older)
+
+
+def test_a_base_that_is_left_out_is_the_usual_one(tmp_path: Path) -> None:
+    """10,000, which llama.cpp takes where the key is missing."""
+    plan = planned(tmp_path, tiny_with_both(PLAIN, {"type": "yarn", "factor": 8.0}, None))
+    assert "qwen3.rope.freq_base" not in plan.metadata
+
+
+def test_the_same_under_both_names_is_no_matter(tmp_path: Path) -> None:
+    plan = planned(tmp_path, tiny_with_both(LINEAR, LINEAR, 7000.0))
+    assert said(plan) == {"type": "linear", "factor": 4.0}
+    assert not any("rope_parameters" in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("scaling", [None, {}, {"rope_type": "default"}, {"rope_type": None}])
@@ -203,3 +240,18 @@ def test_the_same_logits_as_transformers(
     compare: Callable[..., None] = compare_logits
     tiny = without_fp8(tiny_with(family, scaling))
     compare(tiny, tmp_path, nextn=bool(FAMILIES[family][2]))
+
+
+@pytest.mark.oracle
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("theta", [7000.0, None])
+@pytest.mark.parametrize(
+    ("newer", "older"), [(PLAIN, YARN), (PLAIN, LINEAR), (LINEAR | PLAIN, {"type": "default"})]
+)
+def test_the_same_logits_where_both_names_are_there(
+    newer: dict[str, Any], older: dict[str, Any], theta: float | None, tmp_path: Path
+) -> None:
+    from tests.convert.test_oracle import compare_logits
+
+    compare: Callable[..., None] = compare_logits
+    compare(tiny_with_both(newer, older, theta), tmp_path, nextn=False)

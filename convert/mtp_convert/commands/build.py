@@ -25,7 +25,7 @@ from mtp_convert.commands import drafter
 from mtp_convert.commands.resolver import Named, Resolver
 from mtp_convert.families import family_of
 from mtp_convert.families.graph import check_activation, unseen_window
-from mtp_convert.families.rope import check_rope
+from mtp_convert.families.rope import check_rope, rope_notes
 from mtp_convert.families.rules import Config, Family, reading
 from mtp_convert.gguf import mixes
 from mtp_convert.gguf.header import Pair
@@ -74,6 +74,7 @@ def plan_checkpoint(checkpoint: Checkpoint, options: Options) -> Plan:
             check_rope(config, family.ropes, family.sliding_ropes)
     found = resolver.n_heads()
     n_heads, notes = usable_heads(family, config, found, options.part)
+    notes += rope_notes(config)
     if n_heads and family.heads and family.heads.kind == "independent":
         return _independent(resolver, n_heads, options, notes)
     if n_heads and family.heads and family.heads.own and options.part == "all":

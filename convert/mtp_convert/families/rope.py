@@ -57,6 +57,13 @@ def check_rope(config: Config, carried: frozenset[str], sliding: frozenset[str] 
         _check_scope(config, name, scope, kinds)
 
 
+def rope_notes(config: Config) -> list[str]:
+    """What people should know of a config that says it twice."""
+    if len(config.ropes) < 2 or config.ropes[0] == config.ropes[1]:
+        return []
+    return ["rope_parameters: left out, since transformers takes rope_scaling where it has both"]
+
+
 def _scopes(config: Config, has_sliding: bool) -> Iterator[tuple[str, Scope]]:
     named = [(name, config.rope[name]) for name in _BY_LAYER if name in config.rope]
     for name, scope in named:

@@ -124,11 +124,10 @@ class Config:
             self.values["architectures"] = raw["architectures"]
         self.where = where
         self._count_layers()
-        # The first is transformers 5's name; where both are there, the second has the last word.
-        ropes = [self.values.get(key) for key in ("rope_parameters", "rope_scaling")]
-        self.rope: dict[str, Any] = {}
-        for rope in ropes:
-            self.rope |= rope if isinstance(rope, dict) else {}
+        # The second is transformers 5's name; where both are there, it takes all of the first.
+        ropes = [self.values.get(key) for key in ("rope_scaling", "rope_parameters")]
+        self.ropes: list[dict[str, Any]] = [one for one in ropes if one and isinstance(one, dict)]
+        self.rope: dict[str, Any] = self.ropes[0] if self.ropes else {}
 
     def _count_layers(self) -> None:
         """Folders that transformers 5 saves may hold a list of layers and not their number."""
