@@ -34,6 +34,7 @@ from mtp_cli.chat.options import (
     System,
     TemplateVar,
     Think,
+    is_on_the_line,
 )
 from mtp_cli.chat.sampling_options import (
     DryAllowedLength,
@@ -93,6 +94,7 @@ Exit status: 0 an answer, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C."""
 @app.command(cls=dispatch.OrCommand, epilog=_EPILOG)
 @with_ways
 def chat(
+    context: typer.Context,
     ways: ChosenWays,
     request: Request = None,
     model: Model = None,
@@ -153,6 +155,8 @@ def chat(
 
     if json_schema is not None and grammar is not None:
         raise typer.BadParameter("--json-schema and --grammar exclude each other.")
+    if not cache_prompt and is_on_the_line(context, "cache_prompt_gib"):
+        raise typer.BadParameter("--cache-prompt-gib is space for --cache-prompt: give both.")
     # What is wrong with a path shows before the rest is imported.
     given, before = one_model(model, hf_repo), None
     if continue_ is None or given is not None:

@@ -59,6 +59,12 @@ def _pairs(texts: list[str] | None) -> list[str] | None:
     return texts
 
 
+def is_on_the_line(context: typer.Context, name: str) -> bool:
+    """Whether an option was typed, and its value is no default or setting."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 Request = Annotated[
     str | None,
     typer.Argument(
@@ -128,7 +134,7 @@ CachePromptGib = Annotated[
         metavar="GIB",
         min=0.001,
         max=MAX_INT32,
-        help="Space for them; those that were not used for longest go first.",
+        help="Space for them, with --cache-prompt; those that were not used for longest go first.",
     ),
 ]
 DepthText = Annotated[

@@ -143,6 +143,28 @@ def test_wrong_usage_exits_with_2(run: Run, args: tuple[str, ...]) -> None:
     assert "Usage: mtp-chat" in done.err
 
 
+SPACE = "--cache-prompt-gib is space for --cache-prompt: give both."
+
+
+def test_space_for_prompts_that_are_not_kept(run: Run) -> None:
+    done = run("--cache-prompt-gib", "4", "--model", "/no/such.gguf", stdin=b"Hi")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.endswith(f"{SPACE}\n")
+
+
+@pytest.mark.parametrize("variable", [None, "MTP_CACHE_PROMPT_GIB"])
+def test_space_for_prompts_that_are_kept_or_were_once(
+    variable: str | None, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting holds for lines that keep prompts, and says nothing on others."""
+    given = ("--cache-prompt", "--cache-prompt-gib", "2") if variable is None else ()
+    if variable is not None:
+        monkeypatch.setenv(variable, "2")
+    done = run(*given, "--model", "/no/such.gguf", stdin=b"Hi")
+    assert done.status == 1
+    assert "/no/such.gguf" in done.err
+
+
 @pytest.mark.parametrize(
     ("args", "content", "said"),
     [
