@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mtp_cli.engine.depth.remembered import Remembered
 from mtp_cli.whole_file import write_whole
-
-
-@contextlib.contextmanager
-def no_room(n_bytes: int = 10) -> Iterator[None]:
-    """Inside, a file gets no longer: to who writes it that is as good as a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from tests.full_disk import no_room
 
 
 @pytest.mark.parametrize("is_durable", [False, True])

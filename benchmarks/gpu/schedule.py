@@ -36,7 +36,6 @@ SHARES = {
 
 RESERVE_S = 4.0  # for the table, and for what a killed process takes to end
 _GRACE = 1.5  # of a stage's share it may take, so that one late piece is not lost
-_GRACE_S = 10.0
 _POLL_S = 0.25
 
 Command = Callable[[str, float, Path], list[str]]
@@ -48,11 +47,13 @@ class Run:
     """A run's whole result, which is in `path` at every moment.
 
     seconds: that all of it may take
+    grace_s: that a stage may take beyond its share
     """
 
     path: Path
     seconds: float
     head: Found
+    grace_s: float = 10.0
 
     def __post_init__(self) -> None:
         self._started = time.monotonic()
@@ -86,7 +87,7 @@ def run_all(
             continue
         tell(f"{name}: about {seconds:.0f} s")
         out, log = folder / f"{name}.json", folder / f"{name}.log"
-        most_s = min(run.left_s, _GRACE * seconds + _GRACE_S)
+        most_s = min(run.left_s, _GRACE * seconds + run.grace_s)
         status = _one(run, name, command(name, seconds, out), most_s, environment, out, log)
         if status != "done":
             tell(f"{name}: {status}\n{_tail(log)}")

@@ -13,7 +13,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -90,7 +89,7 @@ WRITES = """import sys, json; open(sys.argv[3], "w").write(json.dumps({"piece": 
 
 
 def run_scripted(tmp_path: Path, text: str, seconds: float) -> tuple[schedule.Run, list[str]]:
-    run, said = schedule.Run(tmp_path / "gpu.json", seconds, {}), list[str]()
+    run, said = schedule.Run(tmp_path / "gpu.json", seconds, {}, grace_s=0.5), list[str]()
     shares = {"machine": 1.0, "second": 1.0, "third": 1.0}
     schedule.run_all(run, shares, script(text), tmp_path, os.environ, said.append)
     return run, said
@@ -105,10 +104,7 @@ def test_a_stage_that_dies_costs_the_others_nothing(tmp_path: Path) -> None:
     assert "second: ended with status 3\n" in said
 
 
-def test_a_stage_that_hangs_is_ended_and_keeps_what_it_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schedule, "_GRACE_S", 0.5)
+def test_a_stage_that_hangs_is_ended_and_keeps_what_it_had(tmp_path: Path) -> None:
     hangs = WRITES + "import time; time.sleep(60 * (sys.argv[1] != 'machine'))"
     run, _ = run_scripted(tmp_path, hangs, schedule.RESERVE_S + 2)
     assert run.stages["second"]["status"] == "stopped at the end of its time"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import struct
@@ -30,6 +29,7 @@ from tests.convert.checkpoints_mtp import glm4moe
 from tests.convert.conftest import Convert
 from tests.convert.heads import write_head_file
 from tests.convert.test_bad_checkpoints import edit_config, edit_header, edit_index
+from tests.full_disk import no_room
 
 OLD = b"what was there before"
 SHARD = "model-00001-of-00002.safetensors"
@@ -270,25 +270,12 @@ def test_a_model_that_ends_while_it_is_read(converted: Convert, tmp_path: Path) 
     assert os.listdir(tmp_path) == ["model.gguf"]
 
 
-@contextmanager
-def no_file_above(n_bytes: int) -> Iterator[None]:
-    """A disk that is full after n_bytes: the system refuses to let a file grow beyond them."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("n_bytes", [10, 100_000])
 def test_a_disk_that_fills_up(
     n_bytes: int, refused: Run, checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = checkpoint("glm4moe")
-    with no_file_above(n_bytes):
+    with no_room(n_bytes):
         line = refused("convert", folder, "--force")
     assert f"{tmp_path}/out/x.gguf: cannot be written: File too large" in line
 

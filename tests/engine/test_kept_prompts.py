@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import threading
@@ -15,12 +14,12 @@ import numpy as np
 import pytest
 
 from mtp_cli.engine import CacheTypes, Depth, Engine, Sampling
-from mtp_cli.engine import kept_prompts as kept_prompts_module
 from mtp_cli.engine.backend.cache import F16
 from mtp_cli.engine.kept_prompts import N_WORTH_KEEPING
 from mtp_cli.engine.types import Floats, State
 from tests.engine import tiny
 from tests.engine.conftest import Files
+from tests.full_disk import no_room
 
 GREEDY = Sampling(temperature=0)
 N_BATCH = 512
@@ -241,20 +240,19 @@ def test_one_too_large_for_the_space_is_not_kept(opened: Open, tmp_path: Path) -
     assert all(path.stat().st_size < 10_000 for path in files(tmp_path))
 
 
-@pytest.mark.parametrize("what", ["a file in its place", "no space"])
+@pytest.mark.parametrize("what", ["a file in its place", "no room"])
 def test_what_cannot_be_written_is_a_line(
-    what: str, opened: Open, tmp_path: Path, problems: list[str], monkeypatch: pytest.MonkeyPatch
+    what: str, opened: Open, tmp_path: Path, problems: list[str]
 ) -> None:
-    expected = answered(opened(keeps=False), LONG)
-    if what == "no space":
-
-        def full(*_args: object) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(kept_prompts_module, "write_saved", full)
-    else:
+    expected, engine = answered(opened(keeps=False), LONG), opened()
+    if what == "a file in its place":
         (tmp_path / "kept").write_text("")
-    assert_same(written(opened(), LONG), expected)
+        found = written(engine, LONG)
+    else:
+        with no_room(10_000):  # a tenth of what the prompt takes
+            found = written(engine, LONG)
+    assert_same(found, expected)
+    assert files(tmp_path) == []
     (line,) = problems
     assert line.startswith("--cache-prompt: ")
     assert line.endswith("the prompt is not kept")

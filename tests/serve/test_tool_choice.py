@@ -6,7 +6,7 @@ The built-in model knows no tools, so that whatever is right here is the grammar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import openai
@@ -48,10 +48,14 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
         yield opened
 
 
-def asked(client: openai.OpenAI, choice: Any, **fields: Any) -> Any:
+QUESTION: Any = {"role": "user", "content": "How warm is it in Rome?"}
+
+
+def asked(client: openai.OpenAI, choice: Any, before: Sequence[Any] = (), **fields: Any) -> Any:
+    """before: messages in front of the question"""
     return client.chat.completions.create(
         model="",
-        messages=[{"role": "user", "content": "How warm is it in Rome?"}],
+        messages=[*before, QUESTION],
         temperature=0,
         max_tokens=400,
         tools=TOOLS,
@@ -96,14 +100,34 @@ def test_a_stream_brings_the_same_call(client: openai.OpenAI) -> None:
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
-def test_an_answer_in_a_schema_or_a_call(client: openai.OpenAI) -> None:
-    """Whichever it is, it is whole."""
-    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"enum": [1, 2]}}}
-    choice = asked(client, "auto", response_format=wanted, parallel_tool_calls=False).choices[0]
-    if choice.message.tool_calls:
-        assert [*map(checked, choice.message.tool_calls)]
-    else:
-        assert json.loads(choice.message.content) in (1, 2)
+ONE_OR_TWO: Any = {
+    "type": "json_schema",
+    "json_schema": {"name": "answer", "schema": {"enum": [1, 2]}},
+}
+
+
+def test_an_answer_in_a_schema_where_a_call_is_allowed_too(client: openai.OpenAI) -> None:
+    choice = asked(client, "auto", response_format=ONE_OR_TWO).choices[0]
+    assert choice.finish_reason == "stop"
+    assert not choice.message.tool_calls
+    assert json.loads(choice.message.content) in (1, 2)
+
+
+def test_a_call_where_an_answer_in_a_schema_is_allowed_too(client: openai.OpenAI) -> None:
+    """The model says again what it said before."""
+    function = {"name": "weather", "arguments": '{"place": "Paris", "unit": "celsius"}'}
+    call = {"id": "first", "type": "function", "function": function}
+    before = [
+        {"role": "user", "content": "How warm is it in Paris?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "first", "content": "20"},
+    ]
+    choice = asked(
+        client, "auto", before, response_format=ONE_OR_TWO, parallel_tool_calls=False
+    ).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert not choice.message.content
+    assert [*map(checked, choice.message.tool_calls)] == ["weather"]
 
 
 @pytest.mark.parametrize(
