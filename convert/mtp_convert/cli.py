@@ -216,7 +216,7 @@ def trim(
     from mtp_convert.commands import common_form
     from mtp_convert.commands.report import counting_bar
     from mtp_convert.commands.trial import ends_of_text, ids_of_text, written_by
-    from mtp_convert.commands.trim import count_ids, old_ids, parted, plan_trim
+    from mtp_convert.commands.trim import check_common, count_ids, old_ids, parted, plan_trim
     from mtp_convert.gguf.model import open_model
 
     heads, target = locate(heads), locate(target)
@@ -226,6 +226,9 @@ def trim(
     size = ids or (_N_IDS if given_ids is None else len(given_ids))
     n_before = len(old_ids(head, owner, size))
     destination.check()  # before an hour of writing text
+    wanted = _wanted(outtype, head_outtype)
+    if d2t:
+        check_common(heads, target, size, wanted)
     given = [_read(path) for path in text or []]
     chosen, held_out = parted([])
     if size < n_before:
@@ -233,7 +236,6 @@ def trim(
             texts = ids_of_text(target, given) if given else written_by(target, tokens, progress)
             chosen, held_out = parted(texts)  # written meanwhile
     counts = count_ids(chosen, owner.n_vocab)
-    wanted = _wanted(outtype, head_outtype)
     trimmed = plan_trim(heads, target, counts, size, ends_of_text(target), wanted, common=d2t)
     _execute(trimmed.plan, destination)
     if chosen:

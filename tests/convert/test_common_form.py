@@ -157,6 +157,77 @@ def test_a_sidecar_in_the_common_form_and_in_ours(
         assert sum(with_drafts[1]) > 20
 
 
+def trim(heads: Path, target: Path, out: Path, *options: str) -> tuple[int, str, str]:
+    """Of `mtp-convert trim --d2t`: exit status, the error's line, stderr."""
+    text = out.with_suffix(".txt")
+    text.write_text("The head is of one block. " * 40)
+    given = [str(heads), str(target), "-o", str(out), "--text", str(text)]
+    done = CliRunner().invoke(app, ["trim", *given, "--d2t", *options])
+    return done.exit_code, str(done.exception), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "advice"),
+    [
+        (GGMLQuantizationType.F32, ("--ids", "80"), "take --outtype q8_0, or leave out --d2t"),
+        (Q8_0, ("--ids", "80", "--outtype", "f16"), "take --outtype q8_0, or leave out --d2t"),
+        (
+            Q8_0,
+            ("--ids", "80", "--outtype", "q8_0", "--head-outtype", "bf16"),
+            "take --outtype q8_0 and no --head-outtype, or leave out --d2t",
+        ),
+        (Q8_0, ("--ids", "63"), "take --ids 64 or more, or leave out --d2t"),
+    ],
+)
+def test_what_nothing_would_run_is_not_written(
+    kind: GGMLQuantizationType, options: tuple[str, ...], advice: str, target: Path, tmp_path: Path
+) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target, kind=kind)
+    out = tmp_path / "out.gguf"
+    line = f"{heads}: nothing would run this head with d2t; {advice}"
+    assert trim(heads, target, out, *options)[:2] == (1, line)
+    assert not out.exists()
+
+
+def test_nor_heads_that_are_chained(tmp_path: Path) -> None:
+    target, heads = parts(tiny.mimo2())
+    paths = target.write(tmp_path / "tiny-target.gguf"), heads.write(tmp_path / "mtp-tiny.gguf")
+    status, line, _ = trim(paths[1], paths[0], tmp_path / "out.gguf", "--ids", "80")
+    assert (status, line.partition("; ")[2]) == (1, "leave out --d2t")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@needs_kernels
+def test_what_comes_out_in_q8_0_is_written_and_runs(target: Path, tmp_path: Path) -> None:
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    out = tmp_path / "out.gguf"
+    status, line, said = trim(heads, target, out, "--ids", "80", "--outtype", "q8_0")
+    assert status == 0, line
+    assert "acceptance by position after: " in said
+    assert "runs in: mtp-chat --heads, beside its target" in [*inspect_lines(out)]
+
+
+def test_what_a_build_of_llama_cpp_may_run_is_written(
+    sidecar: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.gguf"
+    status, line, said = trim(sidecar[1], sidecar[0], out, "--ids", "80")
+    assert status == 0, line
+    assert "acceptance after: nothing here runs out.gguf" in said
+
+
+def test_what_others_wrote_and_nothing_runs_is_said(target: Path, tmp_path: Path) -> None:
+    """A head of mtp-train's shape, in the common form and in full floats."""
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    given = trimmed(heads, target, tmp_path / "given.gguf", common=True)
+    line = "runs in: nothing yet; mtp-convert trim makes a head file of it that runs"
+    assert line in [*inspect_lines(given)]
+    out = tmp_path / "ours.gguf"
+    done = CliRunner().invoke(app, ["trim", str(given), str(target), "-o", str(out)])
+    assert done.exit_code == 0, done.exception
+    assert "acceptance before: nothing here runs given.gguf" in done.stderr
+
+
 def test_a_sidecar_of_another_model_is_not_trimmed(
     sidecar: tuple[Path, Path], tmp_path: Path
 ) -> None:

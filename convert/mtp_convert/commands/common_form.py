@@ -25,7 +25,6 @@ D2T = "d2t"
 EMBEDDING = re.compile(r"(token_embd|blk\.\d+\.nextn\.embed_tokens)\.weight")
 OUTPUT = re.compile(r"(output|blk\.\d+\.nextn\.shared_head_head)\.weight")
 _NORM = "output_norm.weight"
-_COMPUTED_HERE = "mimo2"  # heads of mtp-train, in q8_0
 
 
 def info_of(heads: GgufModel, target: GgufModel) -> HeadInfo:
@@ -60,8 +59,12 @@ def draft_ids(heads: GgufModel) -> Ids | None:
 
 
 def runs(heads: GgufModel) -> bool:
-    """Whether anything runs these heads: llama.cpp as it is pinned has no common form."""
-    return D2T not in heads.file.tensors or heads.arch == _COMPUTED_HERE
+    """Whether anything here runs these heads: llama.cpp as it is pinned has no common form."""
+    if D2T not in heads.file.tensors:
+        return True
+    from mtp_convert.commands import computed  # loads llama.cpp
+
+    return computed.runs_here(heads.path)
 
 
 def check_whole(heads: GgufModel, info: HeadInfo) -> None:

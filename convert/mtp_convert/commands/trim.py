@@ -172,6 +172,19 @@ def plan_trim(
     return Trimmed(Plan(metadata, tuple(placed), lost), ids)
 
 
+def check_common(heads_path: Path, target_path: Path, size: int, wanted: Wanted) -> None:
+    """MtpError where nothing would run the head over `size` ids in the common form, whichever ids
+    these are."""
+    from mtp_convert.commands import computed  # loads llama.cpp
+
+    heads, none = open_model(heads_path), np.zeros(open_model(target_path).n_vocab, np.int64)
+
+    def planned_as(formats: Wanted) -> Plan:
+        return plan_trim(heads_path, target_path, none, size, (), formats, common=True).plan
+
+    computed.check(heads, planned_as, wanted)
+
+
 def _planned(
     cut: Sequence[Taken], wanted: Wanted, traits: Traits
 ) -> tuple[list[Taken], list[PlannedTensor]]:

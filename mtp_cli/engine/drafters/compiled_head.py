@@ -82,9 +82,14 @@ def runnable(header: Header, n_ctx: int) -> Runnable | None:
 
     n_ctx: rows it has to remember; a head that sees fewer of them is llama.cpp's
     """
+    return None if usable() is None else described(header, n_ctx)
+
+
+def described(header: Header, n_ctx: int) -> Runnable | None:
+    """The same wherever the code was built, of a file that need not be there."""
     shape = _shape(header)
     window = header.number("attention.sliding_window")
-    if shape is None or 0 < window < n_ctx or usable() is None:
+    if shape is None or 0 < window < n_ctx:
         return None
     n_embedded = header.tensors[_EMBEDDING].shape[-1]
     expected = _tensors(shape, n_embedded if is_trimmed(header) else shape.n_vocab)

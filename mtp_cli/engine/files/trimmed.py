@@ -15,7 +15,7 @@ from mtp_cli.errors import MtpError
 
 D2T, _OUTPUT = d2t.NAME, "output.weight"
 _ARCHITECTURE = "mimo2"  # that of mtp-train's heads, which code of our own computes
-_LEAST = 64  # ids; the compiled head reads as many rows at once
+LEAST = 64  # ids; the compiled head reads as many rows at once
 
 
 def is_trimmed(heads: Header) -> bool:
@@ -34,8 +34,8 @@ def draft_ids(heads: Header, n_vocab: int) -> Ids | None:
     d2t.check(heads, n_vocab)
     ids, output = read_i64(heads, D2T), heads.tensors.get(_OUTPUT)
     assert ids is not None
-    if len(ids) < _LEAST:
-        raise MtpError(f"{heads.path}: {D2T}: expected {_LEAST} ids or more, found {len(ids)}")
+    if len(ids) < LEAST:
+        raise MtpError(f"{heads.path}: {D2T}: expected {LEAST} ids or more, found {len(ids)}")
     if output is not None and output.shape[-1] != len(ids):
         raise MtpError(f"{heads.path}: {_OUTPUT}: expected {len(ids)} rows, as {D2T} has")
     if heads.architecture != _ARCHITECTURE:
