@@ -3,17 +3,20 @@
 # mypy: disallow-untyped-decorators=False
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
+from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
 import torch
 
+from mtp_cli.acceptance import Acceptance, Record
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target as EngineTarget
@@ -24,13 +27,18 @@ from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.types import Floats, Ids
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import HiddenRow
+from mtp_convert.cli import app
 from mtp_convert.commands.detach import plan_extract
+from mtp_convert.commands.output import is_ours
 from mtp_convert.commands.pack import plan_pack
 from mtp_convert.gguf.write import write
 from mtp_train.corpus import Corpus, Role, Sample
 from mtp_train.existing import has_own_heads, read_head
 from mtp_train.fit import Run, Settings
+from mtp_train.mark import mark_of
+from mtp_train.preflight import check_output
 from mtp_train.recipe import Choices, export, prepare, rows_to_read
+from mtp_train.record import write_record
 from mtp_train.target import Target
 from tests.engine import tiny
 
@@ -119,7 +127,8 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def said(path: Path) -> dict[str, object]:
-    return {key: field.contents() for key, field in GGUFReader(path).fields.items()}
+    fields = GGUFReader(path).fields.items()
+    return {key: field.contents() for key, field in fields if not key.startswith("GGUF.")}
 
 
 @pytest.mark.parametrize("spec", MODELS)
@@ -152,7 +161,7 @@ def test_own_heads_come_out_inside_their_model_and_nothing_else_changes(
     run.save()
     export(Target(path), tmp_path, out)
     assert stored(out) == stored(path)
-    assert said(out) == said(path)
+    assert said(out) == {**said(path), "mtp.written_by": mark_of(tmp_path)}
     run.train(corpus_of().held_out, lambda _at, _loss: None, lambda _at, _found: None)
     export(Target(path), tmp_path, trained)
     before, after = stored(path), stored(trained)
@@ -161,6 +170,41 @@ def test_own_heads_come_out_inside_their_model_and_nothing_else_changes(
     own = {name for name in before if name.startswith(("blk.2.", "blk.3.", "blk.4."))}
     assert changed == own
     assert_it_drafts(trained, None)
+
+
+def test_what_a_folder_wrote_before_may_be_written_over_from_there_alone(tmp_path: Path) -> None:
+    path, out = plain_chain().write(tmp_path / "model.gguf"), tmp_path / "out.gguf"
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (there, here):  # the second run's is there in the end
+        run_from(path, path, folder).save()
+        export(Target(path), folder, out)
+    kept = out.read_bytes()
+    check_output(out, path, here)
+    write_record(
+        out, Record("some prompts", None, "f32", 8, (Acceptance(5, 3, 3, (1, 1)),))
+    )  # what a run measures
+    assert out.read_bytes() != kept
+    check_output(out, path, here)
+    with pytest.raises(MtpError, match=f"nor written from {there} before; name another"):
+        check_output(out, path, there)
+    strip = ["strip", str(out), "-o", str(tmp_path / "bare.gguf")]
+    assert CliRunner().invoke(app, strip).exit_code == 0
+    for name, other in (("of others", path), ("made of it", tmp_path / "bare.gguf")):
+        with pytest.raises(MtpError, match="exists, and is no head file"):
+            check_output(other, Path(shutil.copy(path, tmp_path / f"{name}.gguf")), here)
+    with pytest.raises(MtpError, match="exists, and is no head file"):
+        check_output(out, out, here)  # the target itself
+
+
+def test_mtp_convert_does_not_take_a_trained_model_for_its_own(tmp_path: Path) -> None:
+    """Though the model that it was trained from is."""
+    spec = plain_chain()
+    spec.keys["mtp.written_by"] = "mtp-convert"
+    path, out = spec.write(tmp_path / "model.gguf"), tmp_path / "out.gguf"
+    run_from(path, path, tmp_path).save()
+    export(Target(path), tmp_path, out)
+    assert is_ours(path)
+    assert not is_ours(out)
 
 
 def assert_it_drafts(path: Path, heads: Path | None) -> None:
@@ -194,9 +238,7 @@ def test_a_head_file_keeps_its_names_its_vocabulary_and_what_it_reads(
     assert stored(out) == stored(heads)
     expected = {**said(heads), "mtp.trunk.name": "target"}
     del expected["mtp.accepted.counts"]
-    assert {k: v for k, v in said(out).items() if not k.startswith("GGUF.")} == {
-        k: v for k, v in expected.items() if not k.startswith("GGUF.")
-    }
+    assert said(out) == expected
     assert_it_drafts(path, out)
 
 

@@ -130,8 +130,8 @@ def test_a_head_file_that_cannot_be_written(tmp_path: Path) -> None:
         (model, "exists, and is no head file"),
     ):
         with pytest.raises(MtpError, match=why):
-            check_output(out, model)
-    check_output(tmp_path / "new.gguf", model)
+            check_output(out, model, tmp_path)
+    check_output(tmp_path / "new.gguf", model, tmp_path)
     assert notes.read_text() == "years of work"
 
 
@@ -142,7 +142,7 @@ def test_a_head_file_is_written_over(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    check_output(tmp_path / "head.gguf", target(tmp_path))
+    check_output(tmp_path / "head.gguf", target(tmp_path), tmp_path)
 
 
 def test_a_folder_that_is_none_or_closed(tmp_path: Path) -> None:

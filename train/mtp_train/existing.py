@@ -19,7 +19,7 @@ from mtp_cli import acceptance, head_file
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 from mtp_convert.gguf.header import Pair
-from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.metadata import KEY_WRITER, pair
 from mtp_convert.gguf.model import GgufModel, open_model
 from mtp_convert.gguf.plan import Plan, encoded
 from mtp_convert.gguf.reuse import Decoded, Taken
@@ -235,10 +235,18 @@ def _decoded(model: GgufModel, name: str) -> Decoded:
 
 
 def write_like(
-    path: Path, form: HeadFile, target: Target, prompt_rows: int, weights: Mapping[str, F32]
+    path: Path,
+    form: HeadFile,
+    target: Target,
+    prompt_rows: int,
+    weights: Mapping[str, F32],
+    mark: str,
 ) -> None:
     """Write the heads as they were read, with other weights: every tensor under its name and in its
-    number format, those that did not change byte for byte."""
+    number format, those that did not change byte for byte.
+
+    mark: put into a whole model, to say whose it is
+    """
     file = form.model.file
     own_names = {theirs: own for own, theirs in form.names.items()}
     tensors = []
@@ -249,14 +257,14 @@ def write_like(
         else:
             values = np.ascontiguousarray(weights[own], np.float32)
             tensors.append(encoded(name, Constant(values), tensor.kind))
-    write(Plan(_metadata(form, target, prompt_rows), tuple(tensors)), path)
+    write(Plan(_metadata(form, target, prompt_rows, mark), tuple(tensors)), path)
 
 
-def _metadata(form: HeadFile, target: Target, prompt_rows: int) -> dict[str, Pair]:
+def _metadata(form: HeadFile, target: Target, prompt_rows: int, mark: str) -> dict[str, Pair]:
     """What the file said, of this target, and without what the old weights accepted."""
     pairs = {k: p for k, p in form.model.file.pairs.items() if k not in acceptance.KEYS}
     if form.info is None:
-        return pairs
+        return {**pairs, KEY_WRITER: pair(mark)}
     said: dict[str, Any] = {
         head_file.KEY_TARGET_NAME: target.name,
         head_file.KEY_FINGERPRINT: target.fingerprint,

@@ -16,6 +16,7 @@ from mtp_cli.engine.files.gguf_header import read_header, read_shards
 from mtp_cli.engine.files.pairing import check_final_rows
 from mtp_cli.engine.files.preflight import preflight
 from mtp_cli.errors import MtpError
+from mtp_train.mark import came_of
 from mtp_train.target import Target
 from mtp_train.wording import Wording
 
@@ -86,8 +87,9 @@ def default_output(model: Path) -> Path:
     return model.with_name(name) if beside else Path(name)
 
 
-def check_output(output: Path, model: Path) -> None:
-    """That the head file can be written, over nothing but a head file."""
+def check_output(output: Path, model: Path, folder: Path) -> None:
+    """That the head file can be written, over nothing but a head file, or a whole model that the
+    folder's run wrote before."""
     parent = output.parent
     if output.is_dir() or not parent.is_dir():
         what = output if output.is_dir() else parent
@@ -95,8 +97,13 @@ def check_output(output: Path, model: Path) -> None:
         raise MtpError(f"{what}: {why}; name a file with --output")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise MtpError(f"{parent}: may not be written to; name another file with --output")
-    if output.exists() and (os.path.samefile(output, model) or not is_head_file(output)):
-        raise MtpError(f"{output}: exists, and is no head file; name another with --output")
+    if not output.exists():
+        return
+    if os.path.samefile(output, model) or not (is_head_file(output) or came_of(folder, output)):
+        raise MtpError(
+            f"{output}: exists, and is no head file, nor written from {folder} before; name "
+            "another with --output"
+        )
 
 
 def is_head_file(path: Path) -> bool:

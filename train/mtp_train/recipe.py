@@ -22,6 +22,7 @@ from mtp_train.export import check_shapes, write_head
 from mtp_train.fit import Checkpoint, Run, Settings, read_checkpoint
 from mtp_train.head import Head
 from mtp_train.layer_rows import chosen_layers, unit_rows
+from mtp_train.mark import mark_of
 from mtp_train.shape import HeadShape
 from mtp_train.target import Target
 
@@ -267,7 +268,7 @@ def export(
         means = {name: (weights[name] + value) / 2 for name, value in other.weights.items()}
         weights = {**weights, **means}
     if kept is not None:
-        write_like(path, kept, target, saved.shape.prompt_rows, weights)
+        write_like(path, kept, target, saved.shape.prompt_rows, weights, mark_of(folder))
     else:
         write_head(path, target, vocabulary, saved.shape, weights, EXACT if exact else QUANTIZED)
     return path.stat().st_size

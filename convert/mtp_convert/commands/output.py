@@ -14,11 +14,10 @@ from mtp_cli import head_file
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint import meta
 from mtp_convert.gguf.header import read_gguf
-from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.metadata import KEY_WRITER, pair
 from mtp_convert.gguf.plan import Plan
 from mtp_convert.gguf.splits import parts_of
 
-KEY_WRITER = "mtp.written_by"
 WRITER = "mtp-convert"
 
 

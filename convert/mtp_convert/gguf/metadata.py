@@ -17,6 +17,7 @@ from mtp_cli.paths.gguf import MAGIC
 from mtp_convert.gguf.header import VERSION, Pair
 from mtp_convert.tensors.kinds import Kind
 
+KEY_WRITER = "mtp.written_by"  # of a whole model: which command may write it again
 V = GGUFValueType
 _ARRAYS = {
     "uint8": V.UINT8, "int8": V.INT8, "uint16": V.UINT16, "int16": V.INT16, "uint32": V.UINT32,

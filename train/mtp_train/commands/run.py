@@ -33,7 +33,7 @@ def run(
     path = target_path(model)
     check_torch(device)
     output = output or default_output(path)
-    check_output(output, path)
+    check_output(output, path, folder)
     written = n_written(folder / "corpus", path)
     check_writing(
         path,
