@@ -1,4 +1,7 @@
-"""Writes a file whole or not at all. Knows nothing of what is in it."""
+"""Writes a file whole or not at all, and tries beforehand whether it can.
+
+Knows nothing of what is in it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from mtp_cli.errors import MtpError
+
 TEMPORARY = ".mtp-"  # how names of files begin that are not whole yet
+
+
+def check_place(path: Path) -> None:
+    """MtpError where no file could be written to `path`: before an hour's work, not after.
+
+    By trying it beside the path, since permissions do not tell all.
+    """
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            raise MtpError(f"{path}: is a folder; name another file")
+        if path.exists() and not path.is_file():
+            raise MtpError(f"{path}: not a regular file; name another")
+        if not folder.is_dir():
+            raise MtpError(f"{folder}: no such folder; name another file")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MtpError(f"{path}: cannot be written: {error.strerror}; name another file") from error
 
 
 def write_whole(path: Path, text: str, *, is_durable: bool) -> None:

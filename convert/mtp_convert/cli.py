@@ -22,6 +22,7 @@ from mtp_cli.model_options import CacheTypeK, CacheTypeV
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
+from mtp_cli.whole_file import check_place
 from mtp_convert.commands.options import (
     AnyOuttype,
     DryRun,
@@ -367,6 +368,8 @@ class Destination:
         from mtp_convert.commands.output import check_output
 
         check_output(self.output, self.inputs, self.force)
+        if not self.dry_run:
+            check_place(self.output)
 
 
 def _execute(plan: Plan, destination: Destination) -> None:

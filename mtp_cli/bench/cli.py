@@ -31,6 +31,7 @@ from mtp_cli.screen import fold, is_terminal, printing, say, say_error
 from mtp_cli.settings.command import Configured
 from mtp_cli.settings.options import Setting
 from mtp_cli.waiting import Wait, loading
+from mtp_cli.whole_file import check_place
 
 if TYPE_CHECKING:
     from mtp_cli.bench.measure import Plan, Result
@@ -172,7 +173,7 @@ def bench(
         plan = Plan(plan.classes, (0.0,), (0, 1, 3, "auto"), 1, 48, exact)
     if plot_file is not None and not (0.0 in plan.temperatures and "auto" in plan.depths):
         raise typer.BadParameter("--plot shows greedy answers: it needs temperature 0 and auto.")
-    _check_writable(json_file, plot_file)
+    _check_places(json_file, plot_file)
     with loading(files.name, sys.stderr, quiet=False) as progress:
         opened = Engine.open(
             files.model,
@@ -198,11 +199,15 @@ def _depth(text: str) -> Depth:
     return "auto" if text == "auto" else int(text)
 
 
-def _check_writable(*paths: Path | None) -> None:
+def _check_places(json_file: Path | None, plot_file: Path | None) -> None:
     """Before an hour of measuring, not after."""
-    for path in paths:
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise MtpError(f"{path}: cannot be written: no such folder, or a folder itself")
+    from mtp_cli.bench.report import check_plots
+
+    for path in (json_file, plot_file):
+        if path is not None:
+            check_place(path)
+    if plot_file is not None:
+        check_plots()
 
 
 def _run(engine: Engine, files: ModelFiles, plan: Plan, plot_file: Path | None) -> Result:

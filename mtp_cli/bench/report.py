@@ -183,13 +183,19 @@ def plot(result: Result, cost: CostModel) -> Figure:
     return figure
 
 
-def write_plot(path: Path, result: Result, cost: CostModel) -> None:
+def check_plots() -> None:
+    """MtpError where there is nothing to draw with."""
     try:
-        plot(result, cost).savefig(path, dpi=150, format="png")
+        import matplotlib.figure  # noqa: F401
     except ImportError:
         raise MtpError(
             "--plot needs matplotlib; in a clone of mtp-cli: "
             ".venv/bin/pip install -c constraints.txt -e '.[bench]'"
         ) from None
+
+
+def write_plot(path: Path, result: Result, cost: CostModel) -> None:
+    try:
+        plot(result, cost).savefig(path, dpi=150, format="png")
     except OSError as error:
         raise MtpError(f"{path}: cannot be written: {error.strerror}") from None

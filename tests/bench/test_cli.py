@@ -112,9 +112,17 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_runs(
     missing = model.with_name("nowhere") / "found.json"
     assert run(monkeypatch, "--model", model, "--json", missing) == 1
     err = capsys.readouterr().err
-    assert err.startswith("error: ")
+    assert err == f"error: {missing.parent}: no such folder; name another file\n"
+
+
+def test_a_plot_without_matplotlib_is_told_before_anything_runs(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run(monkeypatch, "--model", model, "--plot", model.with_name("found.png")) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: --plot needs matplotlib; in a clone of mtp-cli: ")
     assert err.count("\n") == 1
-    assert str(missing) in err
 
 
 def test_a_missing_model_is_one_line(

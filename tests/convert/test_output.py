@@ -153,6 +153,18 @@ def test_never_over_either_input_of_graft_pack_and_trim(
         assert run("graft", plain, folder, "-o", out, "--force")[0] == 1
 
 
+def test_a_folder_that_is_not_there_is_said_before_text_is_written(
+    converted: Convert, run: Run, tmp_path: Path
+) -> None:
+    """Which would take hours."""
+    target = converted("smollm")
+    heads = write_head_file(tmp_path / "heads.gguf", target)
+    out = tmp_path / "nowhere" / "x.gguf"
+    tokens = ("--ids", "32", "--tokens", 1_000_000_000)
+    line = f"error: {out.parent}: no such folder; name another file\n"
+    assert run("trim", heads, target, "-o", out, *tokens) == (1, line)
+
+
 def test_nothing_but_files(folder: Path, run: Run, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

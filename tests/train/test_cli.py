@@ -44,6 +44,38 @@ def test_a_model_with_heads_inside_is_its_own_records_target(tmp_path: Path) -> 
     assert record.target_format == "q8_0"
 
 
+def test_an_output_that_must_not_be_written_is_said_first(tmp_path: Path) -> None:
+    """The folder's checkpoint is not even looked for."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("years of work")
+    model = tiny.llama().write(tmp_path / "model.gguf")
+    for out, why in (
+        (notes, f"{notes}: exists, and is no head file, nor written from"),
+        (model, f"{model}: exists, and is no head file, nor written from"),
+        (tmp_path / "nowhere" / "x.gguf", f"{tmp_path}/nowhere: no such folder"),
+    ):
+        pytest.importorskip("torch")
+        found = mtp_train("export", "-f", str(tmp_path), "-m", str(model), "-o", str(out))
+        assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
+        assert found.stderr.startswith(f"error: {why}")
+    assert notes.read_text() == "years of work"
+
+
+def test_a_record_that_has_no_place_is_said_before_measuring(tmp_path: Path) -> None:
+    model = tiny.llama().write(tmp_path / "model.gguf")
+    found = mtp_train("measure", "--record", "-m", str(model), "-o", str(model))
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == f"error: {model}: holds no heads, of which a record could be\n"
+
+
+def test_a_folder_that_is_none_is_said_before_training(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    found = mtp_train("fit", "-f", str(file))
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == f"error: {file}: not a folder; name another with --folder\n"
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [("fit", "no shards; run `mtp-train generate` first"), ("export", "no checkpoint to export")],

@@ -14,8 +14,10 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
-from mtp_train.preflight import check_folder, check_output, check_writing
+from mtp_train.preflight import check_folder, check_output, check_room, check_writing
 from mtp_train.pytorch import NO_TORCH
+from mtp_train.record import check_record
+from mtp_train.target import Target
 from mtp_train.wording import Wording
 from tests.engine import tiny
 
@@ -143,6 +145,21 @@ def test_a_head_file_is_written_over(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     check_output(tmp_path / "head.gguf", target(tmp_path), tmp_path)
+
+
+def test_a_whole_model_has_room_or_is_not_begun(tmp_path: Path) -> None:
+    """It is written once, and again with its record; larger than any disk by a hole at its end."""
+    path, out = tiny.mimo2().write(tmp_path / "m.gguf"), tmp_path / "out.gguf"
+    check_room(out, Target(path))
+    check_record(path)
+    os.truncate(path, 1 << 43)
+    for check, n_gb in ((lambda: check_room(out, Target(path)), "17592.2"),
+                        (lambda: check_record(path), "8796.1")):  # fmt: skip
+        with pytest.raises(MtpError, match=rf"needs about {n_gb} GB, the disk has \S+ free; make"):
+            check()
+    head_file = tiny.llama().write(tmp_path / "plain.gguf")
+    os.truncate(head_file, 1 << 43)
+    check_room(out, Target(head_file))  # a new head is small
 
 
 def test_a_folder_that_is_none_or_closed(tmp_path: Path) -> None:

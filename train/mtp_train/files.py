@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +45,16 @@ def written_whole(path: Path) -> Iterator[Path]:
                 os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def check_free(path: Path, n_bytes: int) -> None:
+    """That the disk of a file to be written has so much room."""
+    free = shutil.disk_usage(path.absolute().parent).free
+    if n_bytes > free:
+        raise MtpError(
+            f"{path}: needs about {n_bytes / 1e9:.1f} GB, the disk has {free / 1e9:.1f} free; make "
+            "room, or name a file on another with --output"
+        )
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -16,6 +16,10 @@ from mtp_cli.engine.files.gguf_header import read_header, read_shards
 from mtp_cli.engine.files.pairing import check_final_rows
 from mtp_cli.engine.files.preflight import preflight
 from mtp_cli.errors import MtpError
+from mtp_cli.whole_file import check_place
+from mtp_convert.gguf.splits import parts_of
+from mtp_train.existing import has_own_heads
+from mtp_train.files import check_free
 from mtp_train.mark import came_of
 from mtp_train.target import Target
 from mtp_train.wording import Wording
@@ -90,13 +94,7 @@ def default_output(model: Path) -> Path:
 def check_output(output: Path, model: Path, folder: Path) -> None:
     """That the head file can be written, over nothing but a head file, or a whole model that the
     folder's run wrote before."""
-    parent = output.parent
-    if output.is_dir() or not parent.is_dir():
-        what = output if output.is_dir() else parent
-        why = "is a folder" if output.is_dir() else "no such folder"
-        raise MtpError(f"{what}: {why}; name a file with --output")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise MtpError(f"{parent}: may not be written to; name another file with --output")
+    check_place(output)
     if not output.exists():
         return
     if os.path.samefile(output, model) or not (is_head_file(output) or came_of(folder, output)):
@@ -104,6 +102,15 @@ def check_output(output: Path, model: Path, folder: Path) -> None:
             f"{output}: exists, and is no head file, nor written from {folder} before; name "
             "another with --output"
         )
+
+
+def check_room(output: Path, target: Target) -> None:
+    """That the disk holds what is written where the model has heads of its own: a whole model, and
+    once more with the record of what it accepts."""
+    if not has_own_heads(target):
+        return
+    n_model = sum(part.stat().st_size for part in parts_of(target.path))
+    check_free(output, n_model if output.exists() else 2 * n_model)
 
 
 def is_head_file(path: Path) -> bool:

@@ -34,9 +34,11 @@ def fit(
     threads: given.Threads = None,
 ) -> None:
     """Train a head on the corpus, from the folder's checkpoint if it has one."""
+    from mtp_train.preflight import check_folder
     from mtp_train.target import Target
 
     path = target_path(model)
+    check_folder(folder, 0)
     target = Target(path)
     start = _start(target, start)
     if cooldown and start is None:

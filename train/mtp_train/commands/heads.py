@@ -27,10 +27,12 @@ def export(
     threads: given.Threads = None,
 ) -> None:
     """Write the checkpoint as a head-only GGUF, with a record of what it accepts."""
+    from mtp_train.preflight import check_output
     from mtp_train.recipe import export as write
     from mtp_train.target import Target
 
     path = target_path(model)
+    check_output(output, path, folder)
     n_bytes = write(Target(path), folder, output, average=average)
     if record:
         measured(path, output, threads=threads, record=True)
@@ -83,9 +85,11 @@ def measured(
     from mtp_cli import models
     from mtp_train.measure import measure as answers_of
     from mtp_train.measure import record_of
-    from mtp_train.record import write_record
+    from mtp_train.record import check_record, write_record
 
     target, head_file = paired(model, heads)
+    if record:
+        check_record(heads)
     system = models.defaults(target).system
     found = answers_of(
         target,

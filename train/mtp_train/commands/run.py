@@ -27,13 +27,14 @@ def run(
 ) -> None:
     """Everything: write the text, train, export, measure, report. Run again to continue."""
     from mtp_train.layer_rows import chosen_layers
-    from mtp_train.preflight import check_output, check_writing, default_output
+    from mtp_train.preflight import check_output, check_room, check_writing, default_output
     from mtp_train.target import Target
 
     path = target_path(model)
     check_torch(device)
     output = output or default_output(path)
     check_output(output, path, folder)
+    check_room(output, Target(path))
     written = n_written(folder / "corpus", path)
     check_writing(
         path,
