@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.llama_bench import written_per_s
+from benchmarks.options import JsonFile
 from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
@@ -139,7 +140,7 @@ def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="Of each answer.")] = 3.0,
     repetitions: Annotated[int, typer.Option(min=1)] = 3,
     peer_bench: Annotated[Path | None, typer.Option(help="A llama-bench to set beside.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     wanted = sorted({0, *map(int, loads.split(","))})
     files = models.find(model, heads)

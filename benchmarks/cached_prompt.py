@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from benchmarks.ttft import text_of
 from mtp_cli import models
 from mtp_cli.bench import recording
@@ -114,7 +115,7 @@ def main(
     tokens: Annotated[int, typer.Option(min=600, help="Of the prompt.")] = 4000,
     repetitions: Annotated[int, typer.Option(min=1)] = 5,
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     files = models.find(model, heads)
     found = measure(files, tokens, repetitions, threads)

@@ -28,6 +28,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from mtp_convert.checkpoint.folder import open_checkpoint
 from tests.convert import llama_cpp_converter
 from tests.convert.checkpoints import write_tokenizer
@@ -35,7 +36,6 @@ from tests.convert.sparse import ITEM_BYTES, write_sparse_checkpoint
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 Folder = Annotated[Path, typer.Argument(help="A folder that does not exist yet.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")]
 SAMPLE_S = 0.05
 ALLOWANCE = 300_000_000
 
@@ -99,7 +99,7 @@ def memory(
     ] = "BF16",
     outtypes: Annotated[str, typer.Option("--outtypes")] = "q8_0",
     gigabytes: Annotated[float, typer.Option("--gigabytes", min=0.1)] = 20.0,
-    json_file: Json = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Convert sparse checkpoints whole, and compare their peaks with what is promised."""
     records, checkpoint = [], folder / "checkpoint"
@@ -145,7 +145,7 @@ def compare(
     llama_cpp: Annotated[Path, typer.Option("--llama-cpp", envvar="MTP_LLAMA_CPP")],
     outtypes: Annotated[str, typer.Option("--outtypes")] = "bf16,f16,q8_0",
     repetitions: Annotated[int, typer.Option("--repetitions", min=1)] = 3,
-    json_file: Json = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Convert a random checkpoint of 1.2 GB with both converters in turn."""
     checkpoint = write_sparse_checkpoint(folder / "checkpoint", n_layers=8, embd=2048, ff=8192)

@@ -32,6 +32,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.bandwidth import read_bytes_per_s
+from benchmarks.options import JsonFile
 from benchmarks.row_costs import PROMPTS, Measurement, OnStep, sides
 from mtp_cli.bench import recording
 from mtp_cli.bench.weights import Weights
@@ -193,7 +194,7 @@ def main(
     peer_bench: Annotated[
         Path | None, typer.Option(help="A llama-bench to ask for prompts of n tokens.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """With --model the JSON file has one model's keys; without, `formats` has them by format."""
     if our_kernels.install() is None:

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import mtp_cli
+from benchmarks.options import JsonFile
 from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
@@ -176,7 +177,7 @@ def main(
         int | None, typer.Option(min=1, max=MAX_THREADS, help="Default: the physical cores.")
     ] = None,
     results: Path = Path("runs/lossless.jsonl"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write counts here.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     files = models.find(heads=heads)
     n_threads = threads or physical_cores()

@@ -20,7 +20,6 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,6 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from mtp_cli.bench import recording
 from mtp_cli.engine import Sampling
 from mtp_cli.engine.backend.batch import Batch, Reads
@@ -262,7 +262,7 @@ def as_json(wanted: Sequence[Column], found: dict[str, list[float]]) -> dict[str
 def main(
     temperatures: Annotated[str, typer.Option(help="With commas between; 0 is greedy.")] = "0",
     repeat_penalty: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     wanted = columns([float(temperature) for temperature in temperatures.split(",")])
     found = {

@@ -29,6 +29,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.options import JsonFile
 from benchmarks.widen import Scale, plan_heads, plan_target
 from mtp_cli import models
 from mtp_cli.bench import recording, report
@@ -198,7 +199,7 @@ def main(
     heads: Path | None = None,
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
     workdir: Annotated[Path | None, typer.Option(help="For files of up to 4 GB.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure drafting on zero-padded, that is scaled, copies of a model."""
     if quick:

@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from benchmarks.schema_tasks import TASKS, Task
 from mtp_cli import models
 from mtp_cli.bench import recording
@@ -149,7 +150,7 @@ def main(
     only: Annotated[str, typer.Option(help="Names, with commas between.")] = "",
     seconds: Annotated[float, typer.Option(min=0, help="Go on for so long.")] = 20.0,
     repetitions: Annotated[int, typer.Option(min=1, help="At least so many.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     names = only.split(",") if only else list(TASKS)
     files = models.with_heads_beside(models.find(model, heads))

@@ -29,6 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from benchmarks.peer.server import ANSWER_S, HOST, NGRAMS, PLAIN, Running, Server, free_port
 from mtp_cli import models
 from mtp_cli.bench import recording
@@ -157,7 +158,7 @@ def main(
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=2)] = 64,
     ctx: Annotated[int, typer.Option(min=512)] = 2048,
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure both servers, alternating."""
     files = models.with_heads_beside(models.find(model, heads))

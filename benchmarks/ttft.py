@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
@@ -114,7 +115,7 @@ def main(
     repetitions: Annotated[int, typer.Option(min=1)] = 7,
     clock: Annotated[str, typer.Option(help="wall, or cpu for a busy machine.")] = "wall",
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write it here, too.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     if clock not in CLOCKS:
         raise typer.BadParameter(f"--clock {clock}: expected one of {', '.join(CLOCKS)}")

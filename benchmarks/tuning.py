@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.options import JsonFile
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.tuning import TUNING, Tuning, entries, replaced
@@ -91,7 +92,7 @@ def listed() -> Table:
 
 def main(
     sweep: Annotated[str | None, typer.Option(help="NAME=VALUE,VALUE,...")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Where to write them.")] = None,
+    json_path: JsonFile = None,
 ) -> None:
     """Print the engine's constants, or sweep one."""
     console = Console()

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.options import JsonFile
 from benchmarks.peer import build as building
 from benchmarks.peer import report
 from benchmarks.peer.compare import BESIDE, Contender, Record, compare, ours, peers
@@ -168,7 +169,7 @@ def run(
     ctx: Annotated[int, typer.Option(min=512)] = 2048,
     threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS)] = None,
     workdir: Annotated[Path | None, typer.Option(help="For the packed file and logs.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure ours and llama-server's settings on the same file, alternating."""
     if quick:

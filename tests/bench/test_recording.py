@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from gguf import GGMLQuantizationType, GGUFWriter
+from typer.testing import CliRunner
 
 from mtp_cli.bench import recording
 from mtp_cli.bench.weights import Weights
@@ -86,6 +89,15 @@ def test_a_file_reads_back_and_has_a_line_for_each_record(tmp_path: Path) -> Non
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(MtpError, match="cannot be written"):
         recording.write(tmp_path / "nowhere" / "found.json", {})
+
+
+@pytest.mark.parametrize("name", ["busy", "cached_prompt", "few_rows", "scaled", "schemas", "ttft"])
+def test_a_benchmark_says_so_before_it_measures(name: str, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(importlib.import_module(f"benchmarks.{name}").main)
+    done = CliRunner().invoke(app, ["--json", str(tmp_path / "nowhere" / "found.json")])
+    assert done.exit_code == 2
+    assert "no such folder; name another file" in " ".join(done.stderr.replace("│", " ").split())
 
 
 def write_model(path: Path, tensors: dict[str, tuple[tuple[int, ...], str]]) -> Path:
