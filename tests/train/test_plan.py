@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,22 @@ from mtp_cli.acceptance import Acceptance
 from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_model
 from mtp_train.fit import Settings
-from mtp_train.forecast import LOGGED, STEPS_PER_TOKEN, Pace, expected
-from mtp_train.plan import Plan, lines, plan_of
+from mtp_train.forecast import LOGGED, REPORT_TOKENS, STEPS_PER_TOKEN, Pace, answering, expected
+from mtp_train.measure import n_answered
+from mtp_train.plan import Plan, check_hours, lines, plan_of
 from mtp_train.preflight import default_output
 from mtp_train.report import Report, group_of, read_curve, write_report
 from tests.engine import tiny
 
-HERE = Pace(tokens=1_500_000, steps=1_200)
+HERE = Pace(tokens=1_500_000, steps=1_200, answered=360_000)
+SLOW = Pace(tokens=40_000, steps=300, answered=9_000)  # two hours of answers
 
 
 @pytest.mark.parametrize("hours", [1.0, 3.0, 8.0])
 def test_hours_are_spent_on_text_and_on_passes_over_it(hours: float) -> None:
     tokens, steps = HERE.divided(hours)
+    writing_and_training = tokens / HERE.tokens + steps / HERE.steps
+    assert writing_and_training == pytest.approx(0.95 * hours - 0.05, rel=0.01)  # 18,000 answered
     assert HERE.hours(tokens, steps) == pytest.approx(0.95 * hours, rel=0.01)
     assert steps == pytest.approx(STEPS_PER_TOKEN * tokens, rel=0.01)
 
@@ -35,7 +40,36 @@ def test_text_that_is_there_leaves_its_hours_to_training() -> None:
     assert tokens > HERE.divided(3.0)[0]
     assert HERE.hours(tokens - 1_000_000, steps) == pytest.approx(0.95 * 3, rel=0.01)
     # With more text than the hours allow four passes over, all of them go to training.
-    assert HERE.divided(1.0, n_written=50_000_000) == (50_000_000, int(0.95 * 1_200))
+    assert HERE.divided(1.0, n_written=50_000_000) == (50_000_000, int(0.9 * 1_200))
+
+
+def test_the_reports_answers_are_known_beforehand() -> None:
+    """Each once at a fixed depth, and the first of a kind twice in each of two ways."""
+    assert n_answered({"one": ("a", "b"), "two": ("c",)}, 200) == 200 * (3 + 2 * 2 * 2)
+    assert REPORT_TOKENS == 200 * (50 + 10 * 2 * 2)
+
+
+def test_what_the_report_takes_is_put_aside() -> None:
+    assert SLOW.report_hours == 2.0
+    tokens, steps = SLOW.divided(8.0)
+    assert tokens / SLOW.tokens + steps / SLOW.steps == pytest.approx(0.95 * 8 - 2, rel=0.01)
+    check_hours(3.0, SLOW, 2.9)
+    line = r"--hours 2: too few: the report at the end alone takes up to 2\.0 hours here; name more"
+    with pytest.raises(MtpError, match=line):
+        check_hours(2.0, SLOW, 1.9)
+
+
+def test_hours_that_would_not_do_are_not_spoken_of() -> None:
+    assert "after 3 and 8 hours at" in lines(SLOW, Plan(1_000, 10), 1_000, 1, 1)[2]
+    slower = replace(SLOW, answered=4_500)
+    assert "after 8 hours at" in lines(slower, Plan(1_000, 10), 1_000, 1, 1)[2]
+    assert len(lines(replace(SLOW, answered=900), Plan(1_000, 10), 1_000, 1, 1)) == 2
+
+
+def test_answers_are_tried_on_this_machine(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert answering(spec.write(tmp_path / "model.gguf"), 1, seconds=0.1) > 0
 
 
 def test_what_to_expect_is_what_logged_runs_reached() -> None:
@@ -48,8 +82,8 @@ def test_what_a_run_will_take_is_said_in_three_lines() -> None:
     said = lines(HERE, Plan(1_000_000, 2_000), 750_000, 3_200_000_000, 4_700_000_000)
     assert said[0] == "here: 1,500,000 tokens of text or 1,200 steps an hour"
     assert said[1] == (
-        "this run: 1,000,000 tokens of text, 2,000 steps; about 2.2 hours, 3.2 GB of memory, "
-        "4.7 GB of disk"
+        "this run: 1,000,000 tokens of text, 2,000 steps; about 2.2 hours, up to 3 minutes of them "
+        "for the report at the end; 3.2 GB of memory, 4.7 GB of disk"
     )
     assert said[2].startswith("first drafts accepted after 1, 3 and 8 hours at this pace")
     assert said[2].count("0.") == 3
@@ -111,7 +145,7 @@ def test_a_report_holds_the_same_numbers_as_text_and_as_json(tmp_path: Path) -> 
 
 
 def test_what_takes_less_than_an_hour_is_said_in_minutes() -> None:
-    assert "; about 9 minutes, " in lines(HERE, Plan(75_000, 120), 75_000, 1, 1)[1]
+    assert "; about 12 minutes, " in lines(HERE, Plan(75_000, 120), 75_000, 1, 1)[1]
 
 
 @pytest.mark.parametrize(("steps", "every"), [(2, 1), (17, 4), (400, 100), (2000, 100)])

@@ -22,6 +22,8 @@ from mtp_train import second_set
 from mtp_train.corpus import prompt_key
 
 N_CTX = 2048
+_WAYS: tuple[Depth, ...] = (0, "auto")  # of which the speeds are compared
+_TIMES = 2  # that each of these answers is given
 
 
 def held_out_keys(engine: Engine) -> list[bytes]:
@@ -74,6 +76,12 @@ def record_of(
     return Record(held_out.NAME, system, Weights.of(model).format, max_tokens, every)
 
 
+def n_answered(prompts: Mapping[str, Sequence[str]], max_tokens: int) -> int:
+    """Tokens of the answers that `measure` and `speeds` give to these prompts, at most."""
+    n_compared = len(prompts) * len(_WAYS) * _TIMES
+    return max_tokens * (sum(map(len, prompts.values())) + n_compared)
+
+
 def speeds(
     model: Path,
     heads: Path | None,
@@ -91,9 +99,8 @@ def speeds(
         for group, texts in prompts.items():
             prompt = prompt_ids(engine, texts[0], system=system)
             rates = []
-            ways: tuple[Depth, ...] = (0, "auto")
-            for way, depth in enumerate(ways):
-                stats = _second_time(engine, prompt, depth, max_tokens)
+            for way, depth in enumerate(_WAYS):
+                stats = _last_time(engine, prompt, depth, max_tokens)
                 n_tokens[way] += stats.completion_tokens - 1
                 seconds[way] += stats.decode_s + stats.checking_s
                 rates.append(stats.tokens_per_s)
@@ -102,8 +109,8 @@ def speeds(
     return {"all": (plain, drafting), **found}
 
 
-def _second_time(engine: Engine, prompt: list[int], depth: Depth, max_tokens: int) -> Stats:
-    for _ in range(2):
+def _last_time(engine: Engine, prompt: list[int], depth: Depth, max_tokens: int) -> Stats:
+    for _ in range(_TIMES):
         generation = engine.generate(
             prompt, Sampling(temperature=0), max_tokens=max_tokens, depth=depth
         )

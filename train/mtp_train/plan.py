@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,11 +56,16 @@ def plan_of(
         say(f"going on: {begun.tokens:,} tokens of text, {begun.steps:,} steps in all")
         return begun
     folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     target = Target(model)
     layers = chosen_layers(target, None)
     writer = bf16_copy(model, folder) if bf16 else model
     here = tried(target, writer, layers, n_slots=128, n_threads=n_threads, device=_named(device))
-    plan = Plan(*here.divided(hours, n_written)) if hours else given
+    plan = given
+    if hours:
+        left = hours - (time.monotonic() - started) / 3600
+        check_hours(hours, here, left)
+        plan = Plan(*here.divided(left, n_written))
     n_tokens = max(0, plan.tokens - n_written)
     n_bytes = check_writing(
         model, folder, n_tokens=n_tokens, bf16=bf16, trains=True, n_layers=len(layers)
@@ -75,15 +81,34 @@ def plan_of(
 def lines(here: Pace, plan: Plan, n_tokens: int, memory: int, disk: int) -> list[str]:
     """What a run of this plan will take, n_tokens of which are to be written, and what earlier
     ones reached."""
-    reached = [expected(here.divided(hours)[0]) for hours in _ASKED]
-    return [
+    said = [
         f"here: {here.tokens:,.0f} tokens of text or {here.steps:,.0f} steps an hour",
         f"this run: {plan.tokens:,} tokens of text, {plan.steps:,} steps; about "
-        f"{_time(here.hours(n_tokens, plan.steps))}, {memory / 1e9:.1f} GB of memory, "
-        f"{disk / 1e9:.1f} GB of disk",
-        "first drafts accepted after 1, 3 and 8 hours at this pace, by the logged runs of the "
-        f"built-in model: {', '.join(reached)}",
+        f"{_time(here.hours(n_tokens, plan.steps))}, up to {_time(here.report_hours)} of them for "
+        f"the report at the end; {memory / 1e9:.1f} GB of memory, {disk / 1e9:.1f} GB of disk",
     ]
+    asked = [hours for hours in _ASKED if here.left(hours) > 0]
+    if asked:
+        reached = ", ".join(expected(here.divided(hours)[0]) for hours in asked)
+        said.append(
+            f"first drafts accepted after {_listed(asked)} hours at this pace, by the logged runs "
+            f"of the built-in model: {reached}"
+        )
+    return said
+
+
+def _listed(hours: Sequence[float]) -> str:
+    *first, last = (f"{one:g}" for one in hours)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def check_hours(hours: float, here: Pace, left: float) -> None:
+    """That something is left of them to train in. left: hours, after the trial"""
+    if not here.left(left):
+        raise MtpError(
+            f"--hours {hours:g}: too few: the report at the end alone takes up to "
+            f"{_time(here.report_hours)} here; name more, or --tokens and --steps instead"
+        )
 
 
 def _time(hours: float) -> str:

@@ -104,7 +104,7 @@ Hours = Annotated[
     typer.Option(
         metavar="N",
         min=0.1,
-        help="Divide so many hours between writing and training, instead of --tokens and --steps.",
+        help="Take so many hours for all of it, report included, instead of --tokens and --steps.",
     ),
 ]
 Heads = Annotated[
