@@ -37,9 +37,11 @@ from mtp_cli.bench import recording
 from mtp_cli.engine.backend.quantize import quantize
 from mtp_cli.errors import MtpError
 
+HEADS = Path(__file__).parents[1] / "heads"  # that were made here for real files
 _BENCH = ("-m", "mtp_cli.bench.cli")
 _GREEDY = ("--temperatures", "0", "--depths", "0,1,2,3,auto", "--max-tokens", "48")
 _COPYING = ("--temperatures", "0", "--depths", "0,auto", "--max-tokens", "96")
+_HEADS = ("--temperatures", "0", "--depths", "0,1,2,3,auto", "--max-tokens", "96")
 _SAMPLED = ("--temperatures", "0.7,1", "--depths", "0,1,auto", "--max-tokens", "48")
 
 
@@ -83,6 +85,7 @@ class Step:
     outtype: the format that the built-in model is requantized to for it, None for as it is
     file:    the real file that it is about, None for the built-in model
     draft:   the real file that drafts for it
+    heads:   the file in `heads/` that drafts for it
     """
 
     name: str
@@ -93,6 +96,7 @@ class Step:
     outtype: str | None = None
     file: str | None = None
     draft: str | None = None
+    heads: str | None = None
 
     def command(
         self, quick: bool, model: Path | None, out: Path, places: Places = NOWHERE
@@ -108,7 +112,9 @@ class Step:
     def _drafting(self, model: Path) -> list[str]:
         if self.file is None:
             return _heads()
-        return [] if self.draft is None else ["--draft-model", str(model.with_name(self.draft))]
+        heads = [] if self.heads is None else ["--heads", str(HEADS / self.heads)]
+        drafts = [] if self.draft is None else ["--draft-model", str(model.with_name(self.draft))]
+        return [*heads, *drafts]
 
 
 def _module(name: str) -> tuple[str, str]:
@@ -135,7 +141,7 @@ _QWEN = {size: f"qwen2.5-coder-{size}-instruct-q4_k_m.gguf" for size in ("0.5b",
 
 
 def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[Step, ...]:
-    """What is measured of a real file without heads.
+    """What is measured of a real file without heads; none may lie beside it.
 
     minutes: of mtp-bench's run
     peer:    beside llama-server: one repetition is at the mercy of a stall
@@ -166,6 +172,33 @@ def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[S
             Effort(2, "--quick"),
             file=file,
             draft=draft,
+        ),
+    )
+
+
+def _with_heads(size: str, draft: str | None, peer: Effort) -> tuple[Step, ...]:
+    """What is measured of a real file with the heads that were made for it; peer: as above"""
+    file = _QWEN[size]
+    heads = f"qwen2.5-coder-{size}-instruct-mtp.gguf"
+    return (
+        Step(
+            f"heads-qwen-{size}",
+            _BENCH,
+            _HEADS,
+            Effort(6, "--repetitions 3"),
+            Effort(2, "--repetitions 1"),
+            file=file,
+            heads=heads,
+        ),
+        Step(
+            f"peer-heads-qwen-{size}",
+            _module("peer"),
+            ("run", "--max-tokens", "64"),
+            peer,
+            Effort(2, "--quick"),
+            file=file,
+            draft=draft,
+            heads=heads,
         ),
     )
 
@@ -234,6 +267,7 @@ STEPS = (
     ),
     *_real("0.5b", 4, None, Effort(5, "--minutes 5 --repetitions 3")),
     *_real("1.5b", 6, _QWEN["0.5b"], Effort(9, "--minutes 10 --repetitions 3")),
+    *_with_heads("0.5b", None, Effort(6, "--minutes 5 --repetitions 3")),
     Step(
         "draft-qwen-1.5b",
         _BENCH,

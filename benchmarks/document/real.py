@@ -1,4 +1,4 @@
-"""The section of docs/measured.md on real files without heads, where only copying drafts."""
+"""The section of docs/measured.md on real files: what copying, another model and heads give."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from benchmarks.document.results import Content, Results, holds_for, not_recorde
 from benchmarks.document.speed import CLASSES, depths_of
 
 FILES = {"qwen-0.5b": "Qwen2.5-Coder 0.5B", "qwen-1.5b": "Qwen2.5-Coder 1.5B"}  # Q4_K_M
+HEADS = {"heads-qwen-0.5b": "0.5B, its heads drafting"}
 DRAFTING = {"draft-qwen-1.5b": "1.5B, the 0.5B drafting"}
+PEERS = {
+    **{f"peer-{name}": title for name, title in FILES.items()},
+    **{f"peer-{name}": title for name, title in HEADS.items()},
+}
 _ROWS = ("1", "2", "4", "8")
 
 _LOOK = (
     "Files as people have them, Qwen2.5-Coder-Instruct in Q4_K_M. Look at *automatic*: times plain "
     "decoding beside it, as above. They have no heads, so that only copying what was said drafts."
+)
+_LOOK_HEADS = (
+    "With the heads that [`mtp-train` made for them](../heads/README.md), on other prompts than "
+    "they were trained and measured with."
 )
 _LOOK_DRAFTING = (
     "With `--draft-model` a smaller model of the family drafts, whose step takes half of a row of "
@@ -21,9 +30,9 @@ _LOOK_DRAFTING = (
 )
 _LOOK_PEER = (
     "Beside llama-server on the same file, greedy, the same prompts: plain decoding, its five ways "
-    "to copy at their defaults, and for the 1.5B the 0.5B as its draft model. Look at the last "
-    "line: ours over its fastest setting of each class, chosen with hindsight; geometric means, in "
-    "brackets the worst class."
+    "to copy at their defaults, and for the 1.5B the 0.5B as its draft model; it cannot run heads "
+    "that read several layers. Look at the last line: ours over its fastest setting of each class, "
+    "chosen with hindsight; geometric means, in brackets the worst class."
 )
 _LOOK_ROWS = (
     "Milliseconds of a decode of few rows: llama.cpp's kernels, ours, and, where one was asked, "
@@ -44,21 +53,26 @@ def recorded(results: Results, result_of: Mapping[str, str]) -> dict[str, Conten
     return {FILES[name]: results[result] for name, result in result_of.items() if result in results}
 
 
+def _titled(results: Results, titles: Mapping[str, str]) -> dict[str, Content]:
+    return {title: results[name] for name, title in titles.items() if name in results}
+
+
 def real(results: Results) -> str:
     names = {name: name for name in FILES}
     rows = {name: rows_of(name) for name in FILES}
-    peers = {name: peer_of(name) for name in FILES}
-    parts = ["## Real files without heads", prose(_LOOK)]
+    parts = ["## Real files", prose(_LOOK)]
     if found := recorded(results, names):
         chart = "![Automatic depth over plain decoding, by class and file](copying.svg)"
         parts += [chart, _speed(found), _each(found)]
-    if found := {name: results[key] for key, name in DRAFTING.items() if key in results}:
+    if found := _titled(results, HEADS):
+        parts += [prose(_LOOK_HEADS), _speed(found), _each(found)]
+    if found := _titled(results, DRAFTING):
         parts += [prose(_LOOK_DRAFTING), _speed(found), _each(found)]
-    if found := recorded(results, peers):
+    if found := _titled(results, PEERS):
         parts += [prose(_LOOK_PEER), _peers(found), _each(found)]
     if found := recorded(results, rows):
         parts += [prose(_LOOK_ROWS), _rows(found), _each(found)]
-    every = (*names.values(), *DRAFTING, *peers.values(), *rows.values())
+    every = (*names.values(), *HEADS, *DRAFTING, *PEERS, *rows.values())
     missing = [name for name in every if name not in results]
     if missing:
         parts.append(not_recorded("--models", "FOLDER", *missing))

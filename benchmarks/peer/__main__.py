@@ -84,14 +84,21 @@ def has_own_heads(files: ModelFiles) -> bool:
     return pair(gguf_header.read_shards(files.model), None) is not None
 
 
+def fuses_layers(files: ModelFiles) -> bool:
+    """Whether its heads read rows of several layers, which llama-server cannot draft with."""
+    found = pair(gguf_header.read_shards(files.model), files.heads) if files.heads else None
+    return found is not None and found.fused is not None
+
+
 def contenders_of(
-    stack: contextlib.ExitStack, files: ModelFiles, folder: Path, outtype: str | None,
-    size: str | None, n_ctx: int, n_threads: int,
+    stack: contextlib.ExitStack, files: ModelFiles, draft_model: Path | None, folder: Path,
+    outtype: str | None, size: str | None, n_ctx: int, n_threads: int,
 ) -> tuple[Path, list[Contender], Sequence[Setting], Engine]:  # fmt: skip
     """What both tools run, our side of it ready, llama-server's settings, and our engine.
 
     A head file is packed into its target, since llama-server takes none beside; a file with heads
-    of its own, or without any, is run as it is.
+    of its own, or without any, is run as it is. Beside one with heads for ours alone llama-server
+    has what it has for files without.
     """
 
     def opened(model: Path, heads: Path | None) -> Engine:
@@ -99,17 +106,19 @@ def contenders_of(
         stack.enter_context(engine).costs()
         return engine
 
-    if files.heads is not None:
+    if files.heads is not None and not fuses_layers(files):
         made = packed(files, outtype, size, folder)
         engine = opened(made.model, None)
         found = [*ours(engine), *ours(opened(made.model, made.heads), BESIDE)]
         return made.model, found, SETTINGS, engine
     if outtype is not None or size is not None:
-        raise MtpError("--outtype and --scaled need a head file; name it with --heads")
-    engine = opened(files.model, None)
+        raise MtpError(
+            "--outtype and --scaled need a head file that can be packed; name it with --heads"
+        )
+    engine = opened(files.model, files.heads)
     if has_own_heads(files):
         return files.model, ours(engine), SETTINGS, engine
-    settings = settings_without_heads(files.draft_model)
+    settings = settings_without_heads(draft_model)
     return files.model, ours(engine, depths=()), settings, engine
 
 
@@ -153,7 +162,7 @@ def run(
     ] = None,
     heads: Annotated[Path | None, typer.Option(help="Its head file.")] = None,
     draft_model: Annotated[
-        Path | None, typer.Option(help="For llama-server to draft with, where there are no heads.")
+        Path | None, typer.Option(help="For llama-server to draft with, where it has no heads.")
     ] = None,
     outtype: Annotated[
         str | None, typer.Option(help=f"Requantize the target: {', '.join(OUTTYPES)}.")
@@ -183,12 +192,13 @@ def run(
         raise typer.BadParameter(f"--scaled: one of {', '.join(SIZES)}.")
     if not server.exists():
         raise MtpError(f"{server}: not there; python -m benchmarks.peer build makes it")
-    files, n_threads = models.find(model, heads, draft_model), threads or physical_cores()
+    files, n_threads = models.find(model, heads), threads or physical_cores()
+    draft_model = None if draft_model is None else models.find(draft_model).model
     plan = Plan(tuple(classes.split(",")), (0.0,), (0,), repetitions, max_tokens)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=workdir)))
         run_file, contenders, settings, engine = contenders_of(
-            stack, files, folder, outtype, scaled, ctx, n_threads
+            stack, files, draft_model, folder, outtype, scaled, ctx, n_threads
         )
         contenders += start(stack, server, run_file, settings, ctx, n_threads, folder)
         plan = affordable(plan, len(contenders), warm_up(engine), 60 * minutes)
@@ -197,7 +207,8 @@ def run(
     report.show(Console(width=None if sys.stdout.isatty() else 200), name, records)
     if json_file is not None:
         program = "python -m benchmarks.peer"
-        holds_for = recording.provenance("peer", program, n_threads, files, quick=quick)
+        used = dataclasses.replace(files, draft_model=draft_model)
+        holds_for = recording.provenance("peer", program, n_threads, used, quick=quick)
         found = as_json(server, name, settings, ctx, plan, records)
         recording.write(json_file, {**holds_for, **found})
 

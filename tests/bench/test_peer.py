@@ -223,6 +223,29 @@ def test_a_file_without_heads_is_run_as_it_is(
         run(draft_model=None, outtype="q8_0")
 
 
+def test_heads_that_only_ours_can_run_meet_what_it_has_without(
+    binary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    spec = tiny.llama(n_blocks=4)
+    target = spec.write(tmp_path / "target.gguf")
+    heads = tiny.fused_heads_for(spec, (1, 2, 3)).write(tmp_path / "heads.gguf")
+    run = functools.partial(
+        command.run, server=binary, model=target, heads=heads, draft_model=target, scaled=None,
+        classes="chat", repetitions=1, max_tokens=8, minutes=1, quick=False, ctx=1024,
+        threads=1, workdir=tmp_path, json_file=tmp_path / "found.json",
+    )  # fmt: skip
+    run(outtype=None)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["heads"]["file"] == "heads.gguf"
+    assert {"ngram-mod", "draft model n-max 8"} <= found["settings"].keys()
+    assert len(found["records"]) == 2 + len(found["settings"])
+    assert "beside" not in found["summary"]
+    assert "0.5B, its heads drafting" in page({"peer-heads-qwen-0.5b": found})
+    with pytest.raises(MtpError, match="that can be packed"):
+        run(outtype="q8_0")
+
+
 def test_the_worst_class_may_fall_short_by_itself() -> None:
     without_heads = {(OURS, "plain"): 110.0, (OURS, "auto"): 130.0, (PEER, "plain"): 100.0}
     found = records({**without_heads, (PEER, "ngram-mod"): 50.0})
