@@ -14,11 +14,11 @@ from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.errors import MtpError
+from mtp_train.framing import Framing
 from mtp_train.preflight import check_folder, check_output, check_room, check_writing
 from mtp_train.pytorch import NO_TORCH
 from mtp_train.record import check_record
 from mtp_train.target import Target
-from mtp_train.wording import Wording
 from tests.engine import tiny
 
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
@@ -179,7 +179,7 @@ def test_a_template_that_refuses_system_messages_is_used_without(tmp_path: Path)
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('none') }}{% endif %}"
     for template, takes in ((TEMPLATE, True), (refusing + TEMPLATE, False)):
         model = Model(target(tmp_path, template), n_gpu_layers=0, no_alloc=True)
-        assert Wording(model).takes_system is takes
+        assert Framing(model).takes_system is takes
         model.close()
 
 
@@ -188,8 +188,8 @@ def test_a_request_is_read_whole_as_the_chat_reads_it(tmp_path: Path) -> None:
     template = "{% for m in messages %}t{{ m.content }}{% endfor %}"
     path = target(tmp_path, template)
     model = Model(path, n_gpu_layers=0, no_alloc=True)
-    wording = Wording(model)
-    first, next_one = wording.asked(None, "hi<|end|>"), wording.asked_on("hi<|end|>")
+    framing = Framing(model)
+    first, next_one = framing.asked(None, "hi<|end|>"), framing.asked_on("hi<|end|>")
     pieces = [model.piece(token, special=True) for token in next_one]
     model.close()
     assert pieces == [b"th", b"i", *(bytes([byte]) for byte in b"<|end|>")]  # text, not control

@@ -23,9 +23,9 @@ from mtp_cli.engine.sampling.truncation import shortlist
 from mtp_train import prompts
 from mtp_train.batching import ManySequences
 from mtp_train.corpus import Role, Sample, write_shard
+from mtp_train.framing import Framing
 from mtp_train.layer_rows import unit_rows, write_rows
 from mtp_train.target import Target
-from mtp_train.wording import Wording
 
 N_CANDIDATES = 200
 TOP_P = 0.95
@@ -118,7 +118,7 @@ class Generator:
         self._many = ManySequences(
             self._model, settings.n_slots, settings.n_ctx, n_threads, settings.layers
         )
-        self._wording = Wording(self._model)
+        self._framing = Framing(self._model)
         self._rng = random.Random(settings.seed)
         self._sampler = np.random.default_rng(settings.seed)
         self._material: list[str] = []
@@ -164,13 +164,13 @@ class Generator:
         return not slot.given and slot.role is not Role.GREEDY
 
     def _begin(self) -> Conversation:
-        settings, rng, wording = self._settings, self._rng, self._wording
+        settings, rng, framing = self._settings, self._rng, self._framing
         new = Conversation(rng, settings, self._model.n_embd)
         new.system = settings.system
-        if wording.takes_system and rng.random() >= USUAL_SYSTEM_SHARE:
+        if framing.takes_system and rng.random() >= USUAL_SYSTEM_SHARE:
             new.system = rng.choice((None, *prompts.SYSTEMS))
         if rng.random() >= settings.template_share:
-            opening = wording.opening(new.system)
+            opening = framing.opening(new.system)
             if opening:  # without one there is nothing to decode before the request
                 new.start_turn(Role.USER, opening)
                 return new
@@ -178,7 +178,7 @@ class Generator:
         if (request, new.system) in self._asked:
             new.answer_role = Role.SAMPLED  # the greedy answer is in the corpus already
         self._asked.add((request, new.system))
-        new.start_turn(new.answer_role, wording.asked(new.system, request))
+        new.start_turn(new.answer_role, framing.asked(new.system, request))
         return new
 
     def _choose(self, slot: Conversation, token: int) -> bool:
@@ -187,7 +187,7 @@ class Generator:
         n, settings = len(slot.ids), self._settings
         if slot.role is Role.USER:
             if self._model.is_eog(token) and slot.n_chosen >= 3:
-                slot.start_turn(slot.answer_role, list(self._wording.answer))
+                slot.start_turn(slot.answer_role, list(self._framing.answer))
                 return n + len(slot.given) < settings.n_ctx - 8
             return not self._model.is_eog(token) and slot.n_chosen < settings.max_request
         if self._model.is_eog(token):
@@ -210,17 +210,17 @@ class Generator:
         return has_room and self._rng.random() < self._settings.more_turns
 
     def _next_turn(self, slot: Conversation) -> None:
-        wording = self._wording
+        framing = self._framing
         if self._rng.random() < 0.5:
-            slot.start_turn(Role.USER, list(wording.next_turn))
+            slot.start_turn(Role.USER, list(framing.next_turn))
             return
-        slot.start_turn(slot.answer_role, wording.asked_on(prompts.follow_up(self._rng)))
+        slot.start_turn(slot.answer_role, framing.asked_on(prompts.follow_up(self._rng)))
 
     def _keep(self, slot: Conversation) -> None:
         self._done.append((slot.sample(), slot.meta()))
         self.n_tokens += len(slot.ids)
         length = self._rng.choice((60, 100, 160))
-        text = self._wording.text(slot.ids[slot.answer_at : slot.answer_at + length])
+        text = self._framing.text(slot.ids[slot.answer_at : slot.answer_at + length])
         if len(text) > 80:
             self._material = [*self._material[-499:], text]
         if len(self._done) >= SHARD_SAMPLES:

@@ -20,9 +20,9 @@ from mtp_cli.whole_file import check_place
 from mtp_convert.gguf.splits import parts_of
 from mtp_train.existing import has_own_heads
 from mtp_train.files import check_free
+from mtp_train.framing import Framing
 from mtp_train.mark import came_of
 from mtp_train.target import Target
-from mtp_train.wording import Wording
 
 _ID_AND_ROLE_BYTES = 5
 _N_DRAFT = 8192  # ids of a draft vocabulary, unless more are asked for
@@ -50,7 +50,7 @@ def check_writing(
     target.check_tables()
     found = Model(model, n_gpu_layers=0, no_alloc=True)
     try:
-        Wording(found)
+        Framing(found)
     finally:
         found.close()
     s = target.sizes

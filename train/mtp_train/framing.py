@@ -1,4 +1,4 @@
-"""How a target's conversations are worded: the ids of what its chat template puts around turns.
+"""How a target's conversations are framed: the ids of what its chat template puts around turns.
 
 Knows nothing of what is said in the turns, nor of decodes.
 """
@@ -17,7 +17,7 @@ _MARK = "\x01"
 
 
 class _Tokenizer:
-    """A model's tokeniser, as conversations ask for it."""
+    """A model's tokenizer, as conversations ask for it."""
 
     def __init__(self, model: Model):
         self._model = model
@@ -34,10 +34,10 @@ class _Tokenizer:
         return self._model.piece(token, special=special)
 
 
-class Wording:
+class Framing:
     """The ids of turns in the chat template; MtpError where it cannot frame them.
 
-    All that is given at once is read at once, as the chat reads it: a tokeniser may join what a
+    All that is given at once is read at once, as the chat reads it: a tokenizer may join what a
     template says with what a request begins with.
     """
 
