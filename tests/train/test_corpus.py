@@ -117,6 +117,14 @@ def test_a_shard_that_is_cut_off_is_named(
         read(folder, TARGET)
 
 
+def test_a_shard_that_cannot_be_read_is_not_called_damaged(folder: Path) -> None:
+    path = folder / "shard-1.npz"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(MtpError, match=r"shard-1.npz: cannot be read: Is a directory$"):
+        n_tokens_in(folder, TARGET)
+
+
 @pytest.mark.parametrize("read", [read_corpus, n_tokens_in])
 def test_a_shard_that_does_not_say_who_wrote_it_is_refused(
     folder: Path, read: Callable[[Path, str], object]

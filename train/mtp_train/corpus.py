@@ -123,6 +123,8 @@ def _loaded(path: Path) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as shard:
             yield shard
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's, not what is in it
+            raise MtpError(f"{path}: cannot be read: {error.strerror}") from error
         raise MtpError(f"{path}: not a whole shard; delete it, and write its text anew") from error
 
 
