@@ -30,13 +30,16 @@ from benchmarks.options import JsonFile
 from mtp_cli import models
 from mtp_cli.bench import recording
 from mtp_cli.bench.prompts import PROMPTS
+from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Depth, Engine, Sampling
 from mtp_cli.engine.backend.cores import physical_cores
+from mtp_cli.errors import MtpError
 
 FOLLOWING, ALL, ONE = "following", "all cores", "one"
 PEER = "llama-bench"
 DEPTHS: dict[str, Depth] = {"plain": 0, "drafting": "auto"}
 N_PEER = 64  # tokens that a llama-bench generates at a time
+N_LEAST = 8  # tokens of an answer
 
 Speeds = dict[tuple[int, str, str], list[float]]  # load, threads, plain or drafting
 
@@ -64,8 +67,14 @@ def tokens_per_s(engine: Engine, prompt: list[int], depth: Depth, seconds: float
         for _ in answer:
             if decode_s + answer.stats.decode_s > seconds:
                 answer.stop()
+        is_cut_off = decode_s + answer.stats.decode_s > seconds
+        if answer.stats.completion_tokens < N_LEAST and not is_cut_off:
+            raise MtpError(
+                f"the model answers in fewer than {N_LEAST} tokens, and would mostly read the "
+                "prompt again; name another --model"
+            )
         n_tokens += answer.stats.completion_tokens - 1  # the first is the prompt's
-        decode_s += max(answer.stats.decode_s, 1e-3)
+        decode_s += answer.stats.decode_s
     return n_tokens / decode_s
 
 
@@ -86,7 +95,7 @@ def measure(
             for name, n_threads in {FOLLOWING: None, ALL: n_cores, ONE: 1}.items()
         }
         first = engines[ALL]
-        prompt = first.tokenize(PROMPTS["creative"][0], add_special=True, parse_special=False)
+        prompt = prompt_ids(first, PROMPTS["creative"][0], system=files.defaults.system)
         for engine in engines.values():
             engine.costs()
         for _ in range(repetitions):
@@ -154,4 +163,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except MtpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -10,8 +10,10 @@ import pytest
 
 from benchmarks import busy
 from benchmarks.llama_bench import written_per_s
+from mtp_cli.engine import Engine, Sampling
 from mtp_cli.errors import MtpError
 from mtp_cli.models import ModelFiles
+from tests.engine import tiny
 from tests.engine.specs import SPECS
 
 ANSWER = """#!{python}
@@ -60,6 +62,19 @@ def test_a_run_has_all_threads_at_every_load(tmp_path: Path) -> None:
         assert by_threads[busy.PEER]["plain"]["tokens_per_s"] == busy.N_PEER / 2
         assert by_threads[busy.FOLLOWING].keys() == set(busy.DEPTHS)
     assert busy.table(content).row_count == 8
+
+
+def test_a_model_that_ends_at_once_is_one_line_and_no_endless_run(tmp_path: Path) -> None:
+    spec = tiny.llama()
+    prompt = [5, 6, 7]
+    with Engine.open(spec.write(tmp_path / "m.gguf"), n_ctx=64, n_threads=1) as engine:
+        (said,) = engine.generate(prompt, Sampling(temperature=0), max_tokens=1, depth=0)
+    spec.keys["tokenizer.ggml.eos_token_id"] = said[0]
+    with (
+        Engine.open(spec.write(tmp_path / "ends.gguf"), n_ctx=64, n_threads=1) as engine,
+        pytest.raises(MtpError, match="answers in fewer than 8 tokens"),
+    ):
+        busy.tokens_per_s(engine, prompt, 0, 100.0)
 
 
 def test_a_llama_bench_that_fails_is_one_clear_line(tmp_path: Path) -> None:
