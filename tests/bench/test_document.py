@@ -13,7 +13,7 @@ from benchmarks.document.__main__ import ROOT, documents
 from benchmarks.document.numbers import with_numbers
 from benchmarks.document.page import GPU, page
 from benchmarks.document.results import FOLDER, holds_for, read_all
-from benchmarks.record import STEPS
+from benchmarks.steps import STEPS
 from tests.bench import made_up
 
 README = "# x\n\n<!-- numbers -->\nold\n<!-- /numbers -->\n\nend\n"

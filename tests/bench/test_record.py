@@ -12,7 +12,8 @@ import pytest
 import typer
 
 from benchmarks.document.results import read_all, read_result
-from benchmarks.record import STEPS, Execute, Places, Step, chosen, is_recorded, record, show
+from benchmarks.record import Execute, chosen, is_recorded, record, show
+from benchmarks.steps import STEPS, Places, Step
 from mtp_cli.errors import MtpError
 from tests.bench import made_up
 
