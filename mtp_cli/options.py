@@ -1,4 +1,4 @@
-"""What the options of all commands have in common: numbers' limits, names of files, -h, --version.
+"""What options of several commands have in common: limits, checks of values, -h, --version.
 
 Imports nothing heavy, so that `--help` and wrong usage answer at once.
 """
@@ -15,6 +15,7 @@ MAX_INT32 = 2**31 - 1  # llama.cpp counts in C's int: anything above would arriv
 # Of an answer, unless the user says otherwise: a long one has half as many, and a model that finds
 # no end stops at what can still be read.
 MAX_TOKENS = 2048
+_MAX_DEPTH = 8  # of drafts, as the engine's MAX_DEPTH
 CACHE_PROMPT_GIB = 4.0  # that prompts on disk may take: some 170,000 tokens of a model of 1.5B
 
 
@@ -23,6 +24,28 @@ def file_name(text: str) -> Path:
     if not text:
         raise typer.BadParameter("an empty name.")
     return Path(text)
+
+
+def utf8(text: str | None) -> str | None:
+    if text is not None and any("\ud800" <= char <= "\udfff" for char in text):
+        raise typer.BadParameter("not UTF-8 text.")
+    return text
+
+
+def depth_text(text: str) -> str:
+    if text == "auto" or (text.isascii() and text.isdecimal() and int(text) <= _MAX_DEPTH):
+        return text
+    raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number from 0 to {_MAX_DEPTH}.")
+
+
+def pairs(texts: list[str] | None) -> list[str] | None:
+    """Of the form NAME=VALUE."""
+    for text in texts or ():
+        name, equals, _value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"{text!r} is no NAME=VALUE.")
+        utf8(text)
+    return texts
 
 
 HELP = {"help_option_names": ["-h", "--help"]}  # context settings of every command

@@ -11,28 +11,14 @@ import typer
 
 from mtp_cli.chat import dispatch
 from mtp_cli.conversation.levels import LEVELS, is_level
-from mtp_cli.options import MAX_INT32, MAX_TOKENS
-
-_MAX_DEPTH = 8
-
-
-def _depth(text: str) -> str:
-    if text == "auto" or (text.isascii() and text.isdecimal() and int(text) <= _MAX_DEPTH):
-        return text
-    raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number from 0 to {_MAX_DEPTH}.")
-
-
-def _text(text: str | None) -> str | None:
-    if text is not None and any("\ud800" <= char <= "\udfff" for char in text):
-        raise typer.BadParameter("not UTF-8 text.")
-    return text
+from mtp_cli.options import MAX_INT32, MAX_TOKENS, depth_text, pairs, utf8
 
 
 def _stops(texts: list[str] | None) -> list[str] | None:
     if texts is not None and "" in texts:
         raise typer.BadParameter("an empty text is everywhere; give one to stop at.")
     for text in texts or ():
-        _text(text)
+        utf8(text)
     return texts
 
 
@@ -50,15 +36,6 @@ def _conversation(text: str | None) -> str | None:
     raise typer.BadParameter(f"{text!r} is no ID; mtp-chat log lists them.")
 
 
-def _pairs(texts: list[str] | None) -> list[str] | None:
-    for text in texts or ():
-        name, equals, _value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"{text!r} is no NAME=VALUE.")
-        _text(text)
-    return texts
-
-
 def is_on_the_line(context: typer.Context, name: str) -> bool:
     """Whether an option was typed, and its value is no default or setting."""
     source = context.get_parameter_source(name)
@@ -70,7 +47,7 @@ Request = Annotated[
     typer.Argument(
         metavar="REQUEST",
         show_default=False,
-        callback=_text,
+        callback=utf8,
         autocompletion=dispatch.names,
         help="Answer this and exit. Text on stdin follows it, after a blank line.",
     ),
@@ -81,7 +58,7 @@ System = Annotated[
         "--system",
         "-s",
         metavar="TEXT",
-        callback=_text,
+        callback=utf8,
         help="System prompt. [default: the built-in model's own; else what the chat template adds]",
     ),
 ]
@@ -141,7 +118,7 @@ DepthText = Annotated[
     str,
     typer.Option(
         metavar="auto|0..8",
-        callback=_depth,
+        callback=depth_text,
         help="Tokens to draft each round; 0 is plain decoding. The answer stays the model's own.",
     ),
 ]
@@ -218,7 +195,7 @@ ChatTemplate = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|NAME",
-        callback=_text,
+        callback=utf8,
         rich_help_panel=_TEMPLATE_PANEL,
         help="Jinja file of another chat template, or a named one inside the GGUF. "
         "[default: the GGUF's]",
@@ -228,7 +205,7 @@ TemplateVar = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        callback=_pairs,
+        callback=pairs,
         rich_help_panel=_TEMPLATE_PANEL,
         help="Variable for the chat template, JSON where VALUE is; may be given more than once.",
     ),

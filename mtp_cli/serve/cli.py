@@ -24,29 +24,14 @@ from mtp_cli.model_options import (
     Threads,
     one_model,
 )
-from mtp_cli.options import HELP, MAX_INT32, Version
+from mtp_cli.options import HELP, MAX_INT32, Version, depth_text, pairs
 from mtp_cli.screen import printing, say_error
 from mtp_cli.settings.command import Configured
 
 PORT = 8080
-_MAX_DEPTH = 8
 _KEY_VARIABLE = "MTP_API_KEY"
 
 app = typer.Typer(context_settings=HELP, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def _depth(text: str) -> str:
-    if text == "auto" or (text.isascii() and text.isdecimal() and int(text) <= _MAX_DEPTH):
-        return text
-    raise typer.BadParameter(f"{text!r} is neither 'auto' nor a number from 0 to {_MAX_DEPTH}.")
-
-
-def _pairs(texts: list[str] | None) -> list[str] | None:
-    for text in texts or ():
-        name, equals, _value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise typer.BadParameter(f"{text!r} is no NAME=VALUE.")
-    return texts
 
 
 def _key(text: str | None) -> str | None:
@@ -109,7 +94,7 @@ _DepthText = Annotated[
     str,
     typer.Option(
         metavar="auto|0..8",
-        callback=_depth,
+        callback=depth_text,
         help="Tokens to draft each round; 0 is plain decoding. Answers stay the model's own.",
     ),
 ]
@@ -139,7 +124,7 @@ _TemplateVar = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        callback=_pairs,
+        callback=pairs,
         help="Variable for the chat template, JSON where VALUE is; may be given more than once.",
     ),
 ]

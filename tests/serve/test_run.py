@@ -60,7 +60,7 @@ def test_a_port_that_is_taken_shows_before_the_model_loads() -> None:
 @pytest.mark.parametrize(
     "options",
     [["--port", "70000"], ["--depth", "9"], ["--api-key", ""], ["--api-key", "k\u00e9y"],
-     ["--template-var", "x"], ["--queue", "-1"]],
+     ["--template-var", "x"], ["--template-var", "x=\udcff"], ["--queue", "-1"]],
 )  # fmt: skip
 def test_wrong_usage_is_told_at_once(options: list[str]) -> None:
     done = started(*options)
