@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +21,7 @@ from mtp_cli.model_options import CacheTypeK, CacheTypeV
 from mtp_cli.options import HELP, MAX_INT32, Version
 from mtp_cli.screen import printing, say_error, visible
 from mtp_cli.waiting import Wait
-from mtp_cli.whole_file import check_place
+from mtp_convert.commands.destination import Destination, execute, say
 from mtp_convert.commands.options import (
     AnyOuttype,
     DryRun,
@@ -36,7 +35,6 @@ from mtp_convert.commands.options import (
 # What a command works with is imported when it runs, so that help comes without numpy.
 if TYPE_CHECKING:
     from mtp_convert.commands.build import Part
-    from mtp_convert.gguf.plan import Plan
     from mtp_convert.gguf.reuse import Wanted
 
 app = typer.Typer(
@@ -98,7 +96,7 @@ def convert(
     with _reading(checkpoint):
         plan = plan_checkpoint(open_checkpoint(checkpoint), options)
     inputs = [checkpoint] if target is None else [checkpoint, target]
-    _execute(plan, Destination(output, inputs, force, dry_run))
+    execute(plan, Destination(output, inputs, force, dry_run))
 
 
 @app.command()
@@ -120,7 +118,7 @@ def graft(
     target = locate(target)
     with _reading(target):
         plan = plan_graft(target, checkpoint, _wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [target, checkpoint], force, dry_run))
+    execute(plan, Destination(output, [target, checkpoint], force, dry_run))
 
 
 @app.command(short_help="Join a target and its head file into one GGUF.")
@@ -139,7 +137,7 @@ def pack(
     target, heads = locate(target), locate(heads)
     with _reading(target):
         plan = plan_pack(target, heads, _wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [target, heads], force, dry_run))
+    execute(plan, Destination(output, [target, heads], force, dry_run))
 
 
 @app.command()
@@ -157,7 +155,7 @@ def extract(
     model = locate(model)
     with _reading(model):
         plan = plan_extract(model, _wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [model], force, dry_run))
+    execute(plan, Destination(output, [model], force, dry_run))
 
 
 @app.command()
@@ -175,7 +173,7 @@ def strip(
     model = locate(model)
     with _reading(model):
         plan = plan_strip(model, _wanted(outtype, head_outtype))
-    _execute(plan, Destination(output, [model], force, dry_run))
+    execute(plan, Destination(output, [model], force, dry_run))
 
 
 @app.command()
@@ -238,11 +236,11 @@ def trim(
             chosen, held_out = parted(texts)  # written meanwhile
     counts = count_ids(chosen, owner.n_vocab)
     trimmed = plan_trim(heads, target, counts, size, ends_of_text(target), wanted, common=d2t)
-    _execute(trimmed.plan, destination)
+    execute(trimmed.plan, destination)
     if chosen:
         share = trimmed.coverage(count_ids(held_out or chosen, owner.n_vocab))
         where = "text held out" if held_out else "the text"
-        _say(f"{size} of {n_before} ids cover {share:.2%} of {where}")
+        say(f"{size} of {n_before} ids cover {share:.2%} of {where}")
     if not dry_run:
         _say_acceptance(target, {"before": heads, "after": output})
 
@@ -255,11 +253,11 @@ def _say_acceptance(target: Path, by_name: Mapping[str, Path]) -> None:
 
     for name, heads in by_name.items():
         if not common_form.runs(open_model(heads)):
-            _say(f"acceptance {name}: nothing here runs {heads.name}")
+            say(f"acceptance {name}: nothing here runs {heads.name}")
             continue
         with _trying(heads):
             shares = ", ".join(f"{share:.3f}" for share in try_heads(target, heads).acceptance)
-        _say(f"acceptance by position {name}: {shares}")
+        say(f"acceptance by position {name}: {shares}")
 
 
 @app.command(short_help="Load a model with heads, and judge the heads.")
@@ -317,6 +315,8 @@ def inspect_command(
     from mtp_convert.commands.inspect import inspect_lines
     from mtp_convert.commands.memory import memory_lines
 
+    if not memory and (ctx is not None or (cache_type_k, cache_type_v) != ("f16", "f16")):
+        raise typer.BadParameter("--ctx and --cache-type-* are for --memory: give it, too.")
     path = locate(path)
     with _reading(path):
         lines = [*inspect_lines(path)]
@@ -347,47 +347,6 @@ def _wanted(outtype: str | None, head_outtype: str | None) -> Wanted:
     from mtp_convert.gguf.reuse import Wanted
 
     return Wanted(outtype, head_outtype)
-
-
-def _say(line: str) -> None:
-    from mtp_convert.commands.report import notices
-
-    notices.print(visible(line), markup=False, soft_wrap=True)
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where a command writes, what it reads meanwhile, and what was asked for."""
-
-    output: Path
-    inputs: Sequence[Path]
-    force: bool
-    dry_run: bool
-
-    def check(self) -> None:
-        from mtp_convert.commands.output import check_output
-
-        check_output(self.output, self.inputs, self.force)
-        if not self.dry_run:
-            check_place(self.output)
-
-
-def _execute(plan: Plan, destination: Destination) -> None:
-    """Show the plan, or run that very plan."""
-    from mtp_convert.commands.output import marked
-    from mtp_convert.commands.report import plan_lines, progress_bar, summary_lines
-    from mtp_convert.gguf.write import write
-
-    destination.check()
-    plan = marked(plan)
-    if destination.dry_run:
-        for line in plan_lines(plan, destination.output):
-            typer.echo(visible(line))
-        return
-    with progress_bar(destination.output.name) as progress:
-        write(plan, destination.output, progress)
-    for line in summary_lines(plan, destination.output):
-        _say(line)
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

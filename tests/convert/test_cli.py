@@ -85,6 +85,8 @@ def test_an_error_is_one_line_and_exit_1(tmp_path: Path) -> None:
         ["convert", "x", "-o", "y", "--outtype", "q9_9"],
         ["convert", "x", "-o", "y", "--heads-only", "--no-heads"],
         ["trim", "x", "y", "-o", "z", "--ids", "0"],
+        ["inspect", "x", "--ctx", "512"],
+        ["inspect", "x", "--cache-type-k", "q8_0"],
     ],
 )
 def test_wrong_usage_is_exit_2(arguments: list[str]) -> None:
