@@ -34,8 +34,8 @@ HANDED_OUT = frozenset({
     "gemma4", "gpt-oss", "llama", "mimo2", "minimax-m2", "nemotron_h", "nemotron_h_moe", "qwen3",
     "qwen35", "qwen35moe", "qwen3moe", "qwen3next",
 })  # fmt: skip
-# Those of them that hand out the row before the final norm, too, under the number of a layer after
-# the last one.
+# The ones of these that also give the row before the final norm, as the input of a layer after the
+# last.
 LAST_TOO = frozenset({"mimo2", "nemotron_h", "nemotron_h_moe"})
 _NAME_BYTES = 64  # GGML_MAX_NAME
 _N_VIEWS = 64  # of output rows that are kept

@@ -66,6 +66,13 @@ def open_drafter(
         return _open_fused(
             target, pairing.heads, pairing.fused, pairing.vocabulary, n_threads, n_gpu_layers
         )
+    return _open_heads(target, pairing, n_threads, n_gpu_layers)
+
+
+def _open_heads(
+    target: Target, pairing: Pairing, n_threads: int, n_gpu_layers: int
+) -> LastingDrafter:
+    """Heads that read one row of the target: in code of our own, or in a context of llama.cpp."""
     n_ctx = max(_N_ROWS_MIN, min(N_CTX, target.n_ctx))
     n_batch = max(_N_ROWS_MIN, min(N_BATCH, target.n_ctx))
     is_ours = pairing.draft_ids is not None or not (supports_gpu() and n_gpu_layers)
