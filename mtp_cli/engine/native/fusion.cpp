@@ -66,9 +66,10 @@ private:
                 const size_t at = (size_t)r * width + l * d;
                 rms_norm(given + at, norm + l * d, d, s.rms_eps, &own.rows[at]);
             }
-        pack_units(round, own.rows.data(), width, n_rows, own.units.get());
+        Rows packed(round, own.units.get(), f.num_threads() == 1);
+        packed.pack(own.rows.data(), width, n_rows);
         const Range columns = Range::of(d, Kernel::COLUMNS, thread, f.num_threads());
-        multiply_columns(weights, width, own.units.get(), n_rows, columns, out, d);
+        packed.multiply(weights, columns, out, d);
     }
 
     const Shape s;
@@ -91,7 +92,11 @@ extern "C" void * mtp_fusion_open(const fusion::Shape * shape, const char * weig
                                   const float * norm, const head::Functions * functions) {
     return new (std::nothrow) fusion::Fusion(*shape, weights, norm, *functions);
 }
-extern "C" void mtp_fusion_close(void * fusion) { delete (fusion::Fusion *)fusion; }
+// Its weights may go then.
+extern "C" void mtp_fusion_close(void * fusion) {
+    spare::settle();
+    delete (fusion::Fusion *)fusion;
+}
 // rows: (n, n_layers * n_embd), at most n_batch of them; out: (n, n_embd)
 extern "C" void mtp_fusion_rows(void * fusion, const float * rows, int n, float * out) {
     ((fusion::Fusion *)fusion)->fuse(rows, n, out);

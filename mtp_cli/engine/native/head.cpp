@@ -121,22 +121,14 @@ private:
         std::unique_ptr<Unit[]> units;
     };
 
+    // Every thread rounds rows for itself: that takes less than to wait for others.
     struct Worker {
-        Head & head;
         Thread & own;
         int thread, n_threads;
+        Rows packed;
 
         Range range(int n, int at_a_time) const {
             return Range::of(n, at_a_time, thread, n_threads);
-        }
-        // Every thread rounds the rows for itself: that takes less than to wait for others.
-        void pack(const float * rows, int n_in, int n) {
-            pack_units(head.round, rows, n_in, n, own.units.get());
-        }
-        // The rows packed last, of n_in, times these columns of a matrix
-        void multiply(const char * matrix, int n_in, int n, Range columns, float * out,
-                      int stride) {
-            multiply_columns(matrix, n_in, own.units.get(), n, columns, out, stride);
         }
     };
 
@@ -146,7 +138,11 @@ private:
         n_cells += n;
     }
 
-    Worker worker() { return {*this, threads[f.thread_num()], f.thread_num(), f.num_threads()}; }
+    Worker worker() {
+        Thread & own = threads[f.thread_num()];
+        const int n = f.num_threads();
+        return {own, f.thread_num(), n, {round, own.units.get(), n == 1}};
+    }
 
     void run_keys() {
         Worker worker = this->worker();
@@ -183,8 +179,8 @@ private:
             norm(row, w.enorm, row);
             norm(given + (size_t)r * d, w.hnorm, row + d);
         }
-        worker.pack(rows, 2 * d, n_rows);
-        worker.multiply(w.eh_proj, 2 * d, n_rows, worker.range(d, Kernel::COLUMNS), x.data(), d);
+        worker.packed.pack(rows, 2 * d, n_rows);
+        worker.packed.multiply(w.eh_proj, worker.range(d, Kernel::COLUMNS), x.data(), d);
     }
 
     // Queries, keys and values, from one head on; whole heads are one thread's, so that it can turn
@@ -193,10 +189,10 @@ private:
         const int d = s.n_embd;
         float * rows = worker.own.rows.data();
         for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
-        worker.pack(rows, d, n_rows);
+        worker.packed.pack(rows, d, n_rows);
         Range columns = worker.range(n_qkv - from * s.head_dim, s.head_dim);
         columns = {columns.from + from * s.head_dim, columns.to + from * s.head_dim};
-        worker.multiply(w.qkv, d, n_rows, columns, qkv.data(), n_qkv);
+        worker.packed.multiply(w.qkv, columns, qkv.data(), n_qkv);
         for (int c = columns.from; c < columns.to; c += s.head_dim) place(c / s.head_dim);
     }
 
@@ -204,8 +200,8 @@ private:
     void add_attention(Worker & worker) {
         const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
         const float * last = &x[(size_t)(n_rows - 1) * s.n_embd];
-        worker.pack(attended.data(), n_q, 1);
-        worker.multiply(w.attn_output, n_q, 1, columns, y.data(), s.n_embd);
+        worker.packed.pack(attended.data(), n_q, 1);
+        worker.packed.multiply(w.attn_output, columns, y.data(), s.n_embd);
         for (int i = columns.from; i < columns.to; ++i) y[i] += last[i];
     }
 
@@ -213,9 +209,9 @@ private:
         const Range columns = worker.range(s.n_ff, Kernel::COLUMNS);
         float * up = worker.own.rows.data();
         norm(y.data(), w.ffn_norm, up);
-        worker.pack(up, s.n_embd, 1);
-        worker.multiply(w.ffn_gate, s.n_embd, 1, columns, gated.data(), s.n_ff);
-        worker.multiply(w.ffn_up, s.n_embd, 1, columns, up, s.n_ff);
+        worker.packed.pack(up, s.n_embd, 1);
+        worker.packed.multiply(w.ffn_gate, columns, gated.data(), s.n_ff);
+        worker.packed.multiply(w.ffn_up, columns, up, s.n_ff);
         for (int i = columns.from; i < columns.to; ++i)
             gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];  // SiLU
     }
@@ -223,17 +219,18 @@ private:
     // hidden: the row before the head norm
     void add_ffn(Worker & worker) {
         const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
-        worker.pack(gated.data(), s.n_ff, 1);
-        worker.multiply(w.ffn_down, s.n_ff, 1, columns, hidden.data(), s.n_embd);
+        worker.packed.pack(gated.data(), s.n_ff, 1);
+        worker.packed.multiply(w.ffn_down, columns, hidden.data(), s.n_embd);
         for (int i = columns.from; i < columns.to; ++i) hidden[i] += y[i];
     }
 
     void score(Worker & worker) {
         float * row = worker.own.rows.data();
         norm(hidden.data(), w.head_norm, row);
-        worker.pack(row, s.n_embd, 1);
-        multiply_part<Kernel>(w.output, n_blocks(s.n_embd), s.n_vocab, worker.own.units.get(), 1,
-                              worker.thread, worker.n_threads, logits.data(), s.n_vocab, 1);
+        worker.packed.pack(row, s.n_embd, 1);
+        Range columns = worker.range(s.n_vocab, Kernel::COLUMNS);
+        if (worker.thread == worker.n_threads - 1) columns.to = s.n_vocab;
+        worker.packed.multiply(w.output, columns, logits.data(), s.n_vocab);
     }
 
     void embed(int32_t token, float * out) const {
@@ -327,7 +324,11 @@ extern "C" void * mtp_head_open(const head::Shape * shape, const head::Weights *
                                 const head::Functions * functions) {
     return new (std::nothrow) head::Head(*shape, *weights, *functions);
 }
-extern "C" void mtp_head_close(void * head) { delete (head::Head *)head; }
+// Its weights may go then.
+extern "C" void mtp_head_close(void * head) {
+    spare::settle();
+    delete (head::Head *)head;
+}
 
 // 1 where the rows find no room, 2 where `position` does not follow the last cell held or a token
 // is outside the vocabulary; else 0. `keys_alone`: nothing is given out.

@@ -26,6 +26,7 @@ struct Functions {
 
 #ifdef MTP_VECTORS
 #include "formats/q8_0.h"
+#include "spare_product.h"
 
 namespace head {
 
@@ -56,19 +57,40 @@ struct Range {
     }
 };
 
-// Units for so many rows of n_in, packed with what rounds them
-inline void pack_units(decltype(abi::TypeTraits::from_float) round, const float * rows, int n_in, int n,
-                       Unit * units) {
-    pack_rows<Kernel>(round, rows, n_in, n, n_blocks(n_in), units, 0, n_blocks(n_in));
-}
+// The rows that a thread multiplies next, in Units. A thread that is alone may have a spare one's help.
+class Rows {
+public:
+    // own: room for the most rows that come, of the longest
+    Rows(decltype(abi::TypeTraits::from_float) round, Unit * own, bool is_alone)
+        : round_(round), own_(own), turn_(is_alone) {}
 
-// Packed rows of n_in times these columns of a matrix
-inline void multiply_columns(const char * matrix, int n_in, const Unit * units, int n, Range columns,
-                             float * out, int stride) {
-    multiply_groups<Kernel>(matrix, n_blocks(n_in), units, units_of<Kernel>(n),
-                            columns.from / Kernel::COLUMNS, columns.to / Kernel::COLUMNS, out,
-                            stride, n);
-}
+    void pack(const float * rows, int n_in, int n) {
+        n_blocks_ = n_blocks(n_in), n_rows_ = n, n_units_ = units_of<Kernel>(n);
+        units_ = turn_ ? (Unit *)turn_.units(sizeof(Unit) * n_blocks_ * n_units_) : own_;
+        pack_rows<Kernel>(round_, rows, n_in, n, n_blocks_, units_, 0, n_blocks_);
+    }
+
+    // The rows packed last, times these columns of a matrix: whole groups, or all there are
+    void multiply(const char * matrix, Range columns, float * out, int stride) {
+        const int64_t n = columns.to - columns.from, bytes = group_bytes<Kernel>(n_blocks_);
+        const spare::Product product = {
+            multiply_chunk<Kernel>, matrix + columns.from / Kernel::COLUMNS * bytes, units_, n,
+            Kernel::COLUMNS, n_blocks_, n_units_, n_rows_,
+            turn_ ? std::max(1, spare::n_chunks(n / Kernel::COLUMNS * bytes)) : 1};
+        out += columns.from;
+        if (product.n_chunks > 1)
+            turn_.multiply(product, out, stride);
+        else
+            multiply_chunk<Kernel>(product, 0, out, stride);
+    }
+
+private:
+    const decltype(abi::TypeTraits::from_float) round_;
+    Unit * const own_;
+    spare::Turn turn_;
+    Unit * units_ = nullptr;
+    int n_blocks_ = 0, n_rows_ = 0, n_units_ = 0;
+};
 
 }  // namespace head
 

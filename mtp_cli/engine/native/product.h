@@ -5,7 +5,7 @@
 #include "ggml_abi.h"
 #include "many_rows.h"
 #include "rounding.h"
-#include "spare.h"
+#include "spare_product.h"
 #include "tiles.h"
 
 #include <type_traits>
@@ -50,13 +50,6 @@ size_t packed_size(const abi::Tensor * op) {
            sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(op->src[1]->ne[1]);
 }
 
-template <class Kernel>
-void multiply_chunk(const spare::Product & product, int chunk, float * out, size_t stride) {
-    multiply_part<Kernel>(product.weights, product.n_blocks, product.n_out,
-                          (const typename Kernel::Unit *)product.units, product.n_units, chunk,
-                          product.n_chunks, out, stride, product.n_rows);
-}
-
 // Whether they stay when the decode is over, and longer: no result of another operator, no input
 inline bool are_lasting(const abi::Tensor * weights) {
     return weights->op == abi::OP_NONE && !(weights->flags & abi::TENSOR_FLAG_INPUT);
@@ -67,11 +60,10 @@ template <class Kernel>
 bool multiply_with_spare(abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
     const abi::Tensor *weights = op->src[0], *rows = op->src[1];
-    const int64_t n_chunks = std::min<int64_t>(
-        weights->ne[1] * (int64_t)weights->nb[1] / spare::CHUNK_BYTES, spare::MOST_CHUNKS);
+    const int n_chunks = spare::n_chunks(weights->ne[1] * (int64_t)weights->nb[1]);
     const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
     if (n_chunks < 2 || n_rows > MOST_OF_FEW_ROWS || !are_lasting(weights)) return false;
-    spare::Turn turn;
+    spare::Turn turn(true);
     if (!turn) return false;
     const int n_units = units_of<Kernel>(n_rows);
     static_assert(alignof(Unit) <= 64);
@@ -79,7 +71,7 @@ bool multiply_with_spare(abi::Tensor * op) {
     pack_rows<Kernel>(rounding_to(Kernel::ROW), (const float *)rows->data,
                       rows->nb[1] / sizeof(float), n_rows, n_blocks, units, 0, n_blocks);
     turn.multiply({multiply_chunk<Kernel>, (const char *)weights->data, units, weights->ne[1],
-                   Kernel::COLUMNS, n_blocks, n_units, n_rows, (int)n_chunks},
+                   Kernel::COLUMNS, n_blocks, n_units, n_rows, n_chunks},
                   (float *)op->data, op->nb[1] / sizeof(float));
     return true;
 }

@@ -243,8 +243,8 @@ thread_local bool helps_this_thread = false;
 
 }  // namespace
 
-Turn::Turn()
-    : has_thread_(helps_this_thread && thread().is_there() && thread().take_turn()) {}
+Turn::Turn(bool is_wanted)
+    : has_thread_(is_wanted && helps_this_thread && thread().is_there() && thread().take_turn()) {}
 Turn::~Turn() {
     if (has_thread_) thread().end_turn();
 }
@@ -265,7 +265,7 @@ int64_t n_taken() { return thread().n_taken(); }
 
 namespace spare {
 
-Turn::Turn() : has_thread_(false) {}
+Turn::Turn(bool) : has_thread_(false) {}
 Turn::~Turn() {}
 void * Turn::units(size_t) { return nullptr; }
 void Turn::multiply(const Product &, float *, size_t) {}

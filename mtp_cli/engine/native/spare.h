@@ -10,6 +10,7 @@
 // Knows nothing of formats and of ggml. On other systems than Linux there is no spare thread.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -17,8 +18,8 @@ namespace spare {
 
 constexpr int MOST_CHUNKS = 512;
 
-// What is computed once is lost twice where the spare thread was late: a few microseconds' work.
-constexpr int64_t CHUNK_BYTES = 1 << 17;
+// What the spare thread was late with is computed twice: a microsecond or two of work.
+constexpr int64_t CHUNK_BYTES = 1 << 14;
 
 // out (n_rows, n_out), and how to compute a chunk of its columns
 struct Product {
@@ -35,15 +36,21 @@ struct Product {
     }
 };
 
-// One product of the decode that has the spare thread now
+// How many chunks weights of so many bytes make; with one there is nothing to share
+inline int n_chunks(int64_t n_bytes) {
+    return (int)std::min<int64_t>(n_bytes / CHUNK_BYTES, MOST_CHUNKS);
+}
+
+// Products, one after another, of the decode that has the spare thread now
 class Turn {
 public:
-    Turn();  // has none where there is none, it is not offered, or another decode has it
+    // Has none where it is not wanted, not there, not offered, or another decode has it
+    explicit Turn(bool is_wanted);
     ~Turn();
     Turn(const Turn &) = delete;
     explicit operator bool() const { return has_thread_; }
 
-    void * units(size_t n_bytes);  // for the product's rows, aligned to 64 bytes
+    void * units(size_t n_bytes);  // for a product's rows, aligned to 64 bytes
     void multiply(const Product & product, float * out, size_t stride);
 
 private:

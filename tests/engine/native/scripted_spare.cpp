@@ -51,7 +51,7 @@ int wrong_in(int n) {
     std::vector<float> weights(n_out), out(stride * n_rows, -1.0f);
     for (int64_t i = 0; i < n_out; ++i) weights[i] = (float)(i + n);
     {
-        spare::Turn turn;
+        spare::Turn turn(true);
         if (!turn) return -1;
         float * units = (float *)turn.units(sizeof(float) * n_rows);
         for (int row = 0; row < n_rows; ++row) units[row] = (float)(1 + row + n);

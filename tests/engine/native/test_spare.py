@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 
@@ -18,10 +20,13 @@ from mtp_cli.engine.backend.cores import FreeCores, Usage, physical_cores
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.spare import SpareThread
 from mtp_cli.engine.backend.target import Target
+from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
+from mtp_cli.engine.drafters.fusion import open_fusion
+from mtp_cli.engine.files.gguf_header import read_header
 from mtp_cli.engine.native.compiled import FOLDER
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import Floats, HiddenSource
-from mtp_cli.models import built_in_model
+from mtp_cli.models import built_in_heads, built_in_model
 from tests.engine import tiny
 from tests.engine.native.building import BUILDS, build
 
@@ -122,13 +127,13 @@ def rows_of(target: Target, n_rows: int) -> Floats:
     return target.decode(tiny.random_ids(n_rows, seed=9)).logits.copy()
 
 
-def rows_until_it_took(target: Target, n_rows: int, n_chunks: int) -> Iterator[Floats]:
+def until_it_took(n_chunks: int, compute: Callable[[], Floats]) -> Iterator[Floats]:
     before = spare.n_taken()
-    for _ in range(1000):
-        yield rows_of(target, n_rows)
+    for _ in range(2000):
+        yield compute()
         if spare.n_taken() >= before + n_chunks:
             return
-    raise AssertionError("it took nothing in a thousand decodes")
+    raise AssertionError("it took nothing in two thousand times")
 
 
 @pytest.mark.parametrize("n_rows", [1, 4, 8])
@@ -140,7 +145,7 @@ def test_beside_a_program_it_helps_and_changes_no_bit(model: Model, n_rows: int)
         for look_s in (1e9, 2e9):
             cores.look(look_s)
         assert n_threads() > before[0]
-        for rows in rows_until_it_took(helped, n_rows, n_chunks=100):
+        for rows in until_it_took(100, lambda: rows_of(helped, n_rows)):
             assert np.array_equal(rows, expected)
         taken = spare.n_taken()
         rows_of(alone, n_rows)  # it has not the wish
@@ -154,9 +159,61 @@ def test_weights_can_go_at_any_moment() -> None:
         with target_of(model, 2, cores) as target:
             for look_s in (1e9, 2e9):
                 cores.look(look_s)
-            for _ in rows_until_it_took(target, 8, n_chunks=1):
+            for _ in until_it_took(1, functools.partial(rows_of, target, 8)):
                 pass
         model.close()
+
+
+@contextlib.contextmanager
+def offered() -> Iterator[None]:
+    thread = SpareThread()
+    thread.use(True)
+    thread.offer()
+    try:
+        yield
+    finally:
+        thread.use(False)
+        thread.offer()
+
+
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_it_helps_heads_and_changes_no_bit(n_rows: int) -> None:
+    path = built_in_heads()
+    assert path is not None
+    shape = runnable(read_header(path), n_ctx=64)
+    assert shape is not None
+    head = NativeHead(shape, n_ctx=64, n_batch=8, n_threads=1)
+    rows = np.random.default_rng(1).standard_normal((n_rows, head.n_embd)).astype(np.float32)
+
+    def compute() -> Floats:
+        head.clear()
+        head.decode(tiny.random_ids(n_rows, seed=3), 0, first_output=n_rows - 1, hidden=rows)
+        return np.concatenate([head.logits(), head.hidden()], axis=1)
+
+    expected = compute()
+    with offered():
+        for found in until_it_took(100, compute):
+            assert np.array_equal(found, expected)
+    head.close()
+
+
+def test_it_helps_to_fuse_rows_and_changes_no_bit(tmp_path: Path) -> None:
+    layers = range(1, 17)  # so that the matrix is large enough to be shared
+    spec = tiny.fused_heads_for(tiny.llama(n_blocks=18), layers)
+    path = spec.quantized(gguf.GGMLQuantizationType.Q8_0).write(tmp_path / "heads.gguf")
+    fusion = open_fusion(read_header(path), 4, 1)
+    width = len(layers) * tiny.N_EMBD
+    rows = np.random.default_rng(1).standard_normal((4, width)).astype(np.float32)
+    expected = fusion.rows(rows).copy()
+    with offered():
+        for found in until_it_took(100, lambda: fusion.rows(rows)):
+            assert np.array_equal(found, expected)
+    fusion.close()
+
+
+def test_heads_weights_can_go_at_any_moment() -> None:
+    for _ in range(3):
+        test_it_helps_heads_and_changes_no_bit(1)
 
 
 def test_several_threads_do_without_it(model: Model) -> None:
