@@ -57,7 +57,7 @@ struct Range {
     }
 };
 
-// The rows that a thread multiplies next, in Units. A thread that is alone may have a spare one's help.
+// The rows that a thread multiplies next, in Units. One that is alone may have a spare one's help.
 class Rows {
 public:
     // own: room for the most rows that come, of the longest
