@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 import pytest
 
+from benchmarks.busy import load
 from mtp_cli.engine.backend import our_kernels, spare
 from mtp_cli.engine.backend.cores import FreeCores, Usage, physical_cores
 from mtp_cli.engine.backend.model import Model
@@ -176,23 +177,27 @@ def offered() -> Iterator[None]:
         thread.offer()
 
 
-@pytest.mark.parametrize("n_rows", [1, 5])
-def test_it_helps_heads_and_changes_no_bit(n_rows: int) -> None:
+def shipped_head() -> NativeHead:
     path = built_in_heads()
     assert path is not None
-    shape = runnable(read_header(path), n_ctx=64)
-    assert shape is not None
-    head = NativeHead(shape, n_ctx=64, n_batch=8, n_threads=1)
+    head = runnable(read_header(path), n_ctx=64)
+    assert head is not None
+    return NativeHead(head, n_ctx=64, n_batch=8, n_threads=1)
+
+
+def drafted(head: NativeHead, n_rows: int) -> Floats:
     rows = np.random.default_rng(1).standard_normal((n_rows, head.n_embd)).astype(np.float32)
+    head.clear()
+    head.decode(tiny.random_ids(n_rows, seed=3), 0, first_output=n_rows - 1, hidden=rows)
+    return np.concatenate([head.logits(), head.hidden()], axis=1)
 
-    def compute() -> Floats:
-        head.clear()
-        head.decode(tiny.random_ids(n_rows, seed=3), 0, first_output=n_rows - 1, hidden=rows)
-        return np.concatenate([head.logits(), head.hidden()], axis=1)
 
-    expected = compute()
+@pytest.mark.parametrize("n_rows", [1, 5])
+def test_it_helps_heads_and_changes_no_bit(n_rows: int) -> None:
+    head = shipped_head()
+    expected = drafted(head, n_rows)
     with offered():
-        for found in until_it_took(100, compute):
+        for found in until_it_took(100, lambda: drafted(head, n_rows)):
             assert np.array_equal(found, expected)
     head.close()
 
@@ -212,8 +217,14 @@ def test_it_helps_to_fuse_rows_and_changes_no_bit(tmp_path: Path) -> None:
 
 
 def test_heads_weights_can_go_at_any_moment() -> None:
-    for _ in range(3):
-        test_it_helps_heads_and_changes_no_bit(1)
+    """While another program takes its core, it stands still in the middle of a product."""
+    with offered(), load(1):
+        for _ in range(20):
+            head = shipped_head()
+            for _ in until_it_took(1, functools.partial(drafted, head, 5)):
+                pass
+            head.close()
+            del head
 
 
 def test_several_threads_do_without_it(model: Model) -> None:
