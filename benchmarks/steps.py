@@ -115,6 +115,21 @@ def _bench(outtype: str, minutes: float, quick_minutes: float) -> Step:
 _QWEN = {size: f"qwen2.5-coder-{size}-instruct-q4_k_m.gguf" for size in ("0.5b", "1.5b")}
 
 
+def _peer(
+    name: str, size: str, draft: str | None, effort: Effort, heads: str | None = None
+) -> Step:
+    return Step(
+        name,
+        _module("peer"),
+        ("run", "--max-tokens", "64"),
+        effort,
+        Effort(2, "--quick"),
+        file=_QWEN[size],
+        draft=draft,
+        heads=heads,
+    )
+
+
 def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[Step, ...]:
     """What is measured of a real file without heads; none may lie beside it.
 
@@ -139,15 +154,7 @@ def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[S
             Effort(0.7, "--seconds 30"),
             file=file,
         ),
-        Step(
-            f"peer-qwen-{size}",
-            _module("peer"),
-            ("run", "--max-tokens", "64"),
-            peer,
-            Effort(2, "--quick"),
-            file=file,
-            draft=draft,
-        ),
+        _peer(f"peer-qwen-{size}", size, draft, peer),
     )
 
 
@@ -165,16 +172,7 @@ def _with_heads(size: str, draft: str | None, peer: Effort) -> tuple[Step, ...]:
             file=file,
             heads=heads,
         ),
-        Step(
-            f"peer-heads-qwen-{size}",
-            _module("peer"),
-            ("run", "--max-tokens", "64"),
-            peer,
-            Effort(2, "--quick"),
-            file=file,
-            draft=draft,
-            heads=heads,
-        ),
+        _peer(f"peer-heads-qwen-{size}", size, draft, peer, heads),
     )
 
 
