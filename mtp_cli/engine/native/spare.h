@@ -18,7 +18,7 @@ namespace spare {
 
 constexpr int MOST_CHUNKS = 512;
 
-// What the spare thread was late with is computed twice: a microsecond or two of work.
+// What the spare thread was late with is computed twice: microseconds' work.
 constexpr int64_t CHUNK_BYTES = 1 << 14;
 
 // out (n_rows, n_out), and how to compute a chunk of its columns
