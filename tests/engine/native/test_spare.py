@@ -15,7 +15,6 @@ import gguf
 import numpy as np
 import pytest
 
-from benchmarks.busy import load
 from mtp_cli.engine.backend import our_kernels, spare
 from mtp_cli.engine.backend.cores import FreeCores, Usage, physical_cores
 from mtp_cli.engine.backend.model import Model
@@ -214,17 +213,6 @@ def test_it_helps_to_fuse_rows_and_changes_no_bit(tmp_path: Path) -> None:
         for found in until_it_took(100, lambda: fusion.rows(rows)):
             assert np.array_equal(found, expected)
     fusion.close()
-
-
-def test_heads_weights_can_go_at_any_moment() -> None:
-    """While another program takes its core, it stands still in the middle of a product."""
-    with offered(), load(1):
-        for _ in range(20):
-            head = shipped_head()
-            for _ in until_it_took(1, functools.partial(drafted, head, 5)):
-                pass
-            head.close()
-            del head
 
 
 def test_several_threads_do_without_it(model: Model) -> None:
