@@ -384,6 +384,15 @@ class CoreTuning:
     missing: float = constant(
         0.35, "cores", "that others may use before a thread is taken back for them"
     )
+    own_share: float = constant(
+        0.5,
+        "cores",
+        "that this process used since a look long ago, if that was for a decode and no pause",
+    )
+    n_recounts: int = constant(
+        2, "counts", "of what runs, before another program is believed to be more than a moment's"
+    )
+    recount_s: float = constant(0.001, "seconds", "between those counts")
     spare_niceness: int = constant(
         3,
         "steps of nice",

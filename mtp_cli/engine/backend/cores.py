@@ -12,12 +12,14 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
 from mtp_cli.engine.tuning import TUNING
 
 _TUNED = TUNING.cores
+_LOAD = Path("/proc/loadavg")  # proc(5): the fourth field is tasks that run, of all there are
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,31 @@ def usage() -> Usage:
     cores = psutil.cpu_times(percpu=True)
     idle = (core.idle + getattr(core, "iowait", 0.0) for i, core in enumerate(cores) if i in usable)
     return Usage(time.monotonic(), sum(idle), time.process_time(), time.thread_time())
+
+
+def free_now() -> int | None:
+    """Cores that no other program wants at this moment; None where the system does not say. Linux
+    counts what runs, and on the whole machine only.
+    """
+    n_cores = len(_usable())
+    if n_cores != psutil.cpu_count():
+        return None
+    n_others = _running_others()
+    for _ in range(_TUNED.n_recounts):
+        if not n_others:
+            break
+        time.sleep(_TUNED.recount_s)
+        n_others = min(n_others, _running_others() or 0)
+    return None if n_others is None else max(0, n_cores - n_others)
+
+
+def _running_others() -> int | None:
+    """Tasks that have a core or wait for one, this one aside."""
+    try:
+        n_running, _, _ = _LOAD.read_text().split()[3].partition("/")
+        return int(n_running) - 1
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 @functools.cache
@@ -59,20 +86,22 @@ class FreeCores:
     whether a spare one besides.
 
     n_most:  threads on an idle machine; with one there is nothing to decide
+    read:    what the system says that was used
+    free:    cores that others leave now, which is asked when nothing is known of the last second
     every_s: seconds between looks
-    read:    what the system says now
     """
 
     def __init__(
         self,
         n_most: int,
         read: Callable[[], Usage] = usage,
+        free: Callable[[], int | None] = free_now,
         *,
         every_s: float = _TUNED.look_every_s,
     ) -> None:
         self.n_threads = n_most
         self._n_most = n_most
-        self._read, self._every_s = read, every_s
+        self._read, self._free, self._every_s = read, free, every_s
         self._remembered_s = (_TUNED.n_looks + 1) * every_s
         self._followers: list[Callable[[int], None]] = []
         self._spares: list[Callable[[bool], None]] = []
@@ -99,11 +128,32 @@ class FreeCores:
         if now_s < self._next_s:
             return
         self._next_s = now_s + self._every_s
-        # What others did between two answers says nothing of now.
         now = self._read()
+        before = self._known(now)
+        self._seen = [*before, now]
+        if before:
+            self._use_spare(self._use(self._wanted()))
+        else:
+            self._begin()
+
+    def _known(self, now: Usage) -> list[Usage]:
+        """What was seen before and says something of now: not what others did between answers."""
         recent = [seen for seen in self._seen if now.clock_s - seen.clock_s < self._remembered_s]
-        self._seen = [*recent[-_TUNED.n_looks :], now]
-        self._use_spare(self._use(self._wanted()))
+        if recent or not self._seen:
+            return recent[-_TUNED.n_looks :]
+        last = self._seen[-1]  # a decode so long, or a pause
+        is_decode = now.own_s - last.own_s > _TUNED.own_share * (now.clock_s - last.clock_s)
+        return [last] if is_decode else []
+
+    def _begin(self) -> None:
+        """A decode that waits for a core which another program has takes seconds on all threads:
+        too long to find out while it runs.
+        """
+        n_free = self._free()
+        if n_free is None:
+            return
+        self._use(self._most_of(n_free))
+        self._tell_spare(self.n_threads == 1 and n_free > 0)
 
     def _wanted(self) -> int:
         first, last = self._seen[0], self._seen[-1]
@@ -111,7 +161,10 @@ class FreeCores:
         if passed_s <= 0:
             return self.n_threads
         n_free = (last.idle_s - first.idle_s + last.own_s - first.own_s) / passed_s
-        return max(1, min(self._n_most, int(n_free + _TUNED.missing)))
+        return self._most_of(n_free + _TUNED.missing)
+
+    def _most_of(self, n_free: float) -> int:
+        return max(1, min(self._n_most, int(n_free)))
 
     def _use(self, n_threads: int) -> bool:
         """Whether that is another number than before."""
@@ -126,14 +179,14 @@ class FreeCores:
         """is_new: the number of threads changed just now, so that nothing is known of the only
         one's core.
         """
-        has_spare = self.n_threads == 1 and (is_new or self._has_own_core())
+        self._tell_spare(self.n_threads == 1 and (is_new or self._has_own_core()))
+
+    def _tell_spare(self, has_spare: bool) -> None:
         if has_spare != self._has_spare:
             self._has_spare = has_spare
             for use in self._spares:
                 use(has_spare)
 
     def _has_own_core(self) -> bool:
-        if len(self._seen) < 2:  # the first decode after a pause
-            return self._has_spare
         before, now = self._seen[-2:]
         return now.thread_s - before.thread_s > _TUNED.own_core * (now.clock_s - before.clock_s)

@@ -5,14 +5,22 @@ The machine is made up: cores, other programs that want some, and a scheduler th
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
+from mtp_cli.engine.backend import cores as cores_of_system
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.backend.cores import FreeCores, Usage, usage
+from mtp_cli.engine.backend.cores import FreeCores, Usage, free_now, usage
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files.gguf_header import read_shards
@@ -49,6 +57,16 @@ class Machine:
     def read(self) -> Usage:
         return self.now
 
+    def free(self) -> int:
+        return max(0, self.n_cores - round(self.others))
+
+    def cores(self, n_most: int | None = None) -> FreeCores:
+        """Of a system that says what was used, and not what runs now."""
+        return FreeCores(n_most or self.n_cores, self.read, lambda: None)
+
+    def counted_cores(self) -> FreeCores:
+        return FreeCores(self.n_cores, self.read, self.free)
+
 
 def decode(machine: Machine, cores: FreeCores, seconds: float, decode_s: float = 0.03) -> None:
     end_s = machine.now.clock_s + seconds
@@ -59,7 +77,7 @@ def decode(machine: Machine, cores: FreeCores, seconds: float, decode_s: float =
 
 def settled(n_cores: int, others: float, n_most: int | None = None) -> int:
     machine = Machine(n_cores, others)
-    cores = FreeCores(n_most or n_cores, machine.read)
+    cores = machine.cores(n_most)
     decode(machine, cores, 3.0)
     return cores.n_threads
 
@@ -79,7 +97,7 @@ def test_no_more_threads_than_allowed() -> None:
 
 def test_a_load_is_found_within_a_second_and_so_is_its_end() -> None:
     machine = Machine(2)
-    cores = FreeCores(2, machine.read)
+    cores = machine.cores()
     told: list[int] = []
     cores.follow(told.append)
     decode(machine, cores, 5.0)
@@ -97,7 +115,7 @@ def test_a_load_is_found_within_a_second_and_so_is_its_end() -> None:
 def test_what_others_did_between_two_answers_is_not_counted() -> None:
     """As where programs take turns: the first answer in a while begins with all threads."""
     machine = Machine(2)
-    cores = FreeCores(2, machine.read)
+    cores = machine.cores()
     told: list[int] = []
     cores.follow(told.append)
     decode(machine, cores, 2.0)
@@ -108,8 +126,102 @@ def test_what_others_did_between_two_answers_is_not_counted() -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("decode_s", [0.03, 1.0, 5.0])
+def test_a_load_is_found_after_two_decodes_however_long_they_take(decode_s: float) -> None:
+    """As with a model that writes a token in five seconds."""
+    machine = Machine(2)
+    cores = machine.cores()
+    decode(machine, cores, 3 * decode_s, decode_s)
+    machine.others = 2
+    decode(machine, cores, max(1.0, 2 * decode_s), decode_s)
+    assert cores.n_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("n_cores", "others", "expected"),
+    [(2, 0, 2), (2, 1, 1), (2, 2, 1), (2, 9, 1), (8, 0, 8), (8, 3, 5), (8, 9, 1)],
+)
+def test_the_first_decode_leaves_cores_to_what_runs_then(
+    n_cores: int, others: float, expected: int
+) -> None:
+    machine = Machine(n_cores, others)
+    cores = machine.counted_cores()
+    cores.look(machine.now.clock_s)
+    assert cores.n_threads == expected
+
+
+def test_so_does_the_first_decode_after_a_pause() -> None:
+    machine = Machine(2)
+    cores = machine.counted_cores()
+    decode(machine, cores, 2.0)
+    machine.others = 2
+    machine.run(0, 30.0)
+    cores.look(machine.now.clock_s)
+    assert cores.n_threads == 1
+    decode(machine, cores, 2.0)
+    machine.run(0, 30.0)
+    machine.others = 0
+    cores.look(machine.now.clock_s)
+    assert cores.n_threads == 2
+
+
+def test_a_program_that_was_gone_at_once_costs_a_look() -> None:
+    """It ran when it was counted, and not after."""
+    machine = Machine(8, others=1)
+    cores = machine.counted_cores()
+    cores.look(machine.now.clock_s)
+    assert cores.n_threads == 7
+    machine.others = 0
+    decode(machine, cores, 1.0)
+    assert cores.n_threads == 8
+
+
+@pytest.mark.parametrize(("others", "expected"), [(1, [True]), (2, [])])
+def test_the_first_decode_has_a_spare_thread_where_a_core_is_left(
+    others: float, expected: list[bool]
+) -> None:
+    machine = Machine(2, others)
+    told: list[bool] = []
+    cores = machine.counted_cores()
+    cores.follow_spare(told.append)
+    cores.look(machine.now.clock_s)
+    assert (cores.n_threads, told) == (1, expected)
+
+
+@contextlib.contextmanager
+def programs(n: int) -> Iterator[None]:
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        for other in others:
+            while psutil.Process(other.pid).cpu_times().user < 0.05:
+                time.sleep(0.01)
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@pytest.mark.skipif(free_now() is None, reason="no count of what runs, or not of these cores")
+def test_the_system_counts_what_runs_now() -> None:
+    n_cores = psutil.cpu_count() or 1
+    with programs(n_cores):
+        assert free_now() == 0
+
+
+def test_where_the_system_does_not_count_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores_of_system, "_LOAD", Path("no such file"))
+    assert free_now() is None
+
+
+def test_where_only_some_cores_may_be_used_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count is of the whole machine."""
+    monkeypatch.setattr(cores_of_system.psutil, "cpu_count", lambda: 10**6)
+    assert free_now() is None
+
+
 def with_spare(machine: Machine) -> tuple[FreeCores, list[bool]]:
-    cores = FreeCores(2, machine.read)
+    cores = machine.cores()
     told: list[bool] = []
     cores.follow_spare(told.append)
     return cores, told
@@ -156,7 +268,7 @@ def test_it_looks_seldom() -> None:
         n_reads += 1
         return Usage(*[n_reads * LOOK_S] * 4)
 
-    cores = FreeCores(2, read)
+    cores = FreeCores(2, read, lambda: None)
     for hundredth in range(100):
         cores.look(hundredth / 100)
     assert n_reads == pytest.approx(1 / LOOK_S, abs=1)
@@ -207,7 +319,7 @@ def test_bits_stay_whatever_threads_there_are(tiny_file: Files, tiny_model: Mode
     pairing = pair(shards, tiny_file("heads-q8_0"))
     assert pairing is not None
     said = []
-    for cores in (None, FreeCores(3, read, every_s=1e-9)):
+    for cores in (None, FreeCores(3, read, lambda: None, every_s=1e-9)):
         used: list[int] = []
         if cores is not None:
             cores.follow(used.append)

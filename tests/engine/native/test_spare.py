@@ -102,7 +102,7 @@ def beside_a_program(n_most: int = 2) -> FreeCores:
         passed_s = n_looks * TUNING.cores.look_every_s
         return Usage(clock_s=passed_s, idle_s=0.0, own_s=passed_s, thread_s=passed_s)
 
-    return FreeCores(n_most, read)
+    return FreeCores(n_most, read, lambda: None)
 
 
 @pytest.fixture(scope="module")
