@@ -216,7 +216,7 @@ def test_where_the_system_does_not_count_nothing_is_said(monkeypatch: pytest.Mon
 
 def test_where_only_some_cores_may_be_used_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count is of the whole machine."""
-    monkeypatch.setattr(cores_of_system.psutil, "cpu_count", lambda: 10**6)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 10**6)
     assert free_now() is None
 
 
