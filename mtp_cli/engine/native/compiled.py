@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent
 OPTIONS = (
     "-O3",
     "-ffp-contract=off",  # what a row is added up by must not depend on what is compiled beside it
+    "-fno-wrapv",  # Python asks for it: every index is then computed anew in a loop
     *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
 )
 # Of a wheel, best last: by the level of the x86-64 psABI, and what ggml rounds otherwise with.

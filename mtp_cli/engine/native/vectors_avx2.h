@@ -12,6 +12,8 @@ using Floats = __m256;
 
 constexpr int PER_VECTOR = 1;
 constexpr int LANES = 8;
+constexpr bool HAS_FEW_REGISTERS = true;
+constexpr int ROWS_IN_REGISTERS = 2;  // whose sums with four weight rows have room in them
 constexpr int MOST_ROWS_BESIDE_GEMM = 16;
 constexpr bool HAS_UNSIGNED_DOT = false;
 
@@ -78,12 +80,24 @@ inline __m256 added_pair(const Floats x[2]) { return add(x[0], x[1]); }
 inline Floats for_each_lane(uint16_t a, uint16_t) {
     return _mm256_cvtph_ps(_mm_set1_epi16((short)a));
 }
-// The first of the pairs that four blocks begin with, of weight row v
+// The scale of each of four weight rows, of the pairs that their blocks begin with
 template <int HIGH>
-inline Floats first_of_pairs(__m256 pairs, int v) {
+struct FourScales {
     static_assert(HIGH == 1);
-    return _mm256_permutevar8x32_ps(pairs, _mm256_set1_epi32(2 * v));
-}
+    __m128 four;
+    explicit FourScales(__m256 pairs) : four(firsts(pairs)) {}
+
+    // Times a row's: read from memory for all lanes, which leaves the multipliers to the rest
+    struct Products {
+        alignas(16) float d[4];
+        Floats of(int v) const { return _mm256_broadcast_ss(d + v); }
+    };
+    Products times(float row_scale) const {
+        Products products;
+        _mm_store_ps(products.d, _mm_mul_ps(four, _mm_set1_ps(row_scale)));
+        return products;
+    }
+};
 inline __m128 halves(Floats x) {
     return _mm_add_ps(_mm256_extractf128_ps(x, 1), _mm256_castps256_ps128(x));
 }

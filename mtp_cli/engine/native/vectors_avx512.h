@@ -14,6 +14,8 @@ using Floats = __m512;
 
 constexpr int PER_VECTOR = 2;
 constexpr int LANES = 16;
+constexpr bool HAS_FEW_REGISTERS = false;
+constexpr int ROWS_IN_REGISTERS = 8;  // whose sums with four weight rows have room in them
 constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
 
@@ -96,16 +98,30 @@ inline Floats for_each_lane(uint16_t a, uint16_t b) {
     const __m256i both = _mm256_mask_set1_epi16(_mm256_set1_epi16((short)a), 0xff00, (short)b);
     return _mm512_cvtph_ps(both);
 }
-// The first of the pairs that four blocks begin with, for the eight lanes of each of the two weight
-// rows that stand in vector v; for the upper four lanes over HIGH
+// The scale of each of four weight rows, two rows to a vector, of the pairs that their blocks begin
+// with; for a weight row's upper four lanes over HIGH
 template <int HIGH>
-inline Floats first_of_pairs(__m256 pairs, int v) {
-    const __m256 over = _mm256_mul_ps(pairs, _mm256_set1_ps(1.0f / HIGH));
-    const Ints order = _mm512_add_epi32(
-        _mm512_set1_epi32(4 * v),
-        _mm512_set_epi32(10, 10, 10, 10, 2, 2, 2, 2, 8, 8, 8, 8, 0, 0, 0, 0));
-    return _mm512_permutexvar_ps(order, _mm512_insertf32x8(_mm512_castps256_ps512(pairs), over, 1));
-}
+struct FourScales {
+    Floats each[2];
+    explicit FourScales(__m256 pairs) {
+        const __m256 over = _mm256_mul_ps(pairs, _mm256_set1_ps(1.0f / HIGH));
+        const Floats both = _mm512_insertf32x8(_mm512_castps256_ps512(pairs), over, 1);
+        const Ints order =
+            _mm512_set_epi32(10, 10, 10, 10, 2, 2, 2, 2, 8, 8, 8, 8, 0, 0, 0, 0);
+        each[0] = _mm512_permutexvar_ps(order, both);
+        each[1] = _mm512_permutexvar_ps(_mm512_add_epi32(order, _mm512_set1_epi32(4)), both);
+    }
+
+    // Times a row's
+    struct Products {
+        Floats d[2];
+        Floats of(int v) const { return d[v]; }
+    };
+    Products times(float row_scale) const {
+        const Floats scale = all(row_scale);
+        return {{multiply(each[0], scale), multiply(each[1], scale)}};
+    }
+};
 // The sums of each weight row's eight lanes, in the order of ggml's hsum_float_8
 inline __m128 sums_of_rows(const Floats x[4 / PER_VECTOR]) {
     const Floats four = add(_mm512_shuffle_f32x4(x[0], x[1], 0x88),

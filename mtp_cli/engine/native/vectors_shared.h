@@ -11,6 +11,11 @@ inline __m256 first_pairs(const void * a, const void * b, const void * c, const 
     const __m128i cd = _mm_unpacklo_epi32(_mm_loadu_si32(c), _mm_loadu_si32(d));
     return _mm256_cvtph_ps(_mm_unpacklo_epi64(ab, cd));
 }
+// The first of each of four pairs
+inline __m128 firsts(__m256 pairs) {
+    const __m256i even = _mm256_set_epi32(6, 4, 2, 0, 6, 4, 2, 0);
+    return _mm256_castps256_ps128(_mm256_permutevar8x32_ps(pairs, even));
+}
 // The second of each of four pairs
 inline __m128 seconds(__m256 pairs) {
     const __m256i odd = _mm256_set_epi32(7, 5, 3, 1, 7, 5, 3, 1);

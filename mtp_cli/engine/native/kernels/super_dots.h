@@ -146,6 +146,32 @@ struct SuperDots {
         for (int8_t & q : unit.qs) q = Format::packed(q);
     }
 
+    // A Block's sums with each row, for weight row c of a vector. AVX2 has too few registers for all
+    // of its weights and scales: each of their vectors is taken once, for all rows.
+    template <int P>
+    static void add_lanes(const Weights & w, const Unit * units, int c,
+                          Ints (&lanes)[P][PER_VECTOR]) {
+        const auto add = [&](int p, int i) {
+            lanes[p][c] = add_scaled(lanes[p][c], w.pairs(units[p], i), w.scales[i]);
+        };
+        if constexpr (HAS_FEW_REGISTERS) {
+#pragma GCC unroll 8
+            for (int p = 0; p < P; ++p) lanes[p][c] = w.start(units[p]);
+#pragma GCC unroll 8
+            for (int i = 0; i < SUPER_VECTORS; ++i) {
+#pragma GCC unroll 8
+                for (int p = 0; p < P; ++p) add(p, i);
+            }
+        } else {
+#pragma GCC unroll 8
+            for (int p = 0; p < P; ++p) {
+                lanes[p][c] = w.start(units[p]);
+#pragma GCC unroll 8
+                for (int i = 0; i < SUPER_VECTORS; ++i) add(p, i);
+            }
+        }
+    }
+
     template <int P>
     [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
@@ -165,14 +191,7 @@ struct SuperDots {
                 Ints lanes[P][PER_VECTOR];
                 for (int c = 0; c < PER_VECTOR; ++c) {
                     const Weights w(*blocks[v * PER_VECTOR + c]);
-#pragma GCC unroll 8
-                    for (int p = 0; p < P; ++p) {
-                        Ints sum = w.start(units[p]);
-#pragma GCC unroll 8
-                        for (int i = 0; i < SUPER_VECTORS; ++i)
-                            sum = add_scaled(sum, w.pairs(units[p], i), w.scales[i]);
-                        lanes[p][c] = sum;
-                    }
+                    add_lanes<P>(w, units, c, lanes);
                 }
                 const Floats scales = for_lanes(d, v);
 #pragma GCC unroll 8
