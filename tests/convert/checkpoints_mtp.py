@@ -247,7 +247,9 @@ def hy3() -> Tiny:
     return tiny
 
 
-NOPE, ROPE, V_DIM, KV_RANK, Q_RANK = 16, 16, 16, 32, 48
+# NOPE and ranks are multiples of 32: others stay F16 in a Q8_0 file, which llama.cpp may round
+# otherwise in company.
+NOPE, ROPE, V_DIM, KV_RANK, Q_RANK = 32, 16, 16, 32, 64
 
 
 def _mla(tiny: Tiny, layer: str, block: int | None) -> None:
