@@ -3,7 +3,7 @@
 Threads wait for each other at every operation of a decode. One that shares its core with another
 program keeps all of them waiting, and a decode with one thread fewer is faster. Where one is left,
 a spare one that nobody waits for may help it (`backend/spare.py`). Pure but for the system's
-clocks; knows nothing of contexts.
+clocks and its count of what runs; knows nothing of contexts.
 """
 
 from __future__ import annotations

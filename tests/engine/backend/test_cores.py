@@ -202,11 +202,32 @@ def programs(n: int) -> Iterator[None]:
             other.wait()
 
 
-@pytest.mark.skipif(free_now() is None, reason="no count of what runs, or not of these cores")
+needs_counts = pytest.mark.skipif(
+    free_now() is None, reason="no count of what runs, or not of these cores"
+)
+
+
+@needs_counts
 def test_the_system_counts_what_runs_now() -> None:
     n_cores = psutil.cpu_count() or 1
     with programs(n_cores):
         assert free_now() == 0
+
+
+@needs_counts
+def test_a_program_of_a_moment_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there at the first count, and not at the next."""
+    load = tmp_path / "loadavg"
+    load.write_text("0.10 0.20 0.30 2/90 4000\n")
+
+    def sleep(seconds: float) -> None:
+        load.write_text("0.10 0.20 0.30 1/90 4000\n")
+
+    monkeypatch.setattr(cores_of_system, "_LOAD", load)
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert free_now() == psutil.cpu_count()
 
 
 def test_where_the_system_does_not_count_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
