@@ -153,6 +153,7 @@ def ggml_base() -> ctypes.CDLL:
         ("ggml_backend_dev_name", text),
         ("ggml_backend_dev_description", text),
         ("ggml_backend_dev_type", ctypes.c_int),
+        ("ggml_backend_dev_backend_reg", pointer),
         ("ggml_backend_dev_buffer_type", pointer),
         ("ggml_backend_dev_init", pointer, text),
         ("ggml_backend_buft_name", text),

@@ -19,13 +19,13 @@ import os
 from typing import Any
 
 from mtp_cli.engine.backend.binding import llama_library
+from mtp_cli.engine.backend.buffer_types import leave_out_amx
 from mtp_cli.engine.native import compiled
 from mtp_cli.errors import MtpError
 
 _VARIABLE, _OURS, _GGML = "MTP_KERNELS", "ours", "ggml"  # in the environment: whose kernels run
 _OPS = {29: b"MUL_MAT", 30: b"MUL_MAT_ID", 74: b"FLASH_ATTN_EXT"}
 _OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
-_CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
 _CALLED = (  # in the order of `struct Ggml`
     "ggml_get_type_traits_cpu",
     "ggml_barrier",
@@ -42,11 +42,12 @@ def install() -> str | None:
 
     Raises MtpError when MTP_KERNELS is neither "ours", as without it, nor "ggml".
     """
-    library = compiled.load() if wanted() == _OURS else None
+    is_wanted = wanted() == _OURS
+    leave_out_amx()  # and have ggml's list of buffer types made before ours is among them
+    library = compiled.load() if is_wanted else None
     if library is None or not _fits(library):
         return None
     addresses = [ctypes.cast(getattr(llama_library, name), ctypes.c_void_p) for name in _CALLED]
-    _fix_buffer_types()
     library.mtp_install((ctypes.c_void_p * len(_CALLED))(*addresses))
     return str(library.mtp_vectors().decode())
 
@@ -87,24 +88,3 @@ def _fits(library: Any) -> bool:
     overhead.argtypes, overhead.restype = [], ctypes.c_size_t
     is_same_tensor = overhead() == library.mtp_tensor_bytes() + _OBJECT_BYTES
     return is_same_tensor and all(name_of(number) == name for number, name in _OPS.items())
-
-
-def _fix_buffer_types() -> None:
-    """Let ggml list the buffer types it offers to models now: ours holds no weights.
-
-    It does that once, when it is first asked.
-    """
-    pointer = ctypes.c_void_p
-    for name, arguments in (
-        ("ggml_backend_dev_by_type", [ctypes.c_int]),
-        ("ggml_backend_dev_backend_reg", [pointer]),
-        ("ggml_backend_reg_get_proc_address", [pointer, ctypes.c_char_p]),
-    ):
-        function = getattr(llama_library, name)
-        function.argtypes, function.restype = arguments, pointer
-    device = llama_library.ggml_backend_dev_by_type(_CPU)
-    registry = llama_library.ggml_backend_dev_backend_reg(device)
-    address = llama_library.ggml_backend_reg_get_proc_address(
-        registry, b"ggml_backend_dev_get_extra_bufts"
-    )
-    ctypes.CFUNCTYPE(pointer, pointer)(address)(device)

@@ -1,0 +1,38 @@
+"""The buffer types of ggml's CPU backend that a model's weights may be laid out for.
+
+Owns the list that llama.cpp chooses from when it loads a model. A layout decides which kernels
+multiply by a weight, and with that whether a row comes out the same alone and among others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+
+from mtp_cli.engine.backend.binding import CPU_DEVICE, device_type, ggml_base, local_devices
+
+_AMX = b"AMX"  # Intel's matrix registers, in Xeons from Sapphire Rapids on
+
+
+@functools.cache
+def leave_out_amx() -> None:
+    """Have models loaded from now on without ggml's AMX layout. Before the first model.
+
+    There a row comes out otherwise among several than alone, so that drafting would change
+    answers, and none of our kernels can read it. A llama.cpp compiled by GCC 12 even dies of SIGILL
+    in it (llama.cpp#26954): the compiler drops most of the tile configuration, since its header
+    names 8 of the 64 bytes that `_tile_loadconfig` reads.
+
+    ggml fills the list when it is first asked, which is here, so that what is added to its buffer
+    types later (`our_kernels.py`) is not in it.
+    """
+    base, pointer = ggml_base(), ctypes.c_void_p
+    device = next(each for each in local_devices() if device_type(each) == CPU_DEVICE)
+    registry = base.ggml_backend_dev_backend_reg(device)
+    address = base.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+    listed = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(device)
+    all_types = list(itertools.takewhile(bool, (listed[index] for index in itertools.count())))
+    kept = [kind for kind in all_types if base.ggml_backend_buft_name(kind) != _AMX]
+    for index in range(len(all_types)):  # the list ends with NULL
+        listed[index] = kept[index] if index < len(kept) else None
