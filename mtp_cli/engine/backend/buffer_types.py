@@ -1,7 +1,7 @@
 """The buffer types of ggml's CPU backend that a model's weights may be laid out for.
 
-Owns the list that llama.cpp chooses from when it loads a model. A layout decides which kernels
-multiply by a weight, and with that whether a row comes out the same alone and among others.
+Owns the list that llama.cpp chooses from when it loads a model. A layout decides which kernels can
+multiply by a weight.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _AMX = b"AMX"  # Intel's matrix registers, in Xeons from Sapphire Rapids on
 def leave_out_amx() -> None:
     """Have models loaded from now on without ggml's AMX layout. Before the first model.
 
-    There a row comes out otherwise among several than alone, so that drafting would change
-    answers, and none of our kernels can read it. A llama.cpp compiled by GCC 12 even dies of SIGILL
-    in it (llama.cpp#26954): the compiler drops most of the tile configuration, since its header
-    names 8 of the 64 bytes that `_tile_loadconfig` reads.
+    Our kernels cannot read it, and ggml's own for it are slower than ours with the rows of plain
+    decoding and of drafts. A llama.cpp compiled by GCC 12 even dies of SIGILL in them
+    (llama.cpp#26954): the compiler drops most of the tile configuration, since its header names 8
+    of the 64 bytes that `_tile_loadconfig` reads.
 
     ggml fills the list when it is first asked, which is here, so that what is added to its buffer
     types later (`our_kernels.py`) is not in it.
