@@ -24,9 +24,10 @@ OPTIONS = (
     "-fno-wrapv",  # Python asks for it: every index is then computed anew in a loop
     *("-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"),
 )
-# Of a wheel, best last: by the level of the x86-64 psABI, and what ggml rounds otherwise with.
+# Of a wheel: by the level of the x86-64 psABI, and what is faster or ggml rounds otherwise with.
 BUILDS = {
     "v3": ("-march=x86-64-v3",),
+    "v3_vnni": ("-march=x86-64-v3", "-mavxvnni"),
     "v4": ("-march=x86-64-v4",),
     "v4_vnni": ("-march=x86-64-v4", "-mavx512vnni"),
     "v4_bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
@@ -162,9 +163,7 @@ def _path_for_any_machine() -> str | None:
         return None
     ask = ctypes.CDLL(chooser).mtp_processor
     ask.restype = _TEXT
-    best = ask().decode()
-    runnable = [*BUILDS][: [*BUILDS].index(best) + 1] if best else []
-    paths = [_path(f"_compiled_{name}") for name in reversed(runnable)]
+    paths = [_path(f"_compiled_{name}") for name in ask().decode().split()]
     return next((path for path in paths if path is not None), None)
 
 

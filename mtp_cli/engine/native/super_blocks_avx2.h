@@ -64,7 +64,11 @@ inline Ints signed_pairs_of(Ints weights, const int8_t * row) {
     return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(load(row), weights));
 }
 inline Ints add_scaled(Ints sum, Ints pairs, Ints scales) {
+#ifdef __AVXVNNI__
+    return _mm256_dpwssd_avx_epi32(sum, pairs, scales);
+#else
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, scales));
+#endif
 }
 inline Ints zero_ints() { return _mm256_setzero_si256(); }
 inline Ints negated(Ints x) { return _mm256_sub_epi32(_mm256_setzero_si256(), x); }

@@ -1,11 +1,17 @@
-// The vector operations in AVX2: a vector holds eight sums of one weight row, or 8 floats.
+// The vector operations in AVX2: a vector holds eight sums of one weight row, or 8 floats. Where
+// the processor has VNNI for such vectors (Intel's without AVX-512, from 2021 on), one instruction
+// multiplies bytes and adds up, of weights up to 255; integers come out the same.
 #pragma once
 
 #include "vectors_shared.h"
 
 #include <cstddef>
 
+#ifdef __AVXVNNI__
+#define MTP_VECTORS "AVX2 with VNNI"
+#else
 #define MTP_VECTORS "AVX2"
+#endif
 
 using Ints = __m256i;
 using Floats = __m256;
@@ -15,7 +21,11 @@ constexpr int LANES = 8;
 constexpr bool HAS_FEW_REGISTERS = true;
 constexpr int ROWS_IN_REGISTERS = 2;  // whose sums with four weight rows have room in them
 constexpr int MOST_ROWS_BESIDE_GEMM = 16;
+#ifdef __AVXVNNI__
+constexpr bool HAS_UNSIGNED_DOT = true;  // of bytes up to 255 without saturation
+#else
 constexpr bool HAS_UNSIGNED_DOT = false;
+#endif
 
 inline Floats zeros() { return _mm256_setzero_ps(); }
 inline Floats all(float x) { return _mm256_set1_ps(x); }
@@ -36,8 +46,9 @@ inline Ints load(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)
 inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints for_each_weight_row(const void * x) { return load((const int8_t *)x); }
 
+// Signed bytes plus 128 where they are multiplied as unsigned ones
 inline Ints offset_bytes(const int8_t * x, const int8_t *) {
-    return load(x);  // never multiplied as unsigned
+    return HAS_UNSIGNED_DOT ? _mm256_xor_si256(load(x), _mm256_set1_epi8((char)0x80)) : load(x);
 }
 constexpr int HIGH_NIBBLE = 1;  // sums of sixteen bits have no room for more
 inline Ints nibbles(const uint8_t * x, const uint8_t *) { return nibbles_apart(x); }
@@ -53,18 +64,21 @@ inline Ints with_fifth_bits(Ints nibbles, const uint8_t * x, const uint8_t *) {
     const Ints is_set = _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit_of_each), bit_of_each);
     return _mm256_or_si256(nibbles, _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
 }
-inline Ints dot(Ints weights, Ints rows) {
-    const Ints pairs = _mm256_maddubs_epi16(weights, rows);
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-}
+// start + products of unsigned weights and signed rows, four to a lane
+#ifdef __AVXVNNI__
 inline Ints dot(Ints start, Ints weights, Ints rows) {
-    return _mm256_add_epi32(start, dot(weights, rows));
+    return _mm256_dpbusd_avx_epi32(start, weights, rows);
 }
+#else
+inline Ints dot(Ints start, Ints weights, Ints rows) {
+    const Ints pairs = _mm256_maddubs_epi16(weights, rows);
+    return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+#endif
+inline Ints dot(Ints weights, Ints rows) { return dot(_mm256_setzero_si256(), weights, rows); }
 // The same of signed weights
 inline Ints signed_dot(Ints weights, Ints rows) {
-    const Ints pairs =
-        _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(rows, weights));
-    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    return dot(_mm256_abs_epi8(weights), _mm256_sign_epi8(rows, weights));
 }
 
 inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int v, __m128i table) {
@@ -125,32 +139,45 @@ struct EightRows {
         return _mm256_set1_epi64x(eight);
     }
     Ints sums(const int8_t * row, const int32_t * start) const {
-        const auto pairs = [&](int i) {  // at most 4 * 2 * 24 * 128: sixteen bits hold it
-            const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(row, 0)),
-                                               _mm256_maddubs_epi16(low[i + 2], part(row, 1)));
-            const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(row, 2)),
-                                                _mm256_maddubs_epi16(high[i + 2], part(row, 3)));
-            return _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1));
-        };
-        return _mm256_add_epi32(_mm256_hadd_epi32(pairs(0), pairs(1)), _mm256_set1_epi32(*start));
+        const Ints added = _mm256_hadd_epi32(four_sums(row, 0), four_sums(row, 1));
+        return _mm256_add_epi32(added, _mm256_set1_epi32(*start));
     }
+
+private:
+    // Of weight rows 4 * i to 4 * i + 3, two lanes to each
+#ifdef __AVXVNNI__
+    Ints four_sums(const int8_t * row, int i) const {
+        const Ints sums = dot(dot(low[i], part(row, 0)), low[i + 2], part(row, 1));
+        return dot(dot(sums, high[i], part(row, 2)), high[i + 2], part(row, 3));
+    }
+#else
+    Ints four_sums(const int8_t * row, int i) const {  // at most 4 * 2 * 24 * 128: 16 bits hold it
+        const Ints lows = _mm256_add_epi16(_mm256_maddubs_epi16(low[i], part(row, 0)),
+                                           _mm256_maddubs_epi16(low[i + 2], part(row, 1)));
+        const Ints highs = _mm256_add_epi16(_mm256_maddubs_epi16(high[i], part(row, 2)),
+                                            _mm256_maddubs_epi16(high[i + 2], part(row, 3)));
+        return _mm256_madd_epi16(_mm256_add_epi16(lows, highs), _mm256_set1_epi16(1));
+    }
+#endif
 };
+#ifdef __AVXVNNI__
+using EightWideRows = EightRows;
+#else
 // Of a table whose bytes are signed and need all of eight bits: their sign goes to the row
 struct EightWideRows : EightRows {
     using EightRows::EightRows;
     Ints sums(const int8_t * row, const int32_t *) const {
-        const auto pairs = [row](Ints weights, int i) {
-            const Ints turned = _mm256_sign_epi8(part(row, i), weights);
-            const Ints two = _mm256_maddubs_epi16(_mm256_abs_epi8(weights), turned);
-            return _mm256_madd_epi16(two, _mm256_set1_epi16(1));
-        };
         const auto four = [&](int i) {
-            return _mm256_add_epi32(_mm256_add_epi32(pairs(low[i], 0), pairs(low[i + 2], 1)),
-                                    _mm256_add_epi32(pairs(high[i], 2), pairs(high[i + 2], 3)));
+            const Ints lows = _mm256_add_epi32(signed_dot(low[i], part(row, 0)),
+                                               signed_dot(low[i + 2], part(row, 1)));
+            const Ints highs = _mm256_add_epi32(signed_dot(high[i], part(row, 2)),
+                                                signed_dot(high[i + 2], part(row, 3)));
+            return _mm256_add_epi32(lows, highs);
         };
         return _mm256_hadd_epi32(four(0), four(1));
     }
 };
+#endif
 inline Floats weight_scales(__m256 d) {
     return _mm256_permutevar8x32_ps(d, _mm256_set_epi32(7, 6, 3, 2, 5, 4, 1, 0));
 }

@@ -82,14 +82,16 @@ def _of_two(x: Floats) -> Floats:
 
 _AVX512_FOUR = Order(16, 4, lambda x: _folded(_of_four(x)))
 _AVX2_FOUR = Order(8, 4, lambda x: _in_pairs(_of_four(x)))
+_AVX2 = {
+    "f16": _AVX2_FOUR,
+    "f32": _AVX2_FOUR,
+    "bf16": Order(8, 4, lambda x: _folded(_of_four(x))),
+}
 _AVX512 = {"f16": _AVX512_FOUR, "f32": _AVX512_FOUR, "bf16": Order(16, 2, _of_two)}
 # By the builds of `compiled.BUILDS`
 ORDERS: dict[str, dict[str, Order]] = {
-    "v3": {
-        "f16": _AVX2_FOUR,
-        "f32": _AVX2_FOUR,
-        "bf16": Order(8, 4, lambda x: _folded(_of_four(x))),
-    },
+    "v3": _AVX2,
+    "v3_vnni": _AVX2,
     "v4": _AVX512,
     "v4_vnni": _AVX512,
 }

@@ -25,6 +25,7 @@ WIDTH = (  # what else depends on the width of vectors
 # A wheel's builds. A processor that can run more than these has what it can in a clone's own build.
 VECTORS = {
     "v3": ("AVX2", (*PRODUCTS, *WIDTH)),
+    "v3_vnni": ("AVX2 with VNNI", (*PRODUCTS, WIDTH[-1])),
     "v4": ("AVX2", PRODUCTS),  # AVX-512 for floats: it has no VNNI
     "v4_vnni": ("AVX-512", PRODUCTS),
 }

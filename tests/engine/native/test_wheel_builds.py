@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -65,7 +67,7 @@ def test_the_best_build_that_is_there_and_runs_is_loaded(package: Path) -> None:
 def test_what_cannot_run_is_not_loaded(package: Path, tmp_path: Path) -> None:
     """A processor that has AVX-512 and no more, by what it says of itself."""
     says = tmp_path / "says.c"
-    says.write_text('const char * mtp_processor(void) { return "v4"; }')
+    says.write_text('const char * mtp_processor(void) { return "v4 v3"; }')
     compile_c(package / "_processor.so", says)
     for name in ("v4_vnni", "v4_bf16"):
         (package / f"_compiled_{name}.so").write_bytes(b"no library at all")
@@ -76,11 +78,27 @@ def test_what_cannot_run_is_not_loaded(package: Path, tmp_path: Path) -> None:
     assert loaded(package) == "None None"
 
 
-def test_each_build_needs_what_the_one_before_it_needs_and_more() -> None:
-    needed = [instructions(options) for options in compiled.BUILDS.values()]
-    assert all(less < more for less, more in itertools.pairwise(needed))
+NAMED = [
+    names.split()
+    for names in re.findall(r'"(v\d[ \w]*)"', (compiled.FOLDER / "processor.c").read_text())
+]
+
+
+@pytest.mark.parametrize("names", NAMED, ids=" ".join)
+def test_each_build_needs_what_the_next_one_needs_and_more(names: list[str]) -> None:
+    needed = [instructions(compiled.BUILDS[name]) for name in names]
+    assert all(more > less for more, less in itertools.pairwise(needed))
 
 
 def test_the_processor_names_every_build() -> None:
-    source = (compiled.FOLDER / "processor.c").read_text()
-    assert [name for name in compiled.BUILDS if f'"{name}"' not in source] == []
+    assert set(compiled.BUILDS) == {name for names in NAMED for name in names}
+
+
+def test_it_names_what_runs_here(package: Path) -> None:
+    """By the compiler, which knows of every instruction whether this processor has it."""
+    compile_c(package / "_processor.so", package / "processor.c")
+    ask = ctypes.CDLL(str(package / "_processor.so")).mtp_processor
+    ask.restype = ctypes.c_char_p
+    named = ask().decode().split()
+    assert named
+    assert not any(lacking(compiled.BUILDS[name]) for name in named)
