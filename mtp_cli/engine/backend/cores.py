@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from mtp_cli.engine.backend.quota import granted_cores
+from mtp_cli.engine.backend.core_limits import granted_cores, performance_cores
 from mtp_cli.engine.tuning import TUNING
 
 _TUNED = TUNING.cores
@@ -77,13 +77,14 @@ def _usable() -> set[int]:
 
 
 def physical_cores() -> int:
-    """Cores this process may use, without hyper-threads: those slow llama.cpp down. A container's
-    quota counts in whole cores.
+    """Cores this process may use, without hyper-threads and efficiency cores: those slow llama.cpp
+    down. A container's quota counts in whole cores.
     """
     n_usable = len(_usable()) or 1
+    n_physical = performance_cores(_usable()) or psutil.cpu_count(logical=False) or n_usable
     granted = granted_cores()
     n_granted = n_usable if granted is None else int(granted)
-    return max(1, min(psutil.cpu_count(logical=False) or n_usable, n_usable, n_granted))
+    return max(1, min(n_physical, n_usable, n_granted))
 
 
 class FreeCores:

@@ -1,7 +1,10 @@
-"""How many cores' worth of time this process is granted: the CPU quota of Linux's control groups.
+"""What keeps a process on Linux from using all cores that it sees, or from gaining by it.
 
-A container that may use two of 64 cores sees all 64. Threads beyond its quota do not help: once the
-time of a period (100 ms) is spent, all of them stand still until the next one.
+A container's CPU quota (control groups): one that may use two of 64 cores sees all 64. Threads
+beyond it do not help: once the time of a period (100 ms) is spent, all stand still until the next.
+
+Efficiency cores, beside performance cores in Intel's processors from Alder Lake on: threads wait
+for each other at every operation, and so for the slowest. llama.cpp leaves them out likewise.
 """
 
 from __future__ import annotations
@@ -11,6 +14,28 @@ from pathlib import Path
 
 _OWN = Path("/proc/self/cgroup")  # cgroups(7): "hierarchy:controllers:path", a line each
 _MOUNTED = Path("/sys/fs/cgroup")
+_DEVICES = Path("/sys/devices")
+
+
+def performance_cores(usable: set[int], devices: Path = _DEVICES) -> int | None:
+    """How many of them `usable`, the ids of logical CPUs, are on; None where cores are all of a
+    kind, or only efficiency cores are usable.
+    """
+    fast = usable & _ids(_read(devices / "cpu_core/cpus"))
+    return len({_core_of(cpu, devices) for cpu in fast}) or None
+
+
+def _core_of(cpu: int, devices: Path) -> frozenset[int]:
+    """The logical CPUs of a core."""
+    topology = devices / f"system/cpu/cpu{cpu}/topology"
+    listed = _read(topology / "core_cpus_list") or _read(topology / "thread_siblings_list")
+    return frozenset(_ids(listed) or {cpu})
+
+
+def _ids(ranges: str) -> set[int]:
+    """Those that the kernel lists as "0-3,8,10-11"."""
+    spans = (part.partition("-") for part in ranges.strip().split(",") if part)
+    return {cpu for first, _, last in spans for cpu in range(int(first), int(last or first) + 1)}
 
 
 def granted_cores(own: Path = _OWN, mounted: Path = _MOUNTED) -> float | None:

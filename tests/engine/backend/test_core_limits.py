@@ -1,4 +1,4 @@
-"""How many cores a container is granted: files as the kernel writes them, of both versions."""
+"""Quotas and kinds of cores: files as the kernel writes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from mtp_cli.engine.backend import cores
-from mtp_cli.engine.backend.quota import granted_cores
+from mtp_cli.engine.backend.core_limits import granted_cores, performance_cores
 
 CASES = {
     "version 2, in a container": ("0::/\n", {"cpu.max": "200000 100000\n"}, 2.0),
@@ -50,6 +50,13 @@ CASES = {
 }
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_quota(case: str, tmp_path: Path) -> None:
     own, files, granted = CASES[case]
@@ -73,5 +80,45 @@ def test_threads_are_no_more_than_whole_cores(
 ) -> None:
     monkeypatch.setattr(cores, "_usable", lambda: set(range(8)))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 8)
+    monkeypatch.setattr(cores, "performance_cores", lambda usable: None)
     monkeypatch.setattr(cores, "granted_cores", lambda: granted)
+    assert cores.physical_cores() == threads
+
+
+SIX_AND_EIGHT = {  # an i7-12700H: 6 performance cores of two threads, 8 efficiency cores
+    "cpu_core/cpus": "0-11\n",
+    "cpu_atom/cpus": "12-19\n",
+    **{
+        f"system/cpu/cpu{cpu}/topology/core_cpus_list": f"{cpu - cpu % 2}-{cpu - cpu % 2 + 1}\n"
+        for cpu in range(12)
+    },
+    **{f"system/cpu/cpu{cpu}/topology/core_cpus_list": f"{cpu}\n" for cpu in range(12, 20)},
+}
+OLDER = {name.replace("core_cpus", "thread_siblings"): text for name, text in SIX_AND_EIGHT.items()}
+APART = {"cpu_core/cpus": "0,2-3\n"}  # without threads
+KINDS = {
+    "all": (SIX_AND_EIGHT, set(range(20)), 6),
+    "an older kernel's names": (OLDER, set(range(20)), 6),
+    "two of them": (SIX_AND_EIGHT, {0, 1, 2, 12, 13}, 2),
+    "efficiency cores alone": (SIX_AND_EIGHT, set(range(12, 20)), None),
+    "no threads": (APART, {0, 1, 2, 3}, 3),
+    "all of a kind": ({}, set(range(8)), None),
+}
+
+
+@pytest.mark.parametrize("case", KINDS)
+def test_performance_cores(case: str, tmp_path: Path) -> None:
+    files, usable, expected = KINDS[case]
+    write(tmp_path, files)
+    assert performance_cores(usable, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("fast", "threads"), [(6, 6), (None, 14)])
+def test_threads_are_for_performance_cores(
+    fast: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_usable", lambda: set(range(20)))
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 20 if logical else 14)
+    monkeypatch.setattr(cores, "performance_cores", lambda usable: fast)
+    monkeypatch.setattr(cores, "granted_cores", lambda: None)
     assert cores.physical_cores() == threads
