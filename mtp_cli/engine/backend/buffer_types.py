@@ -28,9 +28,12 @@ def leave_out_amx() -> None:
     types later (`our_kernels.py`) is not in it.
     """
     base, pointer = ggml_base(), ctypes.c_void_p
-    device = next(each for each in local_devices() if device_type(each) == CPU_DEVICE)
-    registry = base.ggml_backend_dev_backend_reg(device)
-    address = base.ggml_backend_reg_get_proc_address(registry, b"ggml_backend_dev_get_extra_bufts")
+    device = next((each for each in local_devices() if device_type(each) == CPU_DEVICE), None)
+    registry = device and base.ggml_backend_dev_backend_reg(device)
+    name = b"ggml_backend_dev_get_extra_bufts"
+    address = registry and base.ggml_backend_reg_get_proc_address(registry, name)
+    if not address:  # another llama.cpp: one that finds its backends later, or lists nothing
+        return
     listed = ctypes.CFUNCTYPE(ctypes.POINTER(pointer), pointer)(address)(device)
     all_types = list(itertools.takewhile(bool, (listed[index] for index in itertools.count())))
     kept = [kind for kind in all_types if base.ggml_backend_buft_name(kind) != _AMX]

@@ -10,7 +10,7 @@ import gguf
 import pytest
 
 from mtp_cli.engine.backend import buffer_types
-from mtp_cli.engine.backend.binding import heard
+from mtp_cli.engine.backend.binding import CPU_DEVICE, heard
 from mtp_cli.engine.backend.model import Model
 from tests.engine import tiny
 
@@ -46,6 +46,20 @@ def test_amx_is_taken_off_the_list(
     found = [names[address].decode() for address in addresses if address]
     assert found == kept
     assert addresses[len(kept)] is None
+
+
+@pytest.mark.parametrize("devices", [[], [1]])
+def test_a_llama_cpp_without_such_a_list_stays_as_it_is(
+    devices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = SimpleNamespace(
+        ggml_backend_dev_backend_reg=lambda _device: 1,
+        ggml_backend_reg_get_proc_address=lambda _registry, _name: None,
+    )
+    monkeypatch.setattr(buffer_types, "ggml_base", lambda: base)
+    monkeypatch.setattr(buffer_types, "local_devices", lambda: devices)
+    monkeypatch.setattr(buffer_types, "device_type", lambda _device: CPU_DEVICE)
+    buffer_types.leave_out_amx.__wrapped__()
 
 
 def test_no_model_is_loaded_into_it(tmp_path: Path) -> None:
