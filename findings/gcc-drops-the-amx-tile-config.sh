@@ -2,8 +2,8 @@
 # Seen 2026-11-29 with llama-cpp-python 0.3.36 (ggml 0.25.3), g++ 12.2.0, x86-64.
 #
 # One would guess: llama.cpp compiled with -march=native runs on the processor it was compiled on.
-# True: on a Xeon with AMX (Sapphire Rapids on) every quantized model dies of SIGILL at its first
-#   decode. GCC 12's `_tile_loadconfig` is an asm statement whose operand names 8 of the 64 bytes
+# True: on a Xeon with AMX (Sapphire Rapids on) models in Q4_1 and Q4_K_M, the ones tried, die of
+#   SIGILL at their first decode. GCC 12's `_tile_loadconfig` is an asm statement whose operand names 8 of the 64 bytes
 #   that `ldtilecfg` reads. ggml's configuration is a local variable, so that the compiler keeps
 #   the palette's byte and drops the stores of all rows and column sizes as dead; the first
 #   instruction on a tile that has no rows is then illegal. cpuid, the kernel's permission and

@@ -71,7 +71,7 @@ def _groups(mounted: Path, path: str) -> Iterator[Path]:
 
 
 def _cores(quota_and_period: list[str]) -> Iterator[float]:
-    """None for "max" and -1, which are no quota, and where a file is missing."""
+    """Nothing for "max" and -1, which are no quota, and where a file is missing."""
     try:
         quota, period = map(int, quota_and_period)
     except ValueError:
@@ -82,6 +82,6 @@ def _cores(quota_and_period: list[str]) -> Iterator[float]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8", errors="surrogateescape")  # a path may be any bytes
     except OSError:
         return ""

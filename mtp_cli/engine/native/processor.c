@@ -4,7 +4,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-// By what the processor says itself: compilers have named it for __builtin_cpu_supports only lately.
+// Asked of the processor: a compiler whose __builtin_cpu_supports does not know the name would not
+// compile this file.
 static int has_avx_vnni(void) {
     unsigned eax, ebx, ecx, edx;
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
@@ -60,14 +61,15 @@ def write(folder: Path, files: dict[str, str]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_quota(case: str, tmp_path: Path) -> None:
     own, files, granted = CASES[case]
-    for name, text in {
-        "own": own,
-        **{f"mounted/{name}": text for name, text in files.items()},
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    write(tmp_path, {"own": own} | {f"mounted/{name}": text for name, text in files.items()})
     assert granted_cores(tmp_path / "own", tmp_path / "mounted") == granted
+
+
+def test_a_group_may_be_named_in_any_bytes(tmp_path: Path) -> None:
+    group = tmp_path / "mounted" / os.fsdecode(b"caf\xe9")
+    write(group, {"cpu.max": "100000 100000\n"})
+    (tmp_path / "own").write_bytes(b"0::/caf\xe9\n")
+    assert granted_cores(tmp_path / "own", tmp_path / "mounted") == 1
 
 
 def test_without_control_groups(tmp_path: Path) -> None:
