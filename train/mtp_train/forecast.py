@@ -21,6 +21,7 @@ from mtp_cli.bench.held_out import MAX_TOKENS, PROMPTS
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.models import defaults
+from mtp_train.allocator import keep_freed_memory
 from mtp_train.corpus import Role, Sample, make_vocabulary
 from mtp_train.fit import Run, Settings
 from mtp_train.generate import Generator
@@ -165,6 +166,7 @@ def _training(target: Target, folder: Path, layers: tuple[int, ...], device: str
         torch.tensor(target.output[:n_draft]).bfloat16().to(device),
         torch.ones(target.sizes.n_embd, device=device),
     )
+    keep_freed_memory()  # as fit does
     run.train([], lambda at, _loss: seconds.append(at.seconds), lambda _at, _found: None)
     return (TRIAL_STEPS - 1) / (seconds[-1] - seconds[0])
 

@@ -46,6 +46,7 @@ def fit(
 
     import torch  # which may be missing: what else is wrong shows before
 
+    from mtp_train.allocator import keep_freed_memory
     from mtp_train.corpus import coverage, read_corpus
     from mtp_train.fit import Settings
     from mtp_train.recipe import Choices, prepare, rows_to_read
@@ -55,6 +56,7 @@ def fit(
     else:
         settings = Settings.going_on(steps) if start else Settings(steps)
     torch.set_num_threads(threads or all_threads())
+    keep_freed_memory()
     fused, n_rows = rows_to_read(target, folder, layers, prompt_rows, start)
     _add_layers(target, folder, fused, threads)
     banned = _measured_prompts(path)
