@@ -41,6 +41,8 @@ _MATRICES = {
     "ffn_gate": ("f", "h"), "ffn_up": ("f", "h"), "ffn_down": ("h", "f"), "eh_proj": ("h", "hh"),
 }  # fmt: skip
 _NORMS = ("output_norm", "attn_norm", "ffn_norm", "enorm", "hnorm", "shared_head_norm")
+_BIASES = {"attn_q": "q", "attn_k": "k", "attn_v": "k"}
+_ARCHITECTURES = ("llama", "qwen2")
 
 
 @dataclass(frozen=True)
@@ -196,11 +198,14 @@ def _padded(model: GgufModel, name: str, scale: Scale) -> Padded:
     source = Decoded(model.file, name)
     old = Widths.of(model)
     new = old.times(scale)
-    part = name.removesuffix(".weight").split(".")[-1]
+    *_, part, kind = name.split(".")
     if part in _NORMS:
         columns, n = _parts("h", old, new)
         return Padded(source, (Part(0, 1, 0),), columns, (n,), 1 / math.sqrt(scale.hidden))
-    if part not in _MATRICES:
+    if kind == "bias" and part in _BIASES:
+        columns, n = _parts(_BIASES[part], old, new)
+        return Padded(source, (Part(0, 1, 0),), columns, (n,))
+    if kind != "weight" or part not in _MATRICES:
         raise MtpError(f"{model.path}: {name}: not a tensor of a dense Llama, cannot be widened")
     row_kinds, column_kinds = _MATRICES[part]
     n_rows, n_columns = source.shape
@@ -234,9 +239,13 @@ def _metadata(model: GgufModel, scale: Scale) -> dict[str, Pair]:
 
 
 def plan_target(target: GgufModel, scale: Scale, outtype: str) -> Plan:
-    """A dense Llama-type target, wider; outtype: the format of its matrices, unquantized."""
-    if target.arch != "llama":
-        raise MtpError(f"{target.path}: architecture {target.arch}; only llama can be widened")
+    """A dense Llama or Qwen2 target, wider; outtype: the format of its matrices."""
+    if target.arch not in _ARCHITECTURES:
+        known = " and ".join(_ARCHITECTURES)
+        raise MtpError(f"{target.path}: architecture {target.arch}; only {known} can be widened")
+    if target.arch == "qwen2" and scale.hidden != scale.others:
+        # llama.cpp's graph of it takes no queries that are wider or narrower than the hidden row.
+        raise MtpError(f"{target.path}: qwen2 is widened as a whole: hidden row and others alike")
     tensors = []
     for name in target.file.tensors:
         source = _padded(target, name, scale)

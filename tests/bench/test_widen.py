@@ -85,6 +85,16 @@ def test_answers_and_drafts_are_the_narrow_ones(narrow: Pair, widen: Widen, scal
         assert np.allclose(one.probs[:1], other.probs[:1], atol=0.01)
 
 
+def test_biases_are_widened(tmp_path: Path) -> None:
+    narrow, wide = tiny.qwen2().write(tmp_path / "narrow.gguf"), tmp_path / "wide.gguf"
+    write(plan_target(open_model(narrow), Scale(3, 3), "f32"), wide)
+    expected = logits(narrow)
+    assert np.ptp(expected) > 5
+    np.testing.assert_allclose(logits(wide), expected, atol=2e-2)
+    with pytest.raises(MtpError, match="qwen2 is widened as a whole"):
+        plan_target(open_model(narrow), Scale(3), "f32")
+
+
 def test_it_is_as_wide_as_asked(narrow: Pair, widen: Widen) -> None:
     target, heads = (open_model(path) for path in widen(narrow, Scale(3, 2)))
     assert target.n_embd == heads.n_embd == 3 * tiny.N_EMBD
@@ -112,5 +122,5 @@ def test_quantized_values_do_not_change(
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
     path = tiny.mimo2().write(tmp_path / "mimo2.gguf")
-    with pytest.raises(MtpError, match="architecture mimo2; only llama"):
+    with pytest.raises(MtpError, match="architecture mimo2; only llama and qwen2"):
         plan_target(open_model(path), Scale(2), "f32")
