@@ -158,8 +158,9 @@ def _real(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[S
     )
 
 
-def _with_heads(size: str, draft: str | None, peer: Effort) -> tuple[Step, ...]:
-    """What is measured of a real file with the heads that were made for it; peer: as above"""
+def _with_heads(size: str, minutes: float, draft: str | None, peer: Effort) -> tuple[Step, ...]:
+    """What is measured of a real file with the heads that were made for it; minutes, peer: as
+    above"""
     file = _QWEN[size]
     heads = f"qwen2.5-coder-{size}-instruct-mtp.gguf"
     return (
@@ -167,8 +168,8 @@ def _with_heads(size: str, draft: str | None, peer: Effort) -> tuple[Step, ...]:
             f"heads-qwen-{size}",
             _BENCH,
             _HEADS,
-            Effort(6, "--repetitions 3"),
-            Effort(2, "--repetitions 1"),
+            Effort(minutes, "--repetitions 3"),
+            Effort(round(minutes / 3, 1), "--repetitions 1"),
             file=file,
             heads=heads,
         ),
@@ -240,7 +241,8 @@ STEPS = (
     ),
     *_real("0.5b", 4, None, Effort(5, "--minutes 5 --repetitions 3")),
     *_real("1.5b", 6, _QWEN["0.5b"], Effort(9, "--minutes 10 --repetitions 3")),
-    *_with_heads("0.5b", None, Effort(6, "--minutes 5 --repetitions 3")),
+    *_with_heads("0.5b", 6, None, Effort(6, "--minutes 5 --repetitions 3")),
+    *_with_heads("1.5b", 9, _QWEN["0.5b"], Effort(10, "--minutes 10 --repetitions 3")),
     Step(
         "draft-qwen-1.5b",
         _BENCH,

@@ -8,7 +8,10 @@ from benchmarks.document.results import Content, Results, holds_for, not_recorde
 from benchmarks.document.speed import CLASSES, depths_of
 
 FILES = {"qwen-0.5b": "Qwen2.5-Coder 0.5B", "qwen-1.5b": "Qwen2.5-Coder 1.5B"}  # Q4_K_M
-HEADS = {"heads-qwen-0.5b": "0.5B, its heads drafting"}
+HEADS = {
+    "heads-qwen-0.5b": "0.5B, its heads drafting",
+    "heads-qwen-1.5b": "1.5B, its heads drafting",
+}
 DRAFTING = {"draft-qwen-1.5b": "1.5B, the 0.5B drafting"}
 PEERS = {
     **{f"peer-{name}": title for name, title in FILES.items()},

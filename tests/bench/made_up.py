@@ -202,8 +202,8 @@ def everything() -> dict[str, Content]:
         "schemas-qwen-1.5b": schemas(),
         **{f"qwen-{size}": copying(size, step) for size, step in (("0.5b", 0.1), ("1.5b", 0.2))},
         "draft-qwen-1.5b": copying("1.5b", 0.15),
-        "heads-qwen-0.5b": copying("0.5b", 0.3),
-        "peer-heads-qwen-0.5b": peer_without_heads(),
+        **{f"heads-qwen-{size}": copying(size, 0.3) for size in ("0.5b", "1.5b")},
+        **{f"peer-heads-qwen-{size}": peer_without_heads() for size in ("0.5b", "1.5b")},
         **{f"few-rows-qwen-{size}": real_rows() for size in ("0.5b", "1.5b")},
         **{f"peer-qwen-{size}": peer_without_heads() for size in ("0.5b", "1.5b")},
     }
