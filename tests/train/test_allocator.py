@@ -9,7 +9,7 @@ import sys
 import pytest
 
 _FAULTS = """
-import ctypes, resource, sys
+import resource, sys
 from mtp_train.allocator import keep_freed_memory
 
 def faults_of(n_blocks):
@@ -32,5 +32,4 @@ def faults(mode: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_freed_blocks_are_taken_again_without_page_faults() -> None:
-    assert faults("keep") < 100
-    assert faults("leave") > 1000
+    assert faults("keep") < faults("leave") / 4  # a huge page is one fault

@@ -12,7 +12,7 @@ import ctypes
 # mallopt(3)'s parameters, and 2 GiB less a byte, the most that it takes.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _MOST = 2**31 - 1
-_GROWTH = 256 * 2**20  # bytes the heap grows by at once; smaller steps fault as often
+_GROWTH = 256 * 2**20  # bytes the heap grows by at once
 
 
 def keep_freed_memory() -> bool:

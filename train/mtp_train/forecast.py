@@ -43,10 +43,9 @@ PLANNED = 0.95  # of the hours; the rest goes to loading, to checkpoints and to 
 # Of the report at the end; without drafts they take about as long as with.
 REPORT_TOKENS = n_answered(PROMPTS, MAX_TOKENS)
 
-# Tokens to train on, and first drafts accepted in the real loop: the runs of train/LOG.md from
-# random weights that fused layers and read the prompt, as runs do by default (two of the 1.5B,
-# one of the 0.5B).
-LOGGED = ((0.23e6, 0.43), (0.48e6, 0.51), (0.60e6, 0.56))
+# Tokens to train on, and first drafts accepted in the real loop: the first four runs of
+# train/LOG.md, each of which went on from the head before it.
+LOGGED = ((0.73e6, 0.45), (1.75e6, 0.50), (2.81e6, 0.54), (4.46e6, 0.58))
 
 
 @dataclass(frozen=True)
