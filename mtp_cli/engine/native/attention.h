@@ -2,7 +2,8 @@
 //
 //     out (M, H, Dv) = softmax(scale * q (M, H, Dk) k (N, G, Dk) + mask (M, N)) v (N, G, Dv)
 //
-// for M rows and N cells, where H / G heads read the same keys and values.
+// for M rows and N cells, where H / G heads read the same keys and values; of one sequence, or of
+// several that have caches of their own, each with as many rows and cells.
 //
 // ggml takes a draft's rows one head, row and cell after another and adds the values up in half
 // precision; from 512 cells on it splits a single row's cells among the threads there are, so that
@@ -11,8 +12,8 @@
 // grouped depends on nothing but their number: a row has the same bits with any rows beside it and
 // any threads. They are not ggml's, which rounds more: of a quantized cache's queries, too.
 //
-// Few rows share out the groups of cells among the threads; of many each thread takes some rows
-// with all their cells.
+// Few rows share out the groups of cells among the threads; of many, or of many sequences, each
+// thread takes some rows with all their cells.
 //
 // Online softmax over groups of cells, merged at the end (Rabe and Staats 2021, arXiv:2112.05682;
 // Dao et al. 2023, "Flash-Decoding").
@@ -64,6 +65,7 @@ public:
           n_rows(q->ne[1]),
           n_heads(q->ne[2]),
           n_kv_heads(k->ne[2]),
+          n_sequences(q->ne[3]),
           per_key(n_heads / n_kv_heads),
           groups(n_groups(n_cells)),
           n_queries(n_rows * per_key) {
@@ -77,9 +79,10 @@ public:
         const abi::Tensor *q = op->src[0], *k = op->src[1], *v = op->src[2], *mask = op->src[3];
         const bool has_types = q->type == abi::F32 && op->type == abi::F32 && is_read(k) &&
                                is_read(v) && (!mask || mask->type == abi::F16);
-        const bool is_one = q->ne[3] == 1 && k->ne[3] == 1 && v->ne[3] == 1 &&
-                            (!mask || (mask->ne[2] == 1 && mask->ne[3] == 1));
-        return has_types && is_one && q->nb[0] == sizeof(float) && k->ne[2] == v->ne[2] &&
+        const int64_t n = q->ne[3];
+        const bool is_each = k->ne[3] == n && v->ne[3] == n &&
+                             (!mask || (mask->ne[2] == 1 && mask->ne[3] == n));
+        return has_types && is_each && q->nb[0] == sizeof(float) && k->ne[2] == v->ne[2] &&
                q->ne[2] % k->ne[2] == 0;
     }
 
@@ -105,7 +108,9 @@ private:
         });
     }
 
-    bool is_few() const { return n_rows <= FEW_ROWS && kept_size() <= MOST_KEPT; }
+    bool is_few() const {
+        return n_sequences == 1 && n_rows <= FEW_ROWS && kept_size() <= MOST_KEPT;
+    }
 
     void compute_few(const abi::ComputeParams * params, const abi::Ggml & ggml, float * work) {
         const int ith = params->ith, nth = params->nth;
@@ -128,21 +133,24 @@ private:
     void compute_many(const abi::ComputeParams * params, const abi::Ggml & ggml, float * work) {
         if (params->ith == 0) ggml.chunk_set(params->threadpool, params->nth);
         ggml.barrier(params->threadpool);
-        const int64_t n_units = (n_rows + tile_rows() - 1) / tile_rows() * n_kv_heads;
+        const int64_t n_tiles = (n_rows + tile_rows() - 1) / tile_rows();
+        const int64_t n_units = n_sequences * n_tiles * n_kv_heads;
         float * scratch = work + params->ith * tile(0).tile_size();
         for (int64_t unit = params->ith; unit < n_units;
              unit = ggml.chunk_add(params->threadpool, 1)) {
             // The last ones first: they see most.
             const int64_t index = (n_units - 1 - unit) / n_kv_heads;
-            tile(index * tile_rows()).attend_all(unit % n_kv_heads, scratch);
+            tile(index % n_tiles * tile_rows(), index / n_tiles)
+                .attend_all(unit % n_kv_heads, scratch);
         }
     }
 
     int64_t tile_rows() const {
         return std::min<int64_t>(std::max<int64_t>(TILE_QUERIES / per_key, 1), FEW_ROWS);
     }
-    Attention tile(int64_t first) const {
+    Attention tile(int64_t first, int64_t of_sequence = 0) const {
         Attention rows = *this;
+        rows.sequence = of_sequence;
         rows.first_row = first;
         rows.n_rows = std::min(tile_rows(), n_rows - first);
         rows.n_queries = rows.n_rows * per_key;
@@ -182,10 +190,11 @@ private:
     }
     const float * query_at(int64_t kv_head, int64_t query) const {
         return (const float *)((const char *)q->data + row_of(query) * q->nb[1] +
-                               head_of(kv_head, query) * q->nb[2]);
+                               head_of(kv_head, query) * q->nb[2] + sequence * q->nb[3]);
     }
     const uint16_t * mask_of(int64_t row) const {
-        return (const uint16_t *)((const char *)mask->data + row * mask->nb[1]);
+        return (const uint16_t *)((const char *)mask->data + row * mask->nb[1] +
+                                  sequence * mask->nb[3]);
     }
     // ALiBi (Press et al. 2021): what a head multiplies the mask by
     float slope(int64_t head) const {
@@ -204,8 +213,9 @@ private:
         return true;
     }
 
-    static Cells cells_of(const abi::Tensor * x, int64_t kv_head) {
-        return {(const char *)x->data + kv_head * x->nb[2], x->nb[1], x->ne[0]};
+    Cells cells_of(const abi::Tensor * x, int64_t kv_head) const {
+        const char * first = (const char *)x->data + kv_head * x->nb[2] + sequence * x->nb[3];
+        return {first, x->nb[1], x->ne[0]};
     }
 
     // A block of cells that is to be read
@@ -299,12 +309,13 @@ private:
         const Floats share = all(sum == 0 ? 0 : factor / sum);
         for (int64_t i = 0; i < dv; i += LANES)
             store(found + i, multiply(load(found + i), share));
-        memcpy((char *)op->data + (row * n_heads + head) * op->nb[1], found, sizeof(float) * dv);
+        memcpy((char *)op->data + (row * n_heads + head) * op->nb[1] + sequence * op->nb[3], found,
+               sizeof(float) * dv);
     }
 
     const abi::Tensor *op, *q, *k, *v, *mask, *sinks;
-    int64_t dk, dv, n_cells, n_rows, n_heads, n_kv_heads, per_key, groups, n_queries;
-    int64_t first_row = 0;
+    int64_t dk, dv, n_cells, n_rows, n_heads, n_kv_heads, n_sequences, per_key, groups, n_queries;
+    int64_t first_row = 0, sequence = 0;
     float scale, max_bias, softcap;
 };
 

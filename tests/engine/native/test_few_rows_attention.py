@@ -23,7 +23,16 @@ from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.models import built_in_model
 from tests.engine import tiny
 from tests.engine.native import operators
-from tests.engine.native.operators import FLOAT, INT, POINTER, computed, context, ggml, tensor
+from tests.engine.native.operators import (
+    FLOAT,
+    INT,
+    INT64,
+    POINTER,
+    computed,
+    context,
+    ggml,
+    tensor,
+)
 
 pytestmark = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
 
@@ -80,6 +89,12 @@ SHAPES = {
 }
 
 
+def permuted(within: int, made: int) -> int:
+    """The second and third dimensions change places."""
+    permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
+    return int(permute(within, made, 0, 2, 1, 3))
+
+
 @dataclass(frozen=True)
 class Cache:
     """Cells (n_cells, n_kv_heads, width), as a cache holds them and as what that stands for."""
@@ -97,9 +112,8 @@ class Cache:
 
     def tensor(self, within: int) -> int:
         """(width, n_cells, n_kv_heads)"""
-        permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
         made = operators.stored(within, self.kind, self.data, self.values.shape)
-        return int(permute(within, made, 0, 2, 1, 3))
+        return permuted(within, made)
 
 
 @dataclass(frozen=True)
@@ -117,9 +131,9 @@ class Inputs:
         return Inputs(self.q[one], self.k, self.v, self.mask[one], self.sinks)
 
 
-def inputs(shape: Shape, n_rows: int) -> Inputs:
+def inputs(shape: Shape, n_rows: int, seed: int = 0) -> Inputs:
     """Rows at the end of the cells, each of which sees one more than the one before."""
-    rng = np.random.default_rng(shape.n_cells)
+    rng = np.random.default_rng((seed, shape.n_cells))
 
     def normal(*size: int) -> Floats:
         return (2 * rng.standard_normal(size)).astype(np.float32)
@@ -138,10 +152,9 @@ def inputs(shape: Shape, n_rows: int) -> Inputs:
 
 def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
     """(n_rows, n_heads, value): ggml's operator, with whichever kernel takes it."""
-    permute = ggml("ggml_permute", POINTER, POINTER, POINTER, *[INT] * 4)
     attend = ggml("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, FLOAT, FLOAT, FLOAT)
     with context() as within:
-        q = permute(within, tensor(within, given.q), 0, 2, 1, 3)
+        q = permuted(within, tensor(within, given.q))
         k, v = given.k.tensor(within), given.v.tensor(within)
         mask = tensor(within, given.mask)
         out = attend(within, q, k, v, mask, shape.scale, shape.max_bias, shape.softcap)
@@ -150,6 +163,29 @@ def attended(shape: Shape, given: Inputs, n_threads: int = 1) -> Floats:
             add_sinks(out, tensor(within, given.sinks))
         size = (len(given.q), shape.n_heads, shape.value)
         return computed(within, out, size, n_threads)
+
+
+def attended_apart(shape: Shape, given: list[Inputs], n_threads: int) -> Floats:
+    """(n_sequences, n_rows, n_heads, value), each sequence with cells of its own."""
+    attend = ggml("ggml_flash_attn_ext", POINTER, *[POINTER] * 5, FLOAT, FLOAT, FLOAT)
+    reshape = ggml("ggml_reshape_4d", POINTER, POINTER, POINTER, *[INT64] * 4)
+    n, n_rows = len(given), len(given[0].q)
+
+    def cells(caches: list[Cache]) -> int:
+        first = caches[0]
+        data = np.concatenate([cache.data for cache in caches])
+        n_cells, *rest = first.values.shape
+        made = operators.stored(within, first.kind, data, (n * n_cells, *rest))
+        return permuted(within, reshape(within, made, *rest[::-1], n_cells, n))
+
+    with context() as within:
+        queries = tensor(within, np.concatenate([one.q for one in given]))
+        q = permuted(within, reshape(within, queries, shape.key, shape.n_heads, n_rows, n))
+        k, v = cells([one.k for one in given]), cells([one.v for one in given])
+        masks = tensor(within, np.stack([one.mask for one in given]))
+        mask = reshape(within, masks, shape.n_cells, n_rows, 1, n)
+        out = attend(within, q, k, v, mask, shape.scale, shape.max_bias, shape.softcap)
+        return computed(within, out, (n, n_rows, shape.n_heads, shape.value), n_threads)
 
 
 def expected(shape: Shape, given: Inputs) -> Doubles:
@@ -213,6 +249,17 @@ def test_a_row_has_the_same_bits_in_any_company_and_with_any_threads(name: str) 
         assert np.array_equal(attended(shape, given.row(row))[0], together[row]), f"row {row}"
     for n_threads in (2, 3):
         assert np.array_equal(attended(shape, given, n_threads), together), f"{n_threads} threads"
+
+
+@pytest.mark.parametrize("name", ["built in", "ends inside a block", "window", "in q8_0", "ALiBi"])
+@pytest.mark.parametrize("n_rows", [1, 70])
+def test_each_of_many_sequences_has_the_bits_that_it_has_alone(name: str, n_rows: int) -> None:
+    """As in the writing of text for a head, a row of each a decode."""
+    shape = SHAPES[name]
+    given = [inputs(shape, n_rows, seed) for seed in range(5)]
+    apart = np.stack([attended(shape, one) for one in given])
+    for n_threads in (1, 2, 3):
+        assert np.array_equal(attended_apart(shape, given, n_threads), apart)
 
 
 def test_cells_that_nobody_sees_change_no_bit() -> None:
