@@ -34,13 +34,17 @@ from mtp_convert.tensors.sources import Source, load_rows
 
 EPSILON = "attention.layer_norm_rms_epsilon"
 # What rows and columns of a matrix count: hidden channels, query and key/value heads' channels,
-# feed-forward units; a dot for rows that stay (ids).
+# feed-forward units; a dot for rows that stay (ids), a star for as many hidden rows as there are.
 _MATRICES = {
     "token_embd": (".", "h"), "output": (".", "h"), "attn_q": ("q", "h"), "attn_k": ("k", "h"),
     "attn_v": ("k", "h"), "attn_qkv": ("qkk", "h"), "attn_output": ("h", "q"),
     "ffn_gate": ("f", "h"), "ffn_up": ("f", "h"), "ffn_down": ("h", "f"), "eh_proj": ("h", "hh"),
+    "fuse": ("h", "*"),
 }  # fmt: skip
-_NORMS = ("output_norm", "attn_norm", "ffn_norm", "enorm", "hnorm", "shared_head_norm")
+_NORMS = (
+    "output_norm", "attn_norm", "ffn_norm", "enorm", "hnorm", "shared_head_norm", "fuse_norm",
+    "final_norm",
+)  # fmt: skip
 _BIASES = {"attn_q": "q", "attn_k": "k", "attn_v": "k"}
 _ARCHITECTURES = ("llama", "qwen2")
 
@@ -199,8 +203,9 @@ def _padded(model: GgufModel, name: str, scale: Scale) -> Padded:
     old = Widths.of(model)
     new = old.times(scale)
     *_, part, kind = name.split(".")
+    n_hidden_rows = source.shape[-1] // old.h
     if part in _NORMS:
-        columns, n = _parts("h", old, new)
+        columns, n = _parts("h" * n_hidden_rows, old, new)
         return Padded(source, (Part(0, 1, 0),), columns, (n,), 1 / math.sqrt(scale.hidden))
     if kind == "bias" and part in _BIASES:
         columns, n = _parts(_BIASES[part], old, new)
@@ -210,7 +215,7 @@ def _padded(model: GgufModel, name: str, scale: Scale) -> Padded:
     row_kinds, column_kinds = _MATRICES[part]
     n_rows, n_columns = source.shape
     rows, n = _parts(row_kinds, old, new) if row_kinds != "." else ((Part(0, n_rows, 0),), n_rows)
-    columns, m = _parts(column_kinds, old, new)
+    columns, m = _parts(column_kinds.replace("*", "h" * n_hidden_rows), old, new)
     if rows[-1].start + rows[-1].count != n_rows or columns[-1].start + columns[-1].count != (
         n_columns
     ):
@@ -260,8 +265,9 @@ def plan_heads(heads: GgufModel, widened: GgufModel, scale: Scale) -> Plan:
     info = dataclasses.replace(
         heads.info(), fingerprint=widened.fingerprint(), n_embd=widened.n_embd
     )
-    if info.hidden != "pre_norm":
-        raise MtpError(f"{heads.path}: reads {info.hidden} rows; only pre_norm ones keep their use")
+    if info.hidden not in ("pre_norm", "layers"):
+        raise MtpError(f"{heads.path}: {info.hidden} rows would lose their use; pre_norm ones and "
+                       "those of layers do not")  # fmt: skip
     tensors = [_same_format(heads, name, scale) for name in heads.file.tensors]
     own = {key: pair(value) for key, value in info.metadata().items()}
     return Plan(_metadata(heads, scale) | own, tuple(tensors))

@@ -33,6 +33,7 @@ KEY_DRAFT_IDS = "mtp.draft_ids"
 KEY_SURROGATES = "mtp.surrogates"
 KEY_FUSED_LAYERS = "mtp.fused_layers"
 KEY_PROMPT_ROWS = "mtp.prompt_rows"
+KEY_WITH_FINAL = "mtp.with_final"
 
 # Which row of the target a head reads:
 #   pre_norm   the residual stream before the target's output_norm, up to a positive scale per row
@@ -49,11 +50,13 @@ Ids = npt.NDArray[np.int32]
 EMBEDDED_START = "head.{}."
 EMBEDDED_HEADER = EMBEDDED_START + "gguf"
 
-# The fusion, W * concat(rms_norm(row of layer i) * w_i): w is len(layers) * n_embd values in F32, W
-# (n_embd, len(layers) * n_embd). llama.cpp loads no file that has them.
+# The fusion, W * concat(rms_norm(row of layer i) * w_i), and with_final + rms_norm(final row) * f:
+# w is len(layers) * n_embd values in F32, W (n_embd, len(layers) * n_embd), f n_embd values in F32.
+# llama.cpp loads no file that has them.
 FUSE_NORM = "mtp.fuse_norm.weight"
 FUSE = "mtp.fuse.weight"
-FUSION = (FUSE_NORM, FUSE)
+FINAL_NORM = "mtp.final_norm.weight"
+FUSION = (FUSE_NORM, FUSE, FINAL_NORM)
 FUSION_FORMATS = ("F32", "F16", "BF16", "Q8_0")  # of W
 MOST_PROMPT_ROWS = 4096
 
@@ -90,10 +93,13 @@ class Fused:
 
     layers:      indices of the layers whose input rows they are, from 1 on, strictly increasing
     prompt_rows: of a prompt's end; 0 for the last one only
+    with_final:  where a row is an output, as all of an answer's are, the row after the target's
+                 output_norm is added to the fused ones
     """
 
     layers: tuple[int, ...]
     prompt_rows: int = 0
+    with_final: bool = False
 
     def __post_init__(self) -> None:
         pairs = zip((0, *self.layers), self.layers, strict=False)
@@ -108,12 +114,13 @@ class Fused:
         return {
             KEY_FUSED_LAYERS: np.array(self.layers, np.int32),
             KEY_PROMPT_ROWS: self.prompt_rows,
+            KEY_WITH_FINAL: self.with_final,
         }
 
     @classmethod
     def from_metadata(cls, pairs: Mapping[str, Any]) -> Fused | None:
         """None for a head that fuses nothing; MtpError where the keys do not go together."""
-        found = sorted({KEY_FUSED_LAYERS, KEY_PROMPT_ROWS} & pairs.keys())
+        found = sorted({KEY_FUSED_LAYERS, KEY_PROMPT_ROWS, KEY_WITH_FINAL} & pairs.keys())
         if pairs[KEY_HIDDEN] != "layers":
             if found:
                 raise MtpError(f"{found[0]}: expected with {KEY_HIDDEN} layers only")
@@ -123,14 +130,17 @@ class Fused:
         n_rows = pairs.get(KEY_PROMPT_ROWS, 0)
         if not isinstance(n_rows, int):
             raise MtpError(f"{KEY_PROMPT_ROWS}: expected an integer, found {n_rows!r}")
-        return cls(tuple(_ids(pairs, KEY_FUSED_LAYERS).tolist()), n_rows)
+        with_final = pairs.get(KEY_WITH_FINAL, False)
+        if not isinstance(with_final, bool):
+            raise MtpError(f"{KEY_WITH_FINAL}: expected true or false, found {with_final!r}")
+        return cls(tuple(_ids(pairs, KEY_FUSED_LAYERS).tolist()), n_rows, with_final)
 
 
 Stored = tuple[tuple[int, ...], str]  # a tensor's shape, rows first, and its format's name
 
 
 def check_fusion(fused: Fused | None, n_embd: int, tensors: Mapping[str, Stored]) -> None:
-    """MtpError unless a head file's tensors are as its keys say: `FUSION`, or neither of them."""
+    """MtpError unless a head file's tensors are as its keys say: those of `FUSION` or none."""
     found = sorted(tensors.keys() & set(FUSION))
     if fused is None:
         if found:
@@ -138,6 +148,10 @@ def check_fusion(fused: Fused | None, n_embd: int, tensors: Mapping[str, Stored]
         return
     width = len(fused.layers) * n_embd
     expected = {FUSE_NORM: ((width,), ("F32",)), FUSE: ((n_embd, width), FUSION_FORMATS)}
+    if fused.with_final:
+        expected[FINAL_NORM] = ((n_embd,), ("F32",))
+    elif FINAL_NORM in tensors:
+        raise MtpError(f"{FINAL_NORM}: expected with {KEY_WITH_FINAL} only")
     for name, (shape, kinds) in expected.items():
         if name not in tensors:
             raise MtpError(f"{name} is missing, which {KEY_FUSED_LAYERS} needs")

@@ -43,12 +43,23 @@ class HiddenSource(Enum):
     NEXTN: the row an MTP-aware architecture hands its own heads, for output rows
     LAYER: the rows that chosen layers read, side by side, for every row of a decode, whether output
            or not
+    LAYER_AND_EMBD: that and EMBD side by side; of a decode whose rows are not all outputs zeros
+           instead of EMBD
     """
 
     NONE = "none"
     EMBD = "embd"
     NEXTN = "nextn"
     LAYER = "layer"
+    LAYER_AND_EMBD = "layer_and_embd"
+
+    @property
+    def is_of_layers(self) -> bool:
+        return self in (HiddenSource.LAYER, HiddenSource.LAYER_AND_EMBD)
+
+    @property
+    def has_final(self) -> bool:
+        return self in (HiddenSource.EMBD, HiddenSource.LAYER_AND_EMBD)
 
 
 class Row(NamedTuple):

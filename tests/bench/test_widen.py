@@ -26,10 +26,13 @@ Pair = tuple[Path, Path]
 Widen = Callable[[Pair, Scale], Pair]
 
 
-@pytest.fixture
-def narrow(tmp_path: Path) -> Pair:
-    target = tiny.llama()
-    heads = tiny.heads_for(target, hidden="pre_norm", n_draft=100)
+@pytest.fixture(params=["one row", "layers"])
+def narrow(request: pytest.FixtureRequest, tmp_path: Path) -> Pair:
+    target = tiny.llama(n_blocks=3)
+    if request.param == "layers":
+        heads = tiny.fused_heads_for(target, (1, 2), prompt_rows=8, n_draft=100, with_final=True)
+    else:
+        heads = tiny.heads_for(target, hidden="pre_norm", n_draft=100)
     return target.write(tmp_path / "target.gguf"), heads.write(tmp_path / "heads.gguf")
 
 

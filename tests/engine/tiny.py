@@ -431,14 +431,21 @@ def heads_for(
 
 
 def fused_heads_for(
-    target: Spec, layers: Sequence[int], *, prompt_rows: int = 0, n_draft: int | None = None
+    target: Spec,
+    layers: Sequence[int],
+    *,
+    prompt_rows: int = 0,
+    n_draft: int | None = None,
+    with_final: bool = False,
 ) -> Spec:
     """A head-only file whose head fuses the rows that these layers read."""
     spec = heads_for(target, hidden="layers", n_draft=n_draft)
     weights, width = Weights(13), len(layers) * N_EMBD
     weights.matrix("mtp.fuse", N_EMBD, width, gain=2.0)
     weights.norm("mtp.fuse_norm", width)
-    keys = head_file.Fused(tuple(layers), prompt_rows).metadata()
+    if with_final:
+        weights.norm("mtp.final_norm", N_EMBD)
+    keys = head_file.Fused(tuple(layers), prompt_rows, with_final).metadata()
     return Spec("mimo2", {**spec.keys, **keys}, {**spec.tensors, **weights.tensors})
 
 

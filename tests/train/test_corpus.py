@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,20 @@ def test_a_head_that_fuses_reads_the_layers_side_by_side() -> None:
     assert batch.before[0, 0].tolist() == [101] * N_EMBD + [201] * N_EMBD
     assert batch.rows[0, 0].tolist() == [2] * N_EMBD
     assert batch.weights[0].tolist() == [0, 1, 1, 1, 1, 1]
+
+
+def test_a_head_that_reads_final_rows_too_reads_none_of_a_prompt() -> None:
+    """But for the last one, which chooses the answer's first token."""
+    sample = talk((Role.GIVEN, 3), (Role.GREEDY, 6), (Role.GIVEN, 2), (Role.GREEDY, 5))
+    both = replace(sample, with_final=True)
+    (piece,), (sample_piece,) = pieces_of(both, 3), pieces_of(sample, 3)
+    vocabulary = choose_vocabulary([both], N_VOCAB, np.eye(N_VOCAB, dtype=np.float32))
+    batch = make_batch([piece], vocabulary)
+    layers, final = batch.before[0, :, : 2 * N_EMBD], batch.before[0, :, 2 * N_EMBD :]
+    is_prompt = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], bool)
+    np.testing.assert_array_equal(layers, make_batch([sample_piece], vocabulary).before[0])
+    assert (final.any(1) == ~is_prompt).all()
+    assert final[2].tolist() == [2] * N_EMBD
 
 
 def test_prompt_tokens_carry_no_loss_and_padding_neither() -> None:

@@ -116,8 +116,7 @@ def corpus_of(n_embd: int = tiny.N_EMBD) -> Corpus:
 
 def run_from(path: Path, start: Path, folder: Path, n_draft: int | None = None) -> Run:
     target = Target(path)
-    fused, n_rows = rows_to_read(target, folder, None, None, start)
-    choices = Choices(n_draft, None, fused, n_rows)
+    choices = Choices(n_draft, None, *rows_to_read(target, folder, None, None, start))
     settings = Settings.going_on(4)
     return prepare(target, corpus_of(), folder, settings, choices, device="cpu", start=start)
 
@@ -143,7 +142,7 @@ def test_every_chained_step_is_what_the_engine_computes(
     seen = logits_of_draft(path, None, tokens, rows)
     assert len(seen) == DEPTH
     ids = [int(np.argmax(logits)) for logits in seen]
-    read = np.pad(rows, ((0, DEPTH - 1), (0, 0)))
+    read = np.pad(rows / head.row_scale.numpy(), ((0, DEPTH - 1), (0, 0)))
     outs = head.unroll(torch.tensor([[*tokens[1:], *ids[:-1]]]), torch.tensor(read)[None], DEPTH)
     for step, found in enumerate(seen):
         expected = head.logits(outs[step], step)[0, N - 2 + step].numpy()

@@ -21,6 +21,7 @@ from mtp_train.target import Target
 
 SHAPE = HeadShape(576, 9, 3, 64, 64, 32, 1e-5, 1e5)
 FUSED = replace(SHAPE, fused_layers=(2, 15, 27), prompt_rows=256)
+WITH_FINAL = replace(FUSED, with_final=True)
 EXACT = dict.fromkeys(("token_embd", "output", "block"), GGMLQuantizationType.F32)
 
 
@@ -70,7 +71,7 @@ def test_a_head_for_another_width_is_refused(target: Target, tmp_path: Path) -> 
         write_head(tmp_path / "h", target, vocabulary, replace(SHAPE, n_draft=64), weights(), EXACT)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, FUSED])
+@pytest.mark.parametrize("shape", [SHAPE, FUSED, WITH_FINAL])
 def test_a_file_is_read_back_for_a_second_run(
     target: Target, tmp_path: Path, shape: HeadShape
 ) -> None:
@@ -79,7 +80,8 @@ def test_a_file_is_read_back_for_a_second_run(
     write_head(path, target, vocabulary, shape, weights(shape), EXACT)
     found = read_head(path, target)
     np.testing.assert_array_equal(found.draft_ids, vocabulary.draft_ids)
-    assert found.fused == (Fused((2, 15, 27), 256) if shape is FUSED else None)
+    fused = Fused((2, 15, 27), 256, with_final=shape is WITH_FINAL)
+    assert found.fused == (None if shape is SHAPE else fused)
     assert found.weights.keys() == weights(shape).keys()
     for name, value in weights(shape).items():
         np.testing.assert_array_equal(found.weights[name], value)

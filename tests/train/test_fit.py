@@ -87,9 +87,9 @@ def test_training_learns_what_the_target_would_say(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     table = run.target_output.float().numpy()
     run.samples = [_predictable(run, table, rng) for _ in range(40)]
-    before = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
+    before = agreement(run.head, run.samples, run.vocabulary).forced[0]
     train(run)
-    after = agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0]
+    after = agreement(run.head, run.samples, run.vocabulary).forced[0]
     assert before < 0.3
     assert after > 0.6
 
@@ -105,8 +105,23 @@ def test_a_head_that_fuses_learns_from_the_layers_rows_alone(tmp_path: Path) -> 
         Sample(s.ids, s.roles, s.rows, (noise[i, : len(s)], s.rows)) for i, s in enumerate(texts)
     ]
     train(run)
-    assert agreement(run.head, run.samples, run.vocabulary, run.row_scale).forced[0] > 0.6
+    assert agreement(run.head, run.samples, run.vocabulary).forced[0] > 0.6
     assert run.head.fuse.shape == (N_EMBD, 2 * N_EMBD)
+
+
+def test_a_head_that_reads_final_rows_too_learns_from_them(tmp_path: Path) -> None:
+    """Where final rows name what comes next, and layers' rows are noise."""
+    run = new_run(tmp_path, 150, fused_layers=(1,), prompt_rows=4, with_final=True)
+    rng = np.random.default_rng(2)
+    table = run.target_output.float().numpy()
+    texts = [_predictable(run, table, rng) for _ in range(40)]
+    noise = rng.standard_normal((40, 40, N_EMBD)).astype(np.float16)
+    run.samples = [
+        Sample(s.ids, s.roles, s.rows, (noise[i, : len(s)],), with_final=True)
+        for i, s in enumerate(texts)
+    ]
+    train(run)
+    assert agreement(run.head, run.samples, run.vocabulary).forced[0] > 0.6
 
 
 def _predictable(run: Run, table: np.ndarray, rng: np.random.Generator) -> Sample:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ LAYERS, N_DRAFT, N, DEPTH = (2, 15, 27), 64, 20, 3
 SHAPE = HeadShape(
     576, 9, 3, 64, 128, N_DRAFT, 1e-5, 100000.0, fused_layers=LAYERS, prompt_rows=2 * N
 )
+N_FUSED = len(LAYERS) * 576
+N_PROMPT = 8  # rows without final ones
 TOLERANCE = 0.02
 
 
@@ -42,11 +45,13 @@ def target() -> Target:
     return Target(built_in_model())
 
 
-@pytest.fixture(scope="module")
-def head(target: Target) -> Head:
+@pytest.fixture(scope="module", params=[False, True], ids=["layers", "final"])
+def head(request: pytest.FixtureRequest, target: Target) -> Head:
+    """In answers it reads layers, or the final row, too."""
     torch.manual_seed(3)
     tables = torch.tensor(target.token_embd[:N_DRAFT]), torch.tensor(target.output[:N_DRAFT])
-    head = Head(SHAPE, *tables)
+    shape = replace(SHAPE, with_final=request.param)
+    head = Head(shape, *tables, torch.tensor(1 / target.output_norm))
     with torch.no_grad():
         for parameter in head.norms():
             parameter.uniform_(0.5, 1.5)
@@ -58,7 +63,7 @@ def drafter(head: Head, target: Target, tmp_path: Path) -> Iterator[Drafter]:
     vocabulary = make_vocabulary(np.arange(N_DRAFT, dtype=np.int32), target.token_embd)
     weights = {name: value.numpy() for name, value in head.state_dict().items()}
     path = tmp_path / "head.gguf"
-    write_head(path, target, vocabulary, SHAPE, weights, EXACT)
+    write_head(path, target, vocabulary, head.shape, weights, EXACT)
     pairing = pair(read_shards(built_in_model()), path)
     assert pairing is not None
     model = Model(built_in_model(), n_gpu_layers=0)
@@ -76,7 +81,11 @@ def drafter(head: Head, target: Target, tmp_path: Path) -> Iterator[Drafter]:
 def test_every_draft_step_equals_torch(head: Head, drafter: Drafter) -> None:
     """After a prompt, and after a round more; both from the same rows, raw and as trained on."""
     tokens = np.random.default_rng(4).integers(0, N_DRAFT, N).tolist()
-    rows = np.random.default_rng(5).normal(0, 4, (N, len(LAYERS) * 576)).astype(np.float32)
+    rows = np.random.default_rng(5).normal(0, 4, (N, N_FUSED)).astype(np.float32)
+    if head.shape.with_final:
+        final = np.random.default_rng(6).normal(0, 4, (N, 576)).astype(np.float32)
+        final[:N_PROMPT] = 0
+        rows = np.concatenate((rows, final), 1)
     end = N - 3
     drafter.observe(tokens[:end], 0, rows[:end])
     for newest in (end, end + 2):
@@ -98,8 +107,10 @@ def test_every_draft_step_equals_torch(head: Head, drafter: Drafter) -> None:
 
 
 def trained_on(rows: Floats, n_more: int) -> torch.Tensor:
-    """(1, n, 3 * 576): each layer's row divided by its root mean square; zeros behind them."""
-    each = rows.reshape(len(rows), len(LAYERS), -1)
+    """(1, n, ...): each layer's row divided by its root mean square, final rows as they are; zeros
+    after the last of them."""
+    each = rows[:, :N_FUSED].reshape(len(rows), len(LAYERS), -1)
     unit = each / np.sqrt(np.mean(each**2, axis=-1, keepdims=True) + SHAPE.rms_eps)
-    padded = np.pad(unit.reshape(len(rows), -1), ((0, n_more), (0, 0)))
+    found = np.concatenate((unit.reshape(len(rows), -1), rows[:, N_FUSED:]), 1)
+    padded = np.pad(found, ((0, n_more), (0, 0)))
     return torch.tensor(padded[np.newaxis])

@@ -183,20 +183,30 @@ def test_a_run_reads_the_rows_of_its_checkpoint_or_of_the_head_it_starts_from(
     write_head(plain, target, vocabulary, SHAPE, weights(), EXACT)
     shape = replace(SHAPE, fused_layers=(3, 9), prompt_rows=64)
     write_head(fused, target, vocabulary, shape, weights(shape), EXACT)
+    both, too = tmp_path / "both.gguf", replace(shape, with_final=True)
+    write_head(both, target, vocabulary, too, weights(too), EXACT)
 
-    def found(layers: str | None, prompt_rows: int | None, start: Path | None) -> object:
-        return rows_to_read(target, tmp_path, layers, prompt_rows, start)
+    def found(
+        layers: str | None,
+        prompt_rows: int | None,
+        start: Path | None,
+        final: bool | None = None,
+    ) -> object:
+        return rows_to_read(target, tmp_path, layers, prompt_rows, start, with_final=final)
 
-    assert found(None, None, None) == ((2, 15, 27), PROMPT_ROWS)
-    assert found(None, None, plain) == ((), 1)
-    assert found("2,15,27", None, plain) == ((2, 15, 27), PROMPT_ROWS)
-    assert found(None, None, fused) == ((3, 9), 64)
-    assert found(None, 16, fused) == ((3, 9), 16)
-    assert found("4,5", None, fused) == ((4, 5), PROMPT_ROWS)
-    assert found("none", 16, fused) == ((), 1)
+    assert found(None, None, None) == ((2, 15, 27), PROMPT_ROWS, True)
+    assert found(None, None, None, False) == ((2, 15, 27), PROMPT_ROWS, False)
+    assert found(None, None, plain) == ((), 1, False)
+    assert found("2,15,27", None, plain) == ((2, 15, 27), PROMPT_ROWS, True)
+    assert found(None, None, fused) == ((3, 9), 64, False)
+    assert found(None, None, fused, True) == ((3, 9), 64, True)
+    assert found(None, 16, fused) == ((3, 9), 16, False)
+    assert found(None, None, both) == ((3, 9), 64, True)
+    assert found("4,5", None, fused) == ((4, 5), PROMPT_ROWS, True)
+    assert found("none", 16, fused) == ((), 1, False)
     corpus = layered_corpus(1, np.ones((576, 1152), np.float32))
     choices = Choices(32, 64, (1, 8), 5)
     prepare(target, corpus, tmp_path, Settings(9), choices, device="cpu").save()
-    assert found("4,5", 16, fused) == ((1, 8), 5)
+    assert found("4,5", 16, fused) == ((1, 8), 5, False)
     with pytest.raises(MtpError, match=r"plain\.gguf: these heads"):
         export(target, tmp_path, tmp_path / "out.gguf", average=plain)

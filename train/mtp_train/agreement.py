@@ -57,17 +57,16 @@ def agreement(
     head: Head,
     samples: Sequence[Sample],
     vocabulary: DraftVocabulary,
-    row_scale: torch.Tensor,
     depth: int = 3,
 ) -> Agreement:
-    """row_scale: (n_embd,) what turns a post-norm row into the head's input row."""
+    """Of the head, drafting `depth` tokens a round."""
     depth = min(depth, head.max_depth or depth)
     hits, counts = np.zeros(depth), np.zeros(depth)
     accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
     n_tokens = n_rounds = 0
     pieces = [piece for s in samples for piece in pieces_of(s, head.shape.prompt_rows)]
     for piece in sorted(pieces, key=len):
-        for right in _rights(head, piece, vocabulary, row_scale, depth):
+        for right in _rights(head, piece, vocabulary, depth):
             n = right.shape[1]
             for k in range(min(depth, n)):
                 # Index i of row k stands for a chain that started at i - k.
@@ -90,7 +89,6 @@ def _rights(
     head: Head,
     piece: Sample,
     vocabulary: DraftVocabulary,
-    row_scale: torch.Tensor,
     depth: int,
 ) -> list[npt.NDArray[np.bool_]]:
     """Of each greedy answer in a piece (depth, n): whether draft step k+1 was right there."""
@@ -103,7 +101,7 @@ def _rights(
     tokens = torch.from_numpy(batch.tokens).to(device)
     before = torch.from_numpy(batch.before).to(device).float()
     with autocast(device):
-        outs = head.unroll(tokens, before if piece.layers else before * row_scale, depth)
+        outs = head.unroll(tokens, before, depth)
         guesses = [target_ids[head.logits(out[0, at]).argmax(-1)].cpu().numpy() for out in outs]
     right = np.stack([guess == batch.nexts[0, at] for guess in guesses])
     return np.split(right, np.flatnonzero(np.diff(at) > 1) + 1, 1)

@@ -52,19 +52,30 @@ class Sample:
     roles: npt.NDArray[np.uint8]
     rows: npt.NDArray[np.float16]
     layers: tuple[npt.NDArray[np.float16], ...] = ()  # rows of the layers that a head fuses
+    with_final: bool = False  # it reads the final row, too, where there is one
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def part(self, start: int, end: int) -> Sample:
         layers = tuple(rows[start:end] for rows in self.layers)
-        return Sample(self.ids[start:end], self.roles[start:end], self.rows[start:end], layers)
+        ids, roles, rows = self.ids[start:end], self.roles[start:end], self.rows[start:end]
+        return Sample(ids, roles, rows, layers, self.with_final)
 
     @property
     def read(self) -> npt.NDArray[np.float16]:
         """What a head reads of each position: the fused layers' rows side by side, or the final
-        row."""
-        return np.concatenate(self.layers, 1) if self.layers else self.rows
+        row. With `with_final` both; the final row is zero before an answer, where no engine has
+        it."""
+        if not self.layers:
+            return self.rows
+        if not self.with_final:
+            return np.concatenate(self.layers, 1)
+        # A prompt's last row chooses the answer's first token, so that its final row is there.
+        is_answer = self.roles >= Role.GREEDY
+        is_answer[:-1] |= is_answer[1:]
+        final = np.where(is_answer[:, None], self.rows, np.float16(0))
+        return np.concatenate((*self.layers, final), 1)
 
     @property
     def prompt(self) -> bytes:
@@ -139,12 +150,15 @@ def _opened(path: Path, target: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]
         yield shard
 
 
-def read_shard(path: Path, target: str, layers: Sequence[int] = ()) -> Iterator[Sample]:
+def read_shard(
+    path: Path, target: str, layers: Sequence[int] = (), *, with_final: bool = False
+) -> Iterator[Sample]:
     """The sequences of a shard, with the rows of these layers, which lie beside it."""
     with _opened(path, target) as shard:
         ids, roles, rows = shard["ids"], shard["mask"], shard["hid"]
         ends = np.cumsum(shard["lens"])
-    whole = Sample(ids, roles, rows, tuple(open_rows(path, i, *rows.shape) for i in layers))
+    of_layers = tuple(open_rows(path, i, *rows.shape) for i in layers)
+    whole = Sample(ids, roles, rows, of_layers, with_final)
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         yield whole.part(start, end)
 
@@ -161,20 +175,26 @@ def n_tokens_in(folder: Path, target: str) -> int:
 
 
 def read_corpus(
-    folder: Path, target: str, exclude: Iterable[bytes] = (), layers: Sequence[int] = ()
+    folder: Path,
+    target: str,
+    exclude: Iterable[bytes] = (),
+    layers: Sequence[int] = (),
+    *,
+    with_final: bool = False,
 ) -> Corpus:
     """All shards of a folder, split by prompt.
 
     target:  the fingerprint of the target whose rows these must be
     exclude: prompts that must not be trained on
     layers:  those whose rows the samples have beside the final ones
+    with_final: see `Sample.read`
     """
     shards = sorted(folder.glob("*.npz"))
     if not shards:
         raise MtpError(f"{folder}: no shards; run `mtp-train generate` first")
     corpus, excluded = Corpus([], []), set(exclude)
     for path in shards:
-        for sequence in read_shard(path, target, layers):
+        for sequence in read_shard(path, target, layers, with_final=with_final):
             if first_answer(sequence.roles) >= len(sequence) - 2 or sequence.prompt in excluded:
                 continue
             held = is_held_out(sequence.prompt)
@@ -221,7 +241,7 @@ class Batch:
     """Padded positions of some sequences. Index i: token x_i, the row before it, what follows.
 
     tokens:  (batch, n) int64 draft ids of x_i
-    before:  (batch, n, n_embd or n_fused) float16, what the head reads of position i-1
+    before:  (batch, n, ...) float16, what the head reads of position i-1, see `Sample.read`
     rows:    (batch, n, n_embd) float16, the target's row of position i
     nexts:   (batch, n) int64 target ids of x_{i+1}
     weights: (batch, n) float32, how much the prediction of x_{i+1} counts
@@ -239,7 +259,7 @@ class Batch:
 def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
     n = max(map(len, pieces)) - 2
     n_embd = pieces[0].rows.shape[1]
-    n_read = n_embd * max(len(pieces[0].layers), 1)
+    n_read = n_embd * (max(len(pieces[0].layers), 1) + pieces[0].with_final)
     batch = Batch(
         np.zeros((len(pieces), n), np.int64),
         np.zeros((len(pieces), n, n_read), np.float16),
@@ -253,7 +273,7 @@ def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
     for b, piece in enumerate(pieces):
         m = len(piece) - 2
         batch.tokens[b, :m] = vocabulary.surrogates[piece.ids[1:-1]]
-        batch.before[b, :m] = piece.part(0, m).read
+        batch.before[b, :m] = piece.read[:m]
         batch.rows[b, :m] = piece.rows[1:-1]
         batch.nexts[b, :m] = piece.ids[2:]
         batch.roles[b, :m] = piece.roles[2:]

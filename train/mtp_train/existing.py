@@ -46,7 +46,11 @@ BLOCK: Mapping[str, tuple[str, ...]] = {
     "ffn_up": ("ffn_up.weight",),
     "ffn_down": ("ffn_down.weight",),
 }
-FUSION = {"fuse_norm": head_file.FUSE_NORM, "fuse": head_file.FUSE}
+FUSION = {
+    "fuse_norm": head_file.FUSE_NORM,
+    "fuse": head_file.FUSE,
+    "final_norm": head_file.FINAL_NORM,
+}
 OUTPUT, OWN_OUTPUT = "output.weight", "nextn.shared_head_head.weight"
 EMBEDDING, OWN_EMBEDDING = "token_embd.weight", "nextn.embed_tokens.weight"
 
@@ -192,6 +196,7 @@ def _block_shape(
         has_sinks=f"blk.{block}.attn_sinks.weight" in file.tensors,
         value_scale=float(value("attention.value_scale", 1.0)),
         row_is_final=info is not None and info.hidden == "post_norm",
+        with_final=fused is not None and fused.with_final,
     )
 
 
@@ -209,8 +214,8 @@ def _names(model: GgufModel, shape: HeadShape) -> dict[str, str]:
             choices = [start + name for name in BLOCK[own]]
             there = [name for name in choices if name in model.file.tensors]
             names[in_block(k, own)] = (there or choices)[0]
-    if shape.fused_layers:
-        names |= FUSION
+    own_vectors = shape.matrices().keys() | shape.norms().keys()
+    names |= {own: theirs for own, theirs in FUSION.items() if own in own_vectors}
     tables = [f"blk.{model.n_layers}.{name}" for name in (OWN_OUTPUT, OWN_EMBEDDING)]
     if shape.n_blocks == 1 and tables[0] in model.file.tensors:
         names["output"] = tables[0]

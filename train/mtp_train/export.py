@@ -25,16 +25,21 @@ F32 = npt.NDArray[np.float32]
 
 
 def head_info(target: Target, vocabulary: DraftVocabulary, shape: HeadShape) -> HeadInfo:
-    layers = shape.fused_layers
     return HeadInfo(
         target_name=target.name,
         fingerprint=target.fingerprint,
         n_embd=target.sizes.n_embd,
         n_vocab=target.sizes.n_vocab,
-        hidden="layers" if layers else "pre_norm",
+        hidden="layers" if shape.fused_layers else "pre_norm",
         vocabulary=vocabulary,
-        fused=Fused(layers, shape.prompt_rows) if layers else None,
+        fused=_fused(shape),
     )
+
+
+def _fused(shape: HeadShape) -> Fused | None:
+    if not shape.fused_layers:
+        return None
+    return Fused(shape.fused_layers, shape.prompt_rows, shape.with_final)
 
 
 def write_head(
@@ -108,6 +113,8 @@ def _add_pairs(writer: GGUFWriter, info: HeadInfo) -> None:
     for key, value in info.metadata().items():
         if isinstance(value, str):
             writer.add_string(key, value)
+        elif isinstance(value, bool):
+            writer.add_bool(key, value)
         elif isinstance(value, int):
             writer.add_uint32(key, value)
         else:

@@ -147,16 +147,14 @@ class Run:
         samples: Sequence[Sample],
         vocabulary: DraftVocabulary,
         target_output: Tensor,
-        row_scale: Tensor,
         form: Path | None = None,
     ):
         """target: the fingerprint of the target that the head is for;
         target_output: (n_draft, n_embd) the target's own output rows of the draft ids;
-        row_scale: (n_embd,) what turns a post-norm row into the head's input row;
         form: heads in whose form these are to be written."""
         self.folder, self.target, self.settings, self.head = folder, target, settings, head
         self.samples, self.vocabulary = samples, vocabulary
-        self.target_output, self.row_scale = target_output, row_scale
+        self.target_output = target_output
         self.form = form
         self.progress = Progress()
         s = settings
@@ -222,7 +220,7 @@ class Run:
             on_step(self.progress, loss)
             at_end = self.progress.step == self.settings.steps
             if at_end or self.progress.step % self.settings.steps_between_points == 0:
-                found = agreement(self.head, held_out, self.vocabulary, self.row_scale)
+                found = agreement(self.head, held_out, self.vocabulary)
                 self._log(found)
                 on_agreement(self.progress, found)
             if at_end or self.progress.step % self.settings.checkpoint_every == 0:
@@ -285,8 +283,7 @@ class Run:
             number[chosen] = torch.arange(len(rows), device=device)
             tokens = torch.from_numpy(batch.tokens).to(device)
             before = torch.from_numpy(batch.before).to(device).float()
-            is_read = head.shape.fused_layers or head.shape.row_is_final
-            hidden = head.read(before if is_read else before * self.row_scale)
+            hidden = head.read(before)
             total = rows.new_zeros(())
             chains = Chains(head, tokens, hidden)
             for k in range(min(n_unrolled, head.max_depth or n_unrolled)):

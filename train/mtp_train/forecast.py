@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -153,7 +153,9 @@ def _training(target: Target, folder: Path, layers: tuple[int, ...], device: str
     """Steps a second of all three draft steps, which half of a run's are."""
     n_draft = min(N_DRAFT, target.sizes.n_vocab)
     vocabulary = make_vocabulary(np.arange(n_draft, dtype=np.int32), target.token_embd[:n_draft])
-    shape = head_shape(target, n_draft, Choices(n_draft, None, layers))
+    final = bool(layers) and target.gives_final_rows
+    choices = Choices(n_draft, None, layers, with_final=final)
+    shape = head_shape(target, n_draft, choices)
     settings = Settings.cooldown(TRIAL_STEPS)
     seconds: list[float] = []
     run = Run(
@@ -161,10 +163,9 @@ def _training(target: Target, folder: Path, layers: tuple[int, ...], device: str
         target.fingerprint,
         settings,
         new_head(target, shape, vocabulary, 1).to(torch.device(device)),
-        _texts(target, layers, n_draft),
+        [replace(text, with_final=final) for text in _texts(target, layers, n_draft)],
         vocabulary,
         torch.tensor(target.output[:n_draft]).bfloat16().to(device),
-        torch.ones(target.sizes.n_embd, device=device),
     )
     keep_freed_memory()  # as fit does
     run.train([], lambda at, _loss: seconds.append(at.seconds), lambda _at, _found: None)

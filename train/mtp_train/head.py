@@ -25,6 +25,9 @@ from mtp_train.shape import HeadShape
 
 # Matrices whose product is added to the residual stream: at half size, so that it starts calm.
 _ADDED = ("attn_output", "ffn_down")
+# Of a final row, against the fused ones that it is added to, which start at a root mean square of
+# one: a head that read final rows alone reads nearly the same.
+START_FINAL_SCALE = 3.0
 
 
 @dataclass(frozen=True)
@@ -177,12 +180,23 @@ class Head(Block):
     """One MTP block over a draft vocabulary, or several in a chain."""
 
     token_embd: Tensor
+    row_scale: Tensor
     fuse_norm: Tensor
     fuse: Tensor
+    final_norm: Tensor
 
-    def __init__(self, shape: HeadShape, token_embd: Tensor, output: Tensor):
-        """token_embd, output: (n_draft, n_embd), the target's rows of the draft ids."""
+    def __init__(
+        self,
+        shape: HeadShape,
+        token_embd: Tensor,
+        output: Tensor,
+        row_scale: Tensor | None = None,
+    ):
+        """token_embd, output: (n_draft, n_embd), the target's rows of the draft ids;
+        row_scale: (n_embd,) what turns a final row into the one it reads; ones without."""
         super().__init__(shape)
+        scale = torch.ones(shape.n_embd) if row_scale is None else row_scale.clone()
+        self.register_buffer("row_scale", scale, persistent=False)
         self.register_buffer("token_embd", token_embd.clone(), persistent=False)
         self.output = nn.Parameter(output.clone().float())
         self.more = nn.ModuleList(Block(shape) for _ in range(shape.n_blocks - 1))
@@ -190,6 +204,9 @@ class Head(Block):
             n_in = shape.n_fused
             self.fuse_norm = nn.Parameter(torch.ones(n_in))
             self.fuse = nn.Parameter(torch.randn(shape.n_embd, n_in) / math.sqrt(n_in))
+        if shape.with_final:
+            unit = scale / scale.square().mean().sqrt()
+            self.final_norm = nn.Parameter(START_FINAL_SCALE * unit)
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Overwrite parameters by name, e.g. with the target's last layer."""
@@ -220,9 +237,15 @@ class Head(Block):
         """The target's rows as the first draft step takes them: (..., n_embd).
 
         rows: (..., n_embd) final rows, or (..., n_fused) rows of the fused layers side by side,
-        each divided by its root mean square.
+        each divided by its root mean square; or both, behind one another.
         """
-        return F.linear(rows * self.fuse_norm, self.fuse) if self.shape.fused_layers else rows
+        if not self.shape.fused_layers:
+            return rows * self.row_scale
+        fused = F.linear(rows[..., : self.shape.n_fused] * self.fuse_norm, self.fuse)
+        if not self.shape.with_final:
+            return fused
+        final = rows[..., self.shape.n_fused :]
+        return fused + rms_norm(final, self.final_norm, self.shape.rms_eps)
 
     def unroll(self, tokens: Tensor, rows: Tensor, n_steps: int) -> list[Tensor]:
         """The rows before the head norm of draft steps 1..n_steps, each (batch, n, n_embd).

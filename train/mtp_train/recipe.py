@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,29 +52,50 @@ class Choices:
     n_ff:         width of the FFN; None: the target's
     fused_layers: layers whose input rows are fused; none: the final row is read
     prompt_rows:  how many rows of a prompt's end the head reads
+    with_final:   it reads the final row, too, where the target answers
     """
 
     n_draft: int | None = None
     n_ff: int | None = None
     fused_layers: tuple[int, ...] = ()
     prompt_rows: int = 1
+    with_final: bool = False
+
+
+class Reads(NamedTuple):
+    """Which rows of the target a head reads; the fields are HeadShape's."""
+
+    fused_layers: tuple[int, ...] = ()
+    prompt_rows: int = 1
+    with_final: bool = False
+
+    @classmethod
+    def of(cls, shape: HeadShape) -> Reads:
+        return cls(shape.fused_layers, shape.prompt_rows, shape.with_final)
 
 
 def rows_to_read(
-    target: Target, folder: Path, layers: str | None, prompt_rows: int | None, start: Path | None
-) -> tuple[tuple[int, ...], int]:
-    """The layers that a run's head fuses and the prompt's rows that it reads: those of the
-    folder's checkpoint, else what is asked for, else those of the head it starts from, else the
-    usual ones."""
+    target: Target,
+    folder: Path,
+    layers: str | None,
+    prompt_rows: int | None,
+    start: Path | None,
+    *,
+    with_final: bool | None = None,
+) -> Reads:
+    """The rows that a run's head reads: those of the folder's checkpoint, else what is asked for,
+    else those of the head it starts from, else the usual ones."""
     saved = read_checkpoint(folder, target.fingerprint)
     if saved is not None:
-        return saved.shape.fused_layers, saved.shape.prompt_rows
+        return Reads.of(saved.shape)
     if start is not None and layers is None:
-        begun = read_head(start, target).shape
-        fused, n_rows = begun.fused_layers, begun.prompt_rows
+        found = Reads.of(read_head(start, target).shape)
     else:
-        fused, n_rows = chosen_layers(target, layers), PROMPT_ROWS
-    return fused, (prompt_rows or n_rows) if fused else 1
+        found = Reads(chosen_layers(target, layers), PROMPT_ROWS, target.gives_final_rows)
+    if not found.fused_layers:
+        return Reads()
+    asked = found.with_final if with_final is None else with_final
+    return Reads(found.fused_layers, prompt_rows or found.prompt_rows, asked)
 
 
 def head_shape(target: Target, n_draft: int, choices: Choices) -> HeadShape:
@@ -90,6 +112,7 @@ def head_shape(target: Target, n_draft: int, choices: Choices) -> HeadShape:
         s.rope_base,
         choices.fused_layers,
         choices.prompt_rows,
+        with_final=choices.with_final,
     )
 
 
@@ -104,7 +127,8 @@ def new_head(target: Target, shape: HeadShape, vocabulary: DraftVocabulary, seed
     torch.manual_seed(seed)
     token_embd = torch.tensor(target.token_embd[vocabulary.draft_ids])
     output = torch.tensor(target.output[vocabulary.draft_ids])
-    head = Head(shape, token_embd, output)
+    scale = None if shape.row_is_final else torch.tensor(1 / target.output_norm)
+    head = Head(shape, token_embd, output, scale)
     head.start_from({"head_norm": START_NORM_SCALE * torch.tensor(target.output_norm)})
     return head
 
@@ -124,6 +148,8 @@ def take_over(
         norm = np.ones(head.shape.n_fused, np.float32)
         fuse = fusion_like_final_rows(samples, 1 / target.output_norm)
         weights = {**weights, "fuse": fuse, "fuse_norm": norm}
+    if head.shape.with_final and "final_norm" not in weights:
+        weights = {**weights, "final_norm": head.final_norm.detach().numpy()}
     output = head.output.detach().cpu().numpy().copy()
     _, ours, theirs = np.intersect1d(vocabulary.draft_ids, found.draft_ids, return_indices=True)
     if "output" in weights:  # else the target's own
@@ -142,13 +168,14 @@ def fusion_like_final_rows(
 
     row_scale: (n_embd,) what turns a post-norm row into the head's input row
     """
-    n_embd, n_fused = samples[0].rows.shape[1], samples[0].read.shape[1]
+    n_embd = samples[0].rows.shape[1]
+    n_fused = n_embd * len(samples[0].layers)
     squares, products = np.zeros((n_fused, n_fused)), np.zeros((n_fused, n_embd))
     n_seen = 0
     for sample in samples:
         # A text's first row is an outlier in most models, and its last was never asked for.
         part = sample.part(1, len(sample) - 1)
-        rows = part.read.astype(np.float32)
+        rows = np.concatenate(part.layers, 1).astype(np.float32)
         wanted = unit_rows(part.rows * row_scale, 1e-9).astype(np.float32)
         squares += rows.T @ rows
         products += rows.T @ wanted
@@ -202,7 +229,6 @@ def prepare(
         corpus.training,
         vocabulary,
         torch.tensor(target.output[vocabulary.draft_ids]).bfloat16().to(head.output.device),
-        torch.tensor(1 / target.output_norm).to(head.output.device),
         form,
     )
     if saved is not None:
@@ -216,7 +242,8 @@ def _form_of(found: HeadFile | None, choices: Choices) -> Path | None:
     if found is None:
         return None
     is_kept = choices.n_draft is None and choices.n_ff in (None, found.shape.n_ff)
-    if is_kept and choices.fused_layers == found.shape.fused_layers:
+    rows = choices.fused_layers, choices.with_final
+    if is_kept and rows == (found.shape.fused_layers, found.shape.with_final):
         return found.path.resolve()
     if not found.shape.is_plain:
         raise MtpError(
@@ -261,8 +288,7 @@ def export(
             raise MtpError(f"{average}: these heads were made for another model")
         if not np.array_equal(other.draft_ids, saved.draft_ids):
             raise MtpError(f"{average}: these heads draft in other ids than {folder}'s")
-        rows = other.shape.fused_layers, other.shape.prompt_rows
-        if rows != (saved.shape.fused_layers, saved.shape.prompt_rows):
+        if Reads.of(other.shape) != Reads.of(saved.shape):
             raise MtpError(f"{average}: these heads read other rows than {folder}'s")
         check_shapes(target, vocabulary, saved.shape, other.weights)
         means = {name: (weights[name] + value) / 2 for name, value in other.weights.items()}

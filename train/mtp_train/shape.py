@@ -14,6 +14,8 @@ class HeadShape:
     fused_layers: layers of the target whose input rows the head fuses into one (EAGLE-3,
                   arXiv:2503.01840); none: it reads the final row
     prompt_rows:  how many rows of a prompt's end it reads before it drafts
+    with_final:   where the target answers, its final row, which costs nothing there, is added to
+                  the fused ones
     n_blocks:     1 for a block that every draft step reuses, else one for each step, chained
     value_dim:    width of a value, and n_rot: of a key's rotated part; 0 for head_dim
     window:       how many rows a query sees, its own with them; 0 for all
@@ -39,6 +41,7 @@ class HeadShape:
     has_sinks: bool = False
     value_scale: float = 1.0
     row_is_final: bool = False
+    with_final: bool = False
 
     @classmethod
     def from_saved(cls, fields: Mapping[str, Any]) -> HeadShape:
@@ -76,6 +79,7 @@ class HeadShape:
         own = HeadShape(
             *(self.n_embd, self.n_head, self.n_head_kv, self.head_dim, self.n_ff, self.n_draft),
             *(self.rms_eps, self.rope_base, self.fused_layers, self.prompt_rows),
+            with_final=self.with_final,
         )
         return self == own
 
@@ -107,7 +111,11 @@ class HeadShape:
         """The shapes of a head's vectors, by name."""
         own, blocks = self.block_vectors(), range(self.n_blocks)
         found = {in_block(k, name): size for k in blocks for name, size in own.items()}
-        return {**found, "fuse_norm": (self.n_fused,)} if self.fused_layers else found
+        if self.fused_layers:
+            found["fuse_norm"] = (self.n_fused,)
+        if self.with_final:
+            found["final_norm"] = (self.n_embd,)
+        return found
 
 
 def in_block(block: int, name: str) -> str:

@@ -17,6 +17,7 @@ from gguf import GGUFReader, dequantize
 
 from mtp_cli import head_file
 from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.files.pairing import NO_LOGITS_BESIDE_FINAL_ROWS
 from mtp_cli.errors import MtpError
 
 F32 = npt.NDArray[np.float32]
@@ -107,6 +108,11 @@ class Target:
     @property
     def n_parameters(self) -> int:
         return sum(int(tensor.n_elements) for tensor in self._tensors.values())
+
+    @property
+    def gives_final_rows(self) -> bool:
+        """Whether llama.cpp gives the rows after the final norm beside the logits."""
+        return self.arch not in NO_LOGITS_BESIDE_FINAL_ROWS
 
     @cached_property
     def token_embd(self) -> F32:

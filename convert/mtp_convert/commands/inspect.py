@@ -266,7 +266,9 @@ def _pairing_lines(model: GgufModel) -> Iterator[str]:
     yield f"for: {info.target_name}, width {info.n_embd}, vocabulary {info.n_vocab}, {info.hidden}"
     if info.fused is not None:
         layers = ", ".join(map(str, info.fused.layers))
-        yield f"reads: the rows of layers {layers}, fused; {info.fused.prompt_rows} of a prompt"
+        final = ", and the final one of answers" if info.fused.with_final else ""
+        n_rows = info.fused.prompt_rows
+        yield f"reads: the rows of layers {layers}, fused; {n_rows} of a prompt{final}"
     if info.vocabulary is not None:
         yield f"draft vocabulary: {len(info.vocabulary.draft_ids)} ids"
     yield from _common_lines(model)

@@ -41,7 +41,8 @@ class Context:
 
     n_outputs: the most rows of one decode that may ask for outputs
     hidden:    which hidden rows it gives
-    layers:    of HiddenSource.LAYER, the layers whose input rows they are; the last one by default
+    layers:    of HiddenSource.LAYER and LAYER_AND_EMBD, the layers whose input rows they are; the
+               last one by default
     mtp:       a context that runs the model's MTP block instead of its target; its rows carry a
                hidden row (n_embd floats) beside the token id
     shares:    the context whose memory an assistant reads, which has none of its own; it must
@@ -90,13 +91,13 @@ class Context:
         params.n_threads = params.n_threads_batch = n_threads
         params.n_rs_seq = n_rs_seq
         params.pooling_type = lib.LLAMA_POOLING_TYPE_NONE
-        params.embeddings = hidden is HiddenSource.EMBD
+        params.embeddings = hidden.has_final
         params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP if mtp else lib.LLAMA_CONTEXT_TYPE_DEFAULT
         params.ctx_other = None if shares is None else shares.handle
         params.no_perf = True
         rope.apply(params)
         self._layer_rows: LayerRows | None = None
-        if hidden is HiddenSource.LAYER:
+        if hidden.is_of_layers:
             layers = layers or (model.n_layer - 1,)
             self._layer_rows = layer_rows(model.architecture, layers, model.n_embd, n_batch)
             self._layer_rows.prepare(params)
@@ -122,7 +123,7 @@ class Context:
         self._kernels = CpuKernels(self.handle) if needs_reference else None
         self._hidden = hidden
         self._n_outputs_max = n_outputs
-        self._has_hidden = False
+        self._has_hidden = self._has_final = False
         # llama.cpp seldom moves its outputs, and to make a view takes longer than to look it up.
         self._views: dict[tuple[int, int, int], Floats] = {}
         self._batch = Batch(n_batch, model.n_embd, reads or (Reads.BOTH if mtp else Reads.TOKENS))
@@ -172,9 +173,10 @@ class Context:
             raise ValueError(f"{self.n_outputs} output rows, {self._n_outputs_max} were reserved")
         self._batch.fill(tokens, position, first_output, hidden)
         self._has_hidden = self._hidden is not HiddenSource.NONE
-        if self._hidden is HiddenSource.EMBD:
-            self._has_hidden = first_output == 0
-            lib.llama_set_embeddings(self.handle, self._has_hidden)
+        if self._hidden.has_final:
+            self._has_final = first_output == 0
+            self._has_hidden = self._has_final or self._hidden.is_of_layers
+            lib.llama_set_embeddings(self.handle, self._has_final)
         if self._kernels is not None:
             # One row alone may be a prompt's; it takes the way of a draft's rows.
             is_prompt = self._n_rows > self._n_outputs_max
@@ -203,10 +205,13 @@ class Context:
     def hidden(self) -> Floats | None:
         """(n_outputs, n_embd) float32, a view that the next decode overwrites; None without.
 
-        Of HiddenSource.LAYER (n_rows, n_layers * n_embd): it gives every row of the decode.
+        Of HiddenSource.LAYER (n_rows, n_layers * n_embd): it gives every row of the decode. Of
+        LAYER_AND_EMBD (n_rows, (n_layers + 1) * n_embd), an array.
         """
         if not self._has_hidden:
             return None
+        if self._hidden is HiddenSource.LAYER_AND_EMBD:
+            return self._layers_and_final()
         if self._layer_rows is not None:
             return self._layer_rows.rows(self._n_rows)
         read = (
@@ -215,6 +220,16 @@ class Context:
             else ext.llama_get_embeddings_nextn
         )
         return self._view(read(self.handle), self.n_outputs, self.model.n_embd)
+
+    def _layers_and_final(self) -> Floats:
+        assert self._layer_rows is not None
+        layers = self._layer_rows.rows(self._n_rows)
+        if self._has_final:
+            pointer = lib.llama_get_embeddings(self.handle)
+            final = self._view(pointer, self._n_rows, self.model.n_embd)
+        else:
+            final = np.zeros((self._n_rows, self.model.n_embd), np.float32)
+        return np.concatenate((layers, final), axis=1)
 
     def _view(self, pointer: Any, n_rows: int, width: int) -> Floats:
         if not pointer:

@@ -46,7 +46,7 @@ _ROWS_PER_OUTPUT = 16  # an output row costs the output matrix: a short prompt g
 class Target:
     """One timeline over a model's target.
 
-    layers:    of HiddenSource.LAYER, see `Context`
+    layers:    of HiddenSource.LAYER and LAYER_AND_EMBD, see `Context`
     cores:     how many threads its decodes have at most, and who says how many now; n_threads
                always without
     cache:     what its memory keeps keys and values in
@@ -167,7 +167,7 @@ class Target:
         """How many hidden rows to take of a prompt before its last one."""
         if self._hidden is HiddenSource.NEXTN:
             n_hidden = min(n_hidden, N_OUTPUTS, n_tokens // _ROWS_PER_OUTPUT)
-        elif self._hidden is not HiddenSource.LAYER:  # which gives every row's, at no cost
+        elif not self._hidden.is_of_layers:  # which are there for every row, at no cost
             n_hidden = 1
         return max(0, n_hidden - 1)
 

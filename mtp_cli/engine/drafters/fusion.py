@@ -1,10 +1,10 @@
 """Rows of several layers made into the one row that a head reads.
 
-    h = W * concat_i(rms_norm(row of layer i) * w_i)
+    h = W * concat_i(rms_norm(row of layer i) * w_i) [+ rms_norm(final row) * f]
 
 as EAGLE-3 does it (arXiv:2503.01840), with a norm for each layer, whose rows differ in size. Owns
-reading W and w from a head file, in compiled code where that can be and in numpy elsewhere. Knows
-nothing of drafting.
+reading W, w and f from a head file; products in compiled code where that can be and in numpy
+elsewhere. Knows nothing of drafting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.native.compiled import FusionShape
 from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import FUSE, FUSE_NORM
+from mtp_cli.head_file import FINAL_NORM, FUSE, FUSE_NORM
 
 _LANES, _COLUMNS, _BLOCK = 16, 4, 32  # what widths have to be whole numbers of in compiled code
 
@@ -41,10 +41,17 @@ def open_fusion(heads: Header, n_batch: int, n_threads: int) -> Fusion:
 
     n_batch: the most rows at once
     """
+    eps = float(heads.pairs.get(f"{heads.architecture}.attention.layer_norm_rms_epsilon", 0.0))
+    fusion = _of_layers(heads, n_batch, n_threads, eps)
+    if FINAL_NORM not in heads.tensors:
+        return fusion
+    return WithFinal(fusion, _bytes(heads, FINAL_NORM).view(np.float32), eps)
+
+
+def _of_layers(heads: Header, n_batch: int, n_threads: int, eps: float) -> Fusion:
     entry = heads.tensors[FUSE]
     width, n_embd = entry.shape
     norm = _bytes(heads, FUSE_NORM).view(np.float32)
-    eps = float(heads.pairs.get(f"{heads.architecture}.attention.layer_norm_rms_epsilon", 0.0))
     is_whole = n_embd % _LANES == 0 and n_embd % _COLUMNS == 0 and width % _BLOCK == 0
     if FORMATS[entry.ggml_type] == "Q8_0" and is_whole and compiled_head.usable() is not None:
         shape = FusionShape(n_embd, width // n_embd, n_batch, n_threads, eps)
@@ -79,6 +86,30 @@ _READERS: dict[str, Any] = {
     "BF16": _from_bf16,
     "Q8_0": _from_q8_0,
 }
+
+
+class WithFinal:
+    """Fused rows, and final rows (n, n_embd) with a norm of their own: (n_embd,) float32.
+
+    The width is that of HiddenSource.LAYER_AND_EMBD; a final row of zeros adds nothing.
+    """
+
+    def __init__(self, fusion: Fusion, norm: Floats, eps: float) -> None:
+        self._fusion, self._norm, self._eps = fusion, norm, eps
+        self.width = fusion.width + len(norm)
+
+    def rows(self, layers: Floats) -> Floats:
+        final = layers[:, self._fusion.width :]
+        scale = 1 / np.sqrt(np.mean(final * final, axis=1, keepdims=True) + self._eps)
+        found: Floats = self._fusion.rows(layers[:, : self._fusion.width])
+        found += final * scale * self._norm
+        return found
+
+    def use_threads(self, n_threads: int) -> None:
+        self._fusion.use_threads(n_threads)
+
+    def close(self) -> None:
+        self._fusion.close()
 
 
 class NumpyFusion:

@@ -37,7 +37,7 @@ from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource, Ids
 from mtp_cli.errors import MtpError
-from mtp_cli.head_file import DraftVocabulary, Fused
+from mtp_cli.head_file import Fused
 
 _SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
 N_BATCH_PROMPT = 128  # rows of a prompt that a head reads at once
@@ -63,9 +63,7 @@ def open_drafter(
         _follow(target, drafts)
         return drafter
     if pairing.heads is not None and pairing.fused is not None:
-        return _open_fused(
-            target, pairing.heads, pairing.fused, pairing.vocabulary, n_threads, n_gpu_layers
-        )
+        return _open_fused(target, pairing, pairing.heads, pairing.fused, n_threads, n_gpu_layers)
     return _open_heads(target, pairing, n_threads, n_gpu_layers)
 
 
@@ -133,9 +131,9 @@ def _native_head(
 
 def _open_fused(
     target: Target,
+    pairing: Pairing,
     heads: Header,
     fused: Fused,
-    vocabulary: DraftVocabulary | None,
     n_threads: int,
     n_gpu_layers: int,
 ) -> FusedDrafter:
@@ -170,7 +168,7 @@ def _open_fused(
         drafter = FusedDrafter(
             context,
             fusion,
-            vocabulary=vocabulary,
+            vocabulary=pairing.vocabulary,
             prompt_rows=fused.prompt_rows,
             n_batch=n_batch,
         )

@@ -29,7 +29,7 @@ from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
 
 # Where llama.cpp computes either the rows after the final norm or the logits, not both; or takes
 # these rows for as wide as those it hands to heads, and ends the process (deepseek4).
-_NO_LOGITS_BESIDE_EMBD = ("deepseek4", "lfm2", "lfm2moe")
+NO_LOGITS_BESIDE_FINAL_ROWS = ("deepseek4", "lfm2", "lfm2moe")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Pairing:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Of HiddenSource.LAYER; empty for the last one."""
+        """Of HiddenSource.LAYER and LAYER_AND_EMBD; empty for the last one."""
         if self.block is not None:
             return self.block.layers
         return () if self.fused is None else self.fused.layers
@@ -132,7 +132,11 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         raise MtpError(f"{heads.path}: {trimmed.D2T}: expected in heads without other maps only")
     if info.fused is not None:
         fused_heads.check_layers(target[0], heads, info.fused)
-        return Pairing(heads, HiddenSource.LAYER, None, info.vocabulary, 1, fused=info.fused)
+        source = HiddenSource.LAYER
+        if info.fused.with_final:
+            check_final_rows(target[0])
+            source = HiddenSource.LAYER_AND_EMBD
+        return Pairing(heads, source, None, info.vocabulary, 1, fused=info.fused)
     scale = _unscale(target) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
     if hidden is HiddenSource.EMBD:
@@ -143,7 +147,7 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
 
 def check_final_rows(target: Header) -> None:
     """That llama.cpp hands out the row after the final norm beside the logits."""
-    if target.architecture in _NO_LOGITS_BESIDE_EMBD:
+    if target.architecture in NO_LOGITS_BESIDE_FINAL_ROWS:
         raise MtpError(
             f"{target.path}: llama.cpp gives heads no rows of a {target.architecture} model"
         )

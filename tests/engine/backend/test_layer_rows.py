@@ -99,6 +99,41 @@ def test_the_row_after_the_last_layer_is_the_one_before_the_final_norm(tiny_mode
     np.testing.assert_array_equal(rows[0], rows[1])
 
 
+@pytest.mark.parametrize("name", ["llama-deep", "qwen2"])
+def test_final_rows_come_behind_those_of_layers(tiny_model: Models, name: str) -> None:
+    """The same as of contexts that give one of them, and zeros where there are no outputs."""
+    model = tiny_model(name)
+    sources = HiddenSource.EMBD, HiddenSource.LAYER, HiddenSource.LAYER_AND_EMBD
+    final, layers, both = (
+        Context(
+            model,
+            n_ctx=256,
+            n_batch=64,
+            n_outputs=8,
+            n_threads=1,
+            hidden=hidden,
+            layers=() if hidden is HiddenSource.EMBD else (1, 2),
+        )
+        for hidden in sources
+    )
+    position = 0
+    for n, has_outputs in ((40, False), (1, True), (4, True), (20, False), (3, True)):
+        for context in (final, layers, both):
+            first_output = 0 if has_outputs else n
+            context.decode(PROMPT[position : position + n], position, first_output=first_output)
+        of_layers, found = layers.hidden(), both.hidden()
+        assert of_layers is not None
+        assert found is not None
+        wanted = final.hidden() if has_outputs else np.zeros((n, tiny.N_EMBD))
+        assert wanted is not None
+        np.testing.assert_array_equal(found, np.concatenate((of_layers, wanted), axis=1))
+        if has_outputs:
+            np.testing.assert_array_equal(both.logits(), layers.logits())
+        position += n
+    for context in (final, layers, both):
+        context.close()
+
+
 def test_a_prompts_window_spans_its_pieces(new_target: Targets) -> None:
     """512 tokens at once: the rows of 600 come from two decodes."""
     prompt = tiny.random_ids(700, seed=52)

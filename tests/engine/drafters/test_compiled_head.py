@@ -23,6 +23,7 @@ from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
 from mtp_cli.engine.drafters.mtp import N_BATCH, MtpDrafter
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files import gguf_header
+from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.pairing import pair
 from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.errors import MtpError
@@ -59,7 +60,8 @@ def reference() -> Iterator[Callable[[Path], Context]]:
     opened: list[tuple[Context, Model]] = []
 
     def context(path: Path) -> Context:
-        model = Model(path)
+        with for_llama_cpp(path) as part:
+            model = Model(part)
         opened.append(
             (
                 Context(

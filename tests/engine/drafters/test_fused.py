@@ -241,6 +241,23 @@ def test_a_fusion_in_every_format(
     assert np.abs(found - wanted).max() / wanted.std() < 0.05
 
 
+def test_final_rows_are_normed_and_added_to_the_fused_ones(tmp_path: Path) -> None:
+    spec = tiny.fused_heads_for(tiny.llama(n_blocks=4), LAYERS, with_final=True)
+    fusion = open_fusion(read_header(spec.write(tmp_path / "heads.gguf")), 7, 1)
+    alone = open_fusion(read_header(plain_spec().write(tmp_path / "alone.gguf")), 7, 1)
+    assert fusion.width == WIDTH + tiny.N_EMBD
+    final = np.random.default_rng(66).normal(0, 3, (5, tiny.N_EMBD)).astype(np.float32)
+    final[[0, 3]] = 0  # rows that are no outputs
+    unit = final / np.sqrt(np.mean(final**2, axis=1, keepdims=True) + 1e-5)
+    fused = alone.rows(ROWS[:5])
+    wanted = fused + unit * spec.tensors["mtp.final_norm.weight"]
+    found = fusion.rows(np.concatenate((ROWS[:5], final), axis=1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(found[[0, 3]], fused[[0, 3]])
+    fusion.close()
+    alone.close()
+
+
 @needs_kernels
 def test_rows_that_a_fusion_cannot_take(tmp_path: Path) -> None:
     spec = plain_spec().quantized(Q8_0)
@@ -255,11 +272,16 @@ TARGETS = {"llama": lambda: tiny.llama(n_blocks=4), "qwen2": lambda: tiny.qwen2(
 
 
 @both
+@pytest.mark.parametrize("with_final", [False, True])
 @pytest.mark.parametrize("name", TARGETS)
-def test_greedy_text_is_the_same_with_and_without(way: str, name: str, tmp_path: Path) -> None:
+def test_greedy_text_is_the_same_with_and_without(
+    way: str, name: str, with_final: bool, tmp_path: Path
+) -> None:
     """Through the engine: prompts, turns, an answer taken back, heads opened from their file."""
     target = TARGETS[name]()
-    heads = tiny.fused_heads_for(target, LAYERS, prompt_rows=PROMPT_ROWS, n_draft=120)
+    heads = tiny.fused_heads_for(
+        target, LAYERS, prompt_rows=PROMPT_ROWS, n_draft=120, with_final=with_final
+    )
     if way == "compiled":
         heads = heads.quantized(Q8_0)
     files = target.write(tmp_path / "target.gguf"), heads.write(tmp_path / "heads.gguf")

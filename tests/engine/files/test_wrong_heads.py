@@ -27,6 +27,12 @@ def _fused(**own: object) -> tiny.Spec:
     return spec
 
 
+def _with_final_row(**own: object) -> tiny.Spec:
+    spec = tiny.fused_heads_for(tiny.llama(), [1], with_final=True)
+    spec.keys.update({f"mtp.{name}": value for name, value in own.items()})
+    return spec
+
+
 def _fused_without(name: str) -> tiny.Spec:
     spec = _fused()
     (spec.keys if name in spec.keys else spec.tensors).pop(name)
@@ -127,6 +133,22 @@ WRONG_HEADS: dict[str, tuple[Callable[[], tiny.Spec], str]] = {
     "a part of a row": (
         lambda: _fused(prompt_rows=0.5),
         "mtp.prompt_rows: expected an integer, found 0.5",
+    ),
+    "final rows too, of a head that reads one row": (
+        lambda: _heads(with_final=True),
+        "mtp.with_final: expected with mtp.hidden layers only",
+    ),
+    "final rows or not": (
+        lambda: _fused(with_final=1),
+        "mtp.with_final: expected true or false, found 1",
+    ),
+    "final rows without their norm": (
+        lambda: _fused(with_final=True),
+        "mtp.final_norm.weight is missing, which mtp.fused_layers needs",
+    ),
+    "a norm of final rows that nobody reads": (
+        lambda: _with_final_row(with_final=False),
+        "mtp.final_norm.weight: expected with mtp.with_final only",
     ),
     "no fusion": (
         lambda: _fused_without(head_file.FUSE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,12 @@ def fit(
     folder: given.Folder = given.DEFAULT_FOLDER,
     model: given.Model = None,
     steps: given.Steps = 2000,
+    batch: given.Batch = 4096,
     vocabulary: given.Draft = None,
     ffn: given.Width = None,
     layers: given.Layers = None,
     prompt_rows: given.PromptRows = None,
+    final: given.Final = None,
     start: given.Start = None,
     cooldown: given.Cooldown = False,
     device: given.Device = "auto",
@@ -55,12 +58,19 @@ def fit(
         settings = Settings.cooldown(steps)
     else:
         settings = Settings.going_on(steps) if start else Settings(steps)
+    settings = replace(settings, batch_tokens=batch)
     torch.set_num_threads(threads or all_threads())
     keep_freed_memory()
-    fused, n_rows = rows_to_read(target, folder, layers, prompt_rows, start)
-    _add_layers(target, folder, fused, threads)
+    reads = rows_to_read(target, folder, layers, prompt_rows, start, with_final=final)
+    _add_layers(target, folder, reads.fused_layers, threads)
     banned = _measured_prompts(path)
-    corpus = read_corpus(folder / "corpus", target.fingerprint, banned, fused)
+    corpus = read_corpus(
+        folder / "corpus",
+        target.fingerprint,
+        banned,
+        reads.fused_layers,
+        with_final=reads.with_final,
+    )
     if not corpus.training or not corpus.held_out:
         raise MtpError(
             f"{folder}: too little text to train on and to measure with; mtp-train generate writes "
@@ -71,7 +81,7 @@ def fit(
         corpus,
         folder,
         settings,
-        Choices(vocabulary, ffn, fused, n_rows),
+        Choices(vocabulary, ffn, *reads),
         device=device,
         start=start,
     )

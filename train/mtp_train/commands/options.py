@@ -32,10 +32,18 @@ Tokens = Annotated[
 ]
 Slots = Annotated[int, typer.Option(metavar="N", help="Conversations written at once.")]
 Bf16 = Annotated[
-    bool, typer.Option("--bf16", help="Write with a BF16 copy of the target: faster on CPUs.")
+    bool,
+    typer.Option(
+        "--bf16",
+        help="Write with a BF16 copy of the target: for formats that our kernels lack.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Another seed writes another corpus.")]
 Steps = Annotated[int, typer.Option(metavar="N", help="Optimizer steps of the whole run.")]
+Batch = Annotated[
+    int,
+    typer.Option(metavar="N", min=512, help="Positions of a step: more are a calmer, longer one."),
+]
 Draft = Annotated[
     int | None,
     typer.Option(
@@ -84,6 +92,16 @@ PromptRows = Annotated[
         min=1,
         max=4096,
         help="Rows of a prompt's end that a head reads which fuses layers. [default: 256]",
+    ),
+]
+
+
+Final = Annotated[
+    bool | None,
+    typer.Option(
+        "--final/--no-final",
+        help="Let a head that fuses layers read the final row, too, where the target answers. "
+        "[default: --start's, or where llama.cpp gives it]",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, mps.")]
