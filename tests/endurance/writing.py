@@ -20,8 +20,13 @@ from typing import Any
 import psutil
 
 from mtp_cli import models
+from mtp_cli.head_file import FUSION, KEY_HIDDEN, Fused
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.commands.build import Options, plan_checkpoint
+from mtp_convert.gguf.metadata import pair
+from mtp_convert.gguf.model import GgufModel, open_model
+from mtp_convert.gguf.plan import Plan
+from mtp_convert.gguf.reuse import Taken
 from mtp_convert.gguf.write import write
 from tests.convert import checkpoints, checkpoints_mtp
 from tests.convert.checkpoints import EMBD, Tiny
@@ -95,7 +100,17 @@ def writers(root: Path) -> Iterator[Writer]:
     yield _tried(root, "graft", str(target), str(headed))
     heads = models.built_in_heads()
     if heads is not None:
-        yield _tried(root, "pack", str(models.built_in_model()), str(heads))
+        write(_of_one_row(open_model(heads)), root / "heads.gguf")
+        yield _tried(root, "pack", str(models.built_in_model()), str(root / "heads.gguf"))
+
+
+def _of_one_row(heads: GgufModel) -> Plan:
+    """Heads without their fusion, as `pack` takes them; what they would draft is no matter."""
+    file, fused = heads.file, Fused((1,)).metadata()
+    pairs = {key: value for key, value in file.pairs.items() if key not in fused}
+    names = [name for name in file.tensors if name not in FUSION]
+    tensors = (Taken(file, name, name).planned(None) for name in names)
+    return Plan({**pairs, KEY_HIDDEN: pair("pre_norm")}, tuple(tensors))
 
 
 def training(root: Path) -> list[Any]:
