@@ -70,7 +70,7 @@ def test_trim_leaves_the_fusion_as_it_is(
         {tensor.name: tensor.data.tobytes() for tensor in GGUFReader(path).tensors}
         for path in (heads, out)
     )
-    for name in head_file.FUSION:
+    for name in (head_file.FUSE_NORM, head_file.FUSE):
         assert after[name] == before[name]
     assert try_heads(target, out, n_tokens=8).n_differing == 0
 
