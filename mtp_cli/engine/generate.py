@@ -106,6 +106,7 @@ class Generation:
         self._watch = watch
         self._clock = clock
         self._is_stopped = False
+        self._unshown: tuple[Sequence[int], int, Floats | None] = (), 0, None
         self._rounds = self._run()
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
@@ -132,13 +133,16 @@ class Generation:
             return
         self.proposers.append("target")
         yield self._emit([first])
+        started = self._clock()
+        # Not before: what the heads read of the prompt would delay the first token.
+        self._drafter.observe(*self._unshown)
         while not self._is_over():
-            started = self._clock()
             chosen = self._round()
             round_s = self._clock() - started
             self.stats.decode_s += round_s
             self._compare(len(chosen), round_s)
             yield self._emit(chosen)
+            started = self._clock()
 
     def _prefill(self) -> int | None:
         """Decode the part of the prompt that is not cached; the first token, unless stopped."""
@@ -167,7 +171,7 @@ class Generation:
         return first
 
     def _read(self, new: list[int], n_past: int) -> Rows | None:
-        """Decode these ids and show them to the heads; None once stopped."""
+        """Decode these ids, which are shown to the heads later on; None once stopped."""
         n_window, n_shown, tell = self._drafter.n_window, 0, self._on_read
 
         def on_read(hidden: Floats | None) -> None:
@@ -181,7 +185,7 @@ class Generation:
             new, n_window, lambda: self._is_stopped, None if tell is None else on_read
         )
         if rows is not None:
-            self._drafter.observe(new[n_shown:], n_past + n_shown, rows.hidden)
+            self._unshown = new[n_shown:], n_past + n_shown, rows.hidden
         return rows
 
     def _reuse_prefix(self) -> int:

@@ -86,7 +86,8 @@ def answered(engine: Engine, prompt: list[int], depth: Depth = 2) -> Answer:
         depth=depth,
         watch=lambda _token, logits: rows.append(logits.copy()),
     )
-    next(generation)
+    for _ in range(2):  # heads are shown the prompt's end after the first token
+        next(generation)
     drafter = engine.save().drafter
     list(generation)
     n_found = generation.stats.cached_tokens
