@@ -106,7 +106,7 @@ class Generation:
         self._watch = watch
         self._clock = clock
         self._is_stopped = False
-        self._unshown: tuple[Sequence[int], int, Floats | None] = (), 0, None
+        self._unshown: tuple[Sequence[int], int, Floats | None] | None = None
         self._rounds = self._run()
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
@@ -134,8 +134,8 @@ class Generation:
         self.proposers.append("target")
         yield self._emit([first])
         started = self._clock()
-        # Not before: what the heads read of the prompt would delay the first token.
-        self._drafter.observe(*self._unshown)
+        if self._unshown is not None:
+            self._drafter.observe(*self._unshown)
         while not self._is_over():
             chosen = self._round()
             round_s = self._clock() - started
@@ -171,7 +171,8 @@ class Generation:
         return first
 
     def _read(self, new: list[int], n_past: int) -> Rows | None:
-        """Decode these ids, which are shown to the heads later on; None once stopped."""
+        """Decode these ids, and show them to the drafter, or keep them for that; None once
+        stopped."""
         n_window, n_shown, tell = self._drafter.n_window, 0, self._on_read
 
         def on_read(hidden: Floats | None) -> None:
@@ -185,7 +186,13 @@ class Generation:
             new, n_window, lambda: self._is_stopped, None if tell is None else on_read
         )
         if rows is not None:
-            self._unshown = new[n_shown:], n_past + n_shown, rows.hidden
+            shown = new[n_shown:], n_past + n_shown, rows.hidden
+            # What reads a window of the prompt would delay the first token. It takes gaps, so that
+            # an answer that is dropped there does no harm; others need every id.
+            if n_window > 1:
+                self._unshown = shown
+            else:
+                self._drafter.observe(*shown)
         return rows
 
     def _reuse_prefix(self) -> int:
