@@ -86,6 +86,19 @@ def test_a_wrong_draft_is_the_targets_own() -> None:
         assert own == ["drafter"] * (len(ids) - 1) + ["target"]
 
 
+@pytest.mark.parametrize(("n_window", "is_shown"), [(1, True), (8, False)])
+def test_a_prompts_window_is_read_after_the_first_token(n_window: int, is_shown: bool) -> None:
+    """What reads none sees the prompt before, since it would miss it if the answer ended."""
+    target = ScriptedTarget()
+    drafter = perfect(target)
+    drafter.n_window = n_window
+    generation = new_generation(target, drafter, PROMPT, depth=3, max_tokens=9)
+    next(generation)
+    assert bool(drafter.seen) == is_shown
+    next(generation)
+    assert drafter.seen
+
+
 class Copying(FixedDepth):
     """Verifies whatever can be copied."""
 
