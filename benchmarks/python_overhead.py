@@ -35,6 +35,7 @@ from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.cost import CostModel, CostTable
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters import NoDrafter
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.mtp import MtpDrafter
 from mtp_cli.engine.generate import Generation
 from mtp_cli.engine.sampling.sampler import Sampler
@@ -214,7 +215,7 @@ def round_ms(case: Case, column: Column, repeat_penalty: float) -> float:
     same = np.arange(n_vocab, dtype=np.int32)
     vocabulary = DraftVocabulary(same[:n_ids], same % n_ids) if is_trimmed else None
     context = InstantContext(n_ids)
-    drafter = MtpDrafter(context, vocabulary=vocabulary)
+    drafter = MtpDrafter(context, ids=HeadIds(vocabulary))
     # Steps of 7 through the ids: a prompt that has nothing to copy.
     prompt = [7 * i % 4999 + 10 for i in range(200)]
     found = []

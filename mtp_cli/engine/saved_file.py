@@ -24,7 +24,7 @@ import numpy.typing as npt
 from mtp_cli.engine.types import Ids, Saved
 from mtp_cli.whole_file import write_whole_bytes
 
-_MAGIC = b"mtpkept1"
+_MAGIC = b"mtpkept2"
 _START_BYTES = 20  # magic, n and sum
 _HEADER_BYTES_MAX = 1 << 20
 _IDS, _STATE, _DRAFTER = "ids", "state", "drafter."

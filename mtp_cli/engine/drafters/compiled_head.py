@@ -195,6 +195,7 @@ class NativeHead:
             raise MtpError(f"{head.path}: no memory for the head")
         self._library = library
         self._tokens = (ctypes.c_int32 * n_batch)()
+        self._n_vocab = int(shape.n_vocab)
         self._logits = floats_at(library.mtp_head_logits(self._handle), 1, shape.n_vocab)
         self._hidden = floats_at(library.mtp_head_hidden(self._handle), 1, shape.n_embd)
 
@@ -253,8 +254,16 @@ class NativeHead:
         """From the next decode on; no more than it was opened with."""
         self._library.mtp_head_use_threads(self._handle, n_threads)
 
+    def adopt(self, embedding: Bytes | None, output: Bytes, n: int) -> None:
+        """See `head_ids.Adopts`."""
+        self._adopted = embedding, output  # read in place
+        address = None if embedding is None else embedding.ctypes.data
+        self._library.mtp_head_adopt(self._handle, address, output.ctypes.data, n)
+        logits = self._library.mtp_head_logits(self._handle)
+        self._logits = floats_at(logits, 1, self._n_vocab + n)
+
     def logits(self) -> Floats:
-        """(1, n_draft) float32, a view that the next decode overwrites."""
+        """(1, n_draft + n_adopted) float32, a view that the next decode overwrites."""
         return self._logits
 
     def hidden(self) -> Floats:

@@ -15,6 +15,7 @@ from mtp_cli.engine.backend.encoder import EncoderContext
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters.fused import FusedDrafter
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.types import Floats
@@ -85,7 +86,7 @@ def open_eagle3(
     drafter = FusedDrafter(
         context,
         Eagle3Fusion(context),
-        vocabulary=None,
+        ids=HeadIds(),
         prompt_rows=fused.prompt_rows,
         n_batch=n_batch,
     )

@@ -23,11 +23,11 @@ import numpy as np
 from mtp_cli.engine.drafters.base import Draft, always, with_rows
 from mtp_cli.engine.drafters.cells import Cells
 from mtp_cli.engine.drafters.fusion import Fusion
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.types import MAX_DEPTH, Floats, HeadContext, Ids, State
-from mtp_cli.head_file import DraftVocabulary
 
 
 class _Text:
@@ -73,7 +73,7 @@ class FusedDrafter:
     """One head, reused at every step, in a context of its own.
 
     fusion:      what makes rows of several layers one
-    vocabulary:  the head's trimmed vocabulary, None when it is the target's
+    ids:         which ids the head reads and drafts in
     prompt_rows: how many of a prompt's last rows it reads; 0 for the last one
     n_batch:     the most rows that context and fusion take at once
     """
@@ -85,13 +85,11 @@ class FusedDrafter:
         context: HeadContext,
         fusion: Fusion,
         *,
-        vocabulary: DraftVocabulary | None,
+        ids: HeadIds,
         prompt_rows: int,
         n_batch: int,
     ) -> None:
-        self._context, self._fusion = context, fusion
-        self._draft_ids = None if vocabulary is None else vocabulary.draft_ids
-        self._surrogates = None if vocabulary is None else vocabulary.surrogates
+        self._context, self._fusion, self._ids = context, fusion, ids
         self._steps = ReusedSteps(context)
         self.n_window = max(1, prompt_rows)
         self._n_batch = n_batch
@@ -99,6 +97,7 @@ class FusedDrafter:
         self._cells = Cells(context)
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        self._ids.hold(ids, position)
         if hidden is None:
             return
         ids, position = with_rows(ids, position, hidden)
@@ -106,12 +105,9 @@ class FusedDrafter:
             self._text.restart(position)
         for start in range(0, len(ids), self._n_batch):
             part = ids[start : start + self._n_batch]
-            self._text.append(self._own(part), hidden[start : start + self._n_batch])
+            self._text.append(part, hidden[start : start + self._n_batch])
             if self.n_waiting >= min(N_WAITING, self._n_batch):
                 self._read(self._text.end)
-
-    def _own(self, ids: Sequence[int]) -> Sequence[int]:
-        return ids if self._surrogates is None else self._surrogates[list(ids)].tolist()
 
     @property
     def _next_cell(self) -> int:
@@ -130,7 +126,7 @@ class FusedDrafter:
         for first in range(start, end, self._n_batch):
             last = min(first + self._n_batch, end)
             rows = self._fusion.rows(self._text.rows(first - 1, last - 1))
-            self._context.read(self._text.tokens(first, last), first, rows)
+            self._context.read(self._ids.own(self._text.tokens(first, last)), first, rows)
         self._cells.end = end
 
     def draft(
@@ -145,18 +141,20 @@ class FusedDrafter:
         start, end = self._next_cell, self._text.end
         if depth <= 0 or self._text.start == end:
             return draft
+        self._ids.hold([newest], end)
         self._cells.make_place(start, end + 1 + depth)
         self._steps.run(
-            [*self._text.tokens(start, end), *self._own([newest])],
+            self._ids.own([*self._text.tokens(start, end), newest]),
             self._fusion.rows(self._text.rows(start - 1, end)),
             start,
-            take=lambda: draft.take(self._context.logits()[0], propose, self._draft_ids),
+            take=lambda: draft.take(self._context.logits()[0], propose, self._ids.draft_ids),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
         self._cells.end = end + 1
         return draft
 
     def truncate(self, n_past: int) -> None:
+        self._ids.truncate(n_past)
         self._text.truncate(n_past)
         self._cells.truncate(n_past)
 
@@ -167,9 +165,11 @@ class FusedDrafter:
             "places": np.array([start, self._cells.end, self._cells.first], np.int64),
             "tokens": np.array(self._text.tokens(start, end), np.int32),
             "rows": self._text.rows(start, end),
+            **self._ids.save(),
         }
 
     def restore(self, state: State) -> None:
+        self._ids.restore(state)
         start, self._cells.end, self._cells.first = state["places"].tolist()
         if not self._context.restore(state["context"]):
             self._cells.end = self._cells.first = 0  # it reads the rows that are kept again
@@ -179,3 +179,4 @@ class FusedDrafter:
     def close(self) -> None:
         self._context.close()
         self._fusion.close()
+        self._ids.close()

@@ -21,11 +21,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mtp_cli.engine.drafters.base import Draft, always, with_rows
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.reused import ReusedSteps
 from mtp_cli.engine.sampling.proposals import Propose, likeliest
 from mtp_cli.engine.tuning import TUNING
-from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext, Ids, State
-from mtp_cli.head_file import DraftVocabulary
+from mtp_cli.engine.types import MAX_DEPTH, N_OUTPUTS, Floats, HeadContext, State
 
 N_WAITING, N_FORGOTTEN = TUNING.heads.n_waiting, TUNING.heads.n_forgotten
 N_CTX = TUNING.heads.n_ctx
@@ -75,27 +75,23 @@ class _Waiting:
 class MtpDrafter:
     """Heads of one model, run in an MTP context of their own.
 
-    vocabulary: the head's trimmed vocabulary, None when it is the target's
-    draft_ids:  the target's id of each logit, of a head that reads all of the target's and drafts
-                in fewer; None where there is one for each
-    scale:      (n_embd,) float32 that every target row is multiplied with to become the row the
-                head was trained on, None for as it is
-    n_chained:  1 for one head reused at every step, else the number of heads, one per step
+    ids:       which ids the heads read and draft in; None where they are the target's
+    scale:     (n_embd,) float32 that every target row is multiplied with to become the row the
+               head was trained on, None for as it is
+    n_chained: 1 for one head reused at every step, else the number of heads, one per step
     """
 
     def __init__(
         self,
         context: HeadContext,
         *,
-        vocabulary: DraftVocabulary | None = None,
-        draft_ids: Ids | None = None,
+        ids: HeadIds | None = None,
         scale: Floats | None = None,
         n_chained: int = 1,
     ) -> None:
         self._context = context
         self._scale = scale
-        self._draft_ids = draft_ids if vocabulary is None else vocabulary.draft_ids
-        self._surrogates = None if vocabulary is None else vocabulary.surrogates.tolist()
+        self._ids = HeadIds() if ids is None else ids
         self._is_chained = n_chained > 1
         self.max_depth = n_chained if self._is_chained else MAX_DEPTH
         self.n_window = N_OUTPUTS
@@ -108,6 +104,7 @@ class MtpDrafter:
         self._n_forgotten = 0  # and none before this one
 
     def observe(self, ids: Sequence[int], position: int, hidden: Floats | None) -> None:
+        self._ids.hold(ids, position)
         if hidden is None:
             return
         ids, position = with_rows(ids, position, hidden)
@@ -117,7 +114,7 @@ class MtpDrafter:
             if self._carry is None:
                 self._waiting.restart(position + 1)
             elif position >= max(self._n_read, self._waiting.end):
-                self._waiting.append(self._surrogate(token), self._carry)
+                self._waiting.append(token, self._carry)
             self._carry = row.copy() if self._scale is None else row * self._scale
             position += 1
         self._next = position
@@ -136,8 +133,9 @@ class MtpDrafter:
         depth = min(depth, self.max_depth, self._context.n_ctx - self.n_waiting - 1)
         if depth <= 0 or self._carry is None:
             return Draft()
-        self._waiting.append(self._surrogate(newest), self._carry)
-        tokens, hidden = self._waiting.tokens, self._waiting.hidden
+        self._ids.hold([newest], self._next)
+        self._waiting.append(newest, self._carry)
+        tokens, hidden = self._ids.own(self._waiting.tokens), self._waiting.hidden
         start = self._waiting.position
         # The rows of the last draft were the head's own. After rows it was never shown it starts
         # anew: llama.cpp takes no gap in the positions.
@@ -158,8 +156,8 @@ class MtpDrafter:
 
     def _take(self, draft: Draft, propose: Propose) -> int:
         """The id that is drafted, as the head reads it."""
-        place = draft.take(self._context.logits()[0], propose, self._draft_ids)
-        return draft.ids[-1] if self._surrogates is None else place
+        place = draft.take(self._context.logits()[0], propose, self._ids.draft_ids)
+        return self._ids.drafted(place, draft.ids[-1])
 
     def _make_room(self, end: int) -> None:
         """Forget old rows, if the ones up to position `end` would not fit."""
@@ -173,9 +171,6 @@ class MtpDrafter:
         ):
             self._context.clear()
             self._n_forgotten = self._waiting.position
-
-    def _surrogate(self, token: int) -> int:
-        return token if self._surrogates is None else self._surrogates[token]
 
     def _chained_steps(
         self,
@@ -209,6 +204,7 @@ class MtpDrafter:
             self._context.clear()  # the head only loses what it remembers of the text
 
     def truncate(self, n_past: int) -> None:
+        self._ids.truncate(n_past)
         if n_past < self._next:
             self._carry = None
             self._next = n_past
@@ -226,9 +222,11 @@ class MtpDrafter:
             "tokens": np.array(waiting.tokens, np.int32),
             "hidden": waiting.hidden.copy(),
             "carry": np.array([] if carry is None else [carry], np.float32),
+            **self._ids.save(),
         }
 
     def restore(self, state: State) -> None:
+        self._ids.restore(state)
         position, self._next, self._n_read, self._n_forgotten = state["places"].tolist()
         if not self._context.restore(state["context"]):
             self._n_read = self._n_forgotten = 0  # it starts anew
@@ -237,3 +235,4 @@ class MtpDrafter:
 
     def close(self) -> None:
         self._context.close()
+        self._ids.close()

@@ -10,6 +10,8 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mtp_cli.engine.backend.batch import Reads
 from mtp_cli.engine.backend.binding import supports_gpu
 from mtp_cli.engine.backend.context import Context
@@ -23,6 +25,7 @@ from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import open_fusion
+from mtp_cli.engine.drafters.head_ids import AdoptedIds, HeadIds
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
@@ -32,8 +35,9 @@ from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files import trimmed
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
-from mtp_cli.engine.files.gguf_header import Header, is_eagle3
+from mtp_cli.engine.files.gguf_header import Header, is_eagle3, read_shards
 from mtp_cli.engine.files.pairing import Pairing
+from mtp_cli.engine.files.target_tables import TargetTables, stands_for
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource, Ids
 from mtp_cli.errors import MtpError
@@ -41,6 +45,7 @@ from mtp_cli.head_file import Fused
 
 _SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
 N_BATCH_PROMPT = 128  # rows of a prompt that a head reads at once
+_N_COMPARED = 64  # rows of a head's tables with the target's
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
 
@@ -78,12 +83,8 @@ def _open_heads(
         head = _native_head(pairing.heads, pairing.draft_ids, n_ctx, n_batch, n_threads)
         if head is not None:
             _follow(target, head)
-            return MtpDrafter(
-                head,
-                vocabulary=pairing.vocabulary,
-                draft_ids=pairing.draft_ids,
-                scale=pairing.scale,
-            )
+            ids = _head_ids(target, pairing, pairing.heads, head)
+            return MtpDrafter(head, ids=ids, scale=pairing.scale)
     with contextlib.ExitStack() as opened:
         own = None
         if pairing.path is not None:
@@ -106,12 +107,42 @@ def _open_heads(
     _follow(target, context)
     if pairing.shares_kv:
         return SharedKvDrafter(context)
-    return MtpDrafter(
-        context,
-        vocabulary=pairing.vocabulary,
-        scale=pairing.scale,
-        n_chained=pairing.n_heads,
-    )
+    ids = HeadIds(pairing.vocabulary)
+    return MtpDrafter(context, ids=ids, scale=pairing.scale, n_chained=pairing.n_heads)
+
+
+def _head_ids(target: Target, pairing: Pairing, heads: Header, head: NativeHead) -> HeadIds:
+    """Which ids a head of our own code reads and drafts in: those of the text, too, where the
+    target's rows of them stand for the head's."""
+    own = HeadIds(pairing.vocabulary, pairing.draft_ids)
+    if own.draft_ids is None:
+        return own
+    try:
+        tables = TargetTables(read_shards(target.model.path))
+    except (MtpError, OSError):
+        return own
+    with contextlib.ExitStack() as opened:
+        opened.callback(tables.close)
+        with contextlib.suppress(MtpError, OSError):
+            if _has_tables_of(tables, heads, own.draft_ids, embeds=pairing.draft_ids is None):
+                opened.pop_all()
+                return AdoptedIds(head, tables, pairing.vocabulary, pairing.draft_ids)
+    return own
+
+
+def _has_tables_of(target: TargetTables, heads: Header, draft_ids: Ids, *, embeds: bool) -> bool:
+    """embeds: its own embeddings are those of its draft vocabulary alone"""
+    places = np.linspace(0, len(draft_ids) - 1, _N_COMPARED).astype(np.int32)
+    own, ids = TargetTables([heads]), draft_ids[places]
+    try:
+        if (own.n_embd, max(draft_ids) < target.n_vocab) != (target.n_embd, True):
+            return False
+        embeddings = target.embedding(ids), own.embedding(places)
+        return stands_for(target.output(ids), own.output(places)) and (
+            not embeds or stands_for(*embeddings)
+        )
+    finally:
+        own.close()
 
 
 def _native_head(
@@ -165,10 +196,14 @@ def _open_fused(
                 owns_model=True,
             )
         opened.callback(context.close)
+        ids = HeadIds(pairing.vocabulary)
+        if isinstance(context, NativeHead):
+            ids = _head_ids(target, pairing, heads, context)
+        opened.callback(ids.close)
         drafter = FusedDrafter(
             context,
             fusion,
-            vocabulary=pairing.vocabulary,
+            ids=ids,
             prompt_rows=fused.prompt_rows,
             n_batch=n_batch,
         )

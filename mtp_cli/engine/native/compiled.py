@@ -82,6 +82,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_head_close": ([_ADDRESS], None),
     "mtp_head_decode": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT, _BOOL], _INT),
     "mtp_head_use_threads": ([_ADDRESS, _INT], None),
+    "mtp_head_adopt": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT], None),
     "mtp_head_drop_from": ([_ADDRESS, _INT], None),
     "mtp_head_drop_before": ([_ADDRESS, _INT], None),
     "mtp_head_cells": ([_ADDRESS, _ADDRESS], None),

@@ -105,9 +105,16 @@ public:
 
     void use_threads(int n) { n_threads = std::clamp(n, 1, s.n_threads); }
 
+    // Ids behind the head's own, by rows that others keep; without embeddings they are not read.
+    void adopt(const char * embeddings, const char * outputs, int n) {
+        more_embd = embeddings, more_output = outputs, n_more = n;
+        logits.resize(std::max(logits.size(), (size_t)s.n_vocab + n));
+    }
+
     int room() const { return s.n_ctx - n_cells; }
     bool knows(const int32_t * ids, int n) const {
-        return std::all_of(ids, ids + n, [this](int32_t id) { return 0 <= id && id < s.n_vocab; });
+        const int n_ids = s.n_vocab + (more_embd ? n_more : 0);
+        return std::all_of(ids, ids + n, [n_ids](int32_t id) { return 0 <= id && id < n_ids; });
     }
     bool ends_before(int position) const {
         return n_cells == 0 || position == first_position + n_cells;
@@ -228,14 +235,20 @@ private:
         float * row = worker.own.rows.data();
         norm(hidden.data(), w.head_norm, row);
         worker.packed.pack(row, s.n_embd, 1);
-        Range columns = worker.range(s.n_vocab, Kernel::COLUMNS);
-        if (worker.thread == worker.n_threads - 1) columns.to = s.n_vocab;
-        worker.packed.multiply(w.output, columns, logits.data(), s.n_vocab);
+        score(worker, w.output, s.n_vocab, logits.data());
+        if (n_more) score(worker, more_output, n_more, &logits[s.n_vocab]);
+    }
+
+    void score(Worker & worker, const char * output, int n, float * to) {
+        Range columns = worker.range(n, Kernel::COLUMNS);
+        if (worker.thread == worker.n_threads - 1) columns.to = n;
+        worker.packed.multiply(output, columns, to, n);
     }
 
     void embed(int32_t token, float * out) const {
-        const auto * blocks =
-            (const Q8_0::Block *)w.token_embd + (size_t)token * n_blocks(s.n_embd);
+        const bool is_own = token < s.n_vocab;
+        const auto * blocks = (const Q8_0::Block *)(is_own ? w.token_embd : more_embd) +
+                              (size_t)(is_own ? token : token - s.n_vocab) * n_blocks(s.n_embd);
         for (int b = 0; b < n_blocks(s.n_embd); ++b)
             for (int i = 0; i < 32; ++i) out[32 * b + i] = _cvtsh_ss(blocks[b].d) * blocks[b].qs[i];
     }
@@ -309,6 +322,8 @@ private:
     std::vector<float> rates;
     std::vector<uint16_t> keys, values;  // (n_ctx, n_kv) in half precision
     int n_cells = 0, first_position = 0;
+    const char *more_embd = nullptr, *more_output = nullptr;  // of the ids that are adopted
+    int n_more = 0;
     // Of the decode under way
     const int32_t * tokens = nullptr;
     const float * given = nullptr;
@@ -344,6 +359,11 @@ extern "C" int mtp_head_decode(void * head, const int32_t * tokens, const float 
     return 0;
 }
 extern "C" void mtp_head_use_threads(void * head, int n) { ((head::Head *)head)->use_threads(n); }
+// From the next decode on, n ids behind its own, by rows that stay where they are: `embeddings` is
+// null for a head that is not to read them.
+extern "C" void mtp_head_adopt(void * head, const char * embeddings, const char * outputs, int n) {
+    ((head::Head *)head)->adopt(embeddings, outputs, n);
+}
 extern "C" void mtp_head_drop_from(void * head, int position) {
     ((head::Head *)head)->drop_from(position);
 }
@@ -375,6 +395,7 @@ extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int,
     return 1;
 }
 extern "C" void mtp_head_use_threads(void *, int) {}
+extern "C" void mtp_head_adopt(void *, const char *, const char *, int) {}
 extern "C" void mtp_head_drop_from(void *, int) {}
 extern "C" void mtp_head_drop_before(void *, int) {}
 extern "C" void mtp_head_cells(void *, head::Cells *) {}

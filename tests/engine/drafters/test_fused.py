@@ -21,6 +21,7 @@ from mtp_cli.engine.drafters.base import Draft
 from mtp_cli.engine.drafters.compiled_head import NativeHead, runnable
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import CompiledFusion, NumpyFusion, open_fusion
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import read_header
@@ -90,7 +91,7 @@ def new_drafter(tmp_path: Path) -> Iterator[Open]:
         fusion = open_fusion(header, n_batch, 2)
         assert isinstance(fusion, CompiledFusion if way == "compiled" else NumpyFusion)
         drafters.append(
-            FusedDrafter(context, fusion, vocabulary=None, prompt_rows=PROMPT_ROWS, n_batch=n_batch)
+            FusedDrafter(context, fusion, ids=HeadIds(), prompt_rows=PROMPT_ROWS, n_batch=n_batch)
         )
         return drafters[-1]
 
