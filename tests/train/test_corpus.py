@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
+from mtp_cli.head_file import DraftVocabulary
 from mtp_train import prompts
 from mtp_train.corpus import (
+    OUTSIDE_WEIGHT,
     Corpus,
     Role,
     Sample,
@@ -151,6 +153,31 @@ def test_a_batch_pairs_each_token_with_the_row_before_it() -> None:
     np.testing.assert_array_equal(batch.rows[0, at], piece.rows[at + 1])
     assert batch.nexts[0, at] == piece.ids[at + 2]
     assert batch.weights.sum() == len(piece) - 2
+
+
+def test_ids_that_a_text_holds_are_read_and_drafted_from_there_on() -> None:
+    """Ids 0 to 9 are drafted; the others get places of their own, each text its own times."""
+    given, greedy = Role.GIVEN, Role.GREEDY
+    texts = [[1, 30, 2, 3, 30, 40, 4, 40, 41], [40, 5, 6, 7, 30, 8, 41, 9, 1]]
+    roles = np.array([given] * 3 + [greedy] * 6, np.uint8)
+    rows = np.zeros((9, N_EMBD), np.float16)
+    samples = [Sample(np.array(ids, np.int32), roles, rows) for ids in texts]
+    surrogates = np.where(np.arange(50) < 10, np.arange(50), 0).astype(np.int32)
+    vocabulary = DraftVocabulary(np.arange(10, dtype=np.int32), surrogates)
+    batch = make_batch(samples, vocabulary, adopts=True)
+    assert batch.adopted.tolist() == [30, 40, 41]
+    assert batch.tokens.tolist() == [[10, 2, 3, 10, 11, 4, 11], [5, 6, 7, 10, 8, 12, 9]]
+    # Index i reads the token i + 1: what stands first is known from the start.
+    assert batch.known.tolist() == [[0, 4, 7], [3, 0, 5]]
+    outside = OUTSIDE_WEIGHT  # not held yet where it comes: 40 in the first text, 41 in both
+    assert batch.weights.tolist() == [
+        [0, 0, 1, outside, 1, 1, outside],
+        [0, 0, outside, 1, outside, 1, 1],
+    ]
+    without = make_batch(samples, vocabulary)
+    assert len(without.adopted) == 0
+    assert without.tokens.tolist() == [[0, 2, 3, 0, 0, 4, 0], [5, 6, 7, 0, 8, 0, 9]]
+    assert without.weights[0].tolist() == [0, 0, outside, outside, 1, outside, outside]
 
 
 def talk(*parts: tuple[Role, int]) -> Sample:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtp_cli.errors import MtpError
-from mtp_train.corpus import Sample, choose_vocabulary
+from mtp_train.corpus import Role, Sample, choose_vocabulary
 
 pytest.importorskip("torch")
 
@@ -19,9 +19,10 @@ import torch
 
 from mtp_train.agreement import agreement, replay
 from mtp_train.fit import Run, Settings, read_checkpoint
-from mtp_train.head import Head
-from mtp_train.losses import blocked_cross_entropy, target_distribution
+from mtp_train.head import Chains, Head
+from mtp_train.losses import Adopted, blocked_cross_entropy, target_distribution
 from mtp_train.shape import HeadShape
+from mtp_train.tables import Tables
 from tests.train.test_corpus import conversation
 
 N_VOCAB, N_EMBD = 50, 16
@@ -172,3 +173,65 @@ def test_blocked_cross_entropy_equals_autograds() -> None:
     torch.testing.assert_close(found, expected)
     for one, other in zip(found_grads, expected_grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_columns_that_a_text_holds_count_where_it_holds_them() -> None:
+    """Against PyTorch's own softmax over the columns that are there, row by row."""
+    torch.manual_seed(3)
+    rows, output = torch.randn(600, 8), torch.randn(33, 8)
+    adopted = Adopted(torch.randn(5, 8), torch.rand(600, 5) < 0.5)
+    weights = torch.rand(600)
+    ours, own_output = rows.clone().requires_grad_(), output.clone().requires_grad_()
+    true = torch.randn(600, 8)
+    targets = target_distribution(true, output, 1.0, torch.float32, adopted)
+    found = blocked_cross_entropy(ours, own_output, targets, weights, adopted)
+    found.backward()
+    theirs, their_output = rows.clone().requires_grad_(), output.clone().requires_grad_()
+    wanted = torch.zeros(())
+    for i in range(600):
+        known = adopted.known[i]
+        matrix = torch.cat((their_output, adopted.output[known]))
+        target = (torch.cat((output, adopted.output[known])) @ true[i]).softmax(-1)
+        held = torch.cat((torch.ones(33, dtype=torch.bool), known))
+        torch.testing.assert_close(targets[i, held], target)
+        assert targets[i, ~held].eq(0).all()
+        wanted = wanted - weights[i] * (target * (matrix @ theirs[i]).log_softmax(-1)).sum()
+    wanted.backward()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(own_output.grad, their_output.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_learns_ids_that_only_its_texts_hold(tmp_path: Path) -> None:
+    """Texts go round in circles, of ids of which a third is outside the draft vocabulary."""
+    run = new_run(tmp_path, 150)
+    table = np.random.default_rng(1).standard_normal((N_VOCAB, N_EMBD)).astype(np.float32)
+    rng, texts = np.random.default_rng(5), []
+    for _ in range(40):
+        cycle = rng.permutation(N_VOCAB)[:6]
+        ids = np.tile(cycle, 7)[:40].astype(np.int32)
+        roles = np.array([Role.GIVEN] * 8 + [Role.GREEDY] * 32, np.uint8)
+        rows = 3 * table[np.append(ids[1:], ids[0])]  # the target knows what comes next
+        texts.append(Sample(ids, roles, rows.astype(np.float16)))
+    run.samples = texts
+    run.target_output = torch.tensor(table[run.vocabulary.draft_ids])
+    run.tables = Tables(table, table)
+    train(run)
+    without = agreement(run.head, texts[:9], run.vocabulary).forced[0]
+    found = agreement(run.head, texts[:9], run.vocabulary, tables=run.tables).forced[0]
+    assert found > 2 * without
+
+
+def test_rows_that_are_not_asked_for_change_no_others() -> None:
+    torch.manual_seed(4)
+    table = torch.randn(32, N_EMBD)
+    head = Head(HeadShape(N_EMBD, 2, 1, 8, 32, 32, 1e-5, 10000.0), table, table)
+    tokens, rows = torch.randint(0, 32, (3, 12)), torch.randn(3, 12, N_EMBD)
+    wanted = torch.rand(3, 12) < 0.7
+    whole, part = (Chains(head, tokens, head.read(rows)) for _ in range(2))
+    use = wanted
+    for _ in range(3):
+        all_rows, some = whole.step(), part.step(use)
+        torch.testing.assert_close(some[use], all_rows[use])
+        assert some[~use].eq(0).all()
+        use = wanted & (torch.nn.functional.pad(use, (1, -1)))

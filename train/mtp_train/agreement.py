@@ -19,6 +19,7 @@ from mtp_cli.head_file import DraftVocabulary
 from mtp_train.corpus import Role, Sample, make_batch, pieces_of
 from mtp_train.head import Head
 from mtp_train.precision import autocast
+from mtp_train.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,19 @@ def agreement(
     samples: Sequence[Sample],
     vocabulary: DraftVocabulary,
     depth: int = 3,
+    tables: Tables | None = None,
 ) -> Agreement:
-    """Of the head, drafting `depth` tokens a round."""
+    """Of the head, drafting `depth` tokens a round.
+
+    tables: the target's, where the head drafts in ids that only the text holds, too
+    """
     depth = min(depth, head.max_depth or depth)
     hits, counts = np.zeros(depth), np.zeros(depth)
     accepted, drafted = np.zeros(depth), np.zeros(depth, np.int64)
     n_tokens = n_rounds = 0
     pieces = [piece for s in samples for piece in pieces_of(s, head.shape.prompt_rows)]
     for piece in sorted(pieces, key=len):
-        for right in _rights(head, piece, vocabulary, depth):
+        for right in _rights(head, piece, vocabulary, depth, tables):
             n = right.shape[1]
             for k in range(min(depth, n)):
                 # Index i of row k stands for a chain that started at i - k.
@@ -90,18 +95,29 @@ def _rights(
     piece: Sample,
     vocabulary: DraftVocabulary,
     depth: int,
+    tables: Tables | None,
 ) -> list[npt.NDArray[np.bool_]]:
     """Of each greedy answer in a piece (depth, n): whether draft step k+1 was right there."""
-    batch = make_batch([piece], vocabulary)
+    batch = make_batch([piece], vocabulary, adopts=tables is not None)
     at = np.flatnonzero((batch.weights[0] > 0) & (batch.roles[0] == Role.GREEDY))
     if not len(at):
         return []
     device = head.output.device
-    target_ids = torch.from_numpy(vocabulary.draft_ids.astype(np.int64)).to(device)
+    drafted = np.concatenate([vocabulary.draft_ids, batch.adopted]).astype(np.int64)
+    target_ids = torch.from_numpy(drafted).to(device)
     tokens = torch.from_numpy(batch.tokens).to(device)
     before = torch.from_numpy(batch.before).to(device).float()
     with autocast(device):
-        outs = head.unroll(tokens, before, depth)
-        guesses = [target_ids[head.logits(out[0, at]).argmax(-1)].cpu().numpy() for out in outs]
+        embedded = None if tables is None else tables.embeddings(batch, device)
+        outs = head.unroll(tokens, before, depth, embedded)
+        guesses = []
+        for k, out in enumerate(outs):
+            logits = head.logits(out[0, at], k)
+            if tables is not None and len(batch.adopted):
+                more = head.normed(out[0, at], k) @ tables.output_rows(batch, device).T
+                # A chain knows what the text held where it started.
+                known = torch.from_numpy(batch.known[0] <= at[:, None] - k).to(device)
+                logits = torch.cat((logits, more.masked_fill(~known, -torch.inf)), -1)
+            guesses.append(target_ids[logits.argmax(-1)].cpu().numpy())
     right = np.stack([guess == batch.nexts[0, at] for guess in guesses])
     return np.split(right, np.flatnonzero(np.diff(at) > 1) + 1, 1)

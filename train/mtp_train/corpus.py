@@ -240,12 +240,15 @@ def coverage(sequences: Iterable[Sample], draft_ids: npt.NDArray[np.int32]) -> f
 class Batch:
     """Padded positions of some sequences. Index i: token x_i, the row before it, what follows.
 
-    tokens:  (batch, n) int64 draft ids of x_i
+    tokens:  (batch, n) int64 draft ids of x_i; from n_draft on, places in `adopted`
     before:  (batch, n, ...) float16, what the head reads of position i-1, see `Sample.read`
     rows:    (batch, n, n_embd) float16, the target's row of position i
     nexts:   (batch, n) int64 target ids of x_{i+1}
     weights: (batch, n) float32, how much the prediction of x_{i+1} counts
     roles:   (batch, n) uint8, the role of x_{i+1}
+    adopted: (n_adopted,) int32 target ids of these texts that the draft vocabulary lacks, see
+             `mtp_cli.engine.drafters.head_ids`
+    known:   (batch, n_adopted) int32, the index from which on a sequence holds each; n for never
     """
 
     tokens: npt.NDArray[np.int64]
@@ -254,12 +257,25 @@ class Batch:
     nexts: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     roles: npt.NDArray[np.uint8]
+    adopted: npt.NDArray[np.int32]
+    known: npt.NDArray[np.int32]
 
 
-def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
+def make_batch(
+    pieces: Sequence[Sample], vocabulary: DraftVocabulary, *, adopts: bool = False
+) -> Batch:
+    """adopts: ids outside the draft vocabulary that a text holds are drafted from there on"""
     n = max(map(len, pieces)) - 2
     n_embd = pieces[0].rows.shape[1]
     n_read = n_embd * (max(len(pieces[0].layers), 1) + pieces[0].with_final)
+    inside = np.zeros(len(vocabulary.surrogates), bool)
+    inside[vocabulary.draft_ids] = True
+    places, adopted = vocabulary.surrogates, np.zeros(0, np.int32)
+    if adopts:
+        texts = np.unique(np.concatenate([piece.ids[:-1] for piece in pieces]))
+        adopted = texts[~inside[texts]]
+        places = places.copy()
+        places[adopted] = len(vocabulary.draft_ids) + np.arange(len(adopted))
     batch = Batch(
         np.zeros((len(pieces), n), np.int64),
         np.zeros((len(pieces), n, n_read), np.float16),
@@ -267,21 +283,38 @@ def make_batch(pieces: Sequence[Sample], vocabulary: DraftVocabulary) -> Batch:
         np.zeros((len(pieces), n), np.int64),
         np.zeros((len(pieces), n), np.float32),
         np.zeros((len(pieces), n), np.uint8),
+        adopted,
+        np.full((len(pieces), len(adopted)), n, np.int32),
     )
-    inside = np.zeros(len(vocabulary.surrogates), bool)
-    inside[vocabulary.draft_ids] = True
     for b, piece in enumerate(pieces):
         m = len(piece) - 2
-        batch.tokens[b, :m] = vocabulary.surrogates[piece.ids[1:-1]]
+        batch.tokens[b, :m] = places[piece.ids[1:-1]]
         batch.before[b, :m] = piece.read[:m]
         batch.rows[b, :m] = piece.rows[1:-1]
         batch.nexts[b, :m] = piece.ids[2:]
         batch.roles[b, :m] = piece.roles[2:]
-        counts = np.where(inside[piece.ids[2:]], 1.0, OUTSIDE_WEIGHT)
+        known = inside[piece.ids[2:]]
+        if len(adopted):
+            at = np.flatnonzero(~inside[piece.ids[:-1]])
+            columns = places[piece.ids[at]] - len(vocabulary.draft_ids)
+            np.minimum.at(batch.known[b], columns, np.maximum(at - 1, 0))
+            known |= _is_held(piece.ids[2:], adopted, batch.known[b])
+        counts = np.where(known, 1.0, OUTSIDE_WEIGHT)
         # An answer's first token comes with the prompt: nobody drafts it.
         drafted = (piece.roles[1:-1] >= Role.GREEDY) & (piece.roles[2:] >= Role.GREEDY)
         batch.weights[b, :m] = np.where(drafted, counts, 0.0)
     return batch
+
+
+def _is_held(
+    nexts: npt.NDArray[np.int32], adopted: npt.NDArray[np.int32], known: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_]:
+    """(n,): whether x_{i+1} is an adopted id that the text holds at index i."""
+    column = np.searchsorted(adopted, nexts).clip(0, len(adopted) - 1)
+    held: npt.NDArray[np.bool_] = (adopted[column] == nexts) & (
+        known[column] <= np.arange(len(nexts))
+    )
+    return held
 
 
 def pieces_of(sample: Sample, prompt_rows: int) -> list[Sample]:

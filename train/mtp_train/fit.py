@@ -25,9 +25,10 @@ from mtp_train.agreement import Agreement, agreement
 from mtp_train.corpus import Batch, Sample, epoch_pieces, make_batch
 from mtp_train.files import writing, written_whole
 from mtp_train.head import Chains, Head, shifted
-from mtp_train.losses import blocked_cross_entropy, target_distribution
+from mtp_train.losses import Adopted, blocked_cross_entropy, target_distribution
 from mtp_train.precision import autocast, product_type
 from mtp_train.shape import HeadShape
+from mtp_train.tables import Tables
 
 _CHECKPOINT = "checkpoint.pt"
 
@@ -148,13 +149,16 @@ class Run:
         vocabulary: DraftVocabulary,
         target_output: Tensor,
         form: Path | None = None,
+        tables: Tables | None = None,
     ):
         """target: the fingerprint of the target that the head is for;
         target_output: (n_draft, n_embd) the target's own output rows of the draft ids;
+        tables: the target's, for ids that the draft vocabulary lacks; None for a head that never
+            drafts in them;
         form: heads in whose form these are to be written."""
         self.folder, self.target, self.settings, self.head = folder, target, settings, head
         self.samples, self.vocabulary = samples, vocabulary
-        self.target_output = target_output
+        self.target_output, self.tables = target_output, tables
         self.form = form
         self.progress = Progress()
         s = settings
@@ -220,7 +224,7 @@ class Run:
             on_step(self.progress, loss)
             at_end = self.progress.step == self.settings.steps
             if at_end or self.progress.step % self.settings.steps_between_points == 0:
-                found = agreement(self.head, held_out, self.vocabulary)
+                found = agreement(self.head, held_out, self.vocabulary, tables=self.tables)
                 self._log(found)
                 on_agreement(self.progress, found)
             if at_end or self.progress.step % self.settings.checkpoint_every == 0:
@@ -250,7 +254,8 @@ class Run:
                 at.epoch,
             )
             self._pieces_epoch = at.epoch
-        batch = make_batch(self._pieces[at.index], self.vocabulary)
+        adopts = self.tables is not None
+        batch = make_batch(self._pieces[at.index], self.vocabulary, adopts=adopts)
         at.index += 1
         if at.index == len(self._pieces):
             at.epoch, at.index = at.epoch + 1, 0
@@ -278,24 +283,33 @@ class Run:
         chosen = weights > 0
         with autocast(device):
             rows = torch.from_numpy(batch.rows).to(device)[chosen].float()
-            targets = self._targets(rows, batch, chosen)
+            adopted = self._adopted(batch, chosen)
+            targets = self._targets(rows, adopted)
             number = torch.full(chosen.shape, -1, device=device)
             number[chosen] = torch.arange(len(rows), device=device)
             tokens = torch.from_numpy(batch.tokens).to(device)
             before = torch.from_numpy(batch.before).to(device).float()
             hidden = head.read(before)
             total = rows.new_zeros(())
-            chains = Chains(head, tokens, hidden)
+            embedded = None if self.tables is None else self.tables.embeddings(batch, device)
+            chains = Chains(head, tokens, hidden, embedded)
+            use = chosen
             for k in range(min(n_unrolled, head.max_depth or n_unrolled)):
                 if k == 1:
                     few = self._few(len(tokens), device)
                     chains.keep(few)
                     chosen, number, weights = chosen[few], number[few], weights[few]
-                out = chains.step()
-                # A chain must have started where a draft can start: before an answer token.
-                use = chosen & (shifted(chosen[..., None].float(), k)[..., 0] > 0)
+                    use = use[few]
+                if k > 0:  # a chain goes on inside an answer, where the one before it could
+                    use = chosen & (shifted(use[..., None].float(), 1)[..., 0] > 0)
+                out = chains.step(use)
+                places = number[use]
                 step = blocked_cross_entropy(
-                    head.normed(out[use], k), head.output, targets[number[use]], weights[use]
+                    head.normed(out[use], k),
+                    head.output,
+                    targets[places],
+                    weights[use],
+                    None if adopted is None else adopted.of(places),
                 )
                 total = total + self.settings.step_weights[k] * step / weights[use].sum().clamp(
                     min=1
@@ -308,10 +322,18 @@ class Run:
         n_few = max(1, round(self.settings.later_share * n_sequences))
         return torch.from_numpy(draws.permutation(n_sequences)[:n_few]).to(device)
 
-    def _targets(self, rows: Tensor, batch: Batch, chosen: Tensor) -> Tensor:
+    def _adopted(self, batch: Batch, chosen: Tensor) -> Adopted | None:
+        """The columns behind the draft vocabulary's, for the chosen positions."""
+        if self.tables is None or not len(batch.adopted):
+            return None
+        sequence, index = chosen.nonzero(as_tuple=True)
+        known = torch.from_numpy(batch.known).to(chosen.device)[sequence] <= index[:, None]
+        return Adopted(self.tables.output_rows(batch, chosen.device), known)
+
+    def _targets(self, rows: Tensor, adopted: Adopted | None) -> Tensor:
         s = self.settings
         dtype = product_type(rows.device)
-        targets = target_distribution(rows, self.target_output, s.temperature, dtype)
+        targets = target_distribution(rows, self.target_output, s.temperature, dtype, adopted)
         if s.hard:
             best = targets.argmax(-1, keepdim=True)
             targets.mul_(1 - s.hard).scatter_add_(

@@ -29,6 +29,7 @@ from mtp_train.generate import Settings as Writing
 from mtp_train.layer_rows import unit_rows
 from mtp_train.measure import N_CTX, n_answered
 from mtp_train.recipe import N_DRAFT, Choices, head_shape, new_head
+from mtp_train.tables import Tables
 from mtp_train.target import Target
 
 TRIAL_S = 20.0  # of writing; the first seconds of a minute are slower than an hour's mean
@@ -166,6 +167,7 @@ def _training(target: Target, folder: Path, layers: tuple[int, ...], device: str
         [replace(text, with_final=final) for text in _texts(target, layers, n_draft)],
         vocabulary,
         torch.tensor(target.output[:n_draft]).bfloat16().to(device),
+        tables=Tables(target.token_embd, target.output),
     )
     keep_freed_memory()  # as fit does
     run.train([], lambda at, _loss: seconds.append(at.seconds), lambda _at, _found: None)

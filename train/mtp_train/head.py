@@ -98,23 +98,36 @@ class Block(nn.Module):
         return self._read(embedded, hidden)[2]
 
     def step(
-        self, embedded: Tensor, hidden: Tensor, earlier: Sequence[Keys]
+        self,
+        embedded: Tensor,
+        hidden: Tensor,
+        earlier: Sequence[Keys],
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Keys]:
         """One draft step at every position at once.
 
         embedded: (batch, n, n_embd), the tokens' embeddings; hidden: (batch, n, n_embd), the row
         of position i-1 at index i; earlier: this block's keys of the draft steps before this one,
         first step first. A query at position i sees the first step's keys up to the start of its
-        own chain, then its chain's own keys. Returns the rows before the head norm (the next
-        step's hidden rows are these, one place later) and this step's keys.
+        own chain, then its chain's own keys. wanted: (batch, n) bool, where a row is asked for;
+        elsewhere it is zero. Returns the rows before the head norm (the next step's hidden rows are
+        these, one place later) and this step's keys.
         """
         s = self.shape
         x, q, keys = self._read(embedded, hidden)
         attended = self._attend(q, [*earlier, keys]) * s.value_scale
+        if wanted is None:
+            return self._finished(x, attended), keys
+        found = self._finished(x[wanted], attended[wanted])
+        rows = found.new_zeros(*x.shape[:-1], found.shape[-1])
+        return rows.index_put((wanted,), found), keys
+
+    def _finished(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual stream with what attention found, through the FFN."""
         x = x + F.linear(attended, self.attn_output)
-        y = rms_norm(x, self.ffn_norm, s.rms_eps)
+        y = rms_norm(x, self.ffn_norm, self.shape.rms_eps)
         gated = F.silu(F.linear(y, self.ffn_gate)) * F.linear(y, self.ffn_up)
-        return x + F.linear(gated, self.ffn_down), keys
+        return x + F.linear(gated, self.ffn_down)
 
     def _read(self, embedded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Keys]:
         """The residual stream, its queries and its keys."""
@@ -247,12 +260,15 @@ class Head(Block):
         final = rows[..., self.shape.n_fused :]
         return fused + rms_norm(final, self.final_norm, self.shape.rms_eps)
 
-    def unroll(self, tokens: Tensor, rows: Tensor, n_steps: int) -> list[Tensor]:
+    def unroll(
+        self, tokens: Tensor, rows: Tensor, n_steps: int, adopted: Tensor | None = None
+    ) -> list[Tensor]:
         """The rows before the head norm of draft steps 1..n_steps, each (batch, n, n_embd).
 
-        rows: (batch, n, ...) as `read` takes them, those of position i-1 at index i.
+        rows: (batch, n, ...) as `read` takes them, those of position i-1 at index i;
+        adopted: see `Chains`.
         """
-        chains = Chains(self, tokens, self.read(rows))
+        chains = Chains(self, tokens, self.read(rows), adopted)
         return [chains.step() for _ in range(n_steps)]
 
     def logits(self, rows: Tensor, step: int = 0) -> Tensor:
@@ -268,21 +284,23 @@ class Chains:
     """Draft steps at every position at once, each a step further in the chains that start there.
 
     tokens: (batch, n) draft ids; hidden: (batch, n, n_embd), the true row of position i-1 at
-    index i. A reused block's keys are kept. Chained blocks each read all rows again.
+    index i; adopted: (n_adopted, n_embd), embeddings of the ids from n_draft on. A reused block's
+    keys are kept. Chained blocks each read all rows again.
     """
 
-    def __init__(self, head: Head, tokens: Tensor, hidden: Tensor):
+    def __init__(self, head: Head, tokens: Tensor, hidden: Tensor, adopted: Tensor | None = None):
         self._head = head
-        self._embedded = F.embedding(tokens, head.token_embd)
+        table = head.token_embd if adopted is None else torch.cat((head.token_embd, adopted))
+        self._embedded = F.embedding(tokens, table)
         self._read = [hidden]  # what each step reads
         self._keys: list[Keys] = []
 
-    def step(self) -> Tensor:
-        """The next step's rows before the head norm: (batch, n, n_embd)."""
+    def step(self, wanted: Tensor | None = None) -> Tensor:
+        """The next step's rows before the head norm: (batch, n, n_embd); see `Block.step`."""
         block = self._head.block(len(self._read) - 1)
         if self._head.max_depth is not None:
             self._keys = [block.keys(self._embedded, rows) for rows in self._read[:-1]]
-        out, own = block.step(self._embedded, self._read[-1], self._keys)
+        out, own = block.step(self._embedded, self._read[-1], self._keys, wanted)
         self._keys.append(own)
         self._read.append(shifted(out, 1))
         return out

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType
 
+from mtp_cli.engine.files.target_tables import stands_for
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from mtp_train.corpus import Corpus, Sample, choose_vocabulary, make_vocabulary
@@ -25,6 +26,7 @@ from mtp_train.head import Head
 from mtp_train.layer_rows import chosen_layers, unit_rows
 from mtp_train.mark import mark_of
 from mtp_train.shape import HeadShape
+from mtp_train.tables import Tables
 from mtp_train.target import Target
 
 # The target's output norm makes its logits sharp; a head that still guesses needs flat ones.
@@ -221,6 +223,8 @@ def prepare(
         head.token_embd.copy_(torch.tensor(kept.token_embd))
     if found is not None:
         take_over(head, target, vocabulary, found, corpus.training)
+    tables = Tables(target.token_embd, target.output)
+    adopts = kept is None or _has_tables_of(target, kept)
     run = Run(
         folder,
         target.fingerprint,
@@ -230,10 +234,21 @@ def prepare(
         vocabulary,
         torch.tensor(target.output[vocabulary.draft_ids]).bfloat16().to(head.output.device),
         form,
+        tables if adopts else None,
     )
     if saved is not None:
         run.resume(saved)
     return run
+
+
+def _has_tables_of(target: Target, head: HeadFile) -> bool:
+    """Whether the target's rows stand for the head's, as they must where it is to draft in ids
+    that its draft vocabulary lacks."""
+    ids = head.draft_ids
+    output = head.weights.get("output", target.output[ids])
+    return stands_for(target.token_embd[ids], head.token_embd) and stands_for(
+        target.output[ids], output
+    )
 
 
 def _form_of(found: HeadFile | None, choices: Choices) -> Path | None:
