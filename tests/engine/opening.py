@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from mtp_cli.engine import Engine
+from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.files.target_tables import TargetTables, table_places
 from mtp_cli.errors import MtpError
 from tests.engine.scripted import GREEDY
 
@@ -20,6 +22,12 @@ def refusal(model: Path, heads: Path | None = None, named: Path | None = None) -
     path = str(named or heads or model)
     assert line.startswith(f"{path}: ")
     return line.removeprefix(f"{path}: ")
+
+
+def opened_tables(model: Path) -> TargetTables:
+    places = table_places(read_shards(model))
+    assert places is not None
+    return TargetTables(places)
 
 
 def runs(model: Path) -> bool:

@@ -247,7 +247,7 @@ class Batch:
     weights: (batch, n) float32, how much the prediction of x_{i+1} counts
     roles:   (batch, n) uint8, the role of x_{i+1}
     adopted: (n_adopted,) int32 target ids of these texts that the draft vocabulary lacks, see
-             `mtp_cli.engine.drafters.head_ids`
+             `mtp_cli.engine.drafters.adopted_ids`
     known:   (batch, n_adopted) int32, the index from which on a sequence holds each; n for never
     """
 

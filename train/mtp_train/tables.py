@@ -1,6 +1,6 @@
 """The target's own rows of the ids that a text holds and the draft vocabulary lacks.
 
-Heads draft in such ids, too, once the text holds them (`mtp_cli.engine.drafters.head_ids`).
+Heads draft in such ids, too, once the text holds them (`mtp_cli.engine.drafters.adopted_ids`).
 """
 
 from __future__ import annotations

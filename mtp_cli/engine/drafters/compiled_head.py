@@ -255,7 +255,7 @@ class NativeHead:
         self._library.mtp_head_use_threads(self._handle, n_threads)
 
     def adopt(self, embedding: Bytes | None, output: Bytes, n: int) -> None:
-        """See `head_ids.Adopts`."""
+        """See `adopted_ids.Adopts`."""
         self._adopted = embedding, output  # read in place
         address = None if embedding is None else embedding.ctypes.data
         self._library.mtp_head_adopt(self._handle, address, output.ctypes.data, n)

@@ -19,13 +19,14 @@ from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.placement import ANYWHERE
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
+from mtp_cli.engine.drafters.adopted_ids import AdoptedIds
 from mtp_cli.engine.drafters.base import LastingDrafter
 from mtp_cli.engine.drafters.block import open_block
 from mtp_cli.engine.drafters.compiled_head import NativeHead
 from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import open_fusion
-from mtp_cli.engine.drafters.head_ids import AdoptedIds, HeadIds
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.independent import N_KEPT, IndependentDrafter
 from mtp_cli.engine.drafters.mtp import N_BATCH, N_CTX, MtpDrafter
 from mtp_cli.engine.drafters.shared_kv import SharedKvDrafter
@@ -35,9 +36,9 @@ from mtp_cli.engine.drafters.small_model import SmallModelDrafter
 from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files import trimmed
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
-from mtp_cli.engine.files.gguf_header import Header, is_eagle3, read_shards
+from mtp_cli.engine.files.gguf_header import Header, is_eagle3
 from mtp_cli.engine.files.pairing import Pairing
-from mtp_cli.engine.files.target_tables import TargetTables, stands_for
+from mtp_cli.engine.files.target_tables import TablePlaces, TargetTables, stands_for, table_places
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource, Ids
 from mtp_cli.errors import MtpError
@@ -83,7 +84,7 @@ def _open_heads(
         head = _native_head(pairing.heads, pairing.draft_ids, n_ctx, n_batch, n_threads)
         if head is not None:
             _follow(target, head)
-            ids = _head_ids(target, pairing, pairing.heads, head)
+            ids = _head_ids(pairing, pairing.heads, head)
             return MtpDrafter(head, ids=ids, scale=pairing.scale)
     with contextlib.ExitStack() as opened:
         own = None
@@ -111,38 +112,36 @@ def _open_heads(
     return MtpDrafter(context, ids=ids, scale=pairing.scale, n_chained=pairing.n_heads)
 
 
-def _head_ids(target: Target, pairing: Pairing, heads: Header, head: NativeHead) -> HeadIds:
+def _head_ids(pairing: Pairing, heads: Header, head: NativeHead) -> HeadIds:
     """Which ids a head of our own code reads and drafts in: those of the text, too, where the
     target's rows of them stand for the head's."""
     own = HeadIds(pairing.vocabulary, pairing.draft_ids)
-    if own.draft_ids is None:
+    found, heads_own = pairing.tables, table_places([heads])
+    if own.draft_ids is None or found is None or heads_own is None:
         return own
-    try:
-        tables = TargetTables(read_shards(target.model.path))
-    except (MtpError, OSError):
-        return own
-    with contextlib.ExitStack() as opened:
+    # A file that cannot be read any more is no reason not to draft.
+    with contextlib.ExitStack() as opened, contextlib.suppress(MtpError, OSError):
+        tables = TargetTables(found)
         opened.callback(tables.close)
-        with contextlib.suppress(MtpError, OSError):
-            if _has_tables_of(tables, heads, own.draft_ids, embeds=pairing.draft_ids is None):
-                opened.pop_all()
-                return AdoptedIds(head, tables, pairing.vocabulary, pairing.draft_ids)
+        embeds = pairing.draft_ids is None
+        if _are_alike(tables, heads_own, own.draft_ids, compares_embeddings=embeds):
+            opened.pop_all()
+            return AdoptedIds(head, tables, pairing.vocabulary, pairing.draft_ids)
     return own
 
 
-def _has_tables_of(target: TargetTables, heads: Header, draft_ids: Ids, *, embeds: bool) -> bool:
-    """embeds: its own embeddings are those of its draft vocabulary alone"""
+def _are_alike(
+    target: TargetTables, heads: TablePlaces, draft_ids: Ids, *, compares_embeddings: bool
+) -> bool:
+    """Whether the target's rows stand for a head's own."""
+    if max(draft_ids) >= target.n_vocab:
+        return False
     places = np.linspace(0, len(draft_ids) - 1, _N_COMPARED).astype(np.int32)
-    own, ids = TargetTables([heads]), draft_ids[places]
-    try:
-        if (own.n_embd, max(draft_ids) < target.n_vocab) != (target.n_embd, True):
+    ids = draft_ids[places]
+    with contextlib.closing(TargetTables(heads)) as own:
+        if own.n_embd != target.n_embd or not stands_for(target.output(ids), own.output(places)):
             return False
-        embeddings = target.embedding(ids), own.embedding(places)
-        return stands_for(target.output(ids), own.output(places)) and (
-            not embeds or stands_for(*embeddings)
-        )
-    finally:
-        own.close()
+        return not compares_embeddings or stands_for(target.embedding(ids), own.embedding(places))
 
 
 def _native_head(
@@ -198,7 +197,7 @@ def _open_fused(
         opened.callback(context.close)
         ids = HeadIds(pairing.vocabulary)
         if isinstance(context, NativeHead):
-            ids = _head_ids(target, pairing, heads, context)
+            ids = _head_ids(pairing, heads, context)
         opened.callback(ids.close)
         drafter = FusedDrafter(
             context,

@@ -6,7 +6,7 @@ contexts or drafting.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from mtp_cli.engine.files import (
 )
 from mtp_cli.engine.files.block import Block
 from mtp_cli.engine.files.gguf_header import Header
+from mtp_cli.engine.files.target_tables import TablePlaces, table_places
 from mtp_cli.engine.types import Floats, HiddenSource, Ids
 from mtp_cli.errors import MtpError, advised
 from mtp_cli.head_file import DraftVocabulary, Fused, HeadInfo
@@ -46,6 +47,7 @@ class Pairing:
     fused:      the rows of several layers that the head reads; None for one that reads one row
     block:      how a drafter of whole blocks is run, which reads such rows, too; None for others
     draft_ids:  the target's id of each row of an output that has fewer of them than the embedding
+    tables:     where the target's tables lie, which adopted ids are read from; None without
     """
 
     heads: Header | None
@@ -58,6 +60,7 @@ class Pairing:
     fused: Fused | None = None
     block: Block | None = None
     draft_ids: Ids | None = None
+    tables: TablePlaces | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -92,7 +95,7 @@ def pair(target: list[Header], heads: Path | None) -> Pairing | None:
     if heads is not None:
         header = gguf_header.read_header(heads)
         with advised("give heads made for this model, or none"):
-            return _beside(target, header)
+            return replace(_beside(target, header), tables=table_places(target))
     if gguf_header.has_heads(target):
         n_heads = target[0].number("nextn_predict_layers")
         return Pairing(None, HiddenSource.NEXTN, None, None, n_heads)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,25 +42,39 @@ class _TypeTraits(ctypes.Structure):
 _TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
 
+@dataclass(frozen=True)
+class TablePlaces:
+    """Where a model's embedding and output lie, the same place where they are tied."""
+
+    embedding_path: Path
+    embedding: TensorEntry
+    output_path: Path
+    output: TensorEntry
+
+
+def table_places(shards: Sequence[Header]) -> TablePlaces | None:
+    """None where the files have no such tables."""
+    found = {name: (header.path, t) for header in shards for name, t in header.tensors.items()}
+    if _EMBEDDING not in found:
+        return None
+    return TablePlaces(*found[_EMBEDDING], *found.get(_OUTPUT, found[_EMBEDDING]))
+
+
 class TargetTables:
-    """Both tables of a target, one where they are tied, or of a head. `close` it.
+    """Both tables of a target, or of a head; `close` it.
 
     n_vocab, n_embd: the output's sizes
     """
 
-    def __init__(self, shards: Sequence[Header]) -> None:
-        """MtpError where there are no such tables, or ggml cannot decode them."""
-        places = {name: (s.path, t) for s in shards for name, t in s.tensors.items()}
-        if _EMBEDDING not in places:
-            raise MtpError(f"{shards[0].path}: tensor {_EMBEDDING} is missing")
-        path, self._embedding = places[_EMBEDDING]
-        output_path, self._output = places.get(_OUTPUT, places[_EMBEDDING])
+    def __init__(self, places: TablePlaces) -> None:
+        """MtpError where ggml cannot decode their rows."""
+        self._embedding, self._output = places.embedding, places.output
         self.n_embd, self.n_vocab = (*self._output.shape, 0)[:2]
         for entry in (self._embedding, self._output):
             if entry.shape[:1] != (self.n_embd,) or len(entry.shape) != 2 or not _can_decode(entry):
-                raise MtpError(f"{path}: {entry.name}: cannot be read row by row")
-        self._file = path.open("rb", buffering=0)
-        self._output_file = output_path.open("rb", buffering=0)
+                raise MtpError(f"{places.output_path}: {entry.name}: cannot be read row by row")
+        self._file = places.embedding_path.open("rb", buffering=0)
+        self._output_file = places.output_path.open("rb", buffering=0)
 
     def embedding(self, ids: Ids) -> Floats:
         """(n, n_embd) float32; OSError where they cannot be read any more."""

@@ -12,15 +12,16 @@ import pytest
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.drafters.adopted_ids import N_ADOPTED, AdoptedIds
 from mtp_cli.engine.drafters.base import Draft, LastingDrafter
-from mtp_cli.engine.drafters.head_ids import N_ADOPTED, AdoptedIds, HeadIds
-from mtp_cli.engine.files.gguf_header import read_shards
+from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.files.target_tables import TargetTables
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.types import Bytes, Floats, Ids
 from mtp_cli.head_file import DraftVocabulary
 from tests.engine import tiny
 from tests.engine.drafters.lasting import check_lasting
+from tests.engine.opening import opened_tables
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
 GREEDY = Sampling(temperature=0.0)
@@ -49,7 +50,7 @@ class Head:
 
 @pytest.fixture
 def tables(tmp_path: Path) -> Iterator[TargetTables]:
-    found = TargetTables(read_shards(TARGET.quantized(Q8_0).write(tmp_path / "target.gguf")))
+    found = opened_tables(TARGET.quantized(Q8_0).write(tmp_path / "target.gguf"))
     yield found
     found.close()
 
@@ -105,7 +106,7 @@ def test_where_there_is_no_room_the_newest_stay(tmp_path: Path) -> None:
     n_vocab, rng = 4 * N_ADOPTED, np.random.default_rng(5)
     table = rng.standard_normal((n_vocab, tiny.N_EMBD), np.float32)
     tensors = {**TARGET.tensors, "token_embd.weight": table, "output.weight": table}
-    wide = TargetTables(read_shards(replace(TARGET, tensors=tensors).write(tmp_path / "w.gguf")))
+    wide = opened_tables(replace(TARGET, tensors=tensors).write(tmp_path / "w.gguf"))
     surrogates = np.zeros(n_vocab, np.int32)
     head, few = Head(), DraftVocabulary(np.arange(1, dtype=np.int32), surrogates)
     ids = AdoptedIds(head, wide, few)
@@ -139,7 +140,7 @@ def test_it_is_taken_up_again_as_it_was(tables: TargetTables) -> None:
 
 def test_without_the_file_it_drafts_in_what_it_has(tmp_path: Path) -> None:
     path = TARGET.write(tmp_path / "target.gguf")
-    tables = TargetTables(read_shards(path))
+    tables = opened_tables(path)
     ids = AdoptedIds(Head(), tables, VOCABULARY)
     ids.hold(LACKING[:1], 0)
     path.write_bytes(b"")
