@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,9 @@ from mtp_train.commands import options as given
 from mtp_train.commands.common import all_threads, progress_bar, target_path
 
 if TYPE_CHECKING:
-    from mtp_train.corpus import Sample
+    from mtp_train.corpus import Corpus
+    from mtp_train.fit import Run, Settings
+    from mtp_train.recipe import Reads
     from mtp_train.target import Target
 
 _N_HELD_OUT = 60
@@ -40,9 +41,8 @@ def fit(
     from mtp_train.preflight import check_folder
     from mtp_train.target import Target
 
-    path = target_path(model)
     check_folder(folder, 0)
-    target = Target(path)
+    target = Target(target_path(model))
     start = _start(target, start)
     if cooldown and start is None:
         raise typer.BadParameter("--cooldown goes on from a head: name it with --start")
@@ -50,24 +50,50 @@ def fit(
     import torch  # which may be missing: what else is wrong shows before
 
     from mtp_train.allocator import keep_freed_memory
-    from mtp_train.corpus import coverage, read_corpus
-    from mtp_train.fit import Settings
     from mtp_train.recipe import Choices, prepare, rows_to_read
+
+    torch.set_num_threads(threads or all_threads())
+    keep_freed_memory()
+    reads = rows_to_read(target, folder, layers, prompt_rows, start, with_final=final)
+    _add_layers(target, folder, reads.fused_layers, threads)
+    corpus = _corpus(target, folder, reads)
+    run = prepare(
+        target,
+        corpus,
+        folder,
+        _settings(steps, batch, start, cooldown=cooldown),
+        Choices(vocabulary, ffn, *reads),
+        device=device,
+        start=start,
+    )
+    _tell(corpus, run)
+    with progress_bar() as progress:
+        task = progress.add_task("training", total=steps, completed=run.progress.step, note="")
+        run.train(
+            corpus.held_out[:_N_HELD_OUT],
+            lambda at, loss: progress.update(task, completed=at.step, note=f"loss {loss:.3f}"),
+            lambda at, found: progress.console.print(f"step {at.step}: {found}"),
+        )
+
+
+def _settings(steps: int, batch: int, start: Path | None, *, cooldown: bool) -> Settings:
+    from mtp_train.fit import Settings
 
     if cooldown:
         settings = Settings.cooldown(steps)
     else:
         settings = Settings.going_on(steps) if start else Settings(steps)
-    settings = replace(settings, batch_tokens=batch)
-    torch.set_num_threads(threads or all_threads())
-    keep_freed_memory()
-    reads = rows_to_read(target, folder, layers, prompt_rows, start, with_final=final)
-    _add_layers(target, folder, reads.fused_layers, threads)
-    banned = _measured_prompts(path)
+    return replace(settings, batch_tokens=batch)
+
+
+def _corpus(target: Target, folder: Path, reads: Reads) -> Corpus:
+    """The folder's, but for the prompts that are measured with."""
+    from mtp_train.corpus import read_corpus
+
     corpus = read_corpus(
         folder / "corpus",
         target.fingerprint,
-        banned,
+        _measured_prompts(target.path),
         reads.fused_layers,
         with_final=reads.with_final,
     )
@@ -76,29 +102,18 @@ def fit(
             f"{folder}: too little text to train on and to measure with; mtp-train generate writes "
             "more, with a larger --tokens"
         )
-    run = prepare(
-        target,
-        corpus,
-        folder,
-        settings,
-        Choices(vocabulary, ffn, *reads),
-        device=device,
-        start=start,
-    )
+    return corpus
+
+
+def _tell(corpus: Corpus, run: Run) -> None:
+    from mtp_train.corpus import coverage
+
     covered = coverage(corpus.held_out, run.vocabulary.draft_ids)
     print(
         f"{corpus.n_tokens:,} tokens to train on, {len(corpus.held_out)} texts held out, "
         f"{covered:.1%} of their answers inside the draft vocabulary",
         file=sys.stderr,
     )
-    held_out: Sequence[Sample] = corpus.held_out[:_N_HELD_OUT]
-    with progress_bar() as progress:
-        task = progress.add_task("training", total=steps, completed=run.progress.step, note="")
-        run.train(
-            held_out,
-            lambda at, loss: progress.update(task, completed=at.step, note=f"loss {loss:.3f}"),
-            lambda at, found: progress.console.print(f"step {at.step}: {found}"),
-        )
 
 
 def _start(target: Target, start: Path | None) -> Path | None:
