@@ -102,6 +102,18 @@ def described(header: Header, n_ctx: int) -> Runnable | None:
     return Runnable(header.path, shape, weights, n_embedded) if is_known else None
 
 
+def head_norm(header: Header) -> tuple[Floats, float] | None:
+    """Of a head as mtp-train makes them, the norm before its output, (n_embd,), and its epsilon;
+    None of others. OSError where the file cannot be read."""
+    entry = header.tensors.get(f"{_BLOCK_PREFIX}nextn.shared_head_norm.weight")
+    is_own = header.architecture == "mimo2" and header.number("nextn_predict_layers") == 1
+    if entry is None or entry.ggml_type != _F32 or not is_own:
+        return None
+    norm = np.fromfile(header.path, np.float32, entry.shape[0], offset=entry.offset)
+    eps = header.pairs.get(f"{header.architecture}.attention.layer_norm_rms_epsilon", 0.0)
+    return (norm, float(eps)) if len(norm) == entry.shape[0] else None
+
+
 def _shape(header: Header) -> HeadShape | None:
     """What the file's keys say; None where they say more than is computed here."""
     if header.architecture != "mimo2" or not {_EMBEDDING, _OUTPUT} <= header.tensors.keys():

@@ -147,7 +147,7 @@ class FusedDrafter:
             self._ids.own([*self._text.tokens(start, end), newest]),
             self._fusion.rows(self._text.rows(start - 1, end)),
             start,
-            take=lambda: draft.take(self._context.logits()[0], propose, self._ids.draft_ids),
+            take=lambda: self._ids.take(draft, propose, self._context),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
         self._cells.end = end + 1

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtp_cli.engine.types import Ids, State
+from mtp_cli.engine.drafters.base import Draft
+from mtp_cli.engine.sampling.proposals import Propose
+from mtp_cli.engine.types import Floats, HeadContext, Ids, State
 from mtp_cli.head_file import DraftVocabulary
 
 
@@ -27,9 +29,19 @@ class HeadIds:
         """The ids that the head reads for the target's."""
         return list(ids) if self._places is None else self._places[list(ids)].tolist()
 
-    def drafted(self, place: int, token: int) -> int:
-        """What the head reads of what it drafted: the id, or its place among the logits."""
+    def take(self, draft: Draft, propose: Propose, context: HeadContext) -> int:
+        """Add an id chosen from the context's last logits; what the head reads next for it."""
+        place = draft.take(self.logits(context), propose, self.draft_ids)
+        return self.read_next(place, draft.ids[-1])
+
+    def read_next(self, place: int, token: int) -> int:
+        """What the head reads of an id that it drafted: the target's, or its place."""
         return token if self._places is None else place
+
+    def logits(self, context: HeadContext) -> Floats:
+        """Of the context's last decode, one for each of `draft_ids`, or of the target's ids."""
+        row: Floats = context.logits()[0]
+        return row
 
     def hold(self, ids: Sequence[int], position: int) -> None:
         """The text has these ids at `position` and after."""

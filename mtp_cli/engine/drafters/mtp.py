@@ -148,16 +148,11 @@ class MtpDrafter:
             tokens,
             hidden,
             start,
-            take=lambda: self._take(draft, propose),
+            take=lambda: self._ids.take(draft, propose, self._context),
             is_wanted=lambda: len(draft.ids) < depth and keep_going(draft),
         )
         self._waiting.restart(self._n_read)
         return draft
-
-    def _take(self, draft: Draft, propose: Propose) -> int:
-        """The id that is drafted, as the head reads it."""
-        place = draft.take(self._context.logits()[0], propose, self._ids.draft_ids)
-        return self._ids.drafted(place, draft.ids[-1])
 
     def _make_room(self, end: int) -> None:
         """Forget old rows, if the ones up to position `end` would not fit."""

@@ -19,10 +19,10 @@ from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.backend.placement import ANYWHERE
 from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters import compiled_head
-from mtp_cli.engine.drafters.adopted_ids import AdoptedIds
+from mtp_cli.engine.drafters.adopted_ids import CompiledIds, ScoredIds
 from mtp_cli.engine.drafters.base import LastingDrafter
 from mtp_cli.engine.drafters.block import open_block
-from mtp_cli.engine.drafters.compiled_head import NativeHead
+from mtp_cli.engine.drafters.compiled_head import NativeHead, head_norm
 from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.drafters.fusion import open_fusion
@@ -109,12 +109,14 @@ def _open_heads(
     if pairing.shares_kv:
         return SharedKvDrafter(context)
     ids = HeadIds(pairing.vocabulary)
+    if pairing.heads is not None and pairing.n_heads == 1:
+        ids = _head_ids(pairing, pairing.heads, context)
     return MtpDrafter(context, ids=ids, scale=pairing.scale, n_chained=pairing.n_heads)
 
 
-def _head_ids(pairing: Pairing, heads: Header, head: NativeHead) -> HeadIds:
-    """Which ids a head of our own code reads and drafts in: those of the text, too, where the
-    target's rows of them stand for the head's."""
+def _head_ids(pairing: Pairing, heads: Header, head: HeadContext) -> HeadIds:
+    """Which ids a head as mtp-train makes them reads and drafts in: those of the text, too, where
+    the target's rows of them stand for the head's."""
     own = HeadIds(pairing.vocabulary, pairing.draft_ids)
     found, heads_own = pairing.tables, table_places([heads])
     if own.draft_ids is None or found is None or heads_own is None:
@@ -123,10 +125,15 @@ def _head_ids(pairing: Pairing, heads: Header, head: NativeHead) -> HeadIds:
     with contextlib.ExitStack() as opened, contextlib.suppress(MtpError, OSError):
         tables = TargetTables(found)
         opened.callback(tables.close)
+        adopted: HeadIds | None = None
+        if isinstance(head, NativeHead):
+            adopted = CompiledIds(head, tables, pairing.vocabulary, pairing.draft_ids)
+        elif pairing.vocabulary is not None and (norm := head_norm(heads)) is not None:
+            adopted = ScoredIds(*norm, tables, pairing.vocabulary)
         embeds = pairing.draft_ids is None
-        if _are_alike(tables, heads_own, own.draft_ids, compares_embeddings=embeds):
+        if adopted and _are_alike(tables, heads_own, own.draft_ids, compares_embeddings=embeds):
             opened.pop_all()
-            return AdoptedIds(head, tables, pairing.vocabulary, pairing.draft_ids)
+            return adopted
     return own
 
 
@@ -195,9 +202,7 @@ def _open_fused(
                 owns_model=True,
             )
         opened.callback(context.close)
-        ids = HeadIds(pairing.vocabulary)
-        if isinstance(context, NativeHead):
-            ids = _head_ids(pairing, heads, context)
+        ids = _head_ids(pairing, heads, context)
         opened.callback(ids.close)
         drafter = FusedDrafter(
             context,

@@ -12,7 +12,8 @@ import pytest
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.backend import our_kernels
-from mtp_cli.engine.drafters.adopted_ids import N_ADOPTED, AdoptedIds
+from mtp_cli.engine.drafters import compiled_head
+from mtp_cli.engine.drafters.adopted_ids import N_ADOPTED, AdoptedIds, CompiledIds, ScoredIds
 from mtp_cli.engine.drafters.base import Draft, LastingDrafter
 from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.files.target_tables import TargetTables
@@ -23,7 +24,7 @@ from tests.engine import tiny
 from tests.engine.drafters.lasting import check_lasting
 from tests.engine.opening import opened_tables
 
-Q8_0 = gguf.GGMLQuantizationType.Q8_0
+F32, Q8_0 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0
 GREEDY = Sampling(temperature=0.0)
 N_DRAFT = 100
 LAYERS = (1, 2, 3)
@@ -72,7 +73,7 @@ def places(ids: AdoptedIds, wanted: Sequence[int]) -> list[int]:
 
 def test_what_the_text_holds_is_adopted_once_in_its_order(tables: TargetTables) -> None:
     head = Head()
-    ids = AdoptedIds(head, tables, VOCABULARY)
+    ids = CompiledIds(head, tables, VOCABULARY)
     known, (a, b, c) = VOCABULARY.draft_ids[:3].tolist(), LACKING[:3]
     assert ids.own([b, *known]) == [int(VOCABULARY.surrogates[b]), 0, 1, 2]
     ids.hold([known[0], c, a, c], 10)
@@ -83,12 +84,12 @@ def test_what_the_text_holds_is_adopted_once_in_its_order(tables: TargetTables) 
     np.testing.assert_array_equal(head.output, rows_of("output.weight", [c, a, b]))
     assert head.embedding is not None
     np.testing.assert_array_equal(head.embedding, rows_of("token_embd.weight", [c, a, b]))
-    assert (ids.drafted(N_DRAFT + 1, a), HeadIds().drafted(5, 7)) == (N_DRAFT + 1, 7)
+    assert (ids.read_next(N_DRAFT + 1, a), HeadIds().read_next(5, 7)) == (N_DRAFT + 1, 7)
 
 
 def test_a_text_that_is_taken_back_takes_its_ids_along(tables: TargetTables) -> None:
     head = Head()
-    ids = AdoptedIds(head, tables, VOCABULARY)
+    ids = CompiledIds(head, tables, VOCABULARY)
     ids.hold(LACKING[:6], 20)
     ids.truncate(30)
     assert places(ids, LACKING) == LACKING[:6]
@@ -109,7 +110,7 @@ def test_where_there_is_no_room_the_newest_stay(tmp_path: Path) -> None:
     wide = opened_tables(replace(TARGET, tensors=tensors).write(tmp_path / "w.gguf"))
     surrogates = np.zeros(n_vocab, np.int32)
     head, few = Head(), DraftVocabulary(np.arange(1, dtype=np.int32), surrogates)
-    ids = AdoptedIds(head, wide, few)
+    ids = CompiledIds(head, wide, few)
     for start in range(1, n_vocab - 7, 7):
         ids.hold(range(start, start + 7), start)
         newest = range(max(1, start + 7 - N_ADOPTED // 2), start + 7)
@@ -127,7 +128,7 @@ def test_where_there_is_no_room_the_newest_stay(tmp_path: Path) -> None:
 
 def test_it_is_taken_up_again_as_it_was(tables: TargetTables) -> None:
     head = Head()
-    ids = AdoptedIds(head, tables, VOCABULARY)
+    ids = CompiledIds(head, tables, VOCABULARY)
     ids.hold(LACKING[:5], 3)
     saved = ids.save()
     ids.truncate(0)
@@ -141,7 +142,7 @@ def test_it_is_taken_up_again_as_it_was(tables: TargetTables) -> None:
 def test_without_the_file_it_drafts_in_what_it_has(tmp_path: Path) -> None:
     path = TARGET.write(tmp_path / "target.gguf")
     tables = opened_tables(path)
-    ids = AdoptedIds(Head(), tables, VOCABULARY)
+    ids = CompiledIds(Head(), tables, VOCABULARY)
     ids.hold(LACKING[:1], 0)
     path.write_bytes(b"")
     ids.hold(LACKING[1:2], 1)
@@ -189,9 +190,9 @@ Opened = Callable[..., Engine]
 def opened(tmp_path: Path) -> Iterator[Opened]:
     engines: list[Engine] = []
 
-    def make(spec: tiny.Spec, n_threads: int = 1) -> Engine:
+    def make(spec: tiny.Spec, n_threads: int = 1, kind: gguf.GGMLQuantizationType = Q8_0) -> Engine:
         target = TARGET.write(tmp_path / "target.gguf")
-        heads = spec.quantized(Q8_0).write(tmp_path / f"heads-{len(engines)}.gguf")
+        heads = spec.quantized(kind).write(tmp_path / f"heads-{len(engines)}.gguf")
         engines.append(Engine.open(target, heads, n_ctx=256, n_threads=n_threads, n_gpu_layers=0))
         return engines[-1]
 
@@ -265,6 +266,36 @@ def test_an_adopted_id_that_is_drafted_is_read_next(form: str, opened: Opened) -
         assert draft.ids == 3 * lacking
     for ours, theirs in zip(*seen, strict=True):
         np.testing.assert_array_equal(ours[:N_DRAFT], theirs[VOCABULARY.draft_ids])
+
+
+@pytest.mark.parametrize("form", ["fused", "single"])
+def test_llama_cpps_heads_score_what_the_text_holds(
+    form: str, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a head does that has all ids, of a text with their surrogates in it."""
+    monkeypatch.setattr(compiled_head, "runnable", lambda _header, _n_ctx: None)
+    text = [*LACKING[:9], *VOCABULARY.draft_ids[:12].tolist(), LACKING[3]]
+    width = tiny.N_EMBD * (len(LAYERS) if form == "fused" else 1)
+    rows = np.random.default_rng(76).normal(0, 3, (len(text), width)).astype(np.float32)
+    wanted, seen = [*VOCABULARY.draft_ids, *LACKING[:9]], []
+    for n_draft in (N_DRAFT, None):
+        drafter = drafter_of(opened(with_tables(form, n_draft), kind=F32))
+        drafter.observe(text[:-1], 0, rows[:-1])
+        _draft, logits = drafted(drafter, text[-1])
+        seen.append(logits[0] if n_draft else logits[0][wanted])
+        text = VOCABULARY.draft_ids[VOCABULARY.surrogates[text]].tolist()
+    assert np.abs(seen[0] - seen[1]).max() / seen[1].std() < 0.001
+
+
+def test_an_adopted_id_that_llama_cpp_drafted_is_read_as_its_surrogate(
+    tables: TargetTables,
+) -> None:
+    ids = ScoredIds(np.ones(tiny.N_EMBD, np.float32), 1e-5, tables, VOCABULARY)
+    ids.hold(LACKING[:3], 0)
+    surrogate = int(VOCABULARY.surrogates[LACKING[1]])
+    assert ids.own(LACKING[1:2]) == [surrogate]
+    assert ids.read_next(N_DRAFT + 1, LACKING[1]) == surrogate
+    assert ids.read_next(5, int(VOCABULARY.draft_ids[5])) == 5
 
 
 @needs_kernels
