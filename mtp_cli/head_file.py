@@ -31,6 +31,7 @@ KEY_N_VOCAB = "mtp.trunk.vocab_size"
 KEY_HIDDEN = "mtp.hidden"
 KEY_DRAFT_IDS = "mtp.draft_ids"
 KEY_SURROGATES = "mtp.surrogates"
+KEY_ADOPTS = "mtp.adopts"
 KEY_FUSED_LAYERS = "mtp.fused_layers"
 KEY_PROMPT_ROWS = "mtp.prompt_rows"
 KEY_WITH_FINAL = "mtp.with_final"
@@ -164,7 +165,11 @@ def check_fusion(fused: Fused | None, n_embd: int, tensors: Mapping[str, Stored]
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What a head file says of the target it was made for."""
+    """What a head file says of the target it was made for.
+
+    adopts: it was trained to draft in ids that its vocabulary lacks and the text holds, too, by the
+            target's own rows of them; others do it where the target's rows are nearly theirs
+    """
 
     target_name: str
     fingerprint: str
@@ -173,6 +178,7 @@ class HeadInfo:
     hidden: HiddenRow
     vocabulary: DraftVocabulary | None
     fused: Fused | None = None
+    adopts: bool = False
 
     def metadata(self) -> dict[str, Any]:
         """The key-value pairs to write, in file order; arrays as int32."""
@@ -187,6 +193,8 @@ class HeadInfo:
         if self.vocabulary is not None:
             pairs[KEY_DRAFT_IDS] = self.vocabulary.draft_ids
             pairs[KEY_SURROGATES] = self.vocabulary.surrogates
+        if self.adopts:
+            pairs[KEY_ADOPTS] = True
         if self.fused is not None:
             pairs |= self.fused.metadata()
         return pairs
@@ -216,6 +224,9 @@ class HeadInfo:
                     f"{KEY_SURROGATES}: expected {pairs[KEY_N_VOCAB]} ids, "
                     f"found {len(vocabulary.surrogates)}"
                 )
+        adopts = pairs.get(KEY_ADOPTS, False)
+        if not isinstance(adopts, bool):
+            raise MtpError(f"{KEY_ADOPTS}: expected true or false, found {adopts!r}")
         return cls(
             target_name=str(pairs.get(KEY_TARGET_NAME, "")),
             fingerprint=str(pairs[KEY_FINGERPRINT]),
@@ -224,6 +235,7 @@ class HeadInfo:
             hidden=hidden,
             vocabulary=vocabulary,
             fused=Fused.from_metadata(pairs),
+            adopts=adopts,
         )
 
 

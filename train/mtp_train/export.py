@@ -33,6 +33,7 @@ def head_info(target: Target, vocabulary: DraftVocabulary, shape: HeadShape) -> 
         hidden="layers" if shape.fused_layers else "pre_norm",
         vocabulary=vocabulary,
         fused=_fused(shape),
+        adopts=True,
     )
 
 

@@ -224,7 +224,8 @@ def prepare(
     if found is not None:
         take_over(head, target, vocabulary, found, corpus.training)
     tables = Tables(target.token_embd, target.output)
-    adopts = kept is None or _has_tables_of(target, kept)
+    adopts = kept is None or (kept.info is not None and kept.info.adopts)
+    adopts = adopts or (kept is not None and _has_tables_of(target, kept))
     run = Run(
         folder,
         target.fingerprint,

@@ -125,30 +125,31 @@ def _head_ids(pairing: Pairing, heads: Header, head: HeadContext) -> HeadIds:
     with contextlib.ExitStack() as opened, contextlib.suppress(MtpError, OSError):
         tables = TargetTables(found)
         opened.callback(tables.close)
+        if head.n_embd != tables.n_embd or own.draft_ids.max() >= tables.n_vocab:
+            return own
         adopted: HeadIds | None = None
         if isinstance(head, NativeHead):
             adopted = CompiledIds(head, tables, pairing.vocabulary, pairing.draft_ids)
         elif pairing.vocabulary is not None and (norm := head_norm(heads)) is not None:
             adopted = ScoredIds(*norm, tables, pairing.vocabulary)
-        embeds = pairing.draft_ids is None
-        if adopted and _are_alike(tables, heads_own, own.draft_ids, compares_embeddings=embeds):
+        if adopted is not None and (pairing.adopts or _are_alike(tables, heads_own, pairing)):
             opened.pop_all()
             return adopted
     return own
 
 
-def _are_alike(
-    target: TargetTables, heads: TablePlaces, draft_ids: Ids, *, compares_embeddings: bool
-) -> bool:
+def _are_alike(target: TargetTables, heads: TablePlaces, pairing: Pairing) -> bool:
     """Whether the target's rows stand for a head's own."""
-    if max(draft_ids) >= target.n_vocab:
-        return False
+    vocabulary = pairing.vocabulary
+    draft_ids = pairing.draft_ids if vocabulary is None else vocabulary.draft_ids
+    assert draft_ids is not None
     places = np.linspace(0, len(draft_ids) - 1, _N_COMPARED).astype(np.int32)
     ids = draft_ids[places]
     with contextlib.closing(TargetTables(heads)) as own:
-        if own.n_embd != target.n_embd or not stands_for(target.output(ids), own.output(places)):
-            return False
-        return not compares_embeddings or stands_for(target.embedding(ids), own.embedding(places))
+        is_whole = vocabulary is None  # it embeds all of the target's ids by a table of its own
+        return stands_for(target.output(ids), own.output(places)) and (
+            is_whole or stands_for(target.embedding(ids), own.embedding(places))
+        )
 
 
 def _native_head(

@@ -48,6 +48,7 @@ class Pairing:
     block:      how a drafter of whole blocks is run, which reads such rows, too; None for others
     draft_ids:  the target's id of each row of an output that has fewer of them than the embedding
     tables:     where the target's tables lie, which adopted ids are read from; None without
+    adopts:     see `HeadInfo.adopts`
     """
 
     heads: Header | None
@@ -61,6 +62,7 @@ class Pairing:
     block: Block | None = None
     draft_ids: Ids | None = None
     tables: TablePlaces | None = None
+    adopts: bool = False
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -139,13 +141,17 @@ def _beside(target: list[Header], heads: Header) -> Pairing:
         if info.fused.with_final:
             check_final_rows(target[0])
             source = HiddenSource.LAYER_AND_EMBD
-        return Pairing(heads, source, None, info.vocabulary, 1, fused=info.fused)
+        return Pairing(
+            heads, source, None, info.vocabulary, 1, fused=info.fused, adopts=info.adopts
+        )
     scale = _unscale(target) if info.hidden == "pre_norm" else None
     hidden = HiddenSource.NEXTN if info.hidden == "nextn" else HiddenSource.EMBD
     if hidden is HiddenSource.EMBD:
         check_final_rows(target[0])
     n_heads = heads.number("nextn_predict_layers")
-    return Pairing(heads, hidden, scale, info.vocabulary, n_heads, draft_ids=ids)
+    return Pairing(
+        heads, hidden, scale, info.vocabulary, n_heads, draft_ids=ids, adopts=info.adopts
+    )
 
 
 def check_final_rows(target: Header) -> None:

@@ -19,6 +19,7 @@ from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.files.target_tables import TargetTables
 from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.types import Bytes, Floats, Ids
+from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from tests.engine import tiny
 from tests.engine.drafters.lasting import check_lasting
@@ -304,6 +305,18 @@ def test_heads_with_tables_of_their_own_adopt_nothing(opened: Opened) -> None:
         drafter = drafter_of(opened(form(N_DRAFT)))
         drafter.observe(LACKING[:5], 0, None)
         assert "adopted" not in drafter.save()
+
+
+@needs_kernels
+def test_heads_that_were_trained_to_adopt_whatever_their_tables(opened: Opened) -> None:
+    for form in ("fused", "single"):
+        spec = FORMS[form](N_DRAFT)
+        drafter = drafter_of(opened(replace(spec, keys={**spec.keys, "mtp.adopts": True})))
+        drafter.observe(LACKING[:5], 0, None)
+        assert drafter.save()["adopted"].tolist() == LACKING[:5]
+    wrong = replace(spec, keys={**spec.keys, "mtp.adopts": 1})
+    with pytest.raises(MtpError, match=r"mtp\.adopts: expected true or false, found 1"):
+        opened(wrong)
 
 
 @needs_kernels
