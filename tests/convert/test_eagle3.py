@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,7 @@ from typer.testing import CliRunner
 
 from mtp_cli.engine import Engine, Sampling
 from mtp_cli.engine.drafters.fused import FusedDrafter
-from mtp_cli.engine.sampling.proposals import Proposal, likeliest
-from mtp_cli.engine.types import Floats, Ids
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 from mtp_convert.checkpoint.folder import open_checkpoint
 from mtp_convert.cli import app
@@ -26,6 +25,7 @@ from tests.convert.checkpoints_eagle3 import BUILDERS, LAYERS, N_DRAFT, target
 from tests.engine import tiny as tiny_models
 from tests.engine import tiny_eagle3
 from tests.engine.drafters.numpy_eagle3 import NumpyEagle3, draft_logits
+from tests.engine.drafters.recorder import recorder
 
 TEXT = tiny_models.random_ids(60, seed=81)
 ROWS = np.random.default_rng(82).normal(0, 2, (60, len(LAYERS) * EMBD)).astype(np.float32)
@@ -114,13 +114,7 @@ def spec_of_target() -> tiny_models.Spec:
 
 @pytest.mark.parametrize("layout", BUILDERS)
 def test_it_drafts_what_its_tensors_say(layout: str, files: Callable[[str], Pair]) -> None:
-    seen: list[Floats] = []
-
-    def propose(
-        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
-    ) -> Proposal:
-        seen.append(logits.copy())
-        return likeliest(logits, ids, drafted)
+    propose, seen = recorder()
 
     with Engine.open(*files(layout), n_ctx=128, n_threads=1, n_gpu_layers=0) as engine:
         drafter = engine._timeline.drafter

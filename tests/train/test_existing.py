@@ -23,8 +23,7 @@ from mtp_cli.engine.backend.target import Target as EngineTarget
 from mtp_cli.engine.drafters.opening import open_drafter
 from mtp_cli.engine.files.gguf_header import read_shards
 from mtp_cli.engine.files.pairing import pair
-from mtp_cli.engine.sampling.proposals import Proposal, likeliest
-from mtp_cli.engine.types import Floats, Ids
+from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import HiddenRow
 from mtp_convert.cli import app
@@ -41,6 +40,7 @@ from mtp_train.recipe import Choices, export, prepare, rows_to_read
 from mtp_train.record import write_record
 from mtp_train.target import Target
 from tests.engine import tiny
+from tests.engine.drafters.recorder import recorder
 
 N, DEPTH = 24, 3
 VALUE_DIM, N_ROT = 8, 8
@@ -89,13 +89,7 @@ def logits_of_draft(
         model, n_ctx=128, n_threads=1, hidden=pairing.hidden, layers=pairing.layers
     )
     drafter = open_drafter(target, pairing, n_threads=1, n_gpu_layers=0)
-    seen: list[Floats] = []
-
-    def propose(
-        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
-    ) -> Proposal:
-        seen.append(logits.copy())
-        return likeliest(logits, ids, drafted)
+    propose, seen = recorder()
 
     drafter.observe(tokens[:-1], 0, rows)
     drafter.draft(tokens[-1], DEPTH, propose=propose)

@@ -23,6 +23,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from tests.engine import tiny
 from tests.engine.drafters.lasting import check_lasting
+from tests.engine.drafters.recorder import recorder
 from tests.engine.opening import opened_tables
 
 F32, Q8_0 = gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0
@@ -208,13 +209,7 @@ def drafter_of(engine: Engine) -> LastingDrafter:
 
 def drafted(drafter: LastingDrafter, newest: int) -> tuple[Draft, list[Floats]]:
     """A draft, and the logits that each of its ids was chosen from."""
-    seen: list[Floats] = []
-
-    def propose(
-        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
-    ) -> Proposal:
-        seen.append(logits.copy())
-        return likeliest(logits, ids, drafted)
+    propose, seen = recorder()
 
     return drafter.draft(newest, 4, propose=propose), seen
 

@@ -17,12 +17,12 @@ from mtp_cli.engine.backend.target import Target
 from mtp_cli.engine.drafters.eagle3 import open_eagle3
 from mtp_cli.engine.drafters.fused import FusedDrafter
 from mtp_cli.engine.files.gguf_header import read_header
-from mtp_cli.engine.sampling.proposals import Proposal, likeliest
 from mtp_cli.engine.sampling.settings import Sampling
-from mtp_cli.engine.types import Floats, HiddenSource, Ids
+from mtp_cli.engine.types import Floats, HiddenSource
 from mtp_cli.head_file import Fused
 from tests.engine import tiny, tiny_eagle3
 from tests.engine.drafters.numpy_eagle3 import draft_logits
+from tests.engine.drafters.recorder import recorder
 from tests.engine.scripted import GREEDY
 
 LAYERS = (1, 2, 3)
@@ -65,13 +65,7 @@ def check_draft(
     drafter: FusedDrafter, kind: str, first: int, end: int, text: Sequence[int] = TEXT
 ) -> list[int]:
     """Its draft after text[: end + 1] is numpy's of a drafter whose cells begin at `first`."""
-    seen: list[Floats] = []
-
-    def propose(
-        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
-    ) -> Proposal:
-        seen.append(logits.copy())
-        return likeliest(logits, ids, drafted)
+    propose, seen = recorder()
 
     draft = drafter.draft(text[end], 4, propose=propose)
     assert len(draft.ids) == len(seen) == 4

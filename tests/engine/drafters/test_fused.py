@@ -25,11 +25,11 @@ from mtp_cli.engine.drafters.head_ids import HeadIds
 from mtp_cli.engine.drafters.mtp import N_WAITING
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import read_header
-from mtp_cli.engine.sampling.proposals import Proposal, likeliest
-from mtp_cli.engine.types import Floats, HeadContext, HiddenSource, Ids
+from mtp_cli.engine.types import HeadContext, HiddenSource
 from tests.engine import tiny
 from tests.engine.drafters.lasting import check_lasting
 from tests.engine.drafters.numpy_head import NumpyHead, draft_logits
+from tests.engine.drafters.recorder import recorder
 from tests.engine.scripted import GREEDY
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
@@ -104,13 +104,7 @@ def check_draft(
     drafter: FusedDrafter, way: str, first: int, end: int, text: Sequence[int] = TEXT
 ) -> list[int]:
     """Its draft after text[: end + 1] is numpy's of a head whose cells begin at `first`."""
-    seen: list[Floats] = []
-
-    def propose(
-        logits: Floats, ids: Ids | None, drafted: Sequence[int], prob: float | None = None
-    ) -> Proposal:
-        seen.append(logits.copy())
-        return likeliest(logits, ids, drafted)
+    propose, seen = recorder()
 
     draft = drafter.draft(text[end], 4, propose=propose)
     assert len(draft.ids) == len(seen) == 4
