@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType
 
-from mtp_cli.engine.files.target_tables import stands_for
+from mtp_cli.engine.files.target_tables import compared, stands_for
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import DraftVocabulary
 from mtp_train.corpus import Corpus, Sample, choose_vocabulary, make_vocabulary
@@ -223,9 +223,6 @@ def prepare(
         head.token_embd.copy_(torch.tensor(kept.token_embd))
     if found is not None:
         take_over(head, target, vocabulary, found, corpus.training)
-    tables = Tables(target.token_embd, target.output)
-    adopts = kept is None or (kept.info is not None and kept.info.adopts)
-    adopts = adopts or (kept is not None and _has_tables_of(target, kept))
     run = Run(
         folder,
         target.fingerprint,
@@ -235,20 +232,30 @@ def prepare(
         vocabulary,
         torch.tensor(target.output[vocabulary.draft_ids]).bfloat16().to(head.output.device),
         form,
-        tables if adopts else None,
+        Tables(target.token_embd, target.output) if _adopts(target, kept) else None,
     )
     if saved is not None:
         run.resume(saved)
     return run
 
 
+def _adopts(target: Target, kept: HeadFile | None) -> bool:
+    """Whether a head will draft in ids that only the text holds, as a file of this form or a new
+    one: what the engine asks, too."""
+    if kept is None or (kept.info is not None and kept.info.adopts):
+        return True
+    return _has_tables_of(target, kept)
+
+
 def _has_tables_of(target: Target, head: HeadFile) -> bool:
     """Whether the target's rows stand for the head's, as they must where it is to draft in ids
     that its draft vocabulary lacks."""
-    ids = head.draft_ids
-    output = head.weights.get("output", target.output[ids])
-    return stands_for(target.token_embd[ids], head.token_embd) and stands_for(
-        target.output[ids], output
+    places = compared(len(head.draft_ids))
+    ids = head.draft_ids[places]
+    if not stands_for(target.token_embd[ids], head.token_embd[places]):
+        return False
+    return "output" not in head.weights or stands_for(
+        target.output[ids], head.weights["output"][places]
     )
 
 

@@ -10,6 +10,7 @@ them by their surrogates. Knows nothing of drafting.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -32,11 +33,13 @@ class Adopts(Protocol):
         embedding: None for a head that reads all of the target's ids."""
 
 
-class AdoptedIds(HeadIds):
+class AdoptedIds(HeadIds, ABC):
     """Of a head that lacks ids of the target's, and drafts in those that the text holds.
 
     Adopted ids stand in the order in which the text came to hold them.
     """
+
+    _kept: tuple[npt.NDArray[Any], ...]  # tables of N_ADOPTED rows
 
     def __init__(
         self,
@@ -109,11 +112,9 @@ class AdoptedIds(HeadIds):
     def close(self) -> None:
         self._tables.close()
 
-    _kept: tuple[npt.NDArray[Any], ...]  # tables of N_ADOPTED rows
-
+    @abstractmethod
     def _rows(self, ids: Ids) -> tuple[npt.NDArray[Any], ...]:
-        """What those tables are to have of these ids; OSError where the target's file is gone."""
-        raise NotImplementedError
+        """What `_kept` is to have of these ids; OSError where the target's file is gone."""
 
 
 class CompiledIds(AdoptedIds):

@@ -10,8 +10,6 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from mtp_cli.engine.backend.batch import Reads
 from mtp_cli.engine.backend.binding import supports_gpu
 from mtp_cli.engine.backend.context import Context
@@ -38,7 +36,13 @@ from mtp_cli.engine.files import trimmed
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import Header, is_eagle3
 from mtp_cli.engine.files.pairing import Pairing
-from mtp_cli.engine.files.target_tables import TablePlaces, TargetTables, stands_for, table_places
+from mtp_cli.engine.files.target_tables import (
+    TablePlaces,
+    TargetTables,
+    compared,
+    stands_for,
+    table_places,
+)
 from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import HeadContext, HiddenSource, Ids
 from mtp_cli.errors import MtpError
@@ -46,7 +50,6 @@ from mtp_cli.head_file import Fused
 
 _SHARE_MIN = 0.98  # of the target's tokens, which a draft model must have
 N_BATCH_PROMPT = 128  # rows of a prompt that a head reads at once
-_N_COMPARED = 64  # rows of a head's tables with the target's
 _N_ROWS_MIN = 2  # however small the context: two rows show which one's output a decode gives
 
 
@@ -143,7 +146,7 @@ def _are_alike(target: TargetTables, heads: TablePlaces, pairing: Pairing) -> bo
     vocabulary = pairing.vocabulary
     draft_ids = pairing.draft_ids if vocabulary is None else vocabulary.draft_ids
     assert draft_ids is not None
-    places = np.linspace(0, len(draft_ids) - 1, _N_COMPARED).astype(np.int32)
+    places = compared(len(draft_ids))
     ids = draft_ids[places]
     with contextlib.closing(TargetTables(heads)) as own:
         is_whole = vocabulary is None  # it embeds all of the target's ids by a table of its own

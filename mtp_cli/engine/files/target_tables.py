@@ -22,6 +22,7 @@ from mtp_cli.errors import MtpError
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 _F32, _Q8_0 = 0, 8  # enum ggml_type
 _Q8_0_BLOCK = 32, 34  # values, bytes
+_N_COMPARED = 64  # rows, spread over a table
 _LEAST_COSINE = 0.9  # trained output rows have 0.97 with the target's, another model's 0
 
 
@@ -87,6 +88,11 @@ class TargetTables:
     def close(self) -> None:
         self._file.close()
         self._output_file.close()
+
+
+def compared(n: int) -> Ids:
+    """Which of n rows are compared to know whether a target's stand for a head's."""
+    return np.linspace(0, n - 1, _N_COMPARED).astype(np.int32)
 
 
 def stands_for(theirs: Floats, own: Floats) -> bool:
