@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +357,20 @@ def test_another_models_heads_are_refused(tmp_path: Path) -> None:
     chain = plain_chain().write(tmp_path / "chain.gguf")
     with pytest.raises(MtpError, match="not a head file; mtp-convert extract"):
         read_head(chain, Target(path))
+
+
+@pytest.mark.parametrize("tables", ["the target's", "its own", "its own, and told to"])
+def test_a_run_counts_ids_of_its_texts_where_the_engine_will(tables: str, tmp_path: Path) -> None:
+    target = tiny.llama()
+    spec = tiny.heads_for(target, hidden="pre_norm", n_draft=100)
+    if tables == "the target's":
+        ids = tiny.trimmed(100).draft_ids
+        names = ("token_embd.weight", "output.weight")
+        spec = replace(
+            spec, tensors={**spec.tensors, **{name: target.tensors[name][ids] for name in names}}
+        )
+    elif tables == "its own, and told to":
+        spec = replace(spec, keys={**spec.keys, "mtp.adopts": True})
+    path = target.write(tmp_path / "target.gguf")
+    run = run_from(path, spec.write(tmp_path / "heads.gguf"), tmp_path)
+    assert (run.tables is not None) == (tables != "its own")
