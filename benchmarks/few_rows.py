@@ -1,7 +1,8 @@
 """What decodes of few rows cost with our kernels and with llama.cpp's, and whether bits stay.
 
-Both run in one process on the same context, in turns, so that a busy machine slows both. Prompts
-are decoded too: how many tokens a second are read.
+Both run in one process, in turns, so that a busy machine slows both: ours on weights that are laid
+out for them, llama.cpp's on the same as llama.cpp has them. Prompts are decoded too: how many
+tokens a second are read.
 
     python -m benchmarks.few_rows                         # the built-in model in many formats
     python -m benchmarks.few_rows --model m.gguf          # any other, as it is, in 75 seconds
@@ -10,8 +11,8 @@ are decoded too: how many tokens a second are read.
     python -m benchmarks.few_rows --json rows.json
 
 A row's logits, decoded among n, are compared with those that the same side gives the row alone. How
-far ours lie from llama.cpp's own row is shown too, with attention left to llama.cpp: ours adds up
-in single precision, so that its bits are its own. A peer's numbers are its own clock's, of prompts
+far ours lie from llama.cpp's own row is shown too, with attention left to llama.cpp: weights that
+are laid out are added up in another order. A peer's numbers are its own clock's, of prompts
 of n tokens with nothing before them.
 """
 

@@ -9,6 +9,7 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from mtp_cli.engine.types import Floats, HiddenSource
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16)
 FEW_COUNTS = (1, 2, 4, 8)  # of a model whose rows are dear; what a peer is asked for, too
 PROMPTS = (64, 512)
-SIDES = {"llama": False, "ours": True}
+SIDES = ("llama", "ours")
 _DEAR = 1 / 750  # of all time for one row: all counts on both sides take 110 of them in a pass
 _SHARE = 1 / 4  # of all time that a prompt read row by row, to compare its bits, may take
 _PIECE = 16  # rows at a time where that is too dear
+_WARM_UP_S = 0.05  # of decodes before one that is timed
 _FEWEST = 3  # passes over the row counts, whatever they take
 _PEER_RUNS = 8  # of few rows, in each call of a peer: most of a call is loading
 
@@ -52,7 +54,7 @@ class Measurement:
 
     rows_ms, prompt_ms: by side ("ours", "llama", "peer") and number
     difference:        of a row among n to the row alone, by the same side's kernels
-    from_llama:        of our products' rows to llama.cpp's row alone
+    from_llama:        of our rows, with attention left to llama.cpp, to llama.cpp's row alone
     prompt_difference: of the row after a prompt of n, read at once or in pieces of so many rows
                        (`prompt_pieces`), by our kernels
     seconds:           that all of it may take, about; loading and the fewest passes come first
@@ -73,15 +75,21 @@ class Measurement:
         self._clock, self._ends = clock, clock() + seconds
         self._n_before, self._n_threads, self._on_step = n_before, n_threads, on_step
         self._peer = None if peer is None else Peer(peer, path)
-        model = Model(path)
         n_ctx = max(n_before, *PROMPTS) + 2 * COUNTS[-1]
-        self._target = Target(model, n_ctx=n_ctx, n_threads=n_threads, hidden=HiddenSource.NONE)
-        try:
+        with ExitStack() as opened:
+            self._targets = {}
+            for side in SIDES:  # llama.cpp cannot read weights that are laid out for our kernels
+                model = opened.enter_context(closing(Model(path, lays_out=side == "ours")))
+                target = Target(model, n_ctx=n_ctx, n_threads=n_threads, hidden=HiddenSource.NONE)
+                self._targets[side] = opened.enter_context(closing(target))
             self._bits(seconds)
             self._times()
-        finally:
-            self._target.close()
-            model.close()
+
+    def _use(self, side: str, *, attention: bool = True) -> None:
+        """Decode by its kernels and on its weights. attention: ours, on our side"""
+        is_ours = side == "ours"
+        our_kernels.enable(products=is_ours, attention=is_ours and attention)
+        self._target = self._targets[side]
 
     def _timed(self, run: Callable[[], object]) -> float:
         started = self._clock()
@@ -91,7 +99,7 @@ class Measurement:
     def _bits(self, seconds: float) -> None:
         """Before anything is timed; it leaves the context's tokens in memory."""
         self._on_step("bits")
-        our_kernels.enable()
+        self._use("ours")
         self._read(self._n_before)
         one_s = self._one_row_s()
         self.counts = COUNTS if one_s < _DEAR * seconds else FEW_COUNTS
@@ -116,13 +124,14 @@ class Measurement:
 
     def _row_bits(self) -> None:
         alone = {}
-        for side, is_ours in reversed(SIDES.items()):
-            our_kernels.enable(products=is_ours, attention=is_ours)
+        for side in SIDES:
+            self._use(side)
             self._read(self._n_before)
             alone[side] = self._one_by_one()
             for n in self.counts:
                 self.difference[side, n] = apart(self._logits(n), alone[side][:n])
-        our_kernels.enable(products=True, attention=False)  # after what llama.cpp has read
+        self._use("ours", attention=False)
+        self._read(self._n_before)
         for n in self.counts:
             self.from_llama[n] = apart(self._logits(n), alone["llama"][:n])
 
@@ -160,21 +169,30 @@ class Measurement:
                 prompts_s = float("inf")  # no time for another turn of them: the rest is for rows
 
     def _rows(self) -> None:
-        if self._target.truncate(self._n_before) < self._n_before:
-            self._read(self._n_before)
+        for side in SIDES:
+            self._use(side)
+            if self._target.truncate(self._n_before) < self._n_before:
+                self._read(self._n_before)
         for n in self.counts:
-            for side, is_ours in SIDES.items():
-                our_kernels.enable(products=is_ours, attention=is_ours)
-                self._logits(n)  # its graph is built in this one
+            for side in SIDES:
+                self._use(side)
+                self._warm_up(n)
                 elapsed_s = self._timed(functools.partial(self._target.decode, self._ids(n)))
                 self.rows_ms[side, n].append(elapsed_s * 1e3)
                 self._target.truncate(self._n_before)
 
+    def _warm_up(self, n: int) -> None:
+        """Build the graph, and bring back to the caches what the other side displaced."""
+        ends = self._clock() + _WARM_UP_S
+        self._logits(n)
+        while self._clock() < ends:
+            self._logits(n)
+
     def _prompts(self) -> None:
         self._on_step("prompts")
         for n in PROMPTS:
-            for side, is_ours in SIDES.items():
-                our_kernels.enable(products=is_ours, attention=is_ours)
+            for side in SIDES:
+                self._use(side)
                 elapsed_s = self._timed(functools.partial(self._read, n + 1))
                 self.prompt_ms[side, n].append(elapsed_s * 1e3)
         if self._peer is not None:

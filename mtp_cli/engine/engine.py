@@ -26,6 +26,7 @@ from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.depth.remembered import key_of
 from mtp_cli.engine.files.examined import examined
+from mtp_cli.engine.files.memory import Machine, fits_laid_out
 from mtp_cli.engine.files.preflight import identity
 from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.grammar.constraint import Constraint
@@ -108,6 +109,7 @@ class Engine:
         """
         shards, pairing = examined(model, heads, draft_model)
         spares_cores, n_threads = n_threads is None, n_threads or physical_cores()
+        lays_out = fits_laid_out(shards, Machine.here())
 
         def load(n_layers: int) -> Engine:
             loaded = Model(
@@ -116,6 +118,7 @@ class Engine:
                 corrected=shards[0].corrected,
                 placement=ways.placement,
                 loras=ways.loras,
+                lays_out=lays_out,
                 on_progress=on_progress,
             )
             try:
@@ -123,7 +126,7 @@ class Engine:
                 files = (identity(model), identity(drafts) if drafts else None)
                 adapters = tuple(identity(lora.path) for lora in ways.loras)
                 n_draft = n_layers if n_gpu_layers_draft is None else n_gpu_layers_draft
-                how = (n_threads, n_layers, n_draft, cache, ways, adapters)
+                how = (n_threads, n_layers, n_draft, cache, ways, adapters, lays_out)
                 facts = (*files, backends(), our_kernels.install(), *how)
                 setup = Setup(
                     pairing,

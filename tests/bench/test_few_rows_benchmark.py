@@ -56,23 +56,23 @@ def test_rows_of_one_model_and_their_bits(
 
 @needs_kernels
 def test_as_many_turns_as_time_allows(model: Path) -> None:
-    """By a clock that goes on by a millisecond each time it is looked at."""
+    """By a clock that goes on by 10 ms each time it is looked at."""
     steps: list[str] = []
-    found = Measurement(model, 4, 1, 3.0, None, steps.append, clock=milliseconds())
+    found = Measurement(model, 4, 1, 25.0, None, steps.append, clock=hundredths())
     assert found.counts == COUNTS
     assert len(found.rows_ms["llama", 16]) > 5
     assert len(found.prompt_ms["ours", 512]) > 5
     assert found.prompt_pieces == {64: 1, 512: 1}
     assert steps[0] == "bits"
-    hasty = Measurement(model, 4, 1, 0.01, clock=milliseconds())
+    hasty = Measurement(model, 4, 1, 0.01, clock=hundredths())
     assert hasty.counts == FEW_COUNTS
     assert (len(hasty.rows_ms["llama", 8]), len(hasty.prompt_ms["ours", 512])) == (3, 1)
     assert hasty.prompt_pieces == {64: 16, 512: 16}
 
 
-def milliseconds() -> Callable[[], float]:
+def hundredths() -> Callable[[], float]:
     ticks = itertools.count()
-    return lambda: next(ticks) / 1000
+    return lambda: next(ticks) / 100
 
 
 @needs_kernels

@@ -297,7 +297,8 @@ def run(n: int, seconds: float) -> tuple[Found, list[int]]:
     with Served(*_OPTIONS) as served:
         found, resident = asyncio.run(endured(served, n, seconds))
         status = served.end()
-        if status != 0 or len(served.lines) != 1:
+        said = [line for line in served.lines if not line.startswith("preparing ")]  # if it is slow
+        if status != 0 or len(said) != 1:
             found.faults.append(f"ended with {status} and said {served.lines}")
     return found, resident
 

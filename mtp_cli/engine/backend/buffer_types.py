@@ -24,8 +24,8 @@ def leave_out_amx() -> None:
     (llama.cpp#26954): the compiler drops most of the tile configuration, since its header names 8
     of the 64 bytes that `_tile_loadconfig` reads.
 
-    ggml fills the list when it is first asked, which is here, so that what is added to its buffer
-    types later (`our_kernels.py`) is not in it.
+    ggml fills the list when it is first asked, which is here: what has been added to its buffer
+    types by then (`our_kernels.py`) is in it.
     """
     base, pointer = ggml_base(), ctypes.c_void_p
     device = next((each for each in local_devices() if device_type(each) == CPU_DEVICE), None)

@@ -23,7 +23,7 @@ from mtp_cli.engine.backend.stack import on_deep_stack
 from mtp_cli.engine.backend.token_types import TokenTypes
 from mtp_cli.errors import MtpError
 
-our_kernels.install()  # before any model: ggml's list of buffer types has to be as ggml made it
+our_kernels.install()  # before any model: ggml's list of buffer types has to have ours in it
 
 _KEY_NORMAL_FORM = "tokenizer.ggml.normalizer"  # ours: llama.cpp has no such key
 _NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
@@ -83,6 +83,8 @@ class Model:
     corrected:    numbers of its metadata that are wrong in the file, as they should be
     placement:    which device has which of its tensors
     loras:        adapters for the contexts of its text
+    lays_out:     in memory of its own, weights may be laid out for our kernels; without, they stay
+                  mapped from the file, but for those that llama.cpp repacks
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Model:
         corrected: Mapping[str, int] | None = None,
         placement: Placement = ANYWHERE,
         loras: Sequence[Lora] = (),
+        lays_out: bool = True,
         on_progress: Callable[[float], None] | None = None,
     ) -> None:
         params = lib.llama_model_default_params()
@@ -108,7 +111,8 @@ class Model:
             params.progress_callback = lib.llama_progress_callback(_reporter(on_progress))
         errors.clear()
         self.path, self.placement = path, placement
-        self.handle = _loaded(path, offset, params, corrected or {})
+        with our_kernels.laying_out(lays_out):
+            self.handle = _loaded(path, offset, params, corrected or {})
         del kept
         if not self.handle:
             raise failure(f"{path}: llama.cpp could not load this model")

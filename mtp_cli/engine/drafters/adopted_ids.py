@@ -28,9 +28,12 @@ N_ADOPTED = 512  # at most: a sixteenth of a usual draft vocabulary, which each 
 class Adopts(Protocol):
     """A head that can read and score more ids than its file has."""
 
-    def adopt(self, embedding: Bytes | None, output: Bytes, n: int) -> None:
-        """The first n rows, in Q8_0, behind its own tables'; they are read in place from then on.
-        embedding: None for a head that reads all of the target's ids."""
+    def adopt(self, embedding: Bytes | None, output: Bytes, first: int, n: int) -> None:
+        """The first n rows, in Q8_0, behind its own tables'.
+
+        embedding: is read in place from then on; None for a head that reads all of the target's ids
+        output:    of this it has the rows before `first` already
+        """
 
 
 class AdoptedIds(HeadIds, ABC):
@@ -149,14 +152,14 @@ class CompiledIds(AdoptedIds):
         super()._place(places, ids)
         if self._places is not None:
             self._places[ids] = np.arange(places.start, places.stop) + self._n_draft
-        self._head.adopt(self._embedding, self._output, self._n)
+        self._head.adopt(self._embedding, self._output, places.start, self._n)
 
     def _forget(self, n: int) -> None:
         if self._places is not None and self._surrogates is not None:
             ids = self._adopted[n : self._n]
             self._places[ids] = self._surrogates[ids]
         super()._forget(n)
-        self._head.adopt(self._embedding, self._output, self._n)
+        self._head.adopt(self._embedding, self._output, self._n, self._n)
 
 
 class ScoredIds(AdoptedIds):

@@ -266,11 +266,12 @@ class NativeHead:
         """From the next decode on; no more than it was opened with."""
         self._library.mtp_head_use_threads(self._handle, n_threads)
 
-    def adopt(self, embedding: Bytes | None, output: Bytes, n: int) -> None:
+    def adopt(self, embedding: Bytes | None, output: Bytes, first: int, n: int) -> None:
         """See `adopted_ids.Adopts`."""
-        self._adopted = embedding, output  # read in place
+        self._adopted = embedding  # read in place
         address = None if embedding is None else embedding.ctypes.data
-        self._library.mtp_head_adopt(self._handle, address, output.ctypes.data, n)
+        new = output[first:].ctypes.data
+        self._library.mtp_head_adopt(self._handle, address, new, first, n)
         logits = self._library.mtp_head_logits(self._handle)
         self._logits = floats_at(logits, 1, self._n_vocab + n)
 

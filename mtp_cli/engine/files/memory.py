@@ -25,6 +25,7 @@ from mtp_cli.engine.types import MAX_DEPTH, N_CTX, N_OUTPUTS
 _CELLS = 256  # llama.cpp gives a cache as many, or a multiple
 _ROWS = 512  # of a prompt, computed at once
 _FLOAT, _MASK = 4, 2  # bytes of a number of a row, and of a mask
+_SHARE_LAID_OUT = 0.7  # of the free memory, that weights may take which cannot go back to the disk
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 # Architectures that keep as many recurrent states as can be drafted, to go back to one of them.
 _ROLLS_BACK = (
@@ -41,7 +42,7 @@ class Estimate:
     """Bytes of memory.
 
     n_ctx:   tokens of the context that it is for
-    weights: all tensors of the model's file; llama.cpp maps them, so they can also stay on the disk
+    weights: all tensors of the model's file; what is not laid out anew can also stay on the disk
     cache:   keys and values of every token
     state:   of recurrent layers, whatever the context, with those kept to go back to
     heads:   what drafts: weights that lie in a file of their own, and its cache
@@ -107,7 +108,7 @@ def estimate(
         drafts = _small_model(draft_model, n_ctx)
     return Estimate(
         n_ctx,
-        sum(entry.n_bytes for header in shards for entry in header.tensors.values()),
+        _weights(shards),
         _cache_bytes(first, blocks if is_held else target, n_ctx, cache)
         + _scorers_bytes(target, n_ctx, cache)
         + _compressed_bytes(target, n_ctx, cache),
@@ -115,6 +116,10 @@ def estimate(
         drafts,
         _compute_bytes(shards, n_ctx),
     )
+
+
+def _weights(shards: Sequence[Header]) -> int:
+    return sum(entry.n_bytes for header in shards for entry in header.tensors.values())
 
 
 def _beside(heads: Header, n_ctx: int) -> int:
@@ -274,6 +279,12 @@ def _most(header: Header, key: str) -> int:
 def _expert_width(header: Header) -> int:
     """Numbers between the two halves of a mixture's layer, of all experts that a row chooses."""
     return header.number("expert_feed_forward_length") * header.number("expert_used_count")
+
+
+def fits_laid_out(shards: Sequence[Header], machine: Machine) -> bool:
+    """Whether all weights can be laid out in memory of their own, with room for what else is to be
+    there. Elsewhere they stay mapped from the file, of which the system drops what it has to."""
+    return _weights(shards) <= _SHARE_LAID_OUT * machine.free
 
 
 def shortage(name: str, needed: Estimate, machine: Machine) -> str | None:

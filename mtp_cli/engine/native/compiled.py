@@ -73,6 +73,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     # few_rows.cpp
     "mtp_install": ([_ADDRESS], None),
     "mtp_enable": ([_BOOL, _BOOL], None),
+    "mtp_lay_out": ([_BOOL], None),
     "mtp_vectors": ([], _TEXT),
     "mtp_formats": ([], _TEXT),
     "mtp_tensor_bytes": ([], ctypes.c_size_t),
@@ -82,7 +83,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_head_close": ([_ADDRESS], None),
     "mtp_head_decode": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT, _BOOL], _INT),
     "mtp_head_use_threads": ([_ADDRESS, _INT], None),
-    "mtp_head_adopt": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT], None),
+    "mtp_head_adopt": ([_ADDRESS, _ADDRESS, _ADDRESS, _INT, _INT], None),
     "mtp_head_drop_from": ([_ADDRESS, _INT], None),
     "mtp_head_drop_before": ([_ADDRESS, _INT], None),
     "mtp_head_cells": ([_ADDRESS, _ADDRESS], None),

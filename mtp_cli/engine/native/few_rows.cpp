@@ -6,8 +6,10 @@
 // and the same as ggml's.
 //
 // Installed in front of ggml's CPU backend as an "extra buffer type", the way ggml's own repacked
-// kernels take their products; attention (attention.h) comes in with them. Of a mixture's experts
-// (experts.h) each is read once for the rows that chose it. Knows nothing of models, drafts or Python.
+// kernels take their products; attention (attention.h) comes in with them. Weights of some formats
+// are laid out in a buffer of that type (our_layout.h), and a row has bits of its own then. Of a
+// mixture's experts (experts.h) each is read once for the rows that chose it. Knows nothing of
+// models, drafts or Python.
 
 #include "ggml_abi.h"
 #include "vectors.h"
@@ -16,6 +18,7 @@
 #include "attention.h"
 #include "experts.h"
 #include "formats/table.h"
+#include "our_layout.h"
 #include "product.h"
 
 #include <cstring>
@@ -49,11 +52,17 @@ public:
 
 class FewRows final : public abi::ExtraBufferType {
 public:
-    bool supports_op(void *, const abi::Tensor *) override { return false; }  // holds no weights
+    // Asked of operators on weights that lie as ours, before they are loaded and after
+    bool supports_op(void *, const abi::Tensor * op) override {
+        const bool is_product = op->op == abi::OP_MUL_MAT || op->op == abi::OP_MUL_MAT_ID;
+        return is_product && our_layout::can_lie_so(op->src[0], op->src[1]) &&
+               get_tensor_traits(op);
+    }
 
     abi::TensorTraits * get_tensor_traits(const abi::Tensor * op) override {
-        if (op->op == abi::OP_MUL_MAT && takes_products) return product_traits(op);
-        if (op->op == abi::OP_MUL_MAT_ID && takes_products) return experts_traits(op);
+        const bool takes = takes_products || (op->src[0] && our_layout::is_ours(op->src[0]));
+        if (op->op == abi::OP_MUL_MAT && takes) return product_traits(op);
+        if (op->op == abi::OP_MUL_MAT_ID && takes) return experts_traits(op);
         if (op->op == abi::OP_FLASH_ATTN_EXT && takes_attention) return FewRowsAttention::take(op);
         return nullptr;
     }
@@ -61,7 +70,7 @@ public:
 private:
     static abi::TensorTraits * product_traits(const abi::Tensor * op) {
         if (op->op_params[1]) return nullptr;  // a hint: ggml knows more of these weights
-        if (!is_matrix(op->src[0]) || !is_matrix(op->src[1])) return nullptr;
+        if (!is_matrix(op->src[0])) return nullptr;
         return traits<Product>(op);
     }
 
@@ -78,7 +87,9 @@ private:
         if (rows->type != abi::F32 || op->type != abi::F32 || rows->nb[0] != sizeof(float))
             return nullptr;
         if (weights->view_src || (weights->extra && !is_repacked(weights))) return nullptr;
-        const Layout layout = weights->extra ? Layout::REPACKED : Layout::PLAIN;
+        const Layout layout = our_layout::is_ours(weights) ? Layout::OURS
+                              : weights->extra             ? Layout::REPACKED
+                                                           : Layout::PLAIN;
         for (const Format & format : FORMATS<Operator>)
             if (format.type == weights->type && format.layout == layout) return format.take(op);
         return nullptr;
@@ -105,17 +116,23 @@ std::string names_of_formats() {
 extern "C" void mtp_install(const abi::Ggml * functions) {
     static FewRows few_rows;
     static abi::BufferType buffer_type = {
-        {}, nullptr, static_cast<abi::ExtraBufferType *>(&few_rows)};
+        our_layout::name, our_layout::allocate, our_layout::alignment, {}, nullptr, nullptr,
+        static_cast<abi::ExtraBufferType *>(&few_rows)};
     ggml = *functions;
+    buffer_type.device = ggml.cpu_device;
     auto & types = ggml.extra_buffer_types();
     types.insert(types.begin(), &buffer_type);
 }
 
-// What to take and what to leave to ggml; no decode may be under way.
+// What to take and what to leave to ggml, but for weights that are laid out: ggml cannot read them.
+// No decode may be under way.
 extern "C" void mtp_enable(bool products, bool attention) {
     takes_products = products;
     takes_attention = attention;
 }
+
+// Whether weights of models that this thread loads from now on may be laid out for these kernels
+extern "C" void mtp_lay_out(bool is_wanted) { our_layout::is_wanted = is_wanted; }
 
 extern "C" const char * mtp_vectors() { return MTP_VECTORS; }
 
@@ -129,6 +146,7 @@ extern "C" const char * mtp_formats() {
 
 extern "C" void mtp_install(const abi::Ggml *) {}
 extern "C" void mtp_enable(bool, bool) {}
+extern "C" void mtp_lay_out(bool) {}
 extern "C" const char * mtp_vectors() { return nullptr; }
 extern "C" const char * mtp_formats() { return ""; }
 

@@ -31,8 +31,8 @@ public:
            const Functions & functions)
         : s(shape),
           f(functions),
-          weights(weights),
-          norm(norm),
+          weights(weights, s.n_embd * s.n_layers, s.n_embd),
+          norm(norm, norm + s.n_embd * s.n_layers),
           round(f.type_traits(abi::Q8_0)->from_float),
           width(s.n_embd * s.n_layers),
           threads(s.n_threads),
@@ -64,7 +64,7 @@ private:
         for (int r = 0; r < n_rows; ++r)
             for (int l = 0; l < s.n_layers; ++l) {
                 const size_t at = (size_t)r * width + l * d;
-                rms_norm(given + at, norm + l * d, d, s.rms_eps, &own.rows[at]);
+                rms_norm(given + at, norm.data() + l * d, d, s.rms_eps, &own.rows[at]);
             }
         Rows packed(round, own.units.get(), f.num_threads() == 1);
         packed.pack(own.rows.data(), width, n_rows);
@@ -74,8 +74,8 @@ private:
 
     const Shape s;
     const Functions f;
-    const char * const weights;
-    const float * const norm;
+    const Matrix weights;
+    const std::vector<float> norm;
     const decltype(abi::TypeTraits::from_float) round;
     const int width;
     // Of the rows under way

@@ -24,10 +24,12 @@ enum Type : int {
 constexpr int OP_NONE = 0, OP_MUL_MAT = 29, OP_MUL_MAT_ID = 30, OP_FLASH_ATTN_EXT = 74;
 constexpr int TENSOR_FLAG_INPUT = 1;
 
+struct Buffer;
+
 // ggml.h: struct ggml_tensor
 struct Tensor {
     int type;
-    void * buffer;
+    Buffer * buffer;
     int64_t ne[4];
     size_t nb[4];
     int op;
@@ -59,11 +61,29 @@ struct TypeTraits {
     int64_t nrows;
 };
 
-// ggml-backend-impl.h: struct ggml_backend_buffer_type
+// ggml-backend-impl.h: struct ggml_backend_buffer_type, and ggml_backend_buffer
 struct BufferType {
-    void * callbacks[6];
+    const char * (*name)(BufferType * type);
+    Buffer * (*allocate)(BufferType * type, size_t size);
+    size_t (*alignment)(BufferType * type);
+    void * sizes[2];  // null: any, and a tensor's own
+    bool (*is_host)(BufferType * type);
     void * device;
     void * context;
+};
+struct Buffer {
+    void * first_callbacks[4];
+    void (*set_tensor)(Buffer * buffer, Tensor * tensor, const void * data, size_t offset,
+                       size_t size);
+    void * get_tensor;
+    void * set_tensor_2d;
+    void * get_tensor_2d;
+    void * copy_tensor;
+    void * last_callbacks[2];
+    BufferType * type;
+    void * context;
+    size_t size;
+    int usage;
 };
 
 // ggml-cpu/traits.h: ggml::cpu::tensor_traits and extra_buffer_type, by the order of their slots
@@ -85,8 +105,11 @@ struct Ggml {
     void (*barrier)(void * threadpool);
     void (*chunk_set)(void * threadpool, int value);
     int (*chunk_add)(void * threadpool, int value);
-    const char * (*buffer_name)(void * buffer);
+    const char * (*buffer_name)(Buffer * buffer);
     std::vector<BufferType *> & (*extra_buffer_types)();
+    BufferType * (*cpu_buffer_type)();
+    Buffer * (*allocate)(BufferType * type, size_t size);
+    void * cpu_device;
 };
 
 }  // namespace abi

@@ -28,7 +28,7 @@ struct Cells {
     uint16_t *keys, *values;
 };
 
-// Matrices in Q8_0, an output's weights side by side; norms in float
+// Matrices in Q8_0, an output's weights side by side; norms in float. All but the first are copied.
 struct Weights {
     const char *token_embd, *output, *eh_proj, *qkv, *attn_output, *ffn_gate, *ffn_up, *ffn_down;
     const float *enorm, *hnorm, *attn_norm, *ffn_norm, *head_norm;
@@ -44,7 +44,19 @@ class Head {
 public:
     Head(const Shape & shape, const Weights & weights, const Functions & functions)
         : s(shape),
-          w(weights),
+          token_embd(weights.token_embd),
+          eh_proj(weights.eh_proj, 2 * s.n_embd, s.n_embd),
+          qkv_proj(weights.qkv, s.n_embd, (s.n_head + 2 * s.n_head_kv) * s.head_dim),
+          attn_output(weights.attn_output, s.n_head * s.head_dim, s.n_embd),
+          ffn_gate(weights.ffn_gate, s.n_embd, s.n_ff),
+          ffn_up(weights.ffn_up, s.n_embd, s.n_ff),
+          ffn_down(weights.ffn_down, s.n_ff, s.n_embd),
+          output(weights.output, s.n_embd, s.n_vocab),
+          enorm(weights.enorm, weights.enorm + s.n_embd),
+          hnorm(weights.hnorm, weights.hnorm + s.n_embd),
+          attn_norm(weights.attn_norm, weights.attn_norm + s.n_embd),
+          ffn_norm(weights.ffn_norm, weights.ffn_norm + s.n_embd),
+          head_norm(weights.head_norm, weights.head_norm + s.n_embd),
           f(functions),
           round(f.type_traits(abi::Q8_0)->from_float),
           n_q(s.n_head * s.head_dim),
@@ -59,7 +71,7 @@ public:
           y(s.n_embd),
           gated(s.n_ff),
           hidden(s.n_embd),
-          logits(s.n_vocab),
+          logits(whole_groups(s.n_vocab)),
           threads(s.n_threads),
           n_threads(s.n_threads) {
         for (int i = 0; i < s.head_dim / 2; ++i)
@@ -105,10 +117,12 @@ public:
 
     void use_threads(int n) { n_threads = std::clamp(n, 1, s.n_threads); }
 
-    // Ids behind the head's own, by rows that others keep; without embeddings they are not read.
-    void adopt(const char * embeddings, const char * outputs, int n) {
-        more_embd = embeddings, more_output = outputs, n_more = n;
-        logits.resize(std::max(logits.size(), (size_t)s.n_vocab + n));
+    // n ids behind the head's own, those from `first` on by new rows of the output, the others' rows
+    // stay. Embeddings others keep; without them they are not read.
+    void adopt(const char * embeddings, const char * outputs, int first, int n) {
+        more_embd = embeddings, n_more = n;
+        output.append(outputs, s.n_vocab + first, n - first);
+        logits.resize(std::max(logits.size(), (size_t)whole_groups(output.n_out())));
     }
 
     int room() const { return s.n_ctx - n_cells; }
@@ -183,11 +197,11 @@ private:
         for (int r = 0; r < n_rows; ++r) {
             float * row = rows + (size_t)r * 2 * d;
             embed(tokens[r], row);
-            norm(row, w.enorm, row);
-            norm(given + (size_t)r * d, w.hnorm, row + d);
+            norm(row, enorm, row);
+            norm(given + (size_t)r * d, hnorm, row + d);
         }
         worker.packed.pack(rows, 2 * d, n_rows);
-        worker.packed.multiply(w.eh_proj, worker.range(d, Kernel::COLUMNS), x.data(), d);
+        worker.packed.multiply(eh_proj, worker.range(d, Kernel::COLUMNS), x.data(), d);
     }
 
     // Queries, keys and values, from one head on; whole heads are one thread's, so that it can turn
@@ -195,11 +209,11 @@ private:
     void place(Worker & worker, int from) {
         const int d = s.n_embd;
         float * rows = worker.own.rows.data();
-        for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], w.attn_norm, rows + (size_t)r * d);
+        for (int r = 0; r < n_rows; ++r) norm(&x[(size_t)r * d], attn_norm, rows + (size_t)r * d);
         worker.packed.pack(rows, d, n_rows);
         Range columns = worker.range(n_qkv - from * s.head_dim, s.head_dim);
         columns = {columns.from + from * s.head_dim, columns.to + from * s.head_dim};
-        worker.packed.multiply(w.qkv, columns, qkv.data(), n_qkv);
+        worker.packed.multiply(qkv_proj, columns, qkv.data(), n_qkv);
         for (int c = columns.from; c < columns.to; c += s.head_dim) place(c / s.head_dim);
     }
 
@@ -208,17 +222,17 @@ private:
         const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
         const float * last = &x[(size_t)(n_rows - 1) * s.n_embd];
         worker.packed.pack(attended.data(), n_q, 1);
-        worker.packed.multiply(w.attn_output, columns, y.data(), s.n_embd);
+        worker.packed.multiply(attn_output, columns, y.data(), s.n_embd);
         for (int i = columns.from; i < columns.to; ++i) y[i] += last[i];
     }
 
     void gate(Worker & worker) {
         const Range columns = worker.range(s.n_ff, Kernel::COLUMNS);
         float * up = worker.own.rows.data();
-        norm(y.data(), w.ffn_norm, up);
+        norm(y.data(), ffn_norm, up);
         worker.packed.pack(up, s.n_embd, 1);
-        worker.packed.multiply(w.ffn_gate, columns, gated.data(), s.n_ff);
-        worker.packed.multiply(w.ffn_up, columns, up, s.n_ff);
+        worker.packed.multiply(ffn_gate, columns, gated.data(), s.n_ff);
+        worker.packed.multiply(ffn_up, columns, up, s.n_ff);
         for (int i = columns.from; i < columns.to; ++i)
             gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];  // SiLU
     }
@@ -227,34 +241,28 @@ private:
     void add_ffn(Worker & worker) {
         const Range columns = worker.range(s.n_embd, Kernel::COLUMNS);
         worker.packed.pack(gated.data(), s.n_ff, 1);
-        worker.packed.multiply(w.ffn_down, columns, hidden.data(), s.n_embd);
+        worker.packed.multiply(ffn_down, columns, hidden.data(), s.n_embd);
         for (int i = columns.from; i < columns.to; ++i) hidden[i] += y[i];
     }
 
     void score(Worker & worker) {
         float * row = worker.own.rows.data();
-        norm(hidden.data(), w.head_norm, row);
+        norm(hidden.data(), head_norm, row);
         worker.packed.pack(row, s.n_embd, 1);
-        score(worker, w.output, s.n_vocab, logits.data());
-        if (n_more) score(worker, more_output, n_more, &logits[s.n_vocab]);
-    }
-
-    void score(Worker & worker, const char * output, int n, float * to) {
-        Range columns = worker.range(n, Kernel::COLUMNS);
-        if (worker.thread == worker.n_threads - 1) columns.to = n;
-        worker.packed.multiply(output, columns, to, n);
+        const Range columns = worker.range(whole_groups(output.n_out()), Kernel::COLUMNS);
+        worker.packed.multiply(output, columns, logits.data(), (int)logits.size());
     }
 
     void embed(int32_t token, float * out) const {
         const bool is_own = token < s.n_vocab;
-        const auto * blocks = (const Q8_0::Block *)(is_own ? w.token_embd : more_embd) +
+        const auto * blocks = (const Q8_0::Block *)(is_own ? token_embd : more_embd) +
                               (size_t)(is_own ? token : token - s.n_vocab) * n_blocks(s.n_embd);
         for (int b = 0; b < n_blocks(s.n_embd); ++b)
             for (int i = 0; i < 32; ++i) out[32 * b + i] = _cvtsh_ss(blocks[b].d) * blocks[b].qs[i];
     }
 
-    void norm(const float * in, const float * weight, float * out) const {
-        rms_norm(in, weight, s.n_embd, s.rms_eps, out);
+    void norm(const float * in, const std::vector<float> & weight, float * out) const {
+        rms_norm(in, weight.data(), s.n_embd, s.rms_eps, out);
     }
 
     // A head of every row: queries are turned where they are, keys and values go into their cells.
@@ -315,14 +323,17 @@ private:
     }
 
     const Shape s;
-    const Weights w;
+    const char * const token_embd;
+    const Matrix eh_proj, qkv_proj, attn_output, ffn_gate, ffn_up, ffn_down;
+    Matrix output;  // and the rows of ids that are adopted
+    const std::vector<float> enorm, hnorm, attn_norm, ffn_norm, head_norm;
     const Functions f;
     const decltype(abi::TypeTraits::from_float) round;
     const int n_q, n_kv, n_qkv;
     std::vector<float> rates;
     std::vector<uint16_t> keys, values;  // (n_ctx, n_kv) in half precision
     int n_cells = 0, first_position = 0;
-    const char *more_embd = nullptr, *more_output = nullptr;  // of the ids that are adopted
+    const char * more_embd = nullptr;  // of the ids that are adopted
     int n_more = 0;
     // Of the decode under way
     const int32_t * tokens = nullptr;
@@ -359,10 +370,13 @@ extern "C" int mtp_head_decode(void * head, const int32_t * tokens, const float 
     return 0;
 }
 extern "C" void mtp_head_use_threads(void * head, int n) { ((head::Head *)head)->use_threads(n); }
-// From the next decode on, n ids behind its own, by rows that stay where they are: `embeddings` is
-// null for a head that is not to read them.
-extern "C" void mtp_head_adopt(void * head, const char * embeddings, const char * outputs, int n) {
-    ((head::Head *)head)->adopt(embeddings, outputs, n);
+// From the next decode on, n ids behind its own, of which those before `first` are known: `outputs`
+// has the others'. `embeddings` has all and stays where it is; it is null for a head that is not to
+// read them.
+extern "C" void mtp_head_adopt(void * head, const char * embeddings, const char * outputs, int first,
+                               int n) {
+    spare::settle();
+    ((head::Head *)head)->adopt(embeddings, outputs, first, n);
 }
 extern "C" void mtp_head_drop_from(void * head, int position) {
     ((head::Head *)head)->drop_from(position);
@@ -395,7 +409,7 @@ extern "C" int mtp_head_decode(void *, const int32_t *, const float *, int, int,
     return 1;
 }
 extern "C" void mtp_head_use_threads(void *, int) {}
-extern "C" void mtp_head_adopt(void *, const char *, const char *, int) {}
+extern "C" void mtp_head_adopt(void *, const char *, const char *, int, int) {}
 extern "C" void mtp_head_drop_from(void *, int) {}
 extern "C" void mtp_head_drop_before(void *, int) {}
 extern "C" void mtp_head_cells(void *, head::Cells *) {}

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 namespace head {
 
@@ -26,14 +27,44 @@ struct Functions {
 
 #ifdef MTP_VECTORS
 #include "formats/q8_0.h"
+#include "kernels/lane_dots.h"
 #include "spare_product.h"
 
 namespace head {
 
-using Kernel = Dots<Q8_0>;
+using Kernel = LaneDots<Q8_0>;
 using Unit = Kernel::Unit;
 
 inline int n_blocks(int n) { return n / Kernel::BLOCK; }
+inline int whole_groups(int n) { return (n + LANES - 1) / LANES * LANES; }
+
+// A matrix in Q8_0, laid out for the kernel; filled up with weight rows of zeros to a whole group
+class Matrix {
+public:
+    Matrix(const char * file, int n_in, int n_out) : n_blocks_(n_blocks(n_in)) {
+        append(file, 0, n_out);
+    }
+
+    // n weight rows, as in a file, as the first-th and after; there are none behind them then
+    void append(const char * file, int first, int n) {
+        n_out_ = first + n;
+        groups_.resize((size_t)whole_groups(n_out_) / LANES * n_blocks_);
+        const auto * blocks = (const Q8_0::Block *)file;
+        for (int row = first; row < n_out_; ++row)
+            for (int b = 0; b < n_blocks_; ++b)
+                Kernel::lay_out(*blocks++, row % LANES,
+                                groups_[(size_t)row / LANES * n_blocks_ + b]);
+    }
+
+    int n_out() const { return n_out_; }
+    const char * from(int column) const {
+        return (const char *)&groups_[(size_t)column / LANES * n_blocks_];
+    }
+
+private:
+    int n_blocks_, n_out_ = 0;
+    std::vector<Kernel::Block> groups_;
+};
 
 inline float dot(const float * a, const float * b, int n) {
     Floats sum = zeros();
@@ -67,14 +98,16 @@ public:
     void pack(const float * rows, int n_in, int n) {
         n_blocks_ = n_blocks(n_in), n_rows_ = n, n_units_ = units_of<Kernel>(n);
         units_ = turn_ ? (Unit *)turn_.units(sizeof(Unit) * n_blocks_ * n_units_) : own_;
-        pack_rows<Kernel>(round_, rows, n_in, n, n_blocks_, units_, 0, n_blocks_);
+        pack_rows<Kernel>(round_, [=](int row) { return rows + (size_t)row * n_in; }, n, n_blocks_,
+                          units_, 0, n_blocks_);
     }
 
-    // The rows packed last, times these columns of a matrix: whole groups, or all there are
-    void multiply(const char * matrix, Range columns, float * out, int stride) {
+    // The rows packed last, times these columns of a matrix, whole groups
+    void multiply(const Matrix & matrix, Range columns, float * out, int stride) {
         const int64_t n = columns.to - columns.from, bytes = group_bytes<Kernel>(n_blocks_);
+        if (n == 0) return;
         const spare::Product product = {
-            multiply_chunk<Kernel>, matrix + columns.from / Kernel::COLUMNS * bytes, units_, n,
+            multiply_chunk<Kernel>, matrix.from(columns.from), units_, n,
             Kernel::COLUMNS, n_blocks_, n_units_, n_rows_,
             turn_ ? std::max(1, spare::n_chunks(n / Kernel::COLUMNS * bytes)) : 1};
         out += columns.from;

@@ -60,11 +60,12 @@ struct ManyRows {
         return units + (int64_t)(row / Kernel::P * n_blocks + block) * Kernel::P + row % Kernel::P;
     }
 
-    // Blocks `from` to `to` of all rows, rounded as ggml rounds a row alone
-    void pack(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
-              int from, int to) const {
+    // Blocks `from` to `to` of all rows, rounded as ggml rounds a row alone. row_at(row): where a
+    // row's numbers lie
+    template <class RowAt>
+    void pack(decltype(abi::TypeTraits::from_float) round, RowAt row_at, int from, int to) const {
         const auto read = [&](int row, int first, int n, typename Kernel::Row * blocks) {
-            round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
+            round(row_at(row) + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
         };
         pack(read, from, to);
     }

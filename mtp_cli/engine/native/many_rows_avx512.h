@@ -5,12 +5,7 @@
 
 #include <cstring>
 
-// The same four or eight bytes in all lanes
-inline Ints four_bytes(const void * x) {
-    int four;
-    memcpy(&four, x, sizeof(four));
-    return _mm512_set1_epi32(four);
-}
+// The same eight bytes in every two lanes
 inline Ints eight_bytes(const void * x) {
     int64_t eight;
     memcpy(&eight, x, sizeof(eight));

@@ -38,6 +38,19 @@ T * aligned(void * memory) {
     return (T *)(unaligned - unaligned % alignof(T));
 }
 
+// Rows of one matrix or of several, which are multiplied by the same weights; their result lies
+// densely.
+struct AllRows {
+    const abi::Tensor * rows;
+
+    int64_t count() const { return rows->ne[1] * rows->ne[2] * rows->ne[3]; }
+    const float * operator()(int64_t row) const {
+        const int64_t matrix = row / rows->ne[1], third = matrix / rows->ne[2];
+        return (const float *)((const char *)rows->data + row % rows->ne[1] * rows->nb[1] +
+                               matrix % rows->ne[2] * rows->nb[2] + third * rows->nb[3]);
+    }
+};
+
 // What rounds a row to a number format as ggml does
 inline auto rounding_to(abi::Type type) {
     return type == abi::Q8_K ? round_to_q8_k : ggml.type_traits(type)->from_float;
@@ -47,7 +60,7 @@ template <class Kernel>
 size_t packed_size(const abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
     return alignof(Unit) +
-           sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(op->src[1]->ne[1]);
+           sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(AllRows{op->src[1]}.count());
 }
 
 // Whether they stay when the decode is over, and longer: no result of another operator, no input
@@ -59,17 +72,17 @@ inline bool are_lasting(const abi::Tensor * weights) {
 template <class Kernel>
 bool multiply_with_spare(abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
-    const abi::Tensor *weights = op->src[0], *rows = op->src[1];
+    const abi::Tensor * weights = op->src[0];
+    const AllRows rows = {op->src[1]};
     const int n_chunks = spare::n_chunks(weights->ne[1] * (int64_t)weights->nb[1]);
-    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
+    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows.count();
     if (n_chunks < 2 || n_rows > MOST_OF_FEW_ROWS || !are_lasting(weights)) return false;
     spare::Turn turn(true);
     if (!turn) return false;
     const int n_units = units_of<Kernel>(n_rows);
     static_assert(alignof(Unit) <= 64);
     Unit * units = (Unit *)turn.units(sizeof(Unit) * n_blocks * n_units);
-    pack_rows<Kernel>(rounding_to(Kernel::ROW), (const float *)rows->data,
-                      rows->nb[1] / sizeof(float), n_rows, n_blocks, units, 0, n_blocks);
+    pack_rows<Kernel>(rounding_to(Kernel::ROW), rows, n_rows, n_blocks, units, 0, n_blocks);
     turn.multiply({multiply_chunk<Kernel>, (const char *)weights->data, units, weights->ne[1],
                    Kernel::COLUMNS, n_blocks, n_units, n_rows, n_chunks},
                   (float *)op->data, op->nb[1] / sizeof(float));
@@ -79,14 +92,14 @@ bool multiply_with_spare(abi::Tensor * op) {
 template <class Kernel>
 void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
-    const abi::Tensor *weights = op->src[0], *rows = op->src[1];
-    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows->ne[1];
+    const abi::Tensor * weights = op->src[0];
+    const AllRows rows = {op->src[1]};
+    const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows.count();
     const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
     Unit * units = aligned<Unit>(params->wdata);
 
-    pack_rows<Kernel>(rounding_to(Kernel::ROW), (const float *)rows->data,
-                      rows->nb[1] / sizeof(float), n_rows, n_blocks, units, n_blocks * ith / nth,
-                      n_blocks * (ith + 1) / nth);
+    pack_rows<Kernel>(rounding_to(Kernel::ROW), rows, n_rows, n_blocks, units,
+                      n_blocks * ith / nth, n_blocks * (ith + 1) / nth);
     if (ith == 0) ggml.chunk_set(params->threadpool, nth);
     ggml.barrier(params->threadpool);
 
@@ -104,20 +117,20 @@ class ManyProduct final : public abi::TensorTraits {
 public:
     bool work_size(int n_threads, const abi::Tensor * op, size_t & size) override {
         const int64_t n_blocks = op->src[0]->ne[0] / Kernel::BLOCK;
-        const int64_t n_rows = ManyRows<Kernel>::padded(op->src[1]->ne[1]);
+        const int64_t n_rows = ManyRows<Kernel>::padded(AllRows{op->src[1]}.count());
         size = alignof(Work) + sizeof(Work) * n_threads +
                sizeof(typename Kernel::Unit) * n_blocks * n_rows;
         return true;
     }
     bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
-        const abi::Tensor *weights = op->src[0], *rows = op->src[1];
+        const abi::Tensor * weights = op->src[0];
+        const AllRows rows = {op->src[1]};
         const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK);
         const int ith = params->ith, nth = params->nth;
         Work * work = aligned<Work>(params->wdata);
-        const ManyRows<Kernel> packed = {(typename Kernel::Unit *)(work + nth), (int)rows->ne[1],
+        const ManyRows<Kernel> packed = {(typename Kernel::Unit *)(work + nth), (int)rows.count(),
                                          n_blocks};
-        packed.pack(rounding_to(Kernel::ROW), (const float *)rows->data,
-                    rows->nb[1] / sizeof(float), n_blocks * ith / nth,
+        packed.pack(rounding_to(Kernel::ROW), rows, n_blocks * ith / nth,
                     n_blocks * (ith + 1) / nth);
         if (ith == 0) ggml.chunk_set(params->threadpool, nth);
         ggml.barrier(params->threadpool);
@@ -154,7 +167,7 @@ public:
     static abi::TensorTraits * take(const abi::Tensor * op) {
         static Product product;
         using Many = typename ForManyRows<Kernel>::Kernel;
-        const int64_t n_rows = op->src[1]->ne[1];
+        const int64_t n_rows = AllRows{op->src[1]}.count();
         if constexpr (!std::is_void_v<Many>) {
             abi::TensorTraits * many = ManyProduct<Many>::take(op);
             if (many && n_rows > std::min(Kernel::MOST_ROWS, MOST_OF_FEW_ROWS)) return many;

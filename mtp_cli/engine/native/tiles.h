@@ -115,10 +115,11 @@ void pack_blocks(const typename Kernel::Row * blocks, int row, int n_rows, int n
     }
 }
 
-// Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units
-template <class Kernel>
-void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
-               int n_rows, int n_blocks, typename Kernel::Unit * units, int from, int to) {
+// Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units.
+// row_at(row): where a row's numbers lie
+template <class Kernel, class RowAt>
+void pack_rows(decltype(abi::TypeTraits::from_float) round, RowAt row_at, int n_rows, int n_blocks,
+               typename Kernel::Unit * units, int from, int to) {
     constexpr int AT_ONCE = 8;
     typename Kernel::Row blocks[AT_ONCE] = {};
     for (int row = 0; row < units_of<Kernel>(n_rows) * Kernel::ROWS; ++row) {
@@ -127,7 +128,7 @@ void pack_rows(decltype(abi::TypeTraits::from_float) round, const float * rows, 
         for (int first = from; first < to; first += AT_ONCE) {
             const int n = std::min(AT_ONCE, to - first);
             if (is_there)
-                round(rows + row * stride + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
+                round(row_at(row) + first * Kernel::BLOCK, blocks, n * Kernel::BLOCK);
             pack_blocks<Kernel>(blocks, row, n_rows, n_blocks, units, first, n);
         }
     }

@@ -45,6 +45,16 @@ inline Floats widen_f16(const uint16_t * x) {
 inline Ints load(const int8_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints load(const int32_t * x) { return _mm256_loadu_si256((const __m256i *)x); }
 inline Ints for_each_weight_row(const void * x) { return load((const int8_t *)x); }
+inline Ints all_ints(int32_t x) { return _mm256_set1_epi32(x); }
+inline Floats halves_of_lanes(const uint16_t * x) { return eight_halves(x); }
+// The same four bytes in every lane
+inline Ints four_bytes(const void * x) {
+    int32_t four;
+    __builtin_memcpy(&four, x, sizeof(four));
+    return _mm256_set1_epi32(four);
+}
+inline Ints low_nibbles(Ints x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
+inline Ints high_nibbles(Ints x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
 
 // Signed bytes plus 128 where they are multiplied as unsigned ones
 inline Ints offset_bytes(const int8_t * x, const int8_t *) {
@@ -66,19 +76,31 @@ inline Ints with_fifth_bits(Ints nibbles, const uint8_t * x, const uint8_t *) {
 }
 // start + products of unsigned weights and signed rows, four to a lane
 #ifdef __AVXVNNI__
+constexpr bool HAS_SUMS_OF_PAIRS = false;
 inline Ints dot(Ints start, Ints weights, Ints rows) {
     return _mm256_dpbusd_avx_epi32(start, weights, rows);
 }
 #else
+constexpr bool HAS_SUMS_OF_PAIRS = true;  // a step of `dot`: what is added up before the next
 inline Ints dot(Ints start, Ints weights, Ints rows) {
     const Ints pairs = _mm256_maddubs_epi16(weights, rows);
     return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 #endif
 inline Ints dot(Ints weights, Ints rows) { return dot(_mm256_setzero_si256(), weights, rows); }
+// Sums of pairs in 16 bits, plus one of each two products; and start + sums of those, two to a lane
+inline Ints with_pairs(Ints pairs, Ints weights, Ints rows) {
+    return _mm256_add_epi16(pairs, _mm256_maddubs_epi16(weights, rows));
+}
+inline Ints with_sums_of_pairs(Ints start, Ints pairs) {
+    return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
 // The same of signed weights
+inline Ints signed_dot(Ints start, Ints weights, Ints rows) {
+    return dot(start, _mm256_abs_epi8(weights), _mm256_sign_epi8(rows, weights));
+}
 inline Ints signed_dot(Ints weights, Ints rows) {
-    return dot(_mm256_abs_epi8(weights), _mm256_sign_epi8(rows, weights));
+    return signed_dot(_mm256_setzero_si256(), weights, rows);
 }
 
 inline Ints pair_looked_up(const uint8_t * first, const uint8_t * second, int v, __m128i table) {

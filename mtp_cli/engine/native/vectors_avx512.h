@@ -17,6 +17,7 @@ constexpr int LANES = 16;
 constexpr bool HAS_FEW_REGISTERS = false;
 constexpr int ROWS_IN_REGISTERS = 8;  // whose sums with four weight rows have room in them
 constexpr int MOST_ROWS_BESIDE_GEMM = INT_MAX;  // faster than ggml's kernels for prompts, too
+constexpr bool HAS_SUMS_OF_PAIRS = false;       // `dot` is one step
 constexpr bool HAS_UNSIGNED_DOT = true;         // of bytes up to 255 without saturation
 
 inline Floats zeros() { return _mm512_setzero_ps(); }
@@ -36,6 +37,16 @@ inline Floats widen_f16(const uint16_t * x) {
 
 inline Ints load(const int8_t * x) { return _mm512_loadu_si512(x); }
 inline Ints load(const int32_t * x) { return _mm512_loadu_si512(x); }
+inline Ints all_ints(int32_t x) { return _mm512_set1_epi32(x); }
+inline Floats halves_of_lanes(const uint16_t * x) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)x));
+}
+// The same four bytes in every lane
+inline Ints four_bytes(const void * x) {
+    int32_t four;
+    __builtin_memcpy(&four, x, sizeof(four));
+    return _mm512_set1_epi32(four);
+}
 // Eight lanes of a row, once for every weight row of a vector
 inline Ints for_each_weight_row(const void * x) {
     return _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)x));
@@ -47,6 +58,8 @@ inline Ints offset_bytes(const int8_t * a, const int8_t * b) {
     const Ints both = _mm512_inserti64x4(low, _mm256_loadu_si256((const __m256i *)b), 1);
     return _mm512_xor_si512(both, _mm512_set1_epi8((char)0x80));
 }
+inline Ints low_nibbles(Ints x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+inline Ints high_nibbles(Ints x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
 // 16 bytes of each, twice over
 inline Ints twice_each(const uint8_t * a, const uint8_t * b) {
     const Ints four = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)a));

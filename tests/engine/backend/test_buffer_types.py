@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import gguf
 import pytest
 
-from mtp_cli.engine.backend import buffer_types
+from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine.backend import buffer_types, our_kernels
 from mtp_cli.engine.backend.binding import CPU_DEVICE, heard
 from mtp_cli.engine.backend.model import Model
+from mtp_cli.engine.files.memory import Machine
 from tests.engine import tiny
 
 
@@ -60,6 +63,40 @@ def test_a_llama_cpp_without_such_a_list_stays_as_it_is(
     monkeypatch.setattr(buffer_types, "local_devices", lambda: devices)
     monkeypatch.setattr(buffer_types, "device_type", lambda _device: CPU_DEVICE)
     buffer_types.leave_out_amx.__wrapped__()
+
+
+needs_kernels = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+
+
+def types_of_buffers(lines: Sequence[str]) -> set[str]:
+    """What llama.cpp says of the buffers that it loads a model's weights into."""
+    return {line.split()[1] for line in lines if "model buffer size" in line}
+
+
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    return tiny.llama().quantized(gguf.GGMLQuantizationType.Q8_0).write(tmp_path / "q8_0.gguf")
+
+
+@needs_kernels
+def test_weights_are_laid_out_for_our_kernels_unless_that_is_not_wanted(quantized: Path) -> None:
+    for lays_out in (True, False, True):
+        with heard() as lines:
+            Model(quantized, lays_out=lays_out).close()
+        assert ("CPU_MTP" in types_of_buffers(lines)) == lays_out
+
+
+@needs_kernels
+def test_where_memory_is_short_they_stay_mapped(
+    quantized: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free in (1 << 30, quantized.stat().st_size):
+        machine = Machine(total=1 << 30, free=free)
+        monkeypatch.setattr(Machine, "here", lambda machine=machine: machine)
+        with heard() as lines, Engine.open(quantized, n_ctx=64, n_threads=1) as engine:
+            answer = engine.generate([5, 6, 7], Sampling(temperature=0), max_tokens=8, depth=2)
+            assert sum(map(len, answer)) == 8
+        assert ("CPU_MTP" in types_of_buffers(lines)) == (free == 1 << 30)
 
 
 def test_no_model_is_loaded_into_it(tmp_path: Path) -> None:

@@ -44,8 +44,11 @@ class Head:
         self.output: Floats = np.zeros((0, tiny.N_EMBD), np.float32)
         self.embedding: Floats | None = self.output
 
-    def adopt(self, embedding: Bytes | None, output: Bytes, n: int) -> None:
-        self.output = gguf.quants.dequantize(output[:n], Q8_0) if n else self.output[:0]
+    def adopt(self, embedding: Bytes | None, output: Bytes, first: int, n: int) -> None:
+        self.output = self.output[:first]  # it has them already
+        if first < n:
+            new = gguf.quants.dequantize(output[first:n], Q8_0)
+            self.output = np.concatenate([self.output, new])
         self.embedding = None
         if embedding is not None and n:
             self.embedding = gguf.quants.dequantize(embedding[:n], Q8_0)

@@ -32,7 +32,9 @@ def test_a_target_has_no_more_room_than_its_context(new_target: Targets) -> None
 
 @pytest.fixture
 def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=16 << 20))
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(total=1 << 30, available=16 << 20)
+    )
 
 
 @pytest.mark.usefixtures("_little_memory")

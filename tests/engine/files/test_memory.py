@@ -14,7 +14,7 @@ import pytest
 
 from mtp_cli.engine.backend.cache import CacheTypes
 from mtp_cli.engine.files.gguf_header import read_shards
-from mtp_cli.engine.files.memory import Estimate, Machine, estimate, shortage
+from mtp_cli.engine.files.memory import Estimate, Machine, estimate, fits_laid_out, shortage
 from mtp_cli.engine.tuning import TUNING
 from tests.engine import tiny, tiny_block, tiny_eagle3
 from tests.engine.conftest import Files
@@ -154,6 +154,13 @@ def test_what_will_not_fit_is_said_with_what_takes_less(
     assert line is not None
     assert said in line
     assert "a --ctx below 8,192" in line
+
+
+def test_weights_are_laid_out_where_the_rest_still_finds_room(tiny_file: Files) -> None:
+    shards = read_shards(tiny_file("llama"))
+    n_bytes = estimate(shards).weights
+    assert fits_laid_out(shards, Machine(total=10 * n_bytes, free=2 * n_bytes))
+    assert not fits_laid_out(shards, Machine(total=10 * n_bytes, free=n_bytes))
 
 
 def test_its_parts_are_named() -> None:

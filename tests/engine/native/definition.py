@@ -1,19 +1,25 @@
-"""A product of floating-point numbers in the order in which ggml adds up, by its definition.
+"""Products by their definitions: what is added up, and in which order.
 
-For processors that the tests do not run on: what ggml itself was built for here, ggml shows. A
-product and its addition are rounded once. (Of two halves the product alone is exact in single
-precision, so that it does not matter there.)
+Of floating-point numbers in ggml's order, for processors that the tests do not run on: what ggml
+itself was built for here, ggml shows. A product and its addition are rounded once. (Of two halves
+the product alone is exact in single precision, so that it does not matter there.)
+
+Of integers in blocks of 32 in the order of weights that are laid out for our kernels, which is the
+same on all processors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 from mtp_cli.engine.types import Floats
+from tests.engine.native.operators import quantized, rounded
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,56 @@ def product(name: str, order: Order, weights: Floats, rows: Floats) -> Floats:
     for step in range(x.shape[1]):
         sums = _multiply_add(x[:, None, step], w[:, step], sums)
     return order.total(sums)
+
+
+_HALF, _BLOCK = np.float16, 32
+_WEIGHTS: dict[
+    str, tuple[list[Any], int]
+] = {  # a block as in a file, and what is taken off its integers
+    "q4_0": ([("d", _HALF), ("qs", np.uint8, 16)], 8),
+    "q4_1": ([("d", _HALF), ("m", _HALF), ("qs", np.uint8, 16)], 0),
+    "q5_0": ([("d", _HALF), ("qh", np.uint8, 4), ("qs", np.uint8, 16)], 16),
+    "q5_1": ([("d", _HALF), ("m", _HALF), ("qh", np.uint8, 4), ("qs", np.uint8, 16)], 0),
+    "q8_0": ([("d", _HALF), ("qs", np.int8, _BLOCK)], 0),
+}
+_ROWS: dict[str, list[Any]] = {
+    "q8_0": [("d", _HALF), ("qs", np.int8, _BLOCK)],
+    "q8_1": [("d", _HALF), ("s", _HALF), ("qs", np.int8, _BLOCK)],
+}
+
+
+def lanes_product(name: str, weights: Floats, rows: Floats) -> Floats:
+    """(n_rows, n_out) of weights (n_out, n_in) and rows (n_rows, n_in), both rounded as ggml does.
+
+    Block by block: the sum of 32 products, exact, times the product of the scales; likewise minima
+    times the row's s. Both sums are added up in the end.
+    """
+    fields, offset = _WEIGHTS[name]
+    w = quantized(name, weights).view(np.dtype(fields)).reshape(len(weights), -1)
+    kind = "q8_1" if "m" in (w.dtype.names or ()) else "q8_0"
+    x = rounded(kind, rows).view(np.dtype(_ROWS[kind]))
+    numbers, bytes_ = _integers(w) - offset, x["qs"].astype(np.int32)
+    sums = np.zeros((len(x), len(w)), np.float32)
+    mins = np.zeros_like(sums)
+    for block in range(x.shape[1]):
+        exact = (bytes_[:, block] @ numbers[:, block].T).astype(np.float32)
+        scale = x["d"][:, block, None].astype(np.float32) * w["d"][:, block].astype(np.float32)
+        sums = _multiply_add(scale, exact, sums)
+        if kind == "q8_1":
+            s, m = x["s"][:, block, None], w["m"][None, :, block]
+            mins = _multiply_add(m.astype(np.float32), s.astype(np.float32), mins)
+    return sums + mins
+
+
+def _integers(blocks: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """(..., 32): a byte each, or four bits in halves of bytes and a fifth one apart."""
+    qs = blocks["qs"].astype(np.int32)
+    if qs.shape[-1] == _BLOCK:
+        return qs
+    found = np.concatenate([qs & 15, qs >> 4], axis=-1)
+    if "qh" in (blocks.dtype.names or ()):
+        found |= np.unpackbits(blocks["qh"], axis=-1, bitorder="little").astype(np.int32) << 4
+    return found
 
 
 def _multiply_add(a: Floats, b: Floats, c: Floats) -> Floats:

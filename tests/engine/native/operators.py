@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import gguf
@@ -27,8 +28,7 @@ POINTER, FLOAT, INT, INT64, SIZE, TEXT = (
 F32, F16, I32 = 0, 1, 26  # enum ggml_type
 _CONTEXT_BYTES = 64 << 20
 _CPU = 0  # GGML_BACKEND_DEVICE_TYPE_CPU
-_OBJECT_BYTES = 32  # GGML_OBJECT_SIZE
-_EXTRA_FROM_END = 16  # bytes of a ggml_tensor from its `extra` on
+_BUFFER_AT, _NE_AT = 8, 16  # bytes of a ggml_tensor before these
 
 
 class _InitParams(ctypes.Structure):
@@ -128,6 +128,14 @@ def quantized(name: str, values: Floats) -> npt.NDArray[np.uint8]:
     return out
 
 
+class Layout(Enum):
+    """How weights lie in memory."""
+
+    IN_FILE = "in file"
+    REPACKED = "CPU_REPACK"  # by ggml, in a buffer type of this name
+    OURS = "CPU_MTP"
+
+
 @dataclass(frozen=True)
 class Weights:
     """A matrix in a number format, where ggml holds it, or one for each expert."""
@@ -135,42 +143,63 @@ class Weights:
     pointer: int
     n_out: int
     n_in: int
+    layout: Layout
 
 
 @contextlib.contextmanager
-def held(name: str, values: Floats, *, repacked: bool = False) -> Iterator[Weights | None]:
-    """(n_out, n_in) or (n_expert, n_out, n_in) in memory as in a file, or as ggml repacks it.
+def held(name: str, values: Floats, layout: Layout = Layout.IN_FILE) -> Iterator[Weights | None]:
+    """(n_out, n_in) or (n_expert, n_out, n_in) in memory.
 
-    None where ggml repacks no such matrix.
+    None where llama.cpp would not load such weights so.
     """
-    kind = _repacked_buffer_type() if repacked else ggml("ggml_backend_cpu_buffer_type", POINTER)()
+    is_in_file = layout is Layout.IN_FILE
+    kind = ggml("ggml_backend_cpu_buffer_type", POINTER)() if is_in_file else _buffer_type(layout)
     with context(no_alloc=True) as within:
         new = ggml("ggml_new_tensor", POINTER, POINTER, INT, INT, ctypes.POINTER(INT64))
         size = (INT64 * values.ndim)(*values.shape[::-1])
         made = int(new(within, type_of(name), values.ndim, size))
+        if not is_in_file and not _can_lie(within, kind, made, values.ndim):
+            yield None
+            return
         allocate = ggml("ggml_backend_alloc_ctx_tensors_from_buft", POINTER, POINTER, POINTER)
         buffer = allocate(within, kind)
         try:
-            if repacked and _extra_of(made) is None:
-                yield None
-                return
             data = quantized(name, values)
             put = ggml("ggml_backend_tensor_set", None, POINTER, POINTER, SIZE, SIZE)
             put(made, data.ctypes.data, 0, data.nbytes)
-            yield Weights(made, *values.shape[-2:])
+            yield Weights(made, values.shape[-2], values.shape[-1], layout)
         finally:
             ggml("ggml_backend_buffer_free", None, POINTER)(buffer)
 
 
-def _extra_of(made: int) -> int | None:
-    """ggml_tensor's `extra`: who takes the operators of a repacked one."""
-    n_bytes = ggml("ggml_tensor_overhead", SIZE)() - _OBJECT_BYTES
-    found: int | None = POINTER.from_address(made + n_bytes - _EXTRA_FROM_END).value
-    return found
+def _can_lie(within: int, kind: int, made: int, n_dims: int) -> bool:
+    """What llama.cpp's loader asks, of a tensor in an empty buffer of that type."""
+    allocate = ggml("ggml_backend_buft_alloc_buffer", POINTER, POINTER, SIZE)
+    held_in = POINTER.from_address(made + _BUFFER_AT)
+    new = ggml("ggml_new_tensor_3d", POINTER, POINTER, INT, INT64, INT64, INT64)
+    n_in = _ne(made)[0]
+    if n_dims == 2:
+        multiply = ggml("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
+        op = multiply(within, made, new(within, F32, n_in, 512, 1))
+    else:
+        multiply = ggml("ggml_mul_mat_id", POINTER, POINTER, POINTER, POINTER, POINTER)
+        op = multiply(within, made, new(within, F32, n_in, 1, 512), new(within, I32, 1, 512, 1))
+    buffer = held_in.value = allocate(kind, 0)
+    device = ggml("ggml_backend_dev_by_type", POINTER, INT)(_CPU)
+    try:
+        supports = ggml("ggml_backend_dev_supports_op", ctypes.c_bool, POINTER, POINTER)
+        return bool(supports(device, op))
+    finally:
+        held_in.value = None
+        ggml("ggml_backend_buffer_free", None, POINTER)(buffer)
+
+
+def _ne(made: int) -> list[int]:
+    return list((INT64 * 4).from_address(made + _NE_AT))
 
 
 @functools.cache
-def _repacked_buffer_type() -> int:
+def _buffer_type(layout: Layout) -> int:
     device = ggml("ggml_backend_dev_by_type", POINTER, INT)(_CPU)
     registry = ggml("ggml_backend_dev_backend_reg", POINTER, POINTER)(device)
     find = ggml("ggml_backend_reg_get_proc_address", POINTER, POINTER, TEXT)
@@ -180,16 +209,16 @@ def _repacked_buffer_type() -> int:
     for kind in kinds:  # ends with a null
         if kind is None:
             break
-        if name_of(kind) == b"CPU_REPACK":
+        if name_of(kind) == layout.value.encode():
             return int(kind)
-    raise LookupError("ggml repacks nothing here")
+    raise LookupError(f"there is no {layout.value} here")
 
 
 def product(weights: Weights, rows: Floats, *, n_threads: int = 1) -> Floats:
-    """(n_rows, n_out): rows (n_rows, n_in) times weights."""
+    """(..., n_out): rows (..., n_in), of up to three dimensions, times weights."""
     with context() as within:
         out = _product(within, weights, rows)
-        return computed(within, out, (len(rows), weights.n_out), n_threads)
+        return computed(within, out, (*rows.shape[:-1], weights.n_out), n_threads)
 
 
 def product_work_bytes(weights: Weights, n_rows: int) -> int:
@@ -201,6 +230,17 @@ def product_work_bytes(weights: Weights, n_rows: int) -> int:
 def _product(within: int, weights: Weights, rows: Floats) -> int:
     multiply = ggml("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
     return int(multiply(within, weights.pointer, tensor(within, rows)))
+
+
+def rounded(kind: str, rows: Floats) -> npt.NDArray[np.uint8]:
+    """(n_rows, n_bytes): rows as ggml rounds them before it multiplies them."""
+    traits = ggml("ggml_get_type_traits_cpu", ctypes.POINTER(POINTER), INT)(type_of(kind))
+    round_row = ctypes.CFUNCTYPE(None, POINTER, POINTER, INT64)(traits[0])
+    n_bytes = ggml("ggml_row_size", SIZE, INT, INT64)(type_of(kind), rows.shape[1])
+    out = np.empty((len(rows), n_bytes), np.uint8)
+    for row, into in zip(np.ascontiguousarray(rows), out, strict=True):
+        round_row(row.ctypes.data, into.ctypes.data, len(row))
+    return out
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.types import MAX_COPIED, Floats
 from tests.engine.native import definition
 from tests.engine.native.operators import (
+    Layout,
     Routed,
     Weights,
     block_length,
@@ -55,9 +56,10 @@ def routed(n_tokens: int, n_rows: int, n_in: int, n_expert: int = N_EXPERT) -> R
 def alone(
     name: str, weights: Weights, values: Floats, routed: Routed, processor: str | None
 ) -> Floats:
-    """(n_tokens, n_used, n_out): what ggml gives each token by itself."""
+    """(n_tokens, n_used, n_out): what each token is to have, whatever stands beside it."""
     order = definition.ORDERS.get(processor or "", {}).get(name)
-    if order is None:
+    is_ours = weights.layout is Layout.OURS
+    if order is None and not is_ours:
         our_kernels.enable(products=False)
         found = [expert_product(weights, routed.token(i)) for i in range(len(routed.ids))]
         our_kernels.enable()
@@ -65,14 +67,19 @@ def alone(
     n_tokens, n_used = routed.ids.shape
     rows = np.broadcast_to(routed.rows, (n_tokens, n_used, routed.rows.shape[2]))
     flat = rows.reshape(-1, rows.shape[2])
-    chosen = [definition.product(name, order, matrix, flat) for matrix in values]
+    if order is None:
+        chosen = [definition.lanes_product(name, matrix, flat) for matrix in values]
+    else:
+        chosen = [definition.product(name, order, matrix, flat) for matrix in values]
     by_expert = np.stack(chosen).reshape(len(values), n_tokens, n_used, -1)
     of_chosen: Floats = np.take_along_axis(by_expert, routed.ids[None, :, :, None], axis=0)[0]
     return of_chosen
 
 
 def are_taken(weights: Weights, routed: Routed) -> bool:
-    """Whether ours take the product: they ask for other memory than ggml's."""
+    """Whether ours take the product: they ask for other memory than ggml's, or nobody else can."""
+    if weights.layout is Layout.OURS:
+        return True
     ours = expert_product_work_bytes(weights, routed)
     our_kernels.enable(products=False)
     ggmls = expert_product_work_bytes(weights, routed)
@@ -82,11 +89,11 @@ def are_taken(weights: Weights, routed: Routed) -> bool:
 
 @in_every_layout
 @pytest.mark.parametrize("n_rows", [1, N_USED], ids=["shared", "each"])
-def test_a_row_has_the_bits_that_ggml_gives_it_alone(
-    name: str, repacked: bool, n_rows: int, processor: str | None
+def test_a_row_has_the_same_bits_in_any_company(
+    name: str, layout: Layout, n_rows: int, processor: str | None
 ) -> None:
-    values, everything = normal(N_EXPERT, 72, 512), routed(max(COUNTS), n_rows, 512)
-    with held(name, values, repacked=repacked) as weights:
+    values, everything = normal(N_EXPERT, 80, 512), routed(max(COUNTS), n_rows, 512)
+    with held(name, values, layout) as weights:
         assert weights is not None
         expected = alone(name, weights, values, everything, processor)
         exact = np.einsum("tsk,tsnk->tsn", everything.rows, values[everything.ids])

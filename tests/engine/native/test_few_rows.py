@@ -1,8 +1,9 @@
-"""Our products in whole models: the bits of ggml's own for one row, whatever stands beside it.
+"""Our products in whole models: a row's bits are the same, whatever stands beside it.
 
 ggml's kernels are the reference, on the built-in model in every format that ours take and llama.cpp
-writes models in (test_products.py has them all). A control shows that ours were at work at all.
-Attention, which has bits of its own, is left to ggml here (see test_few_rows_attention.py).
+writes models in (test_products.py has them all), where weights lie as llama.cpp has them. Laid out
+for our kernels, a row alone is. A control shows that ours were at work at all. Attention, which has
+bits of its own, is left to ggml here (see test_few_rows_attention.py).
 """
 
 from __future__ import annotations
@@ -34,21 +35,22 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, MAX_COPIED + 1)
 PROMPT = [7 * n % 61 + 1 for n in range(12)]
 
 needs_kernels = pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
-Load = Callable[[str], Model]
+Load = Callable[..., Model]
 
 
 @pytest.fixture(scope="module")
 def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
-    """The built-in model in another format."""
+    """The built-in model in another format, its weights laid out for our kernels or not."""
     folder = tmp_path_factory.mktemp("formats")
-    models: dict[str, Model] = {}
+    models: dict[tuple[str, bool], Model] = {}
 
-    def model(outtype: str) -> Model:
-        if outtype not in models:
-            path = folder / f"{outtype}.gguf"
+    def model(outtype: str, lays_out: bool = False) -> Model:
+        path = folder / f"{outtype}.gguf"
+        if not path.exists():
             quantize(built_in_model(), path, outtype)
-            models[outtype] = Model(path)
-        return models[outtype]
+        if (outtype, lays_out) not in models:
+            models[outtype, lays_out] = Model(path, lays_out=lays_out)
+        return models[outtype, lays_out]
 
     yield model
     for opened in models.values():
@@ -115,12 +117,27 @@ def test_every_row_has_the_bits_that_ggml_gives_it_alone(load: Load, outtype: st
 
 
 @needs_kernels
+@pytest.mark.parametrize("outtype", ["q4_0", "q4_1", "q8_0", "q4_k_m"])
+def test_laid_out_they_have_bits_of_their_own_in_any_company(load: Load, outtype: str) -> None:
+    """q4_k_m: most of it is Q5_0 here, and what is not lies as llama.cpp has it."""
+    ids, model = tiny.random_ids(N_OUTPUTS, seed=5), load(outtype, lays_out=True)
+    one = decode(model, ids, n_rows=1)
+    assert not np.array_equal(one[0], decode(load(outtype), ids, n_rows=1)[0])
+    for n_rows in COUNTS[1:]:
+        several = decode(model, ids, n_rows)
+        assert np.array_equal(several[0], one[0]), f"{n_rows} rows"
+        assert np.array_equal(several[1], one[1]), f"{n_rows} rows"
+
+
+@needs_kernels
+@pytest.mark.parametrize("lays_out", [False, True])
 @pytest.mark.parametrize("n_threads", [2, 3])
-def test_threads_change_no_bit(load: Load, n_threads: int) -> None:
+def test_threads_change_no_bit(load: Load, n_threads: int, lays_out: bool) -> None:
     ids = tiny.random_ids(9, seed=6)
     for outtype in FORMATS:
-        one = decode(load(outtype), ids, n_rows=9)
-        several = decode(load(outtype), ids, n_rows=9, n_threads=n_threads)
+        model = load(outtype, lays_out)
+        one = decode(model, ids, n_rows=9)
+        several = decode(model, ids, n_rows=9, n_threads=n_threads)
         assert np.array_equal(one[0], several[0]), outtype
 
 

@@ -44,12 +44,12 @@ def written(model: Callable[..., tiny.Spec], name: str, folder: Path) -> Path:
     return path
 
 
-def rows_of(path: Path, n_rows: int) -> Floats:
+def rows_of(path: Path, n_rows: int, *, lays_out: bool = False) -> Floats:
     """(len(IDS), n_vocab + n_embd): logits and hidden rows of a text, decoded n_rows at a time.
 
     Hidden rows are compared, too: what follows them is rounded, which hides most last bits.
     """
-    model = Model(path)
+    model = Model(path, lays_out=lays_out)
     target = Target(model, n_ctx=128, n_threads=2, hidden=HiddenSource.EMBD)
     try:
         found = []
@@ -76,6 +76,19 @@ def test_every_row_has_the_bits_that_ggml_gives_it_alone(
     our_kernels.enable()
     for n_rows in range(1, FEW + 1):
         assert np.array_equal(rows_of(path, n_rows), alone), f"{n_rows} rows"
+
+
+@pytest.mark.parametrize("name", ["q4_1", "q5_0", "q8_0"])
+@pytest.mark.parametrize("model", MODELS)
+def test_laid_out_they_have_bits_of_their_own_in_any_company(
+    model: str, name: str, tmp_path: Path
+) -> None:
+    path = written(MODELS[model], name, tmp_path)
+    alone, as_in_file = rows_of(path, 1, lays_out=True), rows_of(path, 1)
+    assert not np.array_equal(alone, as_in_file)
+    assert np.abs(alone - as_in_file).max() < 0.05 * np.abs(as_in_file).max()
+    for n_rows in (2, 5, FEW, 24):
+        assert np.array_equal(rows_of(path, n_rows, lays_out=True), alone), f"{n_rows} rows"
 
 
 @pytest.mark.parametrize("name", ["q4_0", "q8_0"])

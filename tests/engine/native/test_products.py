@@ -1,13 +1,15 @@
-"""Our products, one operator at a time: the bits of ggml's own for one row, in every format.
+"""Our products, one operator at a time: a row's bits are the same in any company, in every format.
 
-The formats are those of the kernels' table, in every layout in which ggml holds them. Where our
-code was compiled for another processor than ggml (`compiled_for.py`), floating-point numbers are
-added up as ggml would there, by definition; in all other formats ggml's bits are the same
-everywhere.
+The formats are those of the kernels' table, in every layout of weights. The bits are ggml's own for
+one row, but for weights that are laid out for our kernels: those are by definition
+(`definition.py`). Where our code was compiled for another processor than ggml (`compiled_for.py`),
+floating-point numbers are added up as ggml would there, by definition, too; in all other formats
+ggml's bits are the same everywhere.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -17,6 +19,7 @@ from mtp_cli.engine.backend import our_kernels
 from mtp_cli.engine.types import MAX_COPIED, Floats
 from tests.engine.native import definition
 from tests.engine.native.operators import (
+    Layout,
     Weights,
     block_length,
     ggml,
@@ -33,16 +36,20 @@ FEW = MAX_COPIED + 1  # rows that ours take in every format; of more they leave 
 COUNTS = (*range(1, FEW + 1), 17, 40)
 
 
-def layouts() -> list[tuple[str, bool]]:
-    """Every format as it is in a file, and repacked where ggml does that."""
-    found = [(name, False) for name in FORMATS]
-    for name in FORMATS:
-        with held(name, np.zeros((8, 256), np.float32), repacked=True) as weights:
-            found += [] if weights is None else [(name, True)]
+def layouts() -> list[tuple[str, Layout]]:
+    """Every format as it is in a file, and as models are loaded in it otherwise."""
+    found = []
+    for name, layout in itertools.product(FORMATS, Layout):
+        with held(name, np.zeros((16, 256), np.float32), layout) as weights:
+            found += [] if weights is None else [(name, layout)]
     return found
 
 
-in_every_layout = pytest.mark.parametrize(("name", "repacked"), layouts())
+LAYOUTS = layouts()
+in_every_layout = pytest.mark.parametrize(
+    ("name", "layout"), LAYOUTS, ids=[f"{name}-{layout.name}" for name, layout in LAYOUTS]
+)
+LAID_OUT = [name for name, layout in LAYOUTS if layout is Layout.OURS]
 Alone = Callable[[str, Weights, Floats, Floats], Floats]
 
 
@@ -54,10 +61,12 @@ def enabled() -> Iterator[None]:
 
 @pytest.fixture
 def alone(request: pytest.FixtureRequest) -> Alone:
-    """(n_rows, n_out): what ggml gives each row by itself."""
+    """(n_rows, n_out): what each row is to have, whatever stands beside it."""
     processor = request.config.getoption("compiled_for", None)
 
     def rows_alone(name: str, held_weights: Weights, weights: Floats, rows: Floats) -> Floats:
+        if held_weights.layout is Layout.OURS:
+            return definition.lanes_product(name, weights, rows)
         order = definition.ORDERS.get(processor, {}).get(name)
         if order is not None:
             return definition.product(name, order, weights, rows)
@@ -76,7 +85,9 @@ def normal(*size: int) -> Floats:
 
 
 def are_taken(weights: Weights, n_rows: int) -> bool:
-    """Whether ours take the product: they ask for other memory than ggml's."""
+    """Whether ours take the product: they ask for other memory than ggml's, or nobody else can."""
+    if weights.layout is Layout.OURS:
+        return True
     ours = product_work_bytes(weights, n_rows)
     our_kernels.enable(products=False)
     ggmls = product_work_bytes(weights, n_rows)
@@ -85,11 +96,9 @@ def are_taken(weights: Weights, n_rows: int) -> bool:
 
 
 @in_every_layout
-def test_a_row_has_the_bits_that_ggml_gives_it_alone(
-    name: str, repacked: bool, alone: Alone
-) -> None:
-    values, rows = normal(264, 512), normal(max(COUNTS), 512)
-    with held(name, values, repacked=repacked) as weights:
+def test_a_row_has_the_same_bits_in_any_company(name: str, layout: Layout, alone: Alone) -> None:
+    values, rows = normal(272, 512), normal(max(COUNTS), 512)
+    with held(name, values, layout) as weights:
         assert weights is not None
         expected = alone(name, weights, values, rows)
         assert np.abs(expected - rows @ values.T).max() < 0.5 * np.abs(expected).max()
@@ -102,14 +111,14 @@ def test_a_row_has_the_bits_that_ggml_gives_it_alone(
 
 
 @in_every_layout
-def test_rows_that_are_hard_to_round(name: str, repacked: bool, alone: Alone) -> None:
+def test_rows_that_are_hard_to_round(name: str, layout: Layout, alone: Alone) -> None:
     """Blocks of zeros, of halves, of one magnitude, of numbers whose scale is infinite."""
     values, rows = normal(16, 512), normal(max(COUNTS), 512)
     rows[0, :256] = 0
     rows[1] = np.round(2 * rows[1]) / 2
     rows[2] = np.sign(rows[2])
     rows[3, 256:] *= 1e-40
-    with held(name, values, repacked=repacked) as weights:
+    with held(name, values, layout) as weights:
         assert weights is not None
         expected = alone(name, weights, values, rows)
         for n_rows in (4, len(rows)):
@@ -119,12 +128,12 @@ def test_rows_that_are_hard_to_round(name: str, repacked: bool, alone: Alone) ->
 
 
 @in_every_layout
-def test_the_largest_numbers_overflow_nowhere(name: str, repacked: bool, alone: Alone) -> None:
+def test_the_largest_numbers_overflow_nowhere(name: str, layout: Layout, alone: Alone) -> None:
     """Blocks in which all numbers have the largest magnitude, with signs that never cancel."""
     signs = np.sign(normal(8, 256))
     values, rows = np.concatenate([signs, -signs]), np.tile(signs, (2, 1))
     values[:, ::32] *= 1.001  # so that some are the largest
-    with held(name, values, repacked=repacked) as weights:
+    with held(name, values, layout) as weights:
         assert weights is not None
         expected = alone(name, weights, values, rows)
         assert np.abs(expected).max() > 200
@@ -132,10 +141,10 @@ def test_the_largest_numbers_overflow_nowhere(name: str, repacked: bool, alone: 
 
 
 @in_every_layout
-def test_long_rows_of_a_prompt(name: str, repacked: bool, alone: Alone) -> None:
+def test_long_rows_of_a_prompt(name: str, layout: Layout, alone: Alone) -> None:
     """Weights are multiplied in more than one pass, and rows by more than one round of tiles."""
-    values, rows = normal(24, 3328), normal(131, 3328)
-    with held(name, values, repacked=repacked) as weights:
+    values, rows = normal(48, 3328), normal(131, 3328)
+    with held(name, values, layout) as weights:
         assert weights is not None
         if are_taken(weights, len(rows)):
             expected = alone(name, weights, values, rows)
@@ -155,6 +164,26 @@ def test_weight_rows_that_no_group_divides(name: str, n_out: int, alone: Alone) 
         expected = alone(name, weights, values, rows)
         for n_threads in (1, 3):
             assert np.array_equal(product(weights, rows, n_threads=n_threads), expected)
+
+
+@in_every_layout
+def test_rows_of_several_matrices(name: str, layout: Layout, alone: Alone) -> None:
+    """As recurrent models multiply them: a matrix of rows for each sequence."""
+    values, rows = normal(32, 512), normal(3, 5, 512)
+    with held(name, values, layout) as weights:
+        assert weights is not None
+        expected = alone(name, weights, values, rows.reshape(15, 512)).reshape(3, 5, 32)
+        for n_threads in (1, 2):
+            assert np.array_equal(product(weights, rows, n_threads=n_threads), expected)
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+@pytest.mark.parametrize(("n_out", "n_in"), [(30, 64), (264, 64), (32, 48)])
+def test_what_makes_no_whole_groups_is_not_laid_out(name: str, n_out: int, n_in: int) -> None:
+    if n_in % block_length(name) == 0:
+        with held(name, np.zeros((n_out, n_in), np.float32), Layout.OURS) as weights:
+            lanes = 16 if our_kernels.install() == "AVX-512" else 8
+            assert (weights is None) == (n_out % lanes != 0)
 
 
 @pytest.mark.parametrize("name", sorted(BY_64.intersection(FORMATS)))

@@ -100,14 +100,14 @@ struct ManyRows<ManyFloats<Format>> {
     }
 
     // Blocks `from` to `to` of all rows, rounded as ggml rounds a row alone
-    void pack(decltype(abi::TypeTraits::from_float) round, const float * rows, size_t stride,
-              int from, int to) const {
+    template <class RowAt>
+    void pack(decltype(abi::TypeTraits::from_float) round, RowAt row_at, int from, int to) const {
         typename Kernel::Row block;
         for (int row = 0; row < padded(n_rows); ++row) {
             if (row >= n_rows) memset(&block, 0, sizeof(block));
             for (int b = from; b < to; ++b) {
                 if (row < n_rows)
-                    round(rows + row * stride + b * Kernel::BLOCK, &block, Kernel::BLOCK);
+                    round(row_at(row) + b * Kernel::BLOCK, &block, Kernel::BLOCK);
                 for (int i = 0; i < Kernel::BLOCK / STEP; ++i) {
                     const int step = i / Kernel::N_SUMS * P + row % P;
                     memcpy(at(row / P, i % Kernel::N_SUMS, b) + step * STEP, block.x + i * STEP,
