@@ -252,7 +252,9 @@ class CostModel:
         return self._head.factors[0] * (self.table.first_s + n_waiting * self.table.row_s)
 
     def step_s(self) -> float:
-        return self._head.factors[0] * self.table.step_s
+        """A further step reads one row, as the first one does at least. What was disturbed when it
+        was measured would be corrected only by drafts that it keeps from being made."""
+        return self._head.factors[0] * min(self.table.step_s, self.table.first_s)
 
     @property
     def drafts_blocks(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mtp_cli.engine.depth.cost import CostModel, CostTable
@@ -89,6 +91,14 @@ def test_the_heads_have_a_level_of_their_own() -> None:
         cost.observe_draft(0, 1, 2 * TABLE.first_s)
     assert cost.step_s() == pytest.approx(2 * TABLE.step_s, rel=0.05)
     assert cost.verify_s(1, 0) == TABLE.target_s[0]
+
+
+def test_steps_that_were_disturbed_when_they_were_measured_do_not_stay_dear() -> None:
+    """A policy that holds them dear drafts one id at a time, which says nothing of steps."""
+    cost = CostModel(replace(TABLE, first_s=30 * TABLE.first_s, step_s=90 * TABLE.step_s))
+    for _ in range(40):
+        cost.observe_draft(0, 1, TABLE.first_s)
+    assert TABLE.step_s <= cost.step_s() <= 1.05 * TABLE.first_s
 
 
 def test_a_table_without_heads_makes_drafting_unaffordable() -> None:
