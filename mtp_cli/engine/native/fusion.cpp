@@ -33,7 +33,7 @@ public:
           f(functions),
           weights(weights, s.n_embd * s.n_layers, s.n_embd),
           norm(norm, norm + s.n_embd * s.n_layers),
-          round(f.type_traits(abi::Q8_0)->from_float),
+          round(rounding_to(abi::Q8_0, f.type_traits)),
           width(s.n_embd * s.n_layers),
           threads(s.n_threads),
           n_threads(s.n_threads) {

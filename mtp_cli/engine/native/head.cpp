@@ -58,7 +58,7 @@ public:
           ffn_norm(weights.ffn_norm, weights.ffn_norm + s.n_embd),
           head_norm(weights.head_norm, weights.head_norm + s.n_embd),
           f(functions),
-          round(f.type_traits(abi::Q8_0)->from_float),
+          round(rounding_to(abi::Q8_0, f.type_traits)),
           n_q(s.n_head * s.head_dim),
           n_kv(s.n_head_kv * s.head_dim),
           n_qkv(n_q + 2 * n_kv),

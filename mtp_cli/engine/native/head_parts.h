@@ -28,6 +28,7 @@ struct Functions {
 #ifdef MTP_VECTORS
 #include "formats/q8_0.h"
 #include "kernels/lane_dots.h"
+#include "rounding.h"
 #include "spare_product.h"
 
 namespace head {

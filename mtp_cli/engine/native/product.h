@@ -51,10 +51,7 @@ struct AllRows {
     }
 };
 
-// What rounds a row to a number format as ggml does
-inline auto rounding_to(abi::Type type) {
-    return type == abi::Q8_K ? round_to_q8_k : ggml.type_traits(type)->from_float;
-}
+inline auto rounding_to(abi::Type type) { return rounding_to(type, ggml.type_traits); }
 
 template <class Kernel>
 size_t packed_size(const abi::Tensor * op) {
