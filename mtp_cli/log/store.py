@@ -24,6 +24,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.log.schema import bring_up_to_date, transaction
 
 _WAIT_S = 5  # for another program that writes: each write takes milliseconds
+_AGAIN_S = 0.01  # until the next try where SQLite does not wait by itself
 _N_WORDS = 16  # of a text in which something was found
 
 
@@ -97,10 +98,24 @@ class Log:
             raise
 
     def _set_up(self) -> None:
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        self._use_wal()
+        for pragma in ("synchronous = NORMAL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
         bring_up_to_date(self._connection)
+
+    def _use_wal(self) -> None:
+        """A file that is new is changed to it once. SQLite does not wait for another program that
+        writes to it just then, whatever the timeout."""
+        ends = time.monotonic() + _WAIT_S
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > ends:
+                    raise
+            time.sleep(_AGAIN_S)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:

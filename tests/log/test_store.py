@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,7 @@ def test_two_programs_that_go_on_with_one_conversation_part(file: Path) -> None:
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from mtp_cli.log.store import About, Log
 from tests.log.test_store import ABOUT, exchange
@@ -150,6 +152,19 @@ def test_several_programs_write_at_once_into_a_file_that_none_has_made(file: Pat
             (25, "b 0?"),
             (25, "c 0?"),
         ]
+
+
+def test_a_new_file_that_another_program_writes_to_is_waited_for(file: Path) -> None:
+    """SQLite gives up at once there: a file is changed to WAL while nobody has begun to write."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    ends = threading.Timer(0.2, other.execute, ["COMMIT"])
+    ends.start()
+    with Log(file) as log:
+        assert log.entries(9) == []
+    ends.join()
+    other.close()
 
 
 def test_what_was_written_before_a_kill_is_there(file: Path) -> None:
