@@ -29,7 +29,6 @@ from mtp_cli.head_file import FUSION
 
 _F32, _Q8_0 = 0, 8  # enum ggml_type
 _BLOCK, _LANES = 32, 16  # what widths have to be whole numbers of
-_COLUMNS = 4  # the least vocabulary
 _CALLED = (  # in the order of `head::Functions`; all but the first are there if ggml uses OpenMP
     "ggml_get_type_traits_cpu",
     *("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"),
@@ -155,7 +154,7 @@ def _divides(shape: HeadShape) -> bool:
         *((shape.head_dim, _LANES), (shape.n_head, shape.n_head_kv)),
     )
     is_whole = all(width > 0 and unit > 0 and width % unit == 0 for width, unit in widths)
-    return is_whole and shape.n_vocab >= _COLUMNS
+    return is_whole and shape.n_vocab > 0
 
 
 class _Cells(ctypes.Structure):
@@ -181,23 +180,23 @@ class NativeHead:
         self.n_ctx, self.n_embd = n_ctx, int(shape.n_embd)
         try:
             # A copy: a file that shrinks under its mapping would end the process.
-            self._bytes = np.fromfile(head.path, np.uint8)
+            held = np.fromfile(head.path, np.uint8)
         except OSError as error:
             raise MtpError(f"{head.path}: {error.strerror or error}") from error
         except MemoryError:
             raise MtpError(f"{head.path}: no memory for the head") from None
-        if len(self._bytes) < max(entry.offset + entry.n_bytes for entry in head.weights):
+        if len(held) < max(entry.offset + entry.n_bytes for entry in head.weights):
             raise MtpError(f"{head.path}: it has become shorter")
-        start, library = self._bytes.ctypes.data, usable()
-        weights = [start + entry.offset for entry in head.weights]
+        library = usable()
+        weights = [held.ctypes.data + entry.offset for entry in head.weights]
+        embedding = head.weights[0]  # alone read in place; all else is laid out in the library
+        rows = held[embedding.offset :][: embedding.n_bytes].reshape(head.n_embedded, -1)
         self._embedding: Bytes | None = None
+        self._shown: Bytes = rows.copy()
         if head.n_embedded > shape.n_vocab:
             # The compiled code embeds as many ids as it scores: it is shown the rows of a decode.
-            embedding = head.weights[0]
-            rows = self._bytes[embedding.offset :][: embedding.n_bytes]
-            self._embedding = rows.reshape(head.n_embedded, -1)
-            self._shown = self._embedding[:n_batch].copy()
-            weights[0] = self._shown.ctypes.data
+            self._embedding, self._shown = self._shown, rows[:n_batch].copy()
+        weights[0] = self._shown.ctypes.data
         self._handle = library.mtp_head_open(
             shape,
             (ctypes.c_void_p * len(weights))(*weights),

@@ -21,7 +21,7 @@ from mtp_cli.engine.types import Floats
 from mtp_cli.errors import MtpError
 from mtp_cli.head_file import FINAL_NORM, FUSE, FUSE_NORM
 
-_LANES, _COLUMNS, _BLOCK = 16, 4, 32  # what widths have to be whole numbers of in compiled code
+_LANES, _BLOCK = 16, 32  # what widths have to be whole numbers of in compiled code
 
 
 class Fusion(Protocol):
@@ -52,7 +52,7 @@ def _of_layers(heads: Header, n_batch: int, n_threads: int, eps: float) -> Fusio
     entry = heads.tensors[FUSE]
     width, n_embd = entry.shape
     norm = _bytes(heads, FUSE_NORM).view(np.float32)
-    is_whole = n_embd % _LANES == 0 and n_embd % _COLUMNS == 0 and width % _BLOCK == 0
+    is_whole = n_embd % _LANES == 0 and width % _BLOCK == 0
     if FORMATS[entry.ggml_type] == "Q8_0" and is_whole and compiled_head.usable() is not None:
         shape = FusionShape(n_embd, width // n_embd, n_batch, n_threads, eps)
         return CompiledFusion(shape, _bytes(heads, FUSE), norm)

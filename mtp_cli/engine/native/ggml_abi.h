@@ -1,8 +1,8 @@
 // What of ggml's binary interface the kernels need, as llama-cpp-python 0.3.36 has it.
 //
 // The package is built where ggml's headers are not (they come with the wheel of llama.cpp, which
-// pip builds apart), and two of these are in no installed header at all. A test compiles this file
-// beside ggml.h and compares every offset; `our_kernels.py` compares sizes when it loads.
+// pip builds apart), and some of these are in no installed header at all. A test compiles this file
+// beside ggml.h and compares every offset it can; `our_kernels.py` compares sizes when it loads.
 #pragma once
 
 #include <cstddef>

@@ -215,7 +215,6 @@ def with_tensor(name: str, values: Floats) -> Callable[[tiny.Spec], tiny.Spec]:
         with_tensor("output.weight", np.ones((tiny.EOS, tiny.N_EMBD), np.float32)),
         lambda spec: spec.quantized(gguf.GGMLQuantizationType.F32),
         lambda spec: spec.quantized(gguf.GGMLQuantizationType.Q4_0),
-        lambda _: tiny.heads_for(tiny.llama(), hidden="pre_norm", n_draft=2).quantized(Q8_0),
         lambda _: tiny.mimo2().quantized(Q8_0),
         lambda _: tiny.llama().quantized(Q8_0),
     ],

@@ -19,9 +19,9 @@ constexpr bool HAS_QH<Block, std::void_t<decltype(Block::qh)>> = true;
 //     sums[p] += the sum of 32 products of bytes * (d of the weight row * d of the row)
 //     mins[p] += m of the weight row * s of the row, where the format has minima
 //
-// and in the end the two are added. A lane is a weight row: of the 32 products all but one addition
-// is exact, in integers, and nothing is added up across lanes. `Dots` and ggml keep eight sums of
-// each pair; these bits are others, the same in any company.
+// and in the end the two are added. A lane is a weight row: a block's products are added up in
+// integers, exactly, and nothing is added up across lanes. `Dots` and ggml keep eight sums of each
+// pair; these bits are others, the same in any company.
 //
 // A format is one of `Dots`, with its Block as in a file.
 template <class Format>
