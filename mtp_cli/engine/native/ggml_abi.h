@@ -99,7 +99,8 @@ struct ExtraBufferType {
     virtual TensorTraits * get_tensor_traits(const Tensor * op) = 0;
 };
 
-// What of llama.cpp's libraries is called; our_kernels.py fills it in, in this order.
+// What of llama.cpp's libraries is called, and its CPU device; our_kernels.py fills it in, in this
+// order.
 struct Ggml {
     const TypeTraits * (*type_traits)(int type);
     void (*barrier)(void * threadpool);

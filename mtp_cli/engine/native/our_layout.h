@@ -9,6 +9,7 @@
 #include "formats/table.h"
 #include "product.h"
 
+#include <cstdio>
 #include <cstdlib>
 
 namespace our_layout {
@@ -43,10 +44,14 @@ inline bool can_lie_so(const abi::Tensor * weights, const abi::Tensor * rows) {
 
 inline size_t alignment(abi::BufferType *) { return 64; }
 
-// llama.cpp sets a tensor at once
+// Of whole tensors, as llama.cpp's loader sets them; ggml's own layout asserts the same
 inline void set_tensor(abi::Buffer *, abi::Tensor * tensor, const void * data, size_t offset,
-                       size_t) {
-    if (offset != 0) abort();
+                       size_t size) {
+    const size_t whole = tensor->nb[3] * tensor->ne[3];
+    if (offset != 0 || size != whole) {
+        fprintf(stderr, "mtp-cli: a part of %s was set, which is laid out whole\n", tensor->name);
+        abort();
+    }
     lay_out_of(tensor)->run(tensor, data, tensor->data);
 }
 

@@ -56,8 +56,9 @@ inline auto rounding_to(abi::Type type) { return rounding_to(type, ggml.type_tra
 template <class Kernel>
 size_t packed_size(const abi::Tensor * op) {
     using Unit = typename Kernel::Unit;
+    const int64_t n_blocks = op->src[0]->ne[0] / Kernel::BLOCK;
     return alignof(Unit) +
-           sizeof(Unit) * (op->src[0]->ne[0] / Kernel::BLOCK) * units_of<Kernel>(AllRows{op->src[1]}.count());
+           sizeof(Unit) * n_blocks * units_of<Kernel>(AllRows{op->src[1]}.count());
 }
 
 // Whether they stay when the decode is over, and longer: no result of another operator, no input

@@ -178,12 +178,11 @@ def test_rows_of_several_matrices(name: str, layout: Layout, alone: Alone) -> No
 
 
 @pytest.mark.parametrize("name", LAID_OUT)
-@pytest.mark.parametrize(("n_out", "n_in"), [(30, 64), (264, 64), (32, 48)])
-def test_what_makes_no_whole_groups_is_not_laid_out(name: str, n_out: int, n_in: int) -> None:
-    if n_in % block_length(name) == 0:
-        with held(name, np.zeros((n_out, n_in), np.float32), Layout.OURS) as weights:
-            lanes = 16 if our_kernels.install() == "AVX-512" else 8
-            assert (weights is None) == (n_out % lanes != 0)
+@pytest.mark.parametrize("n_out", [30, 32, 264])
+def test_what_makes_no_whole_groups_is_not_laid_out(name: str, n_out: int) -> None:
+    lanes = 16 if our_kernels.install() == "AVX-512" else 8
+    with held(name, np.zeros((n_out, 64), np.float32), Layout.OURS) as weights:
+        assert (weights is None) == (n_out % lanes != 0)
 
 
 @pytest.mark.parametrize("name", sorted(BY_64.intersection(FORMATS)))
