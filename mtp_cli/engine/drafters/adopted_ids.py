@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtp_cli.engine.drafters.head_ids import HeadIds
+from mtp_cli.engine.drafters.one_thread import multiplied
 from mtp_cli.engine.files.target_tables import TargetTables, to_q8_0
 from mtp_cli.engine.types import Bytes, Floats, HeadContext, Ids, State
 from mtp_cli.head_file import DraftVocabulary
@@ -186,7 +187,8 @@ class ScoredIds(AdoptedIds):
             return logits
         row = hidden[0]
         scale = 1 / np.sqrt(np.mean(row * row) + self._eps)
-        more = self._output[: self._n] @ (row * scale * self._norm).astype(np.float32)
+        normed = (row * scale * self._norm).astype(np.float32)
+        more = multiplied(normed, self._output[: self._n])
         return np.concatenate([logits, more])
 
     def _rows(self, ids: Ids) -> tuple[Floats]:

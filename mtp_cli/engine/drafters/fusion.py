@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtp_cli.engine.drafters import compiled_head
+from mtp_cli.engine.drafters.one_thread import multiplied
 from mtp_cli.engine.files.fused_heads import FORMATS
 from mtp_cli.engine.files.gguf_header import Header
 from mtp_cli.engine.native.compiled import FusionShape
@@ -124,11 +125,10 @@ class NumpyFusion:
         each = layers.reshape(len(layers), *self._norm.shape)
         scale = 1 / np.sqrt(np.mean(each * each, axis=-1, keepdims=True) + self._eps)
         normed = (each * scale * self._norm).reshape(len(layers), self.width)
-        fused: Floats = normed.astype(np.float32) @ self._weights.T
-        return fused
+        return multiplied(normed.astype(np.float32), self._weights)
 
     def use_threads(self, n_threads: int) -> None:
-        """numpy has threads of its own."""
+        """One multiplies."""
 
     def close(self) -> None:
         pass
