@@ -5,6 +5,7 @@
 #include "ggml_abi.h"
 #include "many_rows.h"
 #include "rounding.h"
+#include "shares.h"
 #include "spare_product.h"
 #include "tiles.h"
 
@@ -28,9 +29,20 @@ bool has_groups(const abi::Tensor * weights) {
     return is_whole && is_dense && weights->ne[1] >= Kernel::COLUMNS;
 }
 
-// Two chunks a thread, so that one that is held up leaves some to the others. Each chunk ends with
-// weights that were fetched for nothing, so that more of them cost more.
-constexpr int CHUNKS_OF_A_THREAD = 2;
+// Of weights, that a thread takes at a time, or less where that makes too few pieces. To take one
+// costs 20 ns.
+constexpr int64_t PIECE_BYTES = 8192;
+constexpr int64_t PIECES_OF_A_THREAD = 4;
+
+// Into how many pieces a product's weights are cut
+template <class Kernel>
+int n_pieces(const abi::Tensor * weights, int n_threads) {
+    if (n_threads == 1) return 1;
+    const int64_t n_groups = weights->ne[1] / Kernel::COLUMNS;
+    const int64_t n_bytes = n_groups * group_bytes<Kernel>(weights->ne[0] / Kernel::BLOCK);
+    return (int)std::min(n_groups,
+                         std::max(n_bytes / PIECE_BYTES, PIECES_OF_A_THREAD * n_threads));
+}
 
 template <class T>
 T * aligned(void * memory) {
@@ -94,29 +106,30 @@ void multiply_matrix(abi::ComputeParams * params, abi::Tensor * op) {
     const AllRows rows = {op->src[1]};
     const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK), n_rows = (int)rows.count();
     const int n = units_of<Kernel>(n_rows), ith = params->ith, nth = params->nth;
-    Unit * units = aligned<Unit>(params->wdata);
+    const int n_pieces = ::n_pieces<Kernel>(weights, nth);
+    const Shares shares(params->wdata, n_pieces, ith, nth);
+    Unit * units = aligned<Unit>((char *)params->wdata + Shares::bytes(nth));
 
     pack_rows<Kernel>(rounding_to(Kernel::ROW), rows, n_rows, n_blocks, units,
                       n_blocks * ith / nth, n_blocks * (ith + 1) / nth);
-    if (ith == 0) ggml.chunk_set(params->threadpool, nth);
     ggml.barrier(params->threadpool);
 
-    const int64_t n_chunks = nth == 1 ? 1 : CHUNKS_OF_A_THREAD * nth;
-    for (int64_t chunk = ith; chunk < n_chunks; chunk = ggml.chunk_add(params->threadpool, 1)) {
+    shares.each([&](int piece) {
         multiply_part<Kernel>((const char *)weights->data, n_blocks, weights->ne[1], units, n,
-                              chunk, n_chunks, (float *)op->data, op->nb[1] / sizeof(float),
+                              piece, n_pieces, (float *)op->data, op->nb[1] / sizeof(float),
                               n_rows);
-    }
+    });
 }
 
-// A product with many rows. One thread's work lies behind another's, and the Units behind them all.
+// A product with many rows. In memory the threads' shares come first, then one's work behind
+// another's, and the Units behind them all.
 template <class Kernel>
 class ManyProduct final : public abi::TensorTraits {
 public:
     bool work_size(int n_threads, const abi::Tensor * op, size_t & size) override {
         const int64_t n_blocks = op->src[0]->ne[0] / Kernel::BLOCK;
         const int64_t n_rows = ManyRows<Kernel>::padded(AllRows{op->src[1]}.count());
-        size = alignof(Work) + sizeof(Work) * n_threads +
+        size = Shares::bytes(n_threads) + alignof(Work) + sizeof(Work) * n_threads +
                sizeof(typename Kernel::Unit) * n_blocks * n_rows;
         return true;
     }
@@ -125,20 +138,19 @@ public:
         const AllRows rows = {op->src[1]};
         const int n_blocks = (int)(weights->ne[0] / Kernel::BLOCK);
         const int ith = params->ith, nth = params->nth;
-        Work * work = aligned<Work>(params->wdata);
+        const int n_pieces = ::n_pieces<Kernel>(weights, nth);
+        const Shares shares(params->wdata, n_pieces, ith, nth);
+        Work * work = aligned<Work>((char *)params->wdata + Shares::bytes(nth));
         const ManyRows<Kernel> packed = {(typename Kernel::Unit *)(work + nth), (int)rows.count(),
                                          n_blocks};
         packed.pack(rounding_to(Kernel::ROW), rows, n_blocks * ith / nth,
                     n_blocks * (ith + 1) / nth);
-        if (ith == 0) ggml.chunk_set(params->threadpool, nth);
         ggml.barrier(params->threadpool);
 
-        const int64_t n_chunks = nth == 1 ? 1 : CHUNKS_OF_A_THREAD * nth;
-        for (int64_t chunk = ith; chunk < n_chunks;
-             chunk = ggml.chunk_add(params->threadpool, 1)) {
-            multiply_part((const char *)weights->data, weights->ne[1], packed, work[ith], chunk,
-                          n_chunks, (float *)op->data, op->nb[1] / sizeof(float));
-        }
+        shares.each([&](int piece) {
+            multiply_part((const char *)weights->data, weights->ne[1], packed, work[ith], piece,
+                          n_pieces, (float *)op->data, op->nb[1] / sizeof(float));
+        });
         return true;
     }
     static abi::TensorTraits * take(const abi::Tensor * op) {
@@ -153,8 +165,8 @@ private:
 template <class Kernel>
 class Product final : public abi::TensorTraits {
 public:
-    bool work_size(int, const abi::Tensor * op, size_t & size) override {
-        size = packed_size<Kernel>(op);
+    bool work_size(int n_threads, const abi::Tensor * op, size_t & size) override {
+        size = Shares::bytes(n_threads) + packed_size<Kernel>(op);
         return true;
     }
     bool compute_forward(abi::ComputeParams * params, abi::Tensor * op) override {
