@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 from mtp_cli.bench.held_out import PROMPTS
 from mtp_cli.bench.prompts import PROMPTS as BENCH
 from mtp_cli.conversation.prompt import prompt_ids
 from mtp_cli.engine import Engine, Sampling
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import heard
 from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
+from mtp_cli.engine.files.memory import Machine
 from mtp_cli.models import built_in_model
 from mtp_train.batching import bf16_copy
 from mtp_train.corpus import Role, Sample, n_tokens_in, prompt_key, read_shard
@@ -46,6 +50,23 @@ def test_a_template_that_opens_with_the_request_is_written_in_too(tmp_path: Path
     generator.run(lambda _n: None)
     generator.close()
     assert n_tokens_in(tmp_path, target_fingerprint(read_shards(model))) >= 300
+
+
+@pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+def test_where_memory_is_short_the_targets_weights_stay_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny.llama().quantized(GGMLQuantizationType.Q8_0)
+    spec.keys["tokenizer.chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    model = spec.write(tmp_path / "model.gguf")
+    for free in (1 << 30, model.stat().st_size):
+        machine = Machine(total=1 << 30, free=free)
+        monkeypatch.setattr(Machine, "here", lambda machine=machine: machine)
+        with heard() as lines:
+            Generator(
+                model, tmp_path, Settings(tokens=1, n_slots=2, n_ctx=160), n_threads=1
+            ).close()
+        assert any("CPU_MTP model buffer size" in line for line in lines) == (free == 1 << 30)
 
 
 def test_every_text_holds_an_answer_and_the_template_around_it(samples: list[Sample]) -> None:

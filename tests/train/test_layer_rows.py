@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
+from mtp_cli.engine.backend import our_kernels
+from mtp_cli.engine.backend.binding import heard
+from mtp_cli.engine.files.memory import Machine
 from mtp_cli.errors import MtpError
 from mtp_train.corpus import Role, Sample, read_corpus, read_shard, write_shard
 from mtp_train.layer_rows import chosen_layers, missing_layers, open_rows, rows_path, unit_rows
@@ -62,6 +66,21 @@ def test_a_texts_rows_are_what_the_layers_read(target: Target, shard: Path) -> N
     # The residual stream: the token's embedding is still in the first layer's output.
     embedded = unit_rows(target.token_embd[first.ids], 1e-5).astype(np.float32)
     assert (low * embedded).mean() > 0.2
+
+
+@pytest.mark.skipif(our_kernels.install() is None, reason="no kernels here")
+def test_where_memory_is_short_the_targets_weights_stay_mapped(
+    target: Target, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny.llama(n_blocks=4).quantized(GGMLQuantizationType.Q8_0)
+    quantized = Target(spec.write(tmp_path / "q8_0.gguf"))
+    assert quantized.fingerprint == target.fingerprint
+    for layer, free in ((1, 1 << 30), (2, quantized.path.stat().st_size)):
+        machine = Machine(total=1 << 30, free=free)
+        monkeypatch.setattr(Machine, "here", lambda machine=machine: machine)
+        with heard() as lines:
+            add(quantized, shard, (layer,))
+        assert any("CPU_MTP model buffer size" in line for line in lines) == (free == 1 << 30)
 
 
 def test_each_text_is_read_by_itself(target: Target, shard: Path, tmp_path: Path) -> None:

@@ -99,6 +99,19 @@ def test_where_memory_is_short_they_stay_mapped(
         assert ("CPU_MTP" in types_of_buffers(lines)) == (free == 1 << 30)
 
 
+@needs_kernels
+def test_a_draft_models_stay_mapped_likewise(
+    quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tiny.llama().write(tmp_path / "f32.gguf")
+    for free in (1 << 30, quantized.stat().st_size):
+        machine = Machine(total=1 << 30, free=free)
+        monkeypatch.setattr(Machine, "here", lambda machine=machine: machine)
+        with heard() as lines:
+            Engine.open(target, draft_model=quantized, n_ctx=64, n_threads=1).close()
+        assert ("CPU_MTP" in types_of_buffers(lines)) == (free == 1 << 30)
+
+
 def test_no_model_is_loaded_into_it(tmp_path: Path) -> None:
     """On a processor with AMX llama.cpp would lay these weights out for it."""
     path = tiny.llama().quantized(gguf.GGMLQuantizationType.Q4_0).write(tmp_path / "m.gguf")
