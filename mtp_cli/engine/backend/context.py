@@ -223,13 +223,12 @@ class Context:
 
     def _layers_and_final(self) -> Floats:
         assert self._layer_rows is not None
-        layers = self._layer_rows.rows(self._n_rows)
         if self._has_final:
             pointer = lib.llama_get_embeddings(self.handle)
             final = self._view(pointer, self._n_rows, self.model.n_embd)
         else:
             final = np.zeros((self._n_rows, self.model.n_embd), np.float32)
-        return np.concatenate((layers, final), axis=1)
+        return self._layer_rows.rows(self._n_rows, final)
 
     def _view(self, pointer: Any, n_rows: int, width: int) -> Floats:
         if not pointer:

@@ -58,9 +58,11 @@ class LayerRows(Protocol):
     def begin(self) -> None:
         """Before every decode."""
 
-    def rows(self, n_rows: int) -> Floats:
+    def rows(self, n_rows: int, *beside: Floats) -> Floats:
         """(n_rows, n_layers * n_embd) float32 of the last decode, layer by layer; a view that the
         next decode overwrites, or an array.
+
+        beside: (n_rows, width) each, to stand behind the layers'
         """
 
 
@@ -90,8 +92,8 @@ class HandedOut:
     def begin(self) -> None:
         pass
 
-    def rows(self, n_rows: int) -> Floats:
-        found = [self._of(layer, n_rows) for layer in self._layers]
+    def rows(self, n_rows: int, *beside: Floats) -> Floats:
+        found = [*(self._of(layer, n_rows) for layer in self._layers), *beside]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def _of(self, layer: int, n_rows: int) -> Floats:
@@ -141,12 +143,11 @@ class ByName:
     def begin(self) -> None:
         self._n_filled[:] = 0
 
-    def rows(self, n_rows: int) -> Floats:
+    def rows(self, n_rows: int, *beside: Floats) -> Floats:
         if np.any(self._n_filled != n_rows):
             raise MtpError("llama.cpp gives heads no rows of this architecture's layers")
-        if len(self._rows) == 1:
-            return self._rows[0, :n_rows]
-        return np.concatenate(list(self._rows[:, :n_rows]), axis=1)
+        found = [*self._rows[:, :n_rows], *beside]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def _answer(self, tensor: int, is_question: bool, _user_data: Any) -> bool:
         """What layer_rows.cpp does, where nothing is compiled: milliseconds a decode."""

@@ -58,17 +58,19 @@ class AdoptedIds(HeadIds, ABC):
         self.draft_ids = np.concatenate([self.draft_ids, np.zeros(N_ADOPTED, np.int32)])
         self._adopted = self.draft_ids[self._n_draft :]
         self._at = np.zeros(N_ADOPTED, np.int64)  # where the text came to hold each
-        self._is_known = np.zeros(tables.n_vocab, bool)
+        self._known = bytearray(tables.n_vocab)  # asked id by id in every round
+        self._is_known = np.frombuffer(self._known, bool)  # the same, to set many
         self._is_known[self.draft_ids[: self._n_draft]] = True
 
     def hold(self, ids: Sequence[int], position: int) -> None:
-        text = np.array(ids, np.int32)
-        lacking = np.flatnonzero(~self._is_known[text])
-        if not len(lacking):
-            return
-        _, first = np.unique(text[lacking], return_index=True)
-        at = lacking[np.sort(first)][-N_ADOPTED:]
-        self._adopt(text[at], (position + at).astype(np.int64))
+        at: dict[int, int] = {}
+        for place, token in enumerate(ids, position):
+            if not self._known[token]:
+                at.setdefault(token, place)
+        if at:
+            found = list(at.items())[-N_ADOPTED:]
+            lacking, positions = zip(*found, strict=True)
+            self._adopt(np.array(lacking, np.int32), np.array(positions, np.int64))
 
     def _adopt(self, ids: Ids, positions: npt.NDArray[np.int64]) -> None:
         with contextlib.suppress(OSError):  # the file is gone: then it drafts without them

@@ -61,11 +61,16 @@ class _Text:
         return found
 
     def rows(self, start: int, end: int) -> Floats:
+        """A view that what is appended next overwrites, or an array."""
         found: Floats = self._rows[self._places(start, end)]
         return found
 
-    def _places(self, start: int, end: int) -> Ids:
-        places: Ids = np.arange(start, end, dtype=np.int32) % len(self._tokens)
+    def _places(self, start: int, end: int) -> slice | Ids:
+        n_kept = len(self._tokens)
+        first, last = start % n_kept, (end - 1) % n_kept
+        if first <= last:
+            return slice(first, first + end - start)
+        places: Ids = np.arange(start, end, dtype=np.int32) % n_kept
         return places
 
 
@@ -164,7 +169,7 @@ class FusedDrafter:
             "context": self._context.save(),
             "places": np.array([start, self._cells.end, self._cells.first], np.int64),
             "tokens": np.array(self._text.tokens(start, end), np.int32),
-            "rows": self._text.rows(start, end),
+            "rows": self._text.rows(start, end).copy(),
             **self._ids.save(),
         }
 

@@ -26,12 +26,13 @@ _LANES, _BLOCK = 16, 32  # what widths have to be whole numbers of in compiled c
 
 
 class Fusion(Protocol):
-    """width: of a row of all its layers, n_layers * n_embd"""
+    """width: of a row of all its layers, n_layers * n_embd, and the final row behind them, where it
+    is read: as HiddenSource.LAYER and LAYER_AND_EMBD give them"""
 
     width: int
 
     def rows(self, layers: Floats) -> Floats:
-        """(n, width) float32, raw -> (n, n_embd) float32."""
+        """(n, width) float32, raw -> (n, n_embd) float32. A final row of zeros adds nothing."""
 
     def use_threads(self, n_threads: int) -> None: ...
     def close(self) -> None: ...
@@ -43,22 +44,16 @@ def open_fusion(heads: Header, n_batch: int, n_threads: int) -> Fusion:
     n_batch: the most rows at once
     """
     eps = float(heads.pairs.get(f"{heads.architecture}.attention.layer_norm_rms_epsilon", 0.0))
-    fusion = _of_layers(heads, n_batch, n_threads, eps)
-    if FINAL_NORM not in heads.tensors:
-        return fusion
-    return WithFinal(fusion, _bytes(heads, FINAL_NORM).view(np.float32), eps)
-
-
-def _of_layers(heads: Header, n_batch: int, n_threads: int, eps: float) -> Fusion:
     entry = heads.tensors[FUSE]
     width, n_embd = entry.shape
     norm = _bytes(heads, FUSE_NORM).view(np.float32)
+    final = _bytes(heads, FINAL_NORM).view(np.float32) if FINAL_NORM in heads.tensors else None
     is_whole = n_embd % _LANES == 0 and width % _BLOCK == 0
     if FORMATS[entry.ggml_type] == "Q8_0" and is_whole and compiled_head.usable() is not None:
         shape = FusionShape(n_embd, width // n_embd, n_batch, n_threads, eps)
-        return CompiledFusion(shape, _bytes(heads, FUSE), norm)
+        return CompiledFusion(shape, _bytes(heads, FUSE), norm, final)
     weights = _READERS[FORMATS[entry.ggml_type]](_bytes(heads, FUSE))
-    return NumpyFusion(weights.reshape(n_embd, width), norm, eps)
+    return NumpyFusion(weights.reshape(n_embd, width), norm, final, eps)
 
 
 def _bytes(heads: Header, name: str) -> Any:
@@ -89,43 +84,28 @@ _READERS: dict[str, Any] = {
 }
 
 
-class WithFinal:
-    """Fused rows, and final rows (n, n_embd) with a norm of their own: (n_embd,) float32.
-
-    The width is that of HiddenSource.LAYER_AND_EMBD; a final row of zeros adds nothing.
-    """
-
-    def __init__(self, fusion: Fusion, norm: Floats, eps: float) -> None:
-        self._fusion, self._norm, self._eps = fusion, norm, eps
-        self.width = fusion.width + len(norm)
-
-    def rows(self, layers: Floats) -> Floats:
-        final = layers[:, self._fusion.width :]
-        scale = 1 / np.sqrt(np.mean(final * final, axis=1, keepdims=True) + self._eps)
-        found: Floats = self._fusion.rows(layers[:, : self._fusion.width])
-        found += final * scale * self._norm
-        return found
-
-    def use_threads(self, n_threads: int) -> None:
-        self._fusion.use_threads(n_threads)
-
-    def close(self) -> None:
-        self._fusion.close()
-
-
 class NumpyFusion:
-    """weights: (n_embd, n_layers * n_embd) float32; norm: (n_layers * n_embd,) float32"""
+    """weights: (n_embd, n_layers * n_embd) float32; norm: (n_layers * n_embd,) float32; final:
+    (n_embd,) float32, the norm of final rows, None where none are read"""
 
-    def __init__(self, weights: Floats, norm: Floats, eps: float) -> None:
-        n_embd, self.width = weights.shape
-        self._weights, self._eps = weights, eps
+    def __init__(self, weights: Floats, norm: Floats, final: Floats | None, eps: float) -> None:
+        n_embd, self._n_layered = weights.shape
+        self.width = self._n_layered + (0 if final is None else n_embd)
+        self._weights, self._final, self._eps = weights, final, eps
         self._norm = norm.reshape(-1, n_embd)
 
     def rows(self, layers: Floats) -> Floats:
-        each = layers.reshape(len(layers), *self._norm.shape)
-        scale = 1 / np.sqrt(np.mean(each * each, axis=-1, keepdims=True) + self._eps)
-        normed = (each * scale * self._norm).reshape(len(layers), self.width)
-        return multiplied(normed.astype(np.float32), self._weights)
+        each = layers[:, : self._n_layered].reshape(len(layers), *self._norm.shape)
+        normed = self._normed(each, self._norm).reshape(len(layers), self._n_layered)
+        fused = multiplied(normed, self._weights)
+        if self._final is not None:
+            fused += self._normed(layers[:, self._n_layered :], self._final)
+        return fused
+
+    def _normed(self, rows: Floats, norm: Floats) -> Floats:
+        scale = 1 / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + self._eps)
+        normed: Floats = (rows * scale * norm).astype(np.float32)
+        return normed
 
     def use_threads(self, n_threads: int) -> None:
         """One multiplies."""
@@ -137,13 +117,18 @@ class NumpyFusion:
 class CompiledFusion:
     """`native/fusion.cpp`: weights in Q8_0."""
 
-    def __init__(self, shape: FusionShape, weights: Any, norm: Floats) -> None:
-        self.width = int(shape.n_embd * shape.n_layers)
+    def __init__(
+        self, shape: FusionShape, weights: Any, norm: Floats, final: Floats | None
+    ) -> None:
         self._n_embd, self._n_batch = int(shape.n_embd), int(shape.n_batch)
-        self._kept = weights, norm
+        self.width = self._n_embd * (int(shape.n_layers) + (final is not None))
         self._library = compiled_head.usable()
         self._handle = self._library.mtp_fusion_open(
-            shape, weights.ctypes.data, norm.ctypes.data, compiled_head.functions()
+            shape,
+            weights.ctypes.data,
+            norm.ctypes.data,
+            None if final is None else final.ctypes.data,
+            compiled_head.functions(),
         )
         if not self._handle:
             raise MtpError("no memory for the head's fusion")

@@ -91,7 +91,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "mtp_head_logits": ([_ADDRESS], _ADDRESS),
     "mtp_head_hidden": ([_ADDRESS], _ADDRESS),
     # fusion.cpp
-    "mtp_fusion_open": ([ctypes.POINTER(FusionShape), _ADDRESS, _ADDRESS, _ADDRESS], _ADDRESS),
+    "mtp_fusion_open": ([ctypes.POINTER(FusionShape), *(_ADDRESS,) * 4], _ADDRESS),
     "mtp_fusion_close": ([_ADDRESS], None),
     "mtp_fusion_rows": ([_ADDRESS, _ADDRESS, _INT, _ADDRESS], None),
     "mtp_fusion_use_threads": ([_ADDRESS, _INT], None),

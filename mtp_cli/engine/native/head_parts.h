@@ -73,8 +73,11 @@ inline float dot(const float * a, const float * b, int n) {
     return sum_lanes(sum);
 }
 
+inline float rms_scale(const float * in, int n, float eps) {
+    return 1 / std::sqrt(dot(in, in, n) / n + eps);
+}
 inline void rms_norm(const float * in, const float * weight, int n, float eps, float * out) {
-    const float scale = 1 / std::sqrt(dot(in, in, n) / n + eps);
+    const float scale = rms_scale(in, n, eps);
     for (int i = 0; i < n; ++i) out[i] = in[i] * scale * weight[i];
 }
 

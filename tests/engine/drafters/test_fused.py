@@ -236,10 +236,16 @@ def test_a_fusion_in_every_format(
     assert np.abs(found - wanted).max() / wanted.std() < 0.05
 
 
-def test_final_rows_are_normed_and_added_to_the_fused_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_threads", [1, 3])
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_final_rows_are_normed_and_added_to_the_fused_ones(
+    kind: str, n_threads: int, tmp_path: Path
+) -> None:
+    """In numpy, and in compiled code where there is any."""
     spec = tiny.fused_heads_for(tiny.llama(n_blocks=4), LAYERS, with_final=True)
-    fusion = open_fusion(read_header(spec.write(tmp_path / "heads.gguf")), 7, 1)
-    alone = open_fusion(read_header(plain_spec().write(tmp_path / "alone.gguf")), 7, 1)
+    spec, plain = (s.quantized(gguf.GGMLQuantizationType[kind]) for s in (spec, plain_spec()))
+    fusion = open_fusion(read_header(spec.write(tmp_path / "heads.gguf")), 7, n_threads)
+    alone = open_fusion(read_header(plain.write(tmp_path / "alone.gguf")), 7, n_threads)
     assert fusion.width == WIDTH + tiny.N_EMBD
     final = np.random.default_rng(66).normal(0, 3, (5, tiny.N_EMBD)).astype(np.float32)
     final[[0, 3]] = 0  # rows that are no outputs
