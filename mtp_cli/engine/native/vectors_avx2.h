@@ -74,6 +74,20 @@ inline Ints with_fifth_bits(Ints nibbles, const uint8_t * x, const uint8_t *) {
     const Ints is_set = _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit_of_each), bit_of_each);
     return _mm256_or_si256(nibbles, _mm256_and_si256(is_set, _mm256_set1_epi8(16)));
 }
+// Of weight rows side by side, four weights of each in a step: bit i of byte 4 c + j is that of
+// weight j of weight row c in step i. So one vector holds those of all steps.
+inline void put_fifth_bits(uint8_t * high, int column, int step, int four) {
+    for (int j = 0; j < 4; ++j) {
+        uint8_t & steps = high[4 * column + j];
+        steps = (uint8_t)((steps & ~(1 << step)) | (four >> j & 1) << step);
+    }
+}
+inline Ints with_fifth_bits_of_step(Ints nibbles, const uint8_t * high, int step) {
+    const Ints bits = load((const int8_t *)high);
+    const Ints fifth =
+        step < 4 ? _mm256_slli_epi16(bits, 4 - step) : _mm256_srli_epi16(bits, step - 4);
+    return _mm256_or_si256(nibbles, _mm256_and_si256(fifth, _mm256_set1_epi8(16)));
+}
 // start + products of unsigned weights and signed rows, four to a lane
 #ifdef __AVXVNNI__
 constexpr bool HAS_SUMS_OF_PAIRS = false;

@@ -85,6 +85,16 @@ inline Ints with_fifth_bits(Ints nibbles, const uint8_t * a, const uint8_t * b) 
     const __mmask64 bits = low | (uint64_t)high << 32;
     return _mm512_mask_add_epi8(nibbles, bits, nibbles, _mm512_set1_epi8(16));
 }
+// Of weight rows side by side, four weights of each in a step: bit 4 c + j of a step's 64 bits is
+// that of weight j of weight row c.
+inline void put_fifth_bits(uint8_t * high, int column, int step, int four) {
+    const int shift = column % 2 * 4;
+    uint8_t & two = high[LANES / 2 * step + column / 2];
+    two = (uint8_t)((two & ~(15 << shift)) | four << shift);
+}
+inline Ints with_fifth_bits_of_step(Ints nibbles, const uint8_t * high, int step) {
+    return with_fifth_bits(nibbles, high + LANES / 2 * step, high + LANES / 2 * step + 4);
+}
 // start + products of unsigned weights and signed rows, four to a lane
 inline Ints dot(Ints start, Ints weights, Ints rows) {
     return _mm512_dpbusd_epi32(start, weights, rows);

@@ -37,11 +37,10 @@ struct LaneDots {
     static constexpr int STORED = HAS_NIBBLES ? STEPS / 2 : STEPS;  // steps that lie apart
 
     // Weights 4 i to 4 i + 3 of each weight row are in qs[i]; nibbles as in a file, where those of
-    // weights 16 and up are the high ones. A fifth bit is bit 4 c + j of high[i] for weight 4 i + j
-    // of weight row c.
+    // weights 16 and up are the high ones. Where the fifth bits lie, vectors say.
     struct Block {
         uint16_t d[LANES], m[HAS_MINS ? LANES : 0];
-        uint8_t high[HAS_FIFTH ? STEPS : 0][LANES / 2];
+        uint8_t high[HAS_FIFTH ? 4 * LANES : 0];
         uint8_t qs[STORED][4 * LANES];
     };
     static_assert(sizeof(Block) == LANES * sizeof(InFile));
@@ -57,11 +56,8 @@ struct LaneDots {
             memcpy(to.qs[i] + 4 * column, &four, sizeof(four));
         }
         if constexpr (HAS_FIFTH) {
-            for (int i = 0; i < STEPS; ++i) {
-                const int shift = column % 2 * 4, four = from.qh[i / 2] >> (i % 2 * 4) & 15;
-                uint8_t & two = to.high[i][column / 2];
-                two = (uint8_t)((two & ~(15 << shift)) | four << shift);
-            }
+            for (int i = 0; i < STEPS; ++i)
+                put_fifth_bits(to.high, column, i, from.qh[i / 2] >> (i % 2 * 4) & 15);
         }
     }
 
@@ -125,8 +121,7 @@ private:
         const Ints stored = load((const int8_t *)block.qs[i % STORED]);
         if constexpr (!HAS_NIBBLES) return stored;
         const Ints nibbles = i < STORED ? low_nibbles(stored) : high_nibbles(stored);
-        if constexpr (HAS_FIFTH)
-            return with_fifth_bits(nibbles, block.high[i], block.high[i] + 4);
+        if constexpr (HAS_FIFTH) return with_fifth_bits_of_step(nibbles, block.high, i);
         return nibbles;
     }
     // Sums of pairs of products have room in 16 bits for so many steps, where there are any.
