@@ -26,7 +26,7 @@ from mtp_cli.engine.depth.experience import Experience, Situation
 from mtp_cli.engine.depth.policy import DepthPolicy
 from mtp_cli.engine.depth.remembered import key_of
 from mtp_cli.engine.files.examined import examined
-from mtp_cli.engine.files.memory import Machine, fits_laid_out
+from mtp_cli.engine.files.memory import fits_laid_out
 from mtp_cli.engine.files.preflight import identity
 from mtp_cli.engine.generate import Generation, Watch
 from mtp_cli.engine.grammar.constraint import Constraint
@@ -109,7 +109,7 @@ class Engine:
         """
         shards, pairing = examined(model, heads, draft_model)
         spares_cores, n_threads = n_threads is None, n_threads or physical_cores()
-        lays_out = fits_laid_out(shards, Machine.here())
+        lays_out = fits_laid_out(shards)
 
         def load(n_layers: int) -> Engine:
             loaded = Model(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mtp_cli.conversation.repetition import Loop
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards, target_fingerprint
-from mtp_cli.engine.files.memory import Machine, fits_laid_out
+from mtp_cli.engine.files.memory import fits_laid_out
 from mtp_cli.engine.sampling.truncation import shortlist
 from mtp_train import prompts
 from mtp_train.batching import ManySequences
@@ -115,7 +115,7 @@ class Generator:
         self._settings, self._folder = settings, folder
         shards = read_shards(path)
         self._target = target_fingerprint(shards)
-        self._model = Model(path, lays_out=fits_laid_out(shards, Machine.here()))
+        self._model = Model(path, lays_out=fits_laid_out(shards))
         self._eps = Target(path).sizes.rms_eps
         self._many = ManySequences(
             self._model, settings.n_slots, settings.n_ctx, n_threads, settings.layers

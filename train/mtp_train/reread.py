@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mtp_cli.engine.backend.binding import lib
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.gguf_header import read_shards
-from mtp_cli.engine.files.memory import Machine, fits_laid_out
+from mtp_cli.engine.files.memory import fits_laid_out
 from mtp_cli.errors import MtpError
 from mtp_train.batching import rows_of, split_rows
 from mtp_train.corpus import read_shard
@@ -77,7 +77,7 @@ def add_layers(
     eps:     what the target's norms add under the root
     on_text: is told the tokens of each text read
     """
-    loaded = Model(model, lays_out=fits_laid_out(read_shards(model), Machine.here()))
+    loaded = Model(model, lays_out=fits_laid_out(read_shards(model)))
     try:
         for path in shards:
             lacks, texts = missing_layers(path, layers), list(read_shard(path, target))

@@ -35,7 +35,7 @@ from mtp_cli.engine.drafters.vocabulary_map import mapped
 from mtp_cli.engine.files import trimmed
 from mtp_cli.engine.files.fused_heads import for_llama_cpp
 from mtp_cli.engine.files.gguf_header import Header, is_eagle3, read_shards
-from mtp_cli.engine.files.memory import Machine, fits_laid_out
+from mtp_cli.engine.files.memory import fits_laid_out
 from mtp_cli.engine.files.pairing import Pairing
 from mtp_cli.engine.files.target_tables import (
     TablePlaces,
@@ -234,8 +234,8 @@ def open_small_model(
     target: Target, path: Path, n_threads: int, n_gpu_layers: int
 ) -> SmallModelDrafter:
     """A drafter that is a model of its own; MtpError where it cannot follow the target's text."""
-    lays_out = fits_laid_out(read_shards(path), Machine.here())
-    model = Model(path, n_gpu_layers=n_gpu_layers, lays_out=lays_out)
+    fits = fits_laid_out(read_shards(path))
+    model = Model(path, n_gpu_layers=n_gpu_layers, lays_out=fits)
     with contextlib.ExitStack() as opened:
         opened.callback(model.close)
         if model.is_recurrent:

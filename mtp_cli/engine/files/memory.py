@@ -281,10 +281,10 @@ def _expert_width(header: Header) -> int:
     return header.number("expert_feed_forward_length") * header.number("expert_used_count")
 
 
-def fits_laid_out(shards: Sequence[Header], machine: Machine) -> bool:
-    """Whether all weights can be laid out in memory of their own, with room for what else is to be
-    there. Elsewhere they stay mapped from the file, of which the system drops what it has to."""
-    return _weights(shards) <= _SHARE_LAID_OUT * machine.free
+def fits_laid_out(shards: Sequence[Header]) -> bool:
+    """Whether here all weights can be laid out in memory of their own, with room for what else is
+    to be there. If not, they stay mapped from the file, of which the system drops what it has to."""
+    return _weights(shards) <= _SHARE_LAID_OUT * Machine.here().free
 
 
 def shortage(name: str, needed: Estimate, machine: Machine) -> str | None:
