@@ -2,8 +2,8 @@
 //
 // Each thread has a share of its own, of pieces that lie one after another, and takes them from
 // front to back, so that what it asks for ahead of a piece is what it reads next. When it is done it
-// helps others with theirs: cores that are slower, or busy, hold nobody up for longer than a piece.
-// Knows nothing of products.
+// helps others with theirs: a slower core holds them up for a piece at most, and one that is taken
+// away for the piece that it was at. Knows nothing of products.
 #pragma once
 
 #include <atomic>
