@@ -283,7 +283,7 @@ def _expert_width(header: Header) -> int:
 
 def fits_laid_out(shards: Sequence[Header]) -> bool:
     """Whether here all weights can be laid out in memory of their own, with room for what else is
-    to be there. If not, they stay mapped from the file, of which the system drops what it has to."""
+    to be there. If not, they stay mapped from the file, of which the system drops what it must."""
     return _weights(shards) <= _SHARE_LAID_OUT * Machine.here().free
 
 
