@@ -6,6 +6,7 @@
 #include "ggml_abi.h"
 #include "vectors.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace {
@@ -80,38 +81,89 @@ inline void round_to_q8_k(const float * x, void * blocks, int64_t n) {
 }
 
 #ifdef MTP_AVX512
-// 32 numbers over their largest magnitude, times 127; what 1 stands for
-struct Rounded32 {
-    Ints low, high;
-    float d;
+// Of each of four vectors what is left when `join` has joined its lanes, in whatever order
+template <class Join>
+__m128 lanes_joined(const Floats (&x)[4], Join join) {
+    const auto pairs = [&](Floats a, Floats b) {
+        return join(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    };
+    const Floats ab = pairs(x[0], x[1]), cd = pairs(x[2], x[3]);
+    const Floats fours = join(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const Floats halves = join(fours, _mm512_shuffle_f32x4(fours, fours, 0x4e));
+    return _mm512_castps512_ps128(join(halves, _mm512_shuffle_f32x4(halves, halves, 0xb1)));
+}
 
-    explicit Rounded32(const float * x) {
-        const Floats a = load(x), b = load(x + LANES);
-        const float most = max_lanes(maximum(_mm512_abs_ps(a), _mm512_abs_ps(b)));
-        const Floats scale = all(most != 0 ? 127.0f / most : 0.0f);
-        low = _mm512_cvtps_epi32(multiply(a, scale));
-        high = _mm512_cvtps_epi32(multiply(b, scale));
-        d = most / 127.0f;
+// Four blocks of 32 numbers, each over its largest magnitude, times 127. What waits long for one
+// number, a division say, is done for four.
+struct Rounded {
+    __m128i qs[4][2];
+    __m128 d;     // what 1 stands for in each
+    __m128i sum;  // of each one's integers
+
+    // Of the first n of them, and of zeros instead of the rest
+    explicit Rounded(const float * x, int n = 4) {
+        Floats numbers[4][2], most[4];
+        for (int b = 0; b < 4; ++b) {
+            for (int i = 0; i < 2; ++i)
+                numbers[b][i] = b < n ? load(x + 32 * b + LANES * i) : zeros();
+            most[b] = maximum(_mm512_abs_ps(numbers[b][0]), _mm512_abs_ps(numbers[b][1]));
+        }
+        const __m128 each = lanes_joined(most, [](Floats a, Floats b) { return maximum(a, b); });
+        const __m128 limit = _mm_set1_ps(127.0f), zero = _mm_setzero_ps();
+        const __m128 scale =
+            _mm_andnot_ps(_mm_cmpeq_ps(each, zero), _mm_div_ps(limit, each));
+        d = _mm_div_ps(each, limit);
+        Floats sums[4];
+        for (int b = 0; b < 4; ++b) {
+            const Floats by = _mm512_permutexvar_ps(_mm512_set1_epi32(b),
+                                                    _mm512_castps128_ps512(scale));
+            const Ints low = _mm512_cvtps_epi32(multiply(numbers[b][0], by));
+            const Ints high = _mm512_cvtps_epi32(multiply(numbers[b][1], by));
+            qs[b][0] = _mm512_cvtsepi32_epi8(low);
+            qs[b][1] = _mm512_cvtsepi32_epi8(high);
+            sums[b] = _mm512_castsi512_ps(_mm512_add_epi32(low, high));
+        }
+        sum = _mm_castps_si128(lanes_joined(sums, [](Floats a, Floats b) {
+            return _mm512_castsi512_ps(
+                _mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+        }));
     }
-    template <class Row>
-    void store(Row & row) const {
-        row.d = _cvtss_sh(d, 0);
-        _mm_storeu_si128((__m128i *)row.qs, _mm512_cvtsepi32_epi8(low));
-        _mm_storeu_si128((__m128i *)(row.qs + LANES), _mm512_cvtsepi32_epi8(high));
+    __m128i d_halves() const { return _mm_cvtps_ph(d, 0); }
+    __m128i s_halves() const { return _mm_cvtps_ph(_mm_mul_ps(d, _mm_cvtepi32_ps(sum)), 0); }
+    void store(int b, int8_t * to) const {
+        _mm_storeu_si128((__m128i *)to, qs[b][0]);
+        _mm_storeu_si128((__m128i *)(to + LANES), qs[b][1]);
     }
-    int sum() const { return _mm512_reduce_add_epi32(_mm512_add_epi32(low, high)); }
 };
 
+// each(rounded, b, i): block i of n, which is the b-th of four
+template <class Each>
+void round_fours(const float * x, int64_t n, Each each) {
+    for (int64_t first = 0; first < n; first += 4) {
+        const int n_blocks = (int)std::min<int64_t>(4, n - first);
+        const Rounded rounded(x + 32 * first, n_blocks);
+        for (int b = 0; b < n_blocks; ++b) each(rounded, b, first + b);
+    }
+}
+
 inline void round_to_q8_0(const float * x, void * blocks, int64_t n) {
-    for (int64_t i = 0; i < n / 32; ++i) Rounded32(x + 32 * i).store(((RowQ8_0 *)blocks)[i]);
+    round_fours(x, n / 32, [=](const Rounded & rounded, int b, int64_t i) {
+        RowQ8_0 & row = ((RowQ8_0 *)blocks)[i];
+        uint16_t d[8];
+        _mm_storeu_si128((__m128i *)d, rounded.d_halves());
+        row.d = d[b];
+        rounded.store(b, row.qs);
+    });
 }
 inline void round_to_q8_1(const float * x, void * blocks, int64_t n) {
-    for (int64_t i = 0; i < n / 32; ++i) {
-        const Rounded32 rounded(x + 32 * i);
+    round_fours(x, n / 32, [=](const Rounded & rounded, int b, int64_t i) {
         RowQ8_1 & row = ((RowQ8_1 *)blocks)[i];
-        rounded.store(row);
-        row.s = _cvtss_sh(rounded.d * rounded.sum(), 0);
-    }
+        uint16_t d[8], s[8];
+        _mm_storeu_si128((__m128i *)d, rounded.d_halves());
+        _mm_storeu_si128((__m128i *)s, rounded.s_halves());
+        row.d = d[b], row.s = s[b];
+        rounded.store(b, row.qs);
+    });
 }
 #endif
 

@@ -19,6 +19,7 @@
 //   Unit     a block of ROWS rows, laid out for `tile`
 //   Row      a block of one row as ggml rounds it, to type ROW
 //   pack     a Row into its place in a Unit
+//   pack_straight   where it has one: blocks of a row of floats into Units, the same without a Row
 //   tile     COLUMNS weight rows times P Units of rows: out[row * stride + column]
 //
 // `tile` is "flatten": with so many kernels in one file, compilers stop inlining, and a call for
@@ -32,6 +33,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace {
 
@@ -115,11 +117,24 @@ void pack_blocks(const typename Kernel::Row * blocks, int row, int n_rows, int n
     }
 }
 
+template <class Kernel, class = void>
+constexpr bool PACKS_STRAIGHT = false;
+template <class Kernel>
+constexpr bool PACKS_STRAIGHT<Kernel, std::void_t<decltype(&Kernel::pack_straight)>> = true;
+
 // Blocks `from` to `to` of all rows: rounded as ggml rounds a row alone, and into their Units.
 // row_at(row): where a row's numbers lie
 template <class Kernel, class RowAt>
 void pack_rows(decltype(abi::TypeTraits::from_float) round, RowAt row_at, int n_rows, int n_blocks,
                typename Kernel::Unit * units, int from, int to) {
+    if constexpr (PACKS_STRAIGHT<Kernel>) {
+        for (int row = 0; row < n_rows; ++row) {
+            const Place place = place_of(row, n_blocks, n_rows);
+            Kernel::pack_straight(row_at(row) + (int64_t)from * Kernel::BLOCK, to - from,
+                                  units + place.first + (int64_t)from * place.step, place.step);
+        }
+        return;
+    }
     constexpr int AT_ONCE = 8;
     typename Kernel::Row blocks[AT_ONCE] = {};
     for (int row = 0; row < units_of<Kernel>(n_rows) * Kernel::ROWS; ++row) {

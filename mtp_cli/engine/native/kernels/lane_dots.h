@@ -2,6 +2,7 @@
 // (our_layout.h): a block of each of LANES weight rows, by turns four weights of each.
 #pragma once
 
+#include "../rounding.h"
 #include "dots.h"
 
 #include <climits>
@@ -83,6 +84,24 @@ struct LaneDots {
         unit.start = Format::OFFSET ? sum_of_lanes(sums_of_four(block.qs, -Format::OFFSET)) : 0;
         if constexpr (HAS_MINS) unit.s = _cvtsh_ss(block.s);
     }
+
+#ifdef MTP_AVX512
+    // n blocks of a row, rounded into Units so many apart: what `pack` makes of ggml's Rows
+    static void pack_straight(const float * x, int n, Unit * units, int step) {
+        round_fours(x, n, [=](const Rounded & rounded, int b, int64_t i) {
+            Unit & unit = units[i * step];
+            alignas(16) float d[4], s[4];
+            alignas(16) int32_t sums[4];
+            _mm_store_ps(d, _mm_cvtph_ps(rounded.d_halves()));
+            _mm_store_ps(s, _mm_cvtph_ps(rounded.s_halves()));
+            _mm_store_si128((__m128i *)sums, rounded.sum);
+            rounded.store(b, (int8_t *)unit.qs);
+            unit.d = d[b];
+            unit.start = -Format::OFFSET * sums[b];
+            if constexpr (HAS_MINS) unit.s = s[b];
+        });
+    }
+#endif
 
     template <int P>
     [[gnu::flatten]]
