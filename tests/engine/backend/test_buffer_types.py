@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from mtp_cli.engine.backend import buffer_types, our_kernels
 from mtp_cli.engine.backend.binding import CPU_DEVICE, heard
 from mtp_cli.engine.backend.model import Model
 from mtp_cli.engine.files.memory import Machine
+from mtp_cli.models import built_in_model
 from tests.engine import tiny
 
 
@@ -84,6 +86,37 @@ def test_weights_are_laid_out_for_our_kernels_unless_that_is_not_wanted(quantize
         with heard() as lines:
             Model(quantized, lays_out=lays_out).close()
         assert ("CPU_MTP" in types_of_buffers(lines)) == lays_out
+
+
+def in_huge_pages() -> int:
+    """Bytes of this process."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+
+def given_huge_pages(n_bytes: int) -> int:
+    """How much of so much memory the system puts into them for who asks, now."""
+    if not Path("/proc/self/smaps_rollup").exists() or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return 0
+    before = in_huge_pages()
+    with mmap.mmap(-1, n_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        memory[::4096] = bytes(len(range(0, n_bytes, 4096)))
+        return in_huge_pages() - before
+
+
+@needs_kernels
+def test_they_lie_in_huge_pages_where_the_system_gives_them() -> None:
+    path = built_in_model()
+    n_bytes = path.stat().st_size
+    given = given_huge_pages(n_bytes)
+    if given < n_bytes / 2:
+        pytest.skip("this system gives no huge pages")
+    before = in_huge_pages()
+    model = Model(path)
+    found = in_huge_pages() - before
+    model.close()
+    assert found > given / 2
 
 
 @needs_kernels
