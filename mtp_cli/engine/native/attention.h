@@ -223,18 +223,24 @@ private:
         const int n = (int)std::max<int64_t>(std::min<int64_t>(n_cells - first, BLOCK), 0);
         return {cells_of(x, kv_head), first, n, cells::row_bytes(x->type, x->ne[0])};
     }
-    // A block of cells in single precision
+    // A block of cells in single precision, values where that need not be put down
     void read_keys(int64_t kv_head, int64_t first, int n, float * out, char * taken) const {
         cells::with_format(k->type, [&](auto format) {
             widen_keys<decltype(format)>(cells_of(k, kv_head), first, n, out, taken);
             return true;
         });
     }
-    void read_values(int64_t kv_head, int64_t first, int n, float * out) const {
+    template <class Use>
+    void with_values(int64_t kv_head, int64_t first, int n, float * wide, const Use & use) const {
+        const Cells values = cells_of(v, kv_head);
+        const bool are_few = n_queries <= 2 * MOST_QUERIES;
+        if (n == BLOCK && are_few && dv % LANES == 0 && v->type == abi::F16)
+            return use(CachedValues<cells::F16>{values, first});
         cells::with_format(v->type, [&](auto format) {
-            widen_values<decltype(format)>(cells_of(v, kv_head), first, n, out);
+            widen_values<decltype(format)>(values, first, n, wide);
             return true;
         });
+        use(WideValues{wide, padded(dv)});
     }
 
     // The cells of one group for all queries that read this head's keys
@@ -263,11 +269,12 @@ private:
                 factors[i] = weigh(weights + i * BLOCK, sums + i * LANES,
                                    largest_of(found + i * result_size()));
             }
-            read_values(kv_head, first, n, wide);
             Ahead ahead = ahead_of(k, kv_head, first + BLOCK);
-            in_parts(n_queries, [&](int64_t i, auto n_at_once) {
-                add_values<n_at_once>(wide, padded(dv), weights + i * BLOCK, factors + i,
-                                      found + i * result_size(), result_size(), ahead);
+            with_values(kv_head, first, n, wide, [&](const auto & values) {
+                in_parts(n_queries, [&](int64_t i, auto n_at_once) {
+                    add_values<n_at_once>(values, padded(dv), weights + i * BLOCK, factors + i,
+                                          found + i * result_size(), result_size(), ahead);
+                });
             });
         }
         for (int64_t i = 0; i < n_queries; ++i)

@@ -57,16 +57,16 @@ inline void copy(const char * from, int64_t n_bytes, char * to) {
 }
 
 // Keys first to first + n - 1, and zeros for the rest of a block. They are taken as they lie, one
-// after another, as the hardware likes to fetch them, and only then side by side.
-template <class Format>
-void widen_keys(const Cells & x, int64_t first, int n, float * out, char * taken) {
+// after another, as the hardware likes to fetch them, and only then side by side, so many bytes
+// apart: where a compiler knows how many, it needs no register for each key's address.
+template <class Format, bool IS_WHOLE, class Stride>
+void widen_keys(const Cells & x, int64_t first, int n, float * out, char * taken, Stride stride) {
     const int64_t n_bytes = x.width / Format::LENGTH * sizeof(typename Format::Block);
-    const int64_t stride = (n_bytes + 63) / 64 * 64;
     for (int c = 0; c < n; ++c) copy(x.at(first + c), n_bytes, taken + c * stride);
     for (int start = 0; start < BLOCK; start += LANES) {
         for (int64_t i = 0; i < x.width; i += LANES) {
             const auto read = [&](int c) {
-                return cells::read<Format>(taken + c * stride, i, x.width);
+                return cells::read<Format, IS_WHOLE>(taken + c * stride, i, x.width);
             };
             Floats numbers[LANES];
             if (start + LANES <= n) {
@@ -81,6 +81,19 @@ void widen_keys(const Cells & x, int64_t first, int n, float * out, char * taken
             for (int l = 0; l < LANES; ++l) store(out + (i + l) * BLOCK + start, numbers[l]);
         }
     }
+}
+
+template <class Format>
+void widen_keys(const Cells & x, int64_t first, int n, float * out, char * taken) {
+    const int64_t stride = (cells::row_bytes(Format::TYPE, x.width) + 63) / 64 * 64;
+    const auto widen = [&](auto is_whole, auto stride) {
+        widen_keys<Format, is_whole>(x, first, n, out, taken, stride);
+    };
+    const auto is_whole = std::true_type();
+    if (x.width % LANES != 0) return widen(std::false_type(), stride);
+    if (stride == 128) return widen(is_whole, std::integral_constant<int64_t, 128>());
+    if (stride == 256) return widen(is_whole, std::integral_constant<int64_t, 256>());
+    widen(is_whole, stride);
 }
 
 template <class Format>
@@ -193,23 +206,40 @@ inline float weigh(float * scores, float * sums, float & largest) {
     return factor;
 }
 
+// A block's values as `widen_values` leaves them, and in the cache, where to widen them anew for
+// each part of few queries takes less than to put them down
+struct WideValues {
+    const float * first;
+    int64_t width;
+    Floats read(int c, int64_t i) const { return load(first + c * width + i); }
+};
+template <class Format>
+struct CachedValues {
+    Cells cells;
+    int64_t first;
+    Floats read(int c, int64_t i) const {
+        return cells::read<Format, true>(cells.at(first + c), i, cells.width);
+    }
+};
+
 // P queries' weighted values, (P, BLOCK) times (BLOCK, Dv), added to those before. Some vectors of
 // Dv at a time have room in registers for all P: a value is loaded once for P queries.
-template <int P, int N_VECTORS>
-void add_vectors(const float * values, int64_t dv, const float * weights, const float * factors,
-                 float * out, int64_t stride, Ahead & ahead) {
+template <int P, int N_VECTORS, class Values>
+void add_vectors(const Values & values, int64_t first, const float * weights,
+                 const float * factors, float * out, int64_t stride, Ahead & ahead) {
+    out += first;
     Floats sums[P][N_VECTORS];
     for (int p = 0; p < P; ++p)
         for (int j = 0; j < N_VECTORS; ++j)
             sums[p][j] = multiply(load(out + p * stride + j * LANES), all(factors[p]));
-    for (int c = 0; c < BLOCK; ++c, values += dv) {
+    for (int c = 0; c < BLOCK; ++c) {
         ahead.line();
         ahead.line();
         Floats x[P];
         for (int p = 0; p < P; ++p) x[p] = all(weights[p * BLOCK + c]);
 #pragma GCC unroll 4
         for (int j = 0; j < N_VECTORS; ++j) {
-            const Floats value = load(values + j * LANES);
+            const Floats value = values.read(c, first + j * LANES);
 #pragma GCC unroll 6
             for (int p = 0; p < P; ++p) sums[p][j] = multiply_add(x[p], value, sums[p][j]);
         }
@@ -217,17 +247,17 @@ void add_vectors(const float * values, int64_t dv, const float * weights, const 
     for (int p = 0; p < P; ++p)
         for (int j = 0; j < N_VECTORS; ++j) store(out + p * stride + j * LANES, sums[p][j]);
 }
-template <int P>
-void add_values(const float * values, int64_t dv, const float * weights, const float * factors,
+template <int P, class Values>
+void add_values(const Values & values, int64_t dv, const float * weights, const float * factors,
                 float * out, int64_t stride, Ahead & ahead) {
     int64_t i = 0;
     for (; i + 4 * LANES <= dv; i += 4 * LANES)
-        add_vectors<P, 4>(values + i, dv, weights, factors, out + i, stride, ahead);
+        add_vectors<P, 4>(values, i, weights, factors, out, stride, ahead);
     if (i + 2 * LANES <= dv) {
-        add_vectors<P, 2>(values + i, dv, weights, factors, out + i, stride, ahead);
+        add_vectors<P, 2>(values, i, weights, factors, out, stride, ahead);
         i += 2 * LANES;
     }
-    if (i < dv) add_vectors<P, 1>(values + i, dv, weights, factors, out + i, stride, ahead);
+    if (i < dv) add_vectors<P, 1>(values, i, weights, factors, out, stride, ahead);
 }
 
 }  // namespace attention

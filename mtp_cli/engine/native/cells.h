@@ -129,11 +129,11 @@ struct IQ4_NL {
     }
 };
 
-// As many as there are of `width`, and zeros after them
-template <class Format>
+// As many as there are of `width`, and zeros after them. IS_WHOLE: it is a multiple of LANES
+template <class Format, bool IS_WHOLE = false>
 Floats read(const char * cell, int64_t i, int64_t width) {
     const auto * row = (const typename Format::Block *)cell;
-    if constexpr (Format::LENGTH == 1) {
+    if constexpr (Format::LENGTH == 1 && !IS_WHOLE) {
         if (i + LANES > width) {
             typename Format::Block last[LANES] = {};
             memcpy(last, row + i, (width - i) * sizeof(*row));
