@@ -5,7 +5,6 @@
 
 constexpr int MOST_QUERIES = 3;  // whose sums, four vectors of each, have room in registers
 
-inline Floats divide(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 inline Floats with_sign_of(Floats sign, Floats x) {
     return _mm256_or_ps(x, _mm256_and_ps(sign, all(-0.0f)));
 }

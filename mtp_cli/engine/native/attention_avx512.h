@@ -5,7 +5,6 @@
 
 constexpr int MOST_QUERIES = 6;  // whose sums, four vectors of each, have room in registers
 
-inline Floats divide(Floats a, Floats b) { return _mm512_div_ps(a, b); }
 inline Floats with_sign_of(Floats sign, Floats x) {
     return _mm512_or_ps(x, _mm512_and_ps(sign, all(-0.0f)));
 }

@@ -80,6 +80,7 @@ public:
         for (Thread & thread : threads) {
             thread.rows.resize(std::max(s.n_batch * 2 * s.n_embd, s.n_ff));
             thread.scores.resize(s.n_ctx + LANES);
+            thread.turns.resize((size_t)s.n_batch * s.head_dim);
             thread.units.reset(new Unit[(size_t)n_blocks(widest) * units_of<Kernel>(s.n_batch)]);
         }
     }
@@ -138,7 +139,7 @@ public:
 
 private:
     struct Thread {
-        std::vector<float> rows, scores;
+        std::vector<float> rows, scores, turns;
         std::unique_ptr<Unit[]> units;
     };
 
@@ -214,7 +215,9 @@ private:
         Range columns = worker.range(n_qkv - from * s.head_dim, s.head_dim);
         columns = {columns.from + from * s.head_dim, columns.to + from * s.head_dim};
         worker.packed.multiply(qkv_proj, columns, qkv.data(), n_qkv);
-        for (int c = columns.from; c < columns.to; c += s.head_dim) place(c / s.head_dim);
+        turn(worker.own.turns.data());
+        for (int c = columns.from; c < columns.to; c += s.head_dim)
+            place(c / s.head_dim, worker.own.turns.data());
     }
 
     // y: the last row's attention, on top of its x
@@ -233,8 +236,11 @@ private:
         worker.packed.pack(up, s.n_embd, 1);
         worker.packed.multiply(ffn_gate, columns, gated.data(), s.n_ff);
         worker.packed.multiply(ffn_up, columns, up, s.n_ff);
-        for (int i = columns.from; i < columns.to; ++i)
-            gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];  // SiLU
+        for (int i = columns.from; i < columns.to; i += LANES) {
+            const Floats x = load(&gated[i]);
+            const Floats silu = divide(x, add(all(1), exp_of(subtract(zeros(), x))));
+            store(&gated[i], multiply(silu, load(up + i)));
+        }
     }
 
     // hidden: the row before the head norm
@@ -266,11 +272,11 @@ private:
     }
 
     // A head of every row: queries are turned where they are, keys and values go into their cells.
-    void place(int h) {
+    void place(int h, const float * turns) {
         const int dim = s.head_dim;
-        for (int r = 0; r < n_rows; ++r) {
+        for (int r = 0; r < n_rows; ++r, turns += dim) {
             float * row = &qkv[(size_t)r * n_qkv + h * dim];
-            if (h < s.n_head + s.n_head_kv) rotate(row, first_position + first + r);
+            if (h < s.n_head + s.n_head_kv) rotate(row, turns);
             if (h < s.n_head) continue;
             const int kv = h - s.n_head;
             std::vector<uint16_t> & cells = kv < s.n_head_kv ? keys : values;
@@ -279,11 +285,21 @@ private:
         }
     }
 
+    // For each row the cosines of its turns, and the sines
+    void turn(float * turns) const {
+        const int half = s.head_dim / 2;
+        for (int r = 0; r < n_rows; ++r, turns += 2 * half)
+            for (int i = 0; i < half; ++i) {
+                const float angle = (first_position + first + r) * rates[i];
+                turns[i] = std::cos(angle), turns[i + half] = std::sin(angle);
+            }
+    }
+
     // RoPE, the first half of a head against the second (neox)
-    void rotate(float * row, int position) const {
+    void rotate(float * row, const float * turns) const {
         const int half = s.head_dim / 2;
         for (int i = 0; i < half; ++i) {
-            const float angle = position * rates[i], c = std::cos(angle), t = std::sin(angle);
+            const float c = turns[i], t = turns[i + half];
             const float left = row[i], right = row[i + half];
             row[i] = left * c - right * t;
             row[i + half] = right * c + left * t;
@@ -295,31 +311,46 @@ private:
         const int dim = s.head_dim, kv = h / (s.n_head / s.n_head_kv) * dim;
         const float * query = &qkv[(size_t)(n_rows - 1) * n_qkv + h * dim];
         const float scale = 1 / std::sqrt((float)dim);
-        float most = -INFINITY;
-        for (int c = 0; c < n_cells; ++c) {
-            const uint16_t * key = &keys[(size_t)c * n_kv + kv];
-            Floats sum = zeros();
-            for (int i = 0; i < dim; i += LANES)
-                sum = multiply_add(load(query + i), widen_f16(key + i), sum);
-            scores[c] = scale * sum_lanes(sum);
-            most = std::max(most, scores[c]);
+        Floats most = all(-INFINITY);
+        for (int c = 0; c < n_cells; c += LANES) {
+            Floats products[LANES];
+            for (int l = 0; l < LANES; ++l) {
+                products[l] = zeros();
+                if (c + l >= n_cells) continue;
+                const uint16_t * key = &keys[(size_t)(c + l) * n_kv + kv];
+                for (int i = 0; i < dim; i += LANES)
+                    products[l] = multiply_add(load(query + i), widen_f16(key + i), products[l]);
+            }
+            store(scores + c, multiply(all(scale), sums_of_each(products)));
+            for (int l = n_cells - c; l < LANES; ++l) scores[c + l] = -INFINITY;
+            most = maximum(most, load(scores + c));
         }
-        for (int c = n_cells; c < n_cells + LANES; ++c) scores[c] = -INFINITY;
+        const Floats base = all(max_lanes(most));
         Floats sums = zeros();
         for (int c = 0; c < n_cells; c += LANES) {
-            const Floats weights = exp_of(subtract(load(scores + c), all(most)));
+            const Floats weights = exp_of(subtract(load(scores + c), base));
             store(scores + c, weights);
             sums = add(sums, weights);
         }
-        const float share = 1 / sum_lanes(sums);
+        const Floats share = all(1 / sum_lanes(sums));
         float * out = &attended[(size_t)h * dim];
-        for (int i = 0; i < dim; i += LANES) {
-            Floats sum = zeros();
-            for (int c = 0; c < n_cells; ++c)
-                sum = multiply_add(all(scores[c]), widen_f16(&values[(size_t)c * n_kv + kv + i]),
-                                   sum);
-            store(out + i, multiply(sum, all(share)));
-        }
+        const uint16_t * first_value = &values[kv];
+        for (int i = 0; i + 4 * LANES <= dim; i += 4 * LANES)
+            add_values<4>(first_value + i, scores, share, out + i);
+        for (int i = dim / (4 * LANES) * 4 * LANES; i < dim; i += LANES)
+            add_values<1>(first_value + i, scores, share, out + i);
+    }
+
+    // Some vectors of all cells' values, each as often as its weight
+    template <int N_VECTORS>
+    void add_values(const uint16_t * value, const float * weights, Floats share,
+                    float * out) const {
+        Floats sums[N_VECTORS];
+        std::fill_n(sums, N_VECTORS, zeros());
+        for (int c = 0; c < n_cells; ++c, value += n_kv)
+            for (int j = 0; j < N_VECTORS; ++j)
+                sums[j] = multiply_add(all(weights[c]), widen_f16(value + j * LANES), sums[j]);
+        for (int j = 0; j < N_VECTORS; ++j) store(out + j * LANES, multiply(sums[j], share));
     }
 
     const Shape s;
