@@ -20,6 +20,7 @@
 //   Row      a block of one row as ggml rounds it, to type ROW
 //   pack     a Row into its place in a Unit
 //   pack_straight   where it has one: blocks of a row of floats into Units, the same without a Row
+//   MOST_WITH_TWO_GROUPS   where it has one: of how many Units at most its tiles take two groups
 //   tile     COLUMNS weight rows times P Units of rows: out[row * stride + column]
 //
 // `tile` is "flatten": with so many kernels in one file, compilers stop inlining, and a call for
@@ -83,6 +84,26 @@ void multiply_group(const char * weights, int n_blocks, const typename Kernel::U
             if (n == 8) run(Kernel::template tile<8>);
         }
     }
+}
+
+template <class Kernel, class = void>
+constexpr int MOST_WITH_TWO_GROUPS = 0;
+template <class Kernel>
+constexpr int MOST_WITH_TWO_GROUPS<Kernel, std::void_t<decltype(Kernel::MOST_WITH_TWO_GROUPS)>> =
+    Kernel::MOST_WITH_TWO_GROUPS;
+
+// Likewise, two groups, for up to MOST_WITH_TWO_GROUPS Units
+template <class Kernel>
+void multiply_two_groups(const char * weights, int n_blocks, const typename Kernel::Unit * units,
+                         int n_units, const Ahead & ahead, float * out, size_t stride,
+                         int n_rows) {
+    const auto run = [&](auto tile) {
+        tile(weights, n_blocks, units, n_units, ahead, out, stride, n_rows);
+    };
+    if (n_units == 1) run(Kernel::template tile<1, 2>);
+    if (n_units == 2) run(Kernel::template tile<2, 2>);
+    if (n_units == 3) run(Kernel::template tile<3, 2>);
+    if (n_units == 4) run(Kernel::template tile<4, 2>);
 }
 
 template <class Kernel>
@@ -162,12 +183,19 @@ void multiply_groups(const char * weights, int n_blocks, const typename Kernel::
         for (int first = 0; first < n_units; first += PANEL) {
             const Place place = place_of(first, n_blocks, n_units);
             const int row = first * Kernel::ROWS;
-            for (int64_t g = from; g < std::min(from + most, to); ++g) {
+            const int64_t end = std::min(from + most, to);
+            int64_t g = from;
+            const auto multiply = [&](auto multiply_some, int n_groups) {
                 const char * group = weights + g * bytes;
-                multiply_group<Kernel>(group, n_blocks, units + place.first, place.step,
-                                       {group + ahead}, out + row * stride + g * Kernel::COLUMNS,
-                                       stride, n_rows - row);
-            }
+                multiply_some(group, n_blocks, units + place.first, place.step,
+                              Ahead{group + ahead}, out + row * stride + g * Kernel::COLUMNS,
+                              stride, n_rows - row);
+                g += n_groups;
+            };
+            if constexpr (MOST_WITH_TWO_GROUPS<Kernel> > 0)
+                if (place.step <= MOST_WITH_TWO_GROUPS<Kernel>)
+                    while (g + 1 < end) multiply(multiply_two_groups<Kernel>, 2);
+            while (g < end) multiply(multiply_group<Kernel>, 1);
         }
     }
 }

@@ -103,34 +103,46 @@ struct LaneDots {
     }
 #endif
 
-    template <int P>
+    // Of so many Units what is loaded of rows serves two groups: their sums have room in registers.
+    static constexpr int MOST_WITH_TWO_GROUPS = HAS_FEW_REGISTERS ? 0 : 4;
+
+    template <int P, int G = 1>
     [[gnu::flatten]]
     static void tile(const char * weights, int n_blocks, const Unit * units, int n_units,
                      const Ahead & ahead, float * out, size_t stride, int) {
         const Block * blocks = (const Block *)weights;
-        Floats sums[P], mins[P];
-        std::fill_n(sums, P, zeros());
-        std::fill_n(mins, P, zeros());
+        Floats sums[G][P], mins[G][P];
+        std::fill_n(sums[0], G * P, zeros());
+        std::fill_n(mins[0], G * P, zeros());
         for (int b = 0; b < n_blocks; ++b, units += n_units) {
-            const Block & block = blocks[b];
-            ahead.fetch<sizeof(Block)>(b);
-            Ints dots[P];
-#pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) dots[p] = all_ints(units[p].start);
-#pragma GCC unroll 8
-            for (int i = 0; i < STEPS; i += STEPS_AT_A_TIME) add_steps<P>(block, i, units, dots);
-            const Floats d = halves_of_lanes(block.d);
+            Ints dots[G][P];
 #pragma GCC unroll 8
             for (int p = 0; p < P; ++p)
-                sums[p] = multiply_add(multiply(d, all(units[p].d)), to_floats(dots[p]), sums[p]);
-            if constexpr (HAS_MINS) {
-                const Floats m = halves_of_lanes(block.m);
+                for (int g = 0; g < G; ++g) dots[g][p] = all_ints(units[p].start);
+            for (int g = 0; g < G; ++g) ahead.fetch<sizeof(Block)>(g * n_blocks + b);
 #pragma GCC unroll 8
-                for (int p = 0; p < P; ++p) mins[p] = multiply_add(m, all(units[p].s), mins[p]);
+            for (int i = 0; i < STEPS; i += STEPS_AT_A_TIME)
+                add_steps<P, G>(blocks + b, n_blocks, i, units, dots);
+#pragma GCC unroll 2
+            for (int g = 0; g < G; ++g) {
+                const Block & block = blocks[g * n_blocks + b];
+                const Floats d = halves_of_lanes(block.d);
+#pragma GCC unroll 8
+                for (int p = 0; p < P; ++p)
+                    sums[g][p] = multiply_add(multiply(d, all(units[p].d)), to_floats(dots[g][p]),
+                                              sums[g][p]);
+                if constexpr (HAS_MINS) {
+                    const Floats m = halves_of_lanes(block.m);
+#pragma GCC unroll 8
+                    for (int p = 0; p < P; ++p)
+                        mins[g][p] = multiply_add(m, all(units[p].s), mins[g][p]);
+                }
             }
         }
-        for (int p = 0; p < P; ++p)
-            store(out + p * stride, HAS_MINS ? add(sums[p], mins[p]) : sums[p]);
+        for (int g = 0; g < G; ++g)
+            for (int p = 0; p < P; ++p)
+                store(out + p * stride + g * COLUMNS,
+                      HAS_MINS ? add(sums[g][p], mins[g][p]) : sums[g][p]);
     }
 
 private:
@@ -148,13 +160,21 @@ private:
                                            : HAS_FIFTH                        ? 4
                                                                               : STEPS;
 
-    template <int P>
-    static void add_steps(const Block & block, int first, const Unit * units, Ints (&dots)[P]) {
+    // blocks: the same one of each group, so many apart
+    template <int P, int G>
+    static void add_steps(const Block * blocks, int apart, int first, const Unit * units,
+                          Ints (&dots)[G][P]) {
         if constexpr (STEPS_AT_A_TIME == 1) {
-            const Ints w = step(block, first);
+            Ints w[G];
+#pragma GCC unroll 2
+            for (int g = 0; g < G; ++g) w[g] = step(blocks[g * apart], first);
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) dots[p] = with_products(dots[p], w, units[p], first);
+            for (int p = 0; p < P; ++p)
+                for (int g = 0; g < G; ++g)
+                    dots[g][p] = with_products(dots[g][p], w[g], units[p], first);
         } else {
+            static_assert(G == 1);
+            const Block & block = *blocks;
             Ints pairs[P];
             std::fill_n(pairs, P, all_ints(0));
 #pragma GCC unroll 8
@@ -165,7 +185,7 @@ private:
                     pairs[p] = with_pairs(pairs[p], w, four_bytes(units[p].qs[i]));
             }
 #pragma GCC unroll 8
-            for (int p = 0; p < P; ++p) dots[p] = with_sums_of_pairs(dots[p], pairs[p]);
+            for (int p = 0; p < P; ++p) dots[0][p] = with_sums_of_pairs(dots[0][p], pairs[p]);
         }
     }
     static Ints with_products(Ints sums, Ints weights, const Unit & unit, int i) {
