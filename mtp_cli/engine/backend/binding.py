@@ -86,7 +86,7 @@ get_embeddings_layer_inp = _exported(
         "?llama_get_embeddings_layer_inp@@YAPEAMPEAUllama_context@@I@Z",
     ),
     [lib.llama_context_p_ctypes, ctypes.c_uint32],
-    ctypes.POINTER(ctypes.c_float),
+    ctypes.c_void_p,  # an address is an int, which takes less than a pointer to floats
 )
 # The scheduler that holds a context's backends; None where the library does not export it.
 get_sched = _exported(

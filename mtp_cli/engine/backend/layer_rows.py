@@ -97,10 +97,10 @@ class HandedOut:
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
     def _of(self, layer: int, n_rows: int) -> Floats:
-        pointer = get_embeddings_layer_inp(self._context, layer)
-        if not pointer:
+        address = get_embeddings_layer_inp(self._context, layer)
+        if not address:
             raise failure("llama.cpp returned no rows of a layer")
-        return self._view(ctypes.addressof(pointer.contents), n_rows, self._n_embd)
+        return self._view(address, n_rows, self._n_embd)
 
 
 class _Wanted(ctypes.Structure):

@@ -211,24 +211,26 @@ class CostModel:
         self.n_max = len(table.target_s)
         self._tuning = tuning
         self._n_threads = n_threads
-        self._corrections: dict[int, tuple[Correction, Correction]] = {}
-
-    @property
-    def _of_now(self) -> tuple[Correction, Correction]:
-        """Of the target's decodes and of the heads'."""
-        n_threads = self._n_threads()
-        if n_threads not in self._corrections:
-            corrections = Correction(self.n_max, self._tuning), Correction(1, self._tuning)
-            self._corrections[n_threads] = corrections
-        return self._corrections[n_threads]
+        # A further step reads one row, as the first one does at least. What was disturbed when it
+        # was measured would be corrected only by drafts that it keeps from being made.
+        self._step_s = min(table.step_s, table.first_s)
+        self._targets: dict[int, Correction] = {}
+        self._heads: dict[int, Correction] = {}
 
     @property
     def _target(self) -> Correction:
-        return self._of_now[0]
+        """Of its decodes, as they are now."""
+        n_threads = self._n_threads()
+        if n_threads not in self._targets:
+            self._targets[n_threads] = Correction(self.n_max, self._tuning)
+        return self._targets[n_threads]
 
     @property
     def _head(self) -> Correction:
-        return self._of_now[1]
+        n_threads = self._n_threads()
+        if n_threads not in self._heads:
+            self._heads[n_threads] = Correction(1, self._tuning)
+        return self._heads[n_threads]
 
     def verify_s(self, n_rows: int, n_past: int) -> float:
         """A target decode of n_rows after another of as many, and choosing from them."""
@@ -252,9 +254,8 @@ class CostModel:
         return self._head.factors[0] * (self.table.first_s + n_waiting * self.table.row_s)
 
     def step_s(self) -> float:
-        """A further step reads one row, as the first one does at least. What was disturbed when it
-        was measured would be corrected only by drafts that it keeps from being made."""
-        return self._head.factors[0] * min(self.table.step_s, self.table.first_s)
+        """Each further step."""
+        return self._head.factors[0] * self._step_s
 
     @property
     def drafts_blocks(self) -> bool:
