@@ -7,6 +7,7 @@
 // one after another. Here a step is one parallel region with six barriers, and of all rows but the
 // last only keys and values are kept. Knows nothing of files, drafts or Python.
 
+#include "head_attention.h"
 #include "head_parts.h"
 
 #include <cstring>
@@ -236,11 +237,8 @@ private:
         worker.packed.pack(up, s.n_embd, 1);
         worker.packed.multiply(ffn_gate, columns, gated.data(), s.n_ff);
         worker.packed.multiply(ffn_up, columns, up, s.n_ff);
-        for (int i = columns.from; i < columns.to; i += LANES) {
-            const Floats x = load(&gated[i]);
-            const Floats silu = divide(x, add(all(1), exp_of(subtract(zeros(), x))));
-            store(&gated[i], multiply(silu, load(up + i)));
-        }
+        for (int i = columns.from; i < columns.to; i += LANES)
+            store(&gated[i], multiply(silu(load(&gated[i])), load(up + i)));
     }
 
     // hidden: the row before the head norm
@@ -257,6 +255,14 @@ private:
         worker.packed.pack(row, s.n_embd, 1);
         const Range columns = worker.range(whole_groups(output.n_out()), Kernel::COLUMNS);
         worker.packed.multiply(output, columns, logits.data(), (int)logits.size());
+    }
+
+    // x / (1 + e^-x), with exponents up to 0 alone: others may be infinite
+    static Floats silu(Floats x) {
+        const Floats minus = subtract(zeros(), x);
+        const Floats above = exp_of(subtract(zeros(), maximum(minus, zeros())));
+        const Floats below = exp_of(subtract(zeros(), maximum(x, minus)));
+        return divide(multiply(x, above), add(all(1), below));
     }
 
     void embed(int32_t token, float * out) const {
@@ -309,48 +315,8 @@ private:
     // The last row's attention in one head: it sees every cell.
     void attend(int h, float * scores) {
         const int dim = s.head_dim, kv = h / (s.n_head / s.n_head_kv) * dim;
-        const float * query = &qkv[(size_t)(n_rows - 1) * n_qkv + h * dim];
-        const float scale = 1 / std::sqrt((float)dim);
-        Floats most = all(-INFINITY);
-        for (int c = 0; c < n_cells; c += LANES) {
-            Floats products[LANES];
-            for (int l = 0; l < LANES; ++l) {
-                products[l] = zeros();
-                if (c + l >= n_cells) continue;
-                const uint16_t * key = &keys[(size_t)(c + l) * n_kv + kv];
-                for (int i = 0; i < dim; i += LANES)
-                    products[l] = multiply_add(load(query + i), widen_f16(key + i), products[l]);
-            }
-            store(scores + c, multiply(all(scale), sums_of_each(products)));
-            for (int l = n_cells - c; l < LANES; ++l) scores[c + l] = -INFINITY;
-            most = maximum(most, load(scores + c));
-        }
-        const Floats base = all(max_lanes(most));
-        Floats sums = zeros();
-        for (int c = 0; c < n_cells; c += LANES) {
-            const Floats weights = exp_of(subtract(load(scores + c), base));
-            store(scores + c, weights);
-            sums = add(sums, weights);
-        }
-        const Floats share = all(1 / sum_lanes(sums));
-        float * out = &attended[(size_t)h * dim];
-        const uint16_t * first_value = &values[kv];
-        for (int i = 0; i + 4 * LANES <= dim; i += 4 * LANES)
-            add_values<4>(first_value + i, scores, share, out + i);
-        for (int i = dim / (4 * LANES) * 4 * LANES; i < dim; i += LANES)
-            add_values<1>(first_value + i, scores, share, out + i);
-    }
-
-    // Some vectors of all cells' values, each as often as its weight
-    template <int N_VECTORS>
-    void add_values(const uint16_t * value, const float * weights, Floats share,
-                    float * out) const {
-        Floats sums[N_VECTORS];
-        std::fill_n(sums, N_VECTORS, zeros());
-        for (int c = 0; c < n_cells; ++c, value += n_kv)
-            for (int j = 0; j < N_VECTORS; ++j)
-                sums[j] = multiply_add(all(weights[c]), widen_f16(value + j * LANES), sums[j]);
-        for (int j = 0; j < N_VECTORS; ++j) store(out + j * LANES, multiply(sums[j], share));
+        head::attend(&qkv[(size_t)(n_rows - 1) * n_qkv + h * dim], dim,
+                     {&keys[kv], &values[kv], n_cells, n_kv}, scores, &attended[(size_t)h * dim]);
     }
 
     const Shape s;
