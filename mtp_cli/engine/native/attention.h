@@ -223,13 +223,14 @@ private:
         const int n = (int)std::max<int64_t>(std::min<int64_t>(n_cells - first, BLOCK), 0);
         return {cells_of(x, kv_head), first, n, cells::row_bytes(x->type, x->ne[0])};
     }
-    // A block of cells in single precision, values where that need not be put down
+    // A block of cells in single precision
     void read_keys(int64_t kv_head, int64_t first, int n, float * out, char * taken) const {
         cells::with_format(k->type, [&](auto format) {
             widen_keys<decltype(format)>(cells_of(k, kv_head), first, n, out, taken);
             return true;
         });
     }
+    // use(values): a block of values, from the cache where few queries read it, else from `wide`
     template <class Use>
     void with_values(int64_t kv_head, int64_t first, int n, float * wide, const Use & use) const {
         const Cells values = cells_of(v, kv_head);
