@@ -3,8 +3,8 @@
 //     out (M, N) = concat_i(rms_norm(rows_i) * norm_i) (M, L * N) times weights (N, L * N)
 //                + rms_norm(final rows) * final norm
 //
-// with M rows of L layers of width N, and weights in Q8_0. Where final rows are read, they stand
-// behind the layers'. Knows nothing of files, drafts or Python.
+// with M rows of L layers of width N, and weights of a file's Q8_0. Where final rows are
+// read, they stand behind the layers'. Knows nothing of files, drafts or Python.
 
 #include "head_parts.h"
 
@@ -34,10 +34,10 @@ public:
            const Functions & functions)
         : s(shape),
           f(functions),
-          weights(weights, s.n_embd * s.n_layers, s.n_embd),
+          weights(functions, weights, s.n_embd * s.n_layers, s.n_embd),
           norm(norm, norm + s.n_embd * s.n_layers),
           final_norm(final_norm, final_norm ? final_norm + s.n_embd : nullptr),
-          round(rounding_to(abi::Q8_0, f.type_traits)),
+          round(rounding_to(Kernel::ROW, f.type_traits)),
           width(s.n_embd * s.n_layers),
           threads(s.n_threads),
           n_threads(s.n_threads) {
@@ -92,7 +92,7 @@ private:
     const Functions f;
     const Matrix weights;
     const std::vector<float> norm, final_norm;
-    const decltype(abi::TypeTraits::from_float) round;
+    const Rounding round;
     const int width;
     // Of the rows under way
     const float * given = nullptr;

@@ -1,6 +1,5 @@
 // The forward pass of a head as mtp-train makes them: one block like a target's layer, over a draft
-// vocabulary, in Q8_0. The arithmetic is that of llama.cpp's `mimo2` MTP graph
-// (src/models/mimo2.cpp).
+// vocabulary. The arithmetic is that of llama.cpp's `mimo2` MTP graph (src/models/mimo2.cpp).
 //
 // A draft step of a small head takes llama.cpp as long for what goes on around the products as for
 // the products: it builds a graph whenever the number of rows changes, and runs thirty operations
@@ -29,7 +28,8 @@ struct Cells {
     uint16_t *keys, *values;
 };
 
-// Matrices in Q8_0, an output's weights side by side; norms in float. All but the first are copied.
+// Matrices in Q8_0, an output's weights side by side; norms in float. All but the first are copied,
+// and rounded.
 struct Weights {
     const char *token_embd, *output, *eh_proj, *qkv, *attn_output, *ffn_gate, *ffn_up, *ffn_down;
     const float *enorm, *hnorm, *attn_norm, *ffn_norm, *head_norm;
@@ -46,20 +46,20 @@ public:
     Head(const Shape & shape, const Weights & weights, const Functions & functions)
         : s(shape),
           token_embd(weights.token_embd),
-          eh_proj(weights.eh_proj, 2 * s.n_embd, s.n_embd),
-          qkv_proj(weights.qkv, s.n_embd, (s.n_head + 2 * s.n_head_kv) * s.head_dim),
-          attn_output(weights.attn_output, s.n_head * s.head_dim, s.n_embd),
-          ffn_gate(weights.ffn_gate, s.n_embd, s.n_ff),
-          ffn_up(weights.ffn_up, s.n_embd, s.n_ff),
-          ffn_down(weights.ffn_down, s.n_ff, s.n_embd),
-          output(weights.output, s.n_embd, s.n_vocab),
+          eh_proj(functions, weights.eh_proj, 2 * s.n_embd, s.n_embd),
+          qkv_proj(functions, weights.qkv, s.n_embd, (s.n_head + 2 * s.n_head_kv) * s.head_dim),
+          attn_output(functions, weights.attn_output, s.n_head * s.head_dim, s.n_embd),
+          ffn_gate(functions, weights.ffn_gate, s.n_embd, s.n_ff),
+          ffn_up(functions, weights.ffn_up, s.n_embd, s.n_ff),
+          ffn_down(functions, weights.ffn_down, s.n_ff, s.n_embd),
+          output(functions, weights.output, s.n_embd, s.n_vocab),
           enorm(weights.enorm, weights.enorm + s.n_embd),
           hnorm(weights.hnorm, weights.hnorm + s.n_embd),
           attn_norm(weights.attn_norm, weights.attn_norm + s.n_embd),
           ffn_norm(weights.ffn_norm, weights.ffn_norm + s.n_embd),
           head_norm(weights.head_norm, weights.head_norm + s.n_embd),
           f(functions),
-          round(rounding_to(abi::Q8_0, f.type_traits)),
+          round(rounding_to(Kernel::ROW, f.type_traits)),
           n_q(s.n_head * s.head_dim),
           n_kv(s.n_head_kv * s.head_dim),
           n_qkv(n_q + 2 * n_kv),
@@ -269,8 +269,7 @@ private:
         const bool is_own = token < s.n_vocab;
         const auto * blocks = (const Q8_0::Block *)(is_own ? token_embd : more_embd) +
                               (size_t)(is_own ? token : token - s.n_vocab) * n_blocks(s.n_embd);
-        for (int b = 0; b < n_blocks(s.n_embd); ++b)
-            for (int i = 0; i < 32; ++i) out[32 * b + i] = _cvtsh_ss(blocks[b].d) * blocks[b].qs[i];
+        widen(blocks, s.n_embd, out);
     }
 
     void norm(const float * in, const std::vector<float> & weight, float * out) const {
@@ -325,7 +324,7 @@ private:
     Matrix output;  // and the rows of ids that are adopted
     const std::vector<float> enorm, hnorm, attn_norm, ffn_norm, head_norm;
     const Functions f;
-    const decltype(abi::TypeTraits::from_float) round;
+    const Rounding round;
     const int n_q, n_kv, n_qkv;
     std::vector<float> rates;
     std::vector<uint16_t> keys, values;  // (n_ctx, n_kv) in half precision

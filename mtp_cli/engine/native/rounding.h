@@ -129,7 +129,8 @@ struct Rounded {
         }));
     }
     __m128i d_halves() const { return _mm_cvtps_ph(d, 0); }
-    __m128i s_halves() const { return _mm_cvtps_ph(_mm_mul_ps(d, _mm_cvtepi32_ps(sum)), 0); }
+    __m128 s() const { return _mm_mul_ps(d, _mm_cvtepi32_ps(sum)); }
+    __m128i s_halves() const { return _mm_cvtps_ph(s(), 0); }
     void store(int b, int8_t * to) const {
         _mm_storeu_si128((__m128i *)to, qs[b][0]);
         _mm_storeu_si128((__m128i *)(to + LANES), qs[b][1]);

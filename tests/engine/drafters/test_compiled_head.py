@@ -1,7 +1,8 @@
 """A head in our own code drafts what llama.cpp drafts with the same file.
 
-llama.cpp's `mimo2` MTP context is the reference, on a tiny head and on the shipped one. Rounding
-differs, so logits are compared in units of how far they lie apart.
+llama.cpp's `mimo2` MTP context is the reference, on a tiny head and on the shipped one, with the
+weights that our code keeps. Rounding differs, so logits are compared in units of how far they lie
+apart.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mtp_cli.errors import MtpError
 from mtp_cli.models import built_in_heads, built_in_model
 from tests.engine import tiny
 from tests.engine.conftest import Files, Targets
+from tests.engine.drafters.kept_weights import with_kept_weights
 from tests.engine.scripted import GREEDY
 
 Q8_0 = gguf.GGMLQuantizationType.Q8_0
@@ -56,11 +58,13 @@ def native(tiny_file: Files) -> Iterator[Open]:
 
 
 @pytest.fixture
-def reference() -> Iterator[Callable[[Path], Context]]:
+def reference(tmp_path: Path) -> Iterator[Callable[..., Context]]:
     opened: list[tuple[Context, Model]] = []
 
-    def context(path: Path) -> Context:
-        with for_llama_cpp(path) as part:
+    def context(path: Path, *, in_floats: bool = False) -> Context:
+        kept = tmp_path / f"kept-{len(opened)}.gguf"
+        with_kept_weights(path, kept, in_floats=in_floats)
+        with for_llama_cpp(kept) as part:
             model = Model(part)
         opened.append(
             (
@@ -95,16 +99,17 @@ def off(ours: Floats, theirs: Floats) -> float:
 
 @needs_kernels
 def test_gates_far_from_zero_are_computed_the_same(
-    tiny_file: Files, native: Open, reference: Callable[[Path], Context], tmp_path: Path
+    tiny_file: Files, native: Open, reference: Callable[..., Context], tmp_path: Path
 ) -> None:
-    """e to the power of some of them is infinite."""
+    """e to the power of some of them is infinite, and so are sums of their rows in half precision,
+    as llama.cpp's Q5_1 would take them."""
     path = tmp_path / "head.gguf"
     path.write_bytes(tiny_file("heads-q8_0").read_bytes())
     entry = gguf_header.read_header(path).tensors["blk.0.ffn_norm.weight"]
     np.memmap(path, np.float32, "r+", entry.offset, entry.shape)[:] *= 300
     for seed in range(4):
         given = rows(1, native().n_embd, seed)
-        for head in (ours := native(path), theirs := reference(path)):
+        for head in (ours := native(path), theirs := reference(path, in_floats=True)):
             head.decode([seed], 1, hidden=given)
         assert np.isfinite(theirs.logits()).all()
         assert off(ours.logits(), theirs.logits()) < TOLERANCE
@@ -113,7 +118,7 @@ def test_gates_far_from_zero_are_computed_the_same(
 @needs_kernels
 @pytest.mark.parametrize("name", ["tiny", "shipped"])
 def test_llama_cpp_computes_the_same(
-    name: str, tiny_file: Files, native: Open, reference: Callable[[Path], Context]
+    name: str, tiny_file: Files, native: Open, reference: Callable[..., Context]
 ) -> None:
     """Rows read together, steps from the head's own rows, cells dropped at both ends."""
     path = tiny_file("heads-q8_0") if name == "tiny" else built_in_heads()

@@ -24,12 +24,14 @@ constexpr bool HAS_QH<Block, std::void_t<decltype(Block::qh)>> = true;
 // integers, exactly, and nothing is added up across lanes. `Dots` and ggml keep eight sums of each
 // pair; these bits are others, the same in any company.
 //
-// A format is one of `Dots`, with its Block as in a file.
-template <class Format>
+// A format is one of `Dots`, with its Block as in a file. Rows are rounded as ggml does for it, to
+// the format's Row; or, for weights with minima, to RowQ8_0: their sums are then in float, where
+// RowQ8_1's, halves, are infinite for large rows.
+template <class Format, class RoundedTo = typename Format::Row>
 struct LaneDots {
     using InFile = typename Format::Block;
-    using Row = typename Format::Row;
-    static constexpr abi::Type ROW = Format::ROW;
+    using Row = RoundedTo;
+    static constexpr abi::Type ROW = std::is_same_v<Row, RowQ8_0> ? abi::Q8_0 : Format::ROW;
     static constexpr int BLOCK = 32, COLUMNS = LANES, SIDE_BY_SIDE = LANES, ROWS = 1;
     static constexpr int AT_ONCE = HAS_FEW_REGISTERS ? 4 : 8, MOST_ROWS = INT_MAX;
     static constexpr bool HAS_MINS = Format::ROW == abi::Q8_1;
@@ -82,7 +84,7 @@ struct LaneDots {
         memcpy(unit.qs, block.qs, 32);
         unit.d = _cvtsh_ss(block.d);
         unit.start = Format::OFFSET ? sum_of_lanes(sums_of_four(block.qs, -Format::OFFSET)) : 0;
-        if constexpr (HAS_MINS) unit.s = _cvtsh_ss(block.s);
+        if constexpr (HAS_MINS) unit.s = scaled_sum(block);
     }
 
 #ifdef MTP_AVX512
@@ -93,7 +95,7 @@ struct LaneDots {
             alignas(16) float d[4], s[4];
             alignas(16) int32_t sums[4];
             _mm_store_ps(d, _mm_cvtph_ps(rounded.d_halves()));
-            _mm_store_ps(s, _mm_cvtph_ps(rounded.s_halves()));
+            _mm_store_ps(s, HAS_SUMS_IN_HALF ? _mm_cvtph_ps(rounded.s_halves()) : rounded.s());
             _mm_store_si128((__m128i *)sums, rounded.sum);
             rounded.store(b, (int8_t *)unit.qs);
             unit.d = d[b];
@@ -146,6 +148,12 @@ struct LaneDots {
     }
 
 private:
+    static constexpr bool HAS_SUMS_IN_HALF = ROW == abi::Q8_1;
+    static float scaled_sum(const RowQ8_1 & row) { return _cvtsh_ss(row.s); }
+    static float scaled_sum(const RowQ8_0 & row) {
+        return _cvtsh_ss(row.d) * sum_of_lanes(sums_of_four(row.qs, 1));
+    }
+
     static constexpr bool IS_MOVED_UP = !HAS_NIBBLES && Format::OFFSET != 0;
 
     static Ints step(const Block & block, int i) {
