@@ -262,7 +262,7 @@ class SurvivalTuning:
 class CostTuning:
     """`depth.cost`: a Kalman filter over logarithms of seconds; deviations are theirs."""
 
-    noise: float = constant(0.1, "deviation", "of one observation", "Costs by median and EWMA")
+    noise: float = constant(0.2, "deviation", "of one observation", "Noise of costs")
     level_first: float = constant(
         0.3, "deviation", "of the level of all row counts at first", "Costs by median and EWMA"
     )
@@ -301,10 +301,28 @@ class CostTuning:
         "The policy's Python: 0.43",
     )
     stall: float = constant(
-        0.25,
+        0.6,
         "logarithm",
         "an observation further off is believed when the next one is too",
-        "Costs by median and EWMA",
+        "Noise of costs",
+    )
+    refuted: float = constant(
+        0.3,
+        "logarithm",
+        "rows that are surely faster than measured by more were measured on a busy machine",
+        "Tables measured on a busy machine",
+    )
+    refuted_own: float = constant(
+        0.1,
+        "logarithm",
+        "a row count that is surely further off, by itself, was measured wrong",
+        "Tables measured on a busy machine",
+    )
+    first_patience: int = constant(
+        1,
+        "answers",
+        "before refuted costs are learned anew, the first time; doubles each time",
+        "Tables measured on a busy machine",
     )
 
 

@@ -135,6 +135,17 @@ class Correction:
                 self.factors[seen] = math.exp(level + self._state[i])
         return True
 
+    def is_refuted(self) -> bool:
+        """Whether what was measured was surely wrong: all that is much faster now was disturbed
+        then, and no load changes one shape alone. Corrections would take rounds of every shape, and
+        those held dear are not tried."""
+        level, *own = self._state
+        doubt, *doubts = (2 * math.sqrt(row[i]) for i, row in enumerate(self._covariance))
+        return level + doubt < -self._tuning.refuted or any(
+            abs(deviation) - doubt > self._tuning.refuted_own
+            for deviation, doubt in zip(own, doubts, strict=True)
+        )
+
     def _drift(self, seen: int) -> None:
         """Let time pass since the last lesson: all become less certain, those not seen fade."""
         self._covariance[0][0] += self._tuning.level_drift**2
@@ -239,6 +250,10 @@ class CostModel:
     def is_in_doubt(self) -> bool:
         """Whether everything became slower, or some row counts did: one row would tell."""
         return self._target.is_in_doubt
+
+    def is_refuted(self) -> bool:
+        """Whether the table is wrong, as one that was measured while the machine was busy."""
+        return self._target.is_refuted()
 
     def switch_s(self) -> float:
         """What it takes longer after a decode of another number of rows."""

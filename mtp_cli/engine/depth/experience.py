@@ -16,6 +16,7 @@ from mtp_cli.engine.depth.exactness import Exactness, remembered
 from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth
 from mtp_cli.engine.drafters.base import Drafter
+from mtp_cli.engine.tuning import TUNING
 from mtp_cli.engine.types import MAX_DEPTH, Depth, TargetLike
 
 
@@ -55,6 +56,8 @@ class Experience:
         self._known_exact: Exactness | None = None
         self._learners: dict[bool, Learning] = {}
         self._automatic: dict[Situation, ExpectedValue] = {}
+        self._patience = TUNING.cost.first_patience
+        self._n_answers = 0  # with costs as they are
 
     def costs(self) -> CostModel:
         """What rounds cost here; measured now if it never was, which empties the timeline."""
@@ -85,6 +88,7 @@ class Experience:
         exactness = self.exactness() if situation.is_exact else None
         if depth != "auto":
             return FixedDepth(min(depth, MAX_DEPTH), exactness)
+        self._forget_refuted()
         if self._costs is None:
             self._recall_costs()
         costs = self._costs or (self._exact_costs if situation.is_exact else None)
@@ -112,6 +116,22 @@ class Experience:
         if table is not None and len(table.target_s) == self._n_max:
             self._costs = self._model_of(table)
 
+    def _forget_refuted(self) -> None:
+        """Costs that turned out wrong are learned anew in the answer that begins, but not again and
+        again where a machine is another one every minute."""
+        self._n_answers += 1
+        if self._n_answers <= self._patience or not self._is_refuted():
+            return
+        TABLES.drop(self._table_facts())
+        self._costs = self._exact_costs = None
+        self._learners.clear()
+        self._automatic.clear()
+        self._patience, self._n_answers = 2 * self._patience, 0
+
+    def _is_refuted(self) -> bool:
+        known = (self._costs, self._exact_costs)
+        return any(costs is not None and costs.is_refuted() for costs in known)
+
     def _learning(self, situation: Situation, exactness: Exactness | None) -> DepthPolicy:
         """What answers while costs are found out, as far as they were when the last one ended."""
 
@@ -138,6 +158,9 @@ class Experience:
         return learning
 
     def keep(self) -> None:
-        """Leave what was seen of row counts to later processes; costs are left when known."""
+        """Leave what was seen of row counts to later processes, and no costs that turned out wrong;
+        others are left when they are known."""
+        if self._is_refuted():
+            TABLES.drop(self._table_facts())
         if self._known_exact is not None:
             remembered(self._n_max).put(self._facts, self._known_exact)

@@ -51,7 +51,15 @@ class Remembered(Generic[Value]):
 
     def put(self, facts: Sequence[object], value: Value) -> None:
         """Without a cache the next start finds it out again."""
-        values = {**self._read(), key_of(facts): value}
+        self._write({**self._read(), key_of(facts): value})
+
+    def drop(self, facts: Sequence[object]) -> None:
+        """What is kept of these facts holds no more."""
+        values = self._read()
+        if values.pop(key_of(facts), None) is not None:
+            self._write(values)
+
+    def _write(self, values: dict[str, Value]) -> None:
         kept = {key: self._to_json(values[key]) for key in list(values)[-self._n_kept :]}
         path = self._path()
         with contextlib.suppress(OSError):

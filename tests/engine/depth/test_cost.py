@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mtp_cli.engine.depth.cost import CostModel, CostTable
@@ -72,6 +73,35 @@ def test_a_row_count_that_was_disturbed_is_not_held_dear_for_ever() -> None:
     assert cost.verify_s(2, 0) > 1.3 * TABLE.target_s[1]
     observed(cost, 1.0, 100)
     assert cost.verify_s(2, 0) == pytest.approx(TABLE.target_s[1], rel=0.05)
+
+
+@pytest.mark.parametrize("load", [0.8, 1.0, 4.0])
+def test_noise_and_load_refute_next_to_nothing(load: float) -> None:
+    """Two stalls of one row count in a row are believed for a moment."""
+    n_refuted = 0
+    for seed in range(5):
+        rng, cost = np.random.default_rng(seed), CostModel(TABLE)
+        for _ in range(2000):
+            stall = 8 if rng.random() < 0.02 else 1
+            factor = load * stall * float(np.exp(rng.normal(0, 0.2)))
+            observed(cost, factor, 1, (int(rng.integers(1, 6)),))
+            n_refuted += cost.is_refuted()
+    assert n_refuted < 0.01 * 5 * 2000
+
+
+def test_a_table_that_was_measured_on_a_busy_machine_is_refuted() -> None:
+    cost = CostModel(TABLE)
+    observed(cost, 0.55, 20, (1, 2, 3))
+    assert cost.is_refuted()
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.6])
+def test_one_row_count_that_was_measured_wrong_refutes_a_table(factor: float) -> None:
+    cost = CostModel(TABLE)
+    for _ in range(30):
+        observed(cost, 1.0, 2)
+        cost.observe_verify(4, 0, factor * TABLE.target_s[3], switched=False)
+    assert cost.is_refuted()
 
 
 def test_what_a_switch_takes_is_not_taken_for_load() -> None:
