@@ -13,6 +13,7 @@ import pytest
 from mtp_cli.engine import Depth, Engine, Generation, Sampling
 from mtp_cli.engine.backend import binding
 from mtp_cli.engine.depth.automatic import ExpectedValue
+from mtp_cli.engine.depth.cost import CostModel
 from mtp_cli.engine.depth.learning import Learning
 from mtp_cli.engine.depth.policy import DepthPolicy, FixedDepth, Seconds
 from tests.engine import tiny
@@ -123,6 +124,13 @@ def test_the_first_answer_waits_for_no_measurement(
         assert isinstance(answer(engine, prompt(engine), "auto").policy, ExpectedValue)
 
 
+@pytest.fixture
+def costs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's rounds are mostly Python, whose microseconds may refute what was measured."""
+    monkeypatch.setattr(CostModel, "is_refuted", lambda self: False)
+
+
+@pytest.mark.usefixtures("costs_stay")
 def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> None:
     """Drawn drafts, and a seed's best guesses; penalties, which leave copies little chance."""
     sampled = Sampling(temperature=1.0)
@@ -143,6 +151,7 @@ def test_what_is_accepted_otherwise_is_learned_from_apart(engine: Engine) -> Non
     assert policy(seeded, exact=True) is kinds[5]
 
 
+@pytest.mark.usefixtures("costs_stay")
 def test_the_policy_learns_of_each_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     engine.costs()
     opened: list[ExpectedValue] = []

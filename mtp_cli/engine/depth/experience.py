@@ -60,7 +60,10 @@ class Experience:
         self._n_answers = 0  # with costs as they are
 
     def costs(self) -> CostModel:
-        """What rounds cost here; measured now if it never was, which empties the timeline."""
+        """What rounds cost here; measured now if it never was, or was wrong, which empties the
+        timeline."""
+        if self._is_refuted():
+            self._forget()
         if self._costs is None:
             table = cost_table(self._facts, self._target, self._drafter, self._n_max)
             self._costs = self._model_of(table)
@@ -120,13 +123,16 @@ class Experience:
         """Costs that turned out wrong are learned anew in the answer that begins, but not again and
         again where a machine is another one every minute."""
         self._n_answers += 1
-        if self._n_answers <= self._patience or not self._is_refuted():
-            return
+        if self._n_answers > self._patience and self._is_refuted():
+            self._forget()
+            self._patience *= 2
+
+    def _forget(self) -> None:
         TABLES.drop(self._table_facts())
         self._costs = self._exact_costs = None
         self._learners.clear()
         self._automatic.clear()
-        self._patience, self._n_answers = 2 * self._patience, 0
+        self._n_answers = 0
 
     def _is_refuted(self) -> bool:
         known = (self._costs, self._exact_costs)

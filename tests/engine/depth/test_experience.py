@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mtp_cli.engine.depth import calibrate
 from mtp_cli.engine.depth.automatic import ExpectedValue
 from mtp_cli.engine.depth.calibrate import TABLES as KEPT
 from mtp_cli.engine.depth.calibrate import table_facts
@@ -77,6 +78,17 @@ def test_a_process_of_one_answer_leaves_no_such_costs(opened: Open) -> None:
     assert kept() == DISTURBED
     experience.keep()
     assert kept() is None
+
+
+def test_who_asks_for_costs_gets_none_that_turned_out_wrong(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experience = opened(DISTURBED)
+    assert experience.costs().table == DISTURBED
+    answer(experience)
+    monkeypatch.setattr(calibrate, "calibrate", lambda *_: MACHINE)
+    assert experience.costs().table == MACHINE
+    assert kept() == MACHINE
 
 
 @pytest.mark.parametrize("load", [1.0, 1.1, 3.0])
