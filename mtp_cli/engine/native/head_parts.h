@@ -35,7 +35,7 @@ struct Functions {
 namespace head {
 
 // A step reads every weight for a row or a few, so that bytes decide: five bits take 0.75 of the time
-// of eight, and lose no draft. Minima of four do.
+// of eight, and drafts are as good. With four they are worse.
 using Kernel = LaneDots<Q5_1, RowQ8_0>;
 using Rounding = decltype(abi::TypeTraits::from_float);
 using Unit = Kernel::Unit;
