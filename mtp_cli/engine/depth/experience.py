@@ -135,6 +135,9 @@ class Experience:
         self._n_answers = 0
 
     def _is_refuted(self) -> bool:
+        """With fewer threads rows cost otherwise, whatever was measured with all of them."""
+        if self._n_threads() != self._n_threads_most:
+            return False
         known = (self._costs, self._exact_costs)
         return any(costs is not None and costs.is_refuted() for costs in known)
 

@@ -28,7 +28,7 @@ DISTURBED = dataclasses.replace(
     switch_s=5e-3,
 )
 SITUATION = Situation(is_greedy=True, draws_drafts=False, penalises=False, is_exact=False)
-Open = Callable[[CostTable | None], Experience]
+Open = Callable[..., Experience]
 
 
 @pytest.fixture
@@ -39,10 +39,11 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     trace = made_up(8, 0.5)
     target, heads = RecordedTarget(machine, trace.tokens), RecordedHeads(machine, trace)
 
-    def experience(table: CostTable | None) -> Experience:
-        if table is not None:
-            KEPT.put(table_facts(FACTS, target, N_MAX), table)
-        return Experience(FACTS, target, heads, n_max=N_MAX, n_threads=lambda: 2, n_threads_most=2)
+    def experience(table: CostTable, n_threads: int = 2) -> Experience:
+        KEPT.put(table_facts(FACTS, target, N_MAX), table)
+        return Experience(
+            FACTS, target, heads, n_max=N_MAX, n_threads=lambda: n_threads, n_threads_most=2
+        )
 
     return experience
 
@@ -98,6 +99,15 @@ def test_right_costs_stay_whatever_the_load(opened: Open, load: float) -> None:
         assert answer(experience, load=load) is ExpectedValue
     experience.keep()
     assert kept() == MACHINE
+
+
+def test_fewer_threads_refute_nothing(opened: Open) -> None:
+    """Costs that are kept are those of all threads; with one, rows cost otherwise."""
+    experience = opened(DISTURBED, n_threads=1)
+    for _ in range(3):
+        assert answer(experience) is ExpectedValue
+    experience.keep()
+    assert kept() == DISTURBED
 
 
 def test_a_machine_that_is_another_one_in_each_answer_is_not_learned_in_each(opened: Open) -> None:
